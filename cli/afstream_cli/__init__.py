@@ -1,0 +1,1 @@
+"""The afstream command: thin commands over the engine."""

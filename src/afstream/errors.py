@@ -1,0 +1,42 @@
+"""What afstream tells its users when something they gave cannot be used.
+
+Every message is one sentence or two: what was given, what is allowed, what to do.
+The command line prints it and exits with code 2; a library user catches `AfstreamError`.
+"""
+
+
+class AfstreamError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class ConfigError(AfstreamError, ValueError):
+    """A setting is impossible, or two settings disagree."""
+
+
+class TimelineError(AfstreamError, ValueError):
+    """A timeline cannot be read, or cannot be played.
+
+    Attributes:
+        source: file name, or what stands for it; empty when the timeline was made in code.
+        line: line of the fault, counted from 1; 0 when there is none.
+        column: character in that line, counted from 1; 0 when there is none.
+    """
+
+    def __init__(self, message: str, *, source: str = "", line: int = 0, column: int = 0) -> None:
+        place = f"{source}:{line}:{column}: " if line else f"{source}: " if source else ""
+        super().__init__(place + message)
+        self.source = source
+        self.line = line
+        self.column = column
+
+
+class PromptError(AfstreamError, ValueError):
+    """The model cannot understand a prompt."""
+
+
+class CheckpointError(AfstreamError):
+    """A model or checkpoint is missing, incomplete or of another layout."""
+
+
+class OutputError(AfstreamError):
+    """The output cannot be written."""

@@ -1,0 +1,1 @@
+"""The backbone, its weights, and the small protocols of text encoder and VAE."""

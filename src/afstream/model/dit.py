@@ -1,0 +1,138 @@
+"""The causal video diffusion transformer: embed, layers, head (Wan2.1 names and layout).
+
+Latents are [B, F, C, h, w], a patch is 1x2x2, tokens run in (frame, row, column) order.
+The same module serves the student (its window is the streaming memory) and bidirectional
+models (their window is the whole clip).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from afstream.config import BackboneConfig
+from afstream.geometry import PATCH
+from afstream.model.layers import AttentionWindow, Layer, TextKeys, modulate
+
+TIME_BASE = 10000.0
+
+
+class TimeContext(NamedTuple):
+    """A timestep as the layers and the head see it.
+
+    Attributes:
+        embedding: [B or 1, F or 1, C], for the head.
+        projection: [B or 1, F or 1, 6, C], for the layers.
+    """
+
+    embedding: Tensor
+    projection: Tensor
+
+
+TextContext = tuple[TextKeys, ...]
+
+
+def sinusoid(timestep: Tensor, width: int) -> Tensor:
+    """Timesteps [...] to [..., width]: cosines, then sines, computed in float64."""
+    half = width // 2
+    exponents = torch.arange(half, dtype=torch.float64, device=timestep.device) / half
+    angles = timestep.double()[..., None] * TIME_BASE**-exponents
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class Head(nn.Module):
+    """Modulated norm, then a linear map of each token to its patch."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.head = nn.Linear(config.dim, config.out_dim * PATCH * PATCH)
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """[B, F, P, C] and the time embedding [B, F, C] to [B, F, P, 4 * out]."""
+        shift, scale = (self.modulation + embedding.unsqueeze(-2)).unsqueeze(-2).unbind(dim=2)
+        return self.head(modulate(x, shift, scale, self.eps))
+
+
+class Backbone(nn.Module):
+    """Predicts the flow (noise - clean) of noisy latents."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        patch = (1, PATCH, PATCH)
+        self.patch_embedding = nn.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch)
+        self.text_embedding = nn.Sequential(
+            nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
+        )
+        self.time_embedding = nn.Sequential(
+            nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim)
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        # `blocks` is the checkpoints' word for layers
+        self.blocks = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.head = Head(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.head.head.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.head.head.weight.device
+
+    def time_context(self, timestep: Tensor) -> TimeContext:
+        """Embed timesteps [B or 1, F or 1] on the scale of 0 .. 1000."""
+        wave = sinusoid(timestep, self.config.freq_dim).to(self.dtype)
+        embedding = self.time_embedding(wave)
+        return TimeContext(embedding, self.time_projection(embedding).unflatten(-1, (6, -1)))
+
+    def text_context(self, prompt_embeds: Tensor) -> TextContext:
+        """Project prompt embeddings [B, T <= text_len, text_dim] for every layer, once."""
+        missing = self.config.text_len - prompt_embeds.shape[1]
+        padded = functional.pad(prompt_embeds, (0, 0, 0, missing)).to(self.dtype)
+        text = self.text_embedding(padded)
+        return tuple(layer.cross_attn.text_keys(text) for layer in self._layers())
+
+    def forward(
+        self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
+    ) -> Tensor:
+        """Predict the flow.
+
+        Args:
+            latents: noisy (or, in a context pass, clean) latents [B, F, C, h, w].
+            time: from `time_context`.
+            text: from `text_context`.
+            window: what self-attention looks at.
+
+        Returns:
+            [B, F, C, h, w] in the latents' dtype.
+        """
+        rows = latents.shape[-2] // PATCH
+        patches = rearrange(
+            latents.to(self.dtype), "b f c (y p) (x q) -> b f (y x) (c p q)", p=PATCH, q=PATCH
+        )
+        # kernel = stride: the convolution is a linear map of each patch
+        weight = self.patch_embedding.weight.flatten(1)
+        x = functional.linear(patches, weight, self.patch_embedding.bias)
+        for index, layer in enumerate(self._layers()):
+            x = layer(x, time.projection, text[index], index, window)
+        flow = rearrange(
+            self.head(x, time.embedding),
+            "b f (y x) (p q c) -> b f c (y p) (x q)",
+            y=rows,
+            p=PATCH,
+            q=PATCH,
+        )
+        return flow.to(latents.dtype)
+
+    def _layers(self) -> list[Layer]:
+        return list(self.blocks)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,94 @@
+"""The time at which a cue is asked for, in any of the units that a timeline knows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from afstream.errors import TimelineError
+
+TIME_FORMS = "0:10, 1:02:03.5, [12.5s], [+8s], [160f], [40l] or [13c]"
+LIMIT = 1_000_000_000
+# Microseconds: decimal sums such as 0.1 + 0.2 come back to what was written.
+DIGITS = 6
+MINUTE_S = 60
+HOUR_S = 3600
+
+CLOCK = re.compile(r"(?:([0-9]{1,6}):(?=[0-9]{2}:))?([0-9]{1,7}):([0-9]{2}(?:\.[0-9]{1,6})?)")
+BRACKET = re.compile(r"\[(\+?)([0-9]{1,9})((?:\.[0-9]{1,6})?)([sflc])\]")
+
+
+class Unit(Enum):
+    """What a moment counts; the letter is the one written in brackets."""
+
+    SECONDS = "s"
+    VIDEO_FRAMES = "f"
+    LATENT_FRAMES = "l"
+    CHUNKS = "c"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time counted from the start of the stream, or from the previous cue.
+
+    Attributes:
+        value: how many units; seconds are rounded to the microsecond, the others are whole.
+        unit: what is counted.
+        relative: counted from the previous cue (`[+8s]`).
+    """
+
+    value: float
+    unit: Unit = Unit.SECONDS
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        """Round to the microsecond and refuse what no timeline can print."""
+        if not 0 <= self.value < LIMIT:
+            raise TimelineError(f"a time is {self.value}; 0 to {LIMIT - 1:,} is allowed")
+        # Adding 0.0 turns minus zero, which would print a sign, into zero.
+        value = round(float(self.value), DIGITS) + 0.0
+        if self.unit is not Unit.SECONDS and not value.is_integer():
+            raise TimelineError(
+                f"a time is {self.value} {self.unit.name.lower()}; only seconds may have a fraction"
+            )
+        object.__setattr__(self, "value", value)
+
+    def __str__(self) -> str:
+        """As a timeline writes it: `0:10` or a bracket."""
+        if self.unit is Unit.SECONDS and not self.relative:
+            return clock(self.value)
+        return f"[{'+' if self.relative else ''}{decimal(self.value)}{self.unit.value}]"
+
+    @classmethod
+    def parse(cls, text: str) -> Moment | None:
+        """The moment that `text` writes, or None when it is not a time."""
+        if match := CLOCK.fullmatch(text):
+            hours, minutes, seconds = int(match[1] or 0), int(match[2]), float(match[3])
+            if seconds >= MINUTE_S or (match[1] and minutes >= MINUTE_S):
+                return None
+            total = hours * HOUR_S + minutes * MINUTE_S + seconds
+            return cls(total) if total < LIMIT - 1 else None
+        if match := BRACKET.fullmatch(text):
+            unit = Unit(match[4])
+            if match[3] and unit is not Unit.SECONDS:
+                return None
+            return cls(float(match[2] + match[3]), unit, relative=bool(match[1]))
+        return None
+
+
+def decimal(value: float) -> str:
+    """A number without exponent and without idle zeros: 12.5, 8."""
+    return f"{value:.{DIGITS}f}".rstrip("0").rstrip(".")
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `0:10`, `0:12.5` or `1:02:03.5`."""
+    # In whole microseconds, since float remainders would print 59.999999 for a full minute.
+    micro = round(seconds * 10**DIGITS)
+    minutes, rest = divmod(micro, MINUTE_S * 10**DIGITS)
+    whole, fraction = divmod(rest, 10**DIGITS)
+    hours, minutes = divmod(minutes, HOUR_S // MINUTE_S)
+    head = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+    tail = f".{fraction:0{DIGITS}}".rstrip("0").rstrip(".")
+    return f"{head}:{whole:02}{tail}"
