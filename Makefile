@@ -19,7 +19,8 @@ help:  ## list the targets
 
 demo: $(VENV)/installed  ## set up, then stream examples/timeline.txt into demo/
 	@mkdir -p $(DEMO)
-	$(BIN)/afstream generate --prompts examples/timeline.txt --out $(DEMO)/demo.mp4
+	$(BIN)/afstream generate --prompts examples/timeline.txt \
+		--out $(DEMO)/demo.mp4 --sheet $(DEMO)/demo.png
 
 setup: $(VENV)/installed-dev  ## set up for development
 

@@ -108,10 +108,12 @@ class MemoryPolicy:
                 f"window is {self.window_frames} and sink {self.sink_frames} latent frames;"
                 f" at least {self.chunk_frames} must be left for the current chunk"
             )
-        needed = self.window_frames + (self.chunk_frames if self.junction != "none" else 0)
+        # sink 0 .. S-1, junction H-W-c .. H-W-1, local window up to H-1: none may overlap
+        junction = self.chunk_frames + self.sink_frames if self.junction != "none" else 0
+        needed = self.window_frames + junction
         if self.positions == "tri-region" and needed > self.horizon_frames:
             raise ConfigError(
-                f"window and junction take {needed} latent frames; tri-region positions"
+                f"window, junction and sink take {needed} latent frames; tri-region positions"
                 f" have room for {self.horizon_frames}"
             )
 

@@ -27,10 +27,17 @@ class AttentionWindow(Protocol):
 
 
 class TextKeys(NamedTuple):
-    """Keys and values of one prompt for one layer's cross-attention, [B, H, T, D]."""
+    """Keys and values of prompts for one layer's cross-attention, [B, H, T, D].
+
+    Attributes:
+        k: keys.
+        v: values.
+        mask: which rows each token may read, [F * P, T] true where it may; None means all.
+    """
 
     k: Tensor
     v: Tensor
+    mask: Tensor | None = None
 
 
 class RMSNorm(nn.Module):
@@ -80,7 +87,9 @@ class CrossAttention(Projections):
     def forward(self, x: Tensor, text: TextKeys) -> Tensor:
         """[B, F, P, C] to the same."""
         q = rms_norm(self.q(x.flatten(1, 2)), self.norm_q.weight, self.eps)
-        out = functional.scaled_dot_product_attention(self._heads(q), text.k, text.v)
+        out = functional.scaled_dot_product_attention(
+            self._heads(q), text.k, text.v, attn_mask=text.mask
+        )
         return self.o(out.transpose(1, 2).flatten(-2)).view_as(x)
 
     def _heads(self, x: Tensor) -> Tensor:

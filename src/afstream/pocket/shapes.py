@@ -53,19 +53,23 @@ def pointed(
 
 
 def heart(x: Array, y: Array) -> Array:
-    """Two round cones, mirrored, that meet in the lower tip."""
-    top_x, top_y, top_r, tip_y, tip_r = 0.46, -0.34, 0.56, 0.92, 0.1
+    """Two round cones, mirrored, that meet in the lower tip, and a disc between them."""
+    top_x, top_y, top_r, tip_y, tip_r = 0.5, -0.36, 0.58, 0.98, 0.12
     side = np.abs(x) - np.float32(top_x)
     below = y - np.float32(top_y)
     axis_x, axis_y = -top_x, tip_y - top_y
     length = math.hypot(axis_x, axis_y)
     along = (side * np.float32(axis_x) + below * np.float32(axis_y)) / np.float32(length)
-    across = np.abs(side * np.float32(axis_y) - below * np.float32(axis_x)) / np.float32(length)
+    across = (side * np.float32(axis_y) - below * np.float32(axis_x)) / np.float32(length)
+    # below the middle a lobe has no inner side: its mirror image goes on from there
+    across = np.where(y > 0, across, np.abs(across))
     slope = (top_r - tip_r) / length
     # nearest point of the axis, seen at right angles to the cone's side
     nearest = along + across * np.float32(slope / math.sqrt(1 - slope**2))
     np.clip(nearest, 0, np.float32(length), out=nearest)
-    return np.hypot(along - nearest, across) - (np.float32(top_r) - nearest * np.float32(slope))
+    away = np.copysign(np.hypot(along - nearest, across), across)
+    lobes = away - (np.float32(top_r) - nearest * np.float32(slope))
+    return np.minimum(lobes, np.hypot(x, y) - np.float32(0.58))
 
 
 SHAPE_DISTANCE: dict[str, Callable[[Array, Array], Array]] = {

@@ -10,7 +10,7 @@ from afstream.errors import TimelineError
 
 TIME_FORMS = "0:10, 1:02:03.5, [12.5s], [+8s], [160f], [40l] or [13c]"
 LIMIT = 1_000_000_000
-# Microseconds: decimal sums such as 0.1 + 0.2 come back to what was written.
+# Microseconds, so that decimal sums such as 1.1 + 2.2 come back to what they write.
 DIGITS = 6
 MINUTE_S = 60
 HOUR_S = 3600
@@ -44,10 +44,10 @@ class Moment:
 
     def __post_init__(self) -> None:
         """Round to the microsecond and refuse what no timeline can print."""
-        if not 0 <= self.value < LIMIT:
-            raise TimelineError(f"a time is {self.value}; 0 to {LIMIT - 1:,} is allowed")
         # Adding 0.0 turns minus zero, which would print a sign, into zero.
         value = round(float(self.value), DIGITS) + 0.0
+        if not 0 <= value < LIMIT:
+            raise TimelineError(f"a time is {self.value}; it must be from 0 to below {LIMIT}")
         if self.unit is not Unit.SECONDS and not value.is_integer():
             raise TimelineError(
                 f"a time is {self.value} {self.unit.name.lower()}; only seconds may have a fraction"
@@ -68,7 +68,7 @@ class Moment:
             if seconds >= MINUTE_S or (match[1] and minutes >= MINUTE_S):
                 return None
             total = hours * HOUR_S + minutes * MINUTE_S + seconds
-            return cls(total) if total < LIMIT - 1 else None
+            return cls(total) if total < LIMIT else None
         if match := BRACKET.fullmatch(text):
             unit = Unit(match[4])
             if match[3] and unit is not Unit.SECONDS:

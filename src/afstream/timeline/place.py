@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from afstream.errors import TimelineError
 
+SHOWN_CHARS = 40
+
 
 class Place(NamedTuple):
     """A character in a file; lines and columns count from 1, 0 means that there is none."""
@@ -20,3 +22,8 @@ class Place(NamedTuple):
 
 
 NOWHERE = Place()
+
+
+def shown(text: str) -> str:
+    """A piece of a file, quoted and cut to what fits into a message."""
+    return repr(text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "...")

@@ -1,0 +1,63 @@
+"""The afstream command: its subcommands, and the one place where errors become sentences."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from afstream.errors import AfstreamError
+
+from afstream_cli.generate import generate
+from afstream_cli.versions import package_version
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="afstream",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+# Importing a command must stay cheap: whatever needs torch is imported when it runs.
+app.command()(generate)
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        typer.echo(f"afstream {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Stream a video from a timeline of prompts."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    A user's error becomes one sentence on stderr and exit code 2; AFSTREAM_TRACEBACK=1 shows
+    where it came from.
+    """
+    try:
+        app(arguments)
+    except AfstreamError as error:
+        if os.environ.get("AFSTREAM_TRACEBACK") == "1":
+            raise
+        typer.echo(f"afstream: {error}", err=True)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

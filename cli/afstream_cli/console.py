@@ -1,0 +1,194 @@
+"""What a run says while it goes on: progress on stderr, data on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from afstream.errors import OutputError
+from afstream.sheet import clock
+
+if TYPE_CHECKING:
+    from afstream.stream import Chunk
+    from afstream_cli.tally import Tally
+
+STATUS_EVERY_S = 5.0
+PROMPT_STYLE = "bold"
+TIME_STYLE = "yellow"
+
+
+class Report:
+    """Says nothing but warnings; its children say more. Use it in a `with` statement."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def begin(self, num_frames: int | None) -> None:
+        """Generating begins; the number of video frames to come is None in a live stream."""
+
+    def say(self, text: str) -> None:
+        """Tell something that one can do without."""
+
+    def warn(self, text: str) -> None:
+        """Tell something that must be seen; may be called from any thread."""
+        self.console.print(f"afstream: {text}")
+
+    def chunk(self, chunk: Chunk, tally: Tally) -> None:
+        """A chunk was made and written."""
+
+
+class JsonLines(Report):
+    """One line of JSON per chunk on standard output."""
+
+    def chunk(self, chunk: Chunk, tally: Tally) -> None:
+        """Print the chunk's line at once, so that a reader can follow."""
+        line = {
+            "chunk": chunk.index,
+            "segment": chunk.segment,
+            "prompt": chunk.prompt,
+            "start_s": chunk.start_s,
+            "frames": len(chunk.frames),
+            "total_frames": tally.frames,
+            "receipts": [asdict(receipt) for receipt in chunk.receipts],
+            "timing": asdict(chunk.timing),
+        }
+        try:
+            sys.stdout.write(json.dumps(line) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            # Python flushes once more when it exits; nowhere is a place where that succeeds.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise OutputError(
+                f"whoever read the lines of JSON went away; {tally.seconds:.2f} s were made"
+            ) from error
+
+
+class Lines(Report):
+    """Plain lines: one per prompt, and one every few seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._due = 0.0
+        self._num_frames: int | None = None
+
+    def begin(self, num_frames: int | None) -> None:
+        """Remember how much there is to do."""
+        self._num_frames = num_frames
+        self._due = time.monotonic() + STATUS_EVERY_S
+
+    def say(self, text: str) -> None:
+        """Print it."""
+        self.console.print(text)
+
+    def chunk(self, chunk: Chunk, tally: Tally) -> None:
+        """Print the prompt when it is new, and how far the video is from time to time."""
+        if chunk.receipts:
+            self.console.print(headline(chunk))
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + STATUS_EVERY_S
+            self.console.print(status(chunk, tally, self._num_frames))
+
+
+class Bar(Report):
+    """A progress bar under the prompts so far, for terminals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._progress = Progress(
+            BarColumn(24),
+            TextColumn("{task.description}", markup=False),
+            console=self.console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None, visible=False)
+        self._num_frames: int | None = None
+
+    def __enter__(self) -> Report:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, num_frames: int | None) -> None:
+        """Show the bar."""
+        self._num_frames = num_frames
+        self._progress.update(self._task, total=num_frames, visible=True)
+
+    def say(self, text: str) -> None:
+        """Print it above the bar."""
+        self.console.print(text)
+
+    def chunk(self, chunk: Chunk, tally: Tally) -> None:
+        """Move the bar; print the prompt above it when it is new."""
+        if chunk.receipts:
+            self.console.print(headline(chunk))
+        text = status(chunk, tally, self._num_frames)
+        self._progress.update(self._task, completed=tally.frames, description=text)
+
+
+def open_report(*, quiet: bool, as_json: bool, typing: bool) -> Report:
+    """The report that fits the options and the terminal.
+
+    Args:
+        quiet: warnings only.
+        as_json: lines of JSON on standard output.
+        typing: somebody types cues; a bar redrawn all the time would tear their line apart.
+    """
+    if as_json:
+        return JsonLines()
+    if quiet:
+        return Report()
+    return Bar() if sys.stderr.isatty() and not typing else Lines()
+
+
+def headline(chunk: Chunk) -> Text:
+    """The line that opens a segment: time, prompt, and how fast it came."""
+    text = Text()
+    text.append(f"{clock(chunk.start_s):>8}", TIME_STYLE)
+    text.append(f"  {chunk.prompt}", PROMPT_STYLE)
+    newest = chunk.receipts[-1]
+    if chunk.index and newest.switch_ms is not None:
+        word = "cut" if newest.transition == "cut" else "switch"
+        text.append(f"  (chunk {chunk.index}, {word} {newest.switch_ms:.0f} ms)", "dim")
+    return text
+
+
+def status(chunk: Chunk, tally: Tally, num_frames: int | None) -> str:
+    """How far and how fast, in one line."""
+    whole = "" if num_frames is None else f" of {num_frames / tally.fps:.1f}"
+    parts = [
+        f"chunk {chunk.index}",
+        f"{tally.seconds:.1f}{whole} s",
+        f"{tally.frames_per_s:.1f} fps",
+    ]
+    if tally.first_frame_ms is not None:
+        parts.append(f"first frame {tally.first_frame_ms:.0f} ms")
+    if tally.switch_ms is not None:
+        parts.append(f"switch {tally.switch_ms:.0f} ms")
+    return ", ".join(parts)

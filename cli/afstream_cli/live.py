@@ -1,0 +1,195 @@
+"""Cues typed or piped in while the stream runs."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from afstream.errors import AfstreamError, TimelineError
+from afstream.geometry import CHUNK_FRAMES
+from afstream.timeline import Cue, LiveReader, Moment, Timeline
+from afstream.timeline.plan import CHUNK_S, LAST_CUE_S
+from afstream.timeline.snap import counts_latents, in_latents, in_seconds
+
+if TYPE_CHECKING:
+    from afstream.stream import Chunk, Receipt, Stream
+
+
+class LiveCues:
+    """Feeds a stream from lines, and ends it when the lines have ended.
+
+    While lines may still come, the video keeps pace with the clock, one chunk ahead at most,
+    so that a cue given after ten seconds is seen after ten seconds. After the last line the
+    rest is made at full speed: as long as was asked for, else until the newest prompt has
+    lasted as long as a timeline's last prompt does.
+
+    Args:
+        stream: a stream without a prompt.
+        lines: as they come; reading may block, it happens in a thread of its own.
+        warn: told about lines that cannot be used; the stream goes on without them.
+        seed: with which the stream was opened; None leaves the choice to the lines, 0 without.
+        duration: of the video; None leaves the choice to the lines.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        lines: Iterable[str],
+        *,
+        warn: Callable[[str], None],
+        seed: int | None,
+        duration: Moment | None,
+    ) -> None:
+        self.seed = seed or 0
+        self.applied: list[tuple[int, Cue]] = []
+        self._stream = stream
+        self._lines = lines
+        self._warn = warn
+        self._seed_given = seed is not None
+        self._duration = duration
+        self._reader = LiveReader()
+        self._lock = threading.Lock()
+        self._waiting: list[Cue] = []
+        self._asked: list[tuple[Receipt, Cue]] = []
+        self._next_chunk = 0
+        self._next_s = 0.0
+        self._newest_s = 0.0
+        self._started = threading.Event()
+        self._ended = threading.Event()
+        self._changed = threading.Event()
+
+    def wait(self) -> None:
+        """Start reading, and return when the stream has its first prompt.
+
+        Raises:
+            TimelineError: the lines ended without one.
+        """
+        threading.Thread(target=self._read, daemon=True).start()
+        self._started.wait()
+        with self._lock:
+            if not self._asked:
+                raise TimelineError(
+                    "standard input ended without a prompt; write at least one line, such as"
+                    " 'A red ball bounces.'"
+                )
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The stream's chunks, cues put in where they are due."""
+        source = self._stream.chunks()
+        began = time.monotonic()
+        while not self._over():
+            self._keep_pace(began)
+            self._release()
+            chunk = next(source)
+            self._note(chunk)
+            yield chunk
+
+    def replay(self, num_chunks: int) -> Timeline:
+        """The timeline that makes the same video again."""
+        return Timeline.from_applied(self.applied, num_chunks=num_chunks, seed=self.seed)
+
+    def _read(self) -> None:
+        try:
+            for line in self._lines:
+                try:
+                    self._take(line)
+                except AfstreamError as error:
+                    self._warn(str(error))
+        finally:
+            self._ended.set()
+            self._started.set()
+            self._changed.set()
+
+    def _take(self, line: str) -> None:
+        with self._lock:
+            cue = self._reader.read(line, self._next_s)
+            if cue is None:
+                return
+            if self._reached(cue.start):
+                self._ask(cue)
+            elif self._started.is_set():
+                self._waiting.append(cue)
+            else:
+                raise TimelineError(
+                    f"the first cue starts at {cue.start}; a live stream begins with it; leave"
+                    " its time out"
+                )
+        self._changed.set()
+
+    def _ask(self, cue: Cue) -> None:
+        seed = cue.seed
+        if not self._started.is_set() and not self._seed_given and seed is None:
+            seed = self._reader.directives.seed
+        receipt = self._stream.cue(
+            cue.prompt,
+            transition=cue.transition,
+            blend_s=cue.blend_s,
+            seed=seed,
+            note=cue.note,
+        )
+        if not self._started.is_set() and seed is not None:
+            self.seed = seed
+        self._asked.append((receipt, cue))
+        self._started.set()
+
+    def _release(self) -> None:
+        """Ask for the cues whose time has come."""
+        with self._lock:
+            due = [cue for cue in self._waiting if self._reached(cue.start)]
+            for cue in due:
+                self._waiting.remove(cue)
+                try:
+                    self._ask(cue)
+                except AfstreamError as error:
+                    self._warn(str(error))
+
+    def _note(self, chunk: Chunk) -> None:
+        """Remember which cues took effect, and where the next chunk stands."""
+        with self._lock:
+            done = [pair for pair in self._asked if pair[0].chunk is not None]
+            self._asked = [pair for pair in self._asked if pair[0].chunk is None]
+            if done:
+                self.applied.append((chunk.index, done[-1][1]))
+                self._newest_s = chunk.start_s
+            self._next_chunk = chunk.index + 1
+            self._next_s = chunk.start_s + len(chunk.frames) / self._stream.fps
+
+    def _over(self) -> bool:
+        with self._lock:
+            duration = self._duration or self._reader.directives.duration
+            if duration is not None:
+                return self._reached(duration)
+            if not self._ended.is_set() or self._waiting or self._asked:
+                return False
+            newest = self.applied[-1][1]
+            return self._next_s - self._newest_s >= max(LAST_CUE_S, newest.blend_s)
+
+    def _keep_pace(self, began: float) -> None:
+        ahead = self._next_s - CHUNK_S - (time.monotonic() - began)
+        if ahead > 0 and not self._ended.is_set():
+            self._changed.wait(ahead)
+        self._changed.clear()
+
+    def _reached(self, moment: Moment) -> bool:
+        """Whether the next chunk starts at or after an absolute moment."""
+        if counts_latents(moment):
+            return self._next_chunk * CHUNK_FRAMES >= in_latents(moment)
+        return self._next_s >= in_seconds(moment)
+
+
+def stdin_lines() -> Iterator[str]:
+    """Lines of standard input as they come."""
+    try:
+        descriptor = sys.stdin.fileno()
+    except io.UnsupportedOperation:
+        yield from sys.stdin
+        return
+    # Not through sys.stdin: a thread that waits in it holds its lock, and Python aborts when
+    # it exits while a lock of a standard stream is held.
+    with io.FileIO(descriptor, closefd=False) as raw:
+        while line := raw.readline():
+            yield line.decode("utf-8", errors="replace")

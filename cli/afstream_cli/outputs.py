@@ -1,0 +1,100 @@
+"""Where the files of one run go, and that they can be written before anything is made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from afstream.errors import OutputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """The files of one run.
+
+    Attributes:
+        video: the video, or the folder of PNGs.
+        record: the run record.
+        timeline: what replays a live run, None for others.
+        sheet: the contact sheet, None when none is wanted.
+    """
+
+    video: Path
+    record: Path
+    timeline: Path | None
+    sheet: Path | None
+
+    @classmethod
+    def beside(
+        cls, video: Path, *, record: Path | None, sheet: Path | None, live: bool
+    ) -> Outputs:
+        """Put next to the video whatever has no place of its own."""
+        return cls(
+            video=video,
+            record=record or sibling(video, ".json"),
+            timeline=sibling(video, ".timeline.txt") if live else None,
+            sheet=sheet,
+        )
+
+    def check(self, prompts: str) -> None:
+        """Make sure that each can be written and none replaces another or the prompts.
+
+        Raises:
+            OutputError: names the path at fault.
+        """
+        from afstream.video import check_output
+
+        if self.sheet and self.sheet.suffix.lower() != ".png":
+            raise OutputError(f"the contact sheet {self.sheet} must end in .png")
+        taken = {Path(prompts).resolve(): "the prompts"}
+        named = {"the video": self.video, "the run record": self.record}
+        named |= {"the replay": self.timeline} if self.timeline else {}
+        named |= {"the contact sheet": self.sheet} if self.sheet else {}
+        for name, path in named.items():
+            other = taken.setdefault(path.resolve(), name)
+            if other != name:
+                raise OutputError(f"{path} is both {other} and {name}; choose another path")
+        check_output(self.video)
+        for path in (self.record, self.timeline, self.sheet):
+            if path:
+                check_file(path)
+
+
+def sibling(video: Path, suffix: str) -> Path:
+    """The path beside the video with another suffix."""
+    return video.with_name(video.stem + suffix)
+
+
+def check_file(path: Path) -> None:
+    """Make sure that a file can be written, and leave what is there as it is."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        existed = path.exists()
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise refused(path, error) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a text file in one step, so that it is never seen half written.
+
+    Raises:
+        OutputError: it cannot be written; the old one is as it was.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise refused(path, error) from error
+
+
+def refused(path: Path, error: OSError) -> OutputError:
+    """The sentence for a path that cannot be written."""
+    reason = (error.strerror or str(error)).lower()
+    return OutputError(f"cannot write {path} ({reason}); choose another path")

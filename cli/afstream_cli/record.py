@@ -1,0 +1,78 @@
+"""The run record: what was made, from what, by what, and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from afstream_cli.versions import versions
+
+if TYPE_CHECKING:
+    from afstream.stream import Chunk
+    from afstream.timeline import Cue
+    from afstream.video import VideoWriter
+
+    from afstream_cli.tally import Tally
+
+FORMAT = 1
+State = Literal["running", "finished", "interrupted", "failed"]
+
+
+@dataclass(slots=True, kw_only=True)
+class RunRecord:
+    """One run, as data; only the list of cues grows with it.
+
+    Attributes:
+        settings: model, seed, memory and whatever else was chosen.
+        state: how the run ended; `running` when the process was killed.
+        error: what ended a failed run.
+        cues: every prompt that took effect.
+    """
+
+    settings: Mapping[str, object]
+    state: State = "running"
+    error: str | None = None
+    cues: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
+
+    def add_cue(self, chunk: Chunk, cue: Cue, requested_s: float) -> None:
+        """A prompt took effect with this chunk."""
+        newest = chunk.receipts[-1]
+        self.cues.append(
+            {
+                "segment": chunk.segment,
+                "prompt": cue.prompt,
+                "transition": cue.transition,
+                "blend_s": cue.blend_s,
+                "seed": cue.seed,
+                "note": cue.note,
+                "requested_s": requested_s,
+                "effective_s": chunk.start_s,
+                "slip_s": round(chunk.start_s - requested_s, 6),
+                "chunk": chunk.index,
+                "switch_ms": newest.switch_ms,
+            }
+        )
+
+    def as_data(self, writer: VideoWriter, tally: Tally) -> dict[str, object]:
+        """The record in plain values."""
+        width, height = writer.picture.size
+        return {
+            "afstream_record": FORMAT,
+            "state": self.state,
+            "error": self.error,
+            "output": {
+                "path": str(writer.path),
+                "frames": writer.frames,
+                "seconds": writer.seconds,
+                "chunks": tally.chunks,
+                "fps": writer.picture.fps,
+                "width_px": width,
+                "height_px": height,
+                "scale": writer.picture.scale,
+            },
+            **self.settings,
+            "cues": self.cues,
+            "timings": tally.summary(),
+            "versions": versions(),
+        }

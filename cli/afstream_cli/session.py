@@ -1,0 +1,126 @@
+"""One run: chunks from a stream into a video, a contact sheet and a record."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from afstream.errors import OutputError
+
+from afstream_cli.interruption import Interruption
+from afstream_cli.outputs import write_whole
+
+if TYPE_CHECKING:
+    from afstream.sheet import ContactSheet
+    from afstream.stream import Chunk
+    from afstream.timeline import Cue, Timeline
+    from afstream.video import VideoWriter
+
+    from afstream_cli.console import Report
+    from afstream_cli.outputs import Outputs
+    from afstream_cli.record import RunRecord
+    from afstream_cli.tally import Tally
+
+SAVE_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the chunks of a run come from.
+
+    Attributes:
+        chunks: from a stream that has its first prompt.
+        num_frames: video frames to come, None when nobody knows.
+        asked: the cue of a segment, and the time for which it was asked, s.
+        replay: the timeline that replays so many chunks, None when there is a timeline already.
+    """
+
+    chunks: Iterable[Chunk]
+    num_frames: int | None
+    asked: Callable[[int], tuple[Cue, float]]
+    replay: Callable[[int], Timeline] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What one run writes to.
+
+    Attributes:
+        outputs: paths.
+        writer: of the video.
+        sheet: of the contact sheet, None when none is wanted.
+        record: of the run.
+        tally: counts and times.
+        report: what the user sees meanwhile.
+    """
+
+    outputs: Outputs
+    writer: VideoWriter
+    sheet: ContactSheet | None
+    record: RunRecord
+    tally: Tally
+    report: Report
+
+    def run(self, source: Source) -> int | None:
+        """Write the chunks until they end or the user does not want more.
+
+        Returns:
+            The signal that stopped it; None when it came to its end.
+
+        Raises:
+            AfstreamError: of the stream or of the files; what is made is kept.
+        """
+        try:
+            with Interruption() as interruption:
+                with self.writer:
+                    stopped_by = self._write(source, interruption)
+                self.record.state = "finished" if stopped_by is None else "interrupted"
+                self._save(source, last=True)
+        except BaseException as error:
+            self.record.state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            self.record.error = str(error) or type(error).__name__
+            # The first error is the one to tell about, and a full disk takes no record either.
+            with suppress(OutputError):
+                self._save(source, last=True)
+            raise
+        return stopped_by
+
+    def _write(self, source: Source, interruption: Interruption) -> int | None:
+        self.report.begin(source.num_frames)
+        self.tally.begin()
+        saved = time.monotonic()
+        for chunk in source.chunks:
+            self.tally.add(chunk)
+            self.writer.write(chunk.frames)
+            if self.sheet:
+                self.sheet.add(
+                    chunk.frames,
+                    segment=chunk.segment,
+                    prompt=chunk.prompt,
+                    start_s=chunk.start_s,
+                )
+            if chunk.receipts:
+                cue, requested_s = source.asked(chunk.segment)
+                self.record.add_cue(chunk, cue, requested_s)
+            self.report.chunk(chunk, self.tally)
+            if interruption.signal is not None:
+                break
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                self._save(source, last=False)
+                saved = time.monotonic()
+        return interruption.signal
+
+    def _save(self, source: Source, *, last: bool) -> None:
+        """Write everything but the video; without a frame there is nothing to describe."""
+        if not self.writer.frames:
+            return
+        data = self.record.as_data(self.writer, self.tally)
+        write_whole(self.outputs.record, json.dumps(data, indent=2) + "\n")
+        if self.outputs.timeline and source.replay:
+            write_whole(self.outputs.timeline, str(source.replay(self.tally.chunks)))
+        if last and self.sheet and self.outputs.sheet:
+            self.sheet.save(self.outputs.sheet)

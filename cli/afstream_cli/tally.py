@@ -1,0 +1,124 @@
+"""What a run has made so far, in memory that does not grow with the video."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from afstream.evenly import EvenlySpaced
+
+if TYPE_CHECKING:
+    from afstream.stream import Chunk, Receipt
+
+# Enough for a steady 99th percentile.
+SAMPLES = 256
+
+
+class Spread:
+    """Mean, extremes and percentiles of a series, from a sample of fixed size."""
+
+    def __init__(self) -> None:
+        self._sample: EvenlySpaced[float] = EvenlySpaced(SAMPLES)
+        self._count = 0
+        self._sum = 0.0
+        self._largest = 0.0
+
+    def add(self, value: float) -> None:
+        """Take in one value."""
+        self._sample.offer(lambda: value)
+        self._count += 1
+        self._sum += value
+        self._largest = max(self._largest, value)
+
+    def summary(self) -> dict[str, float]:
+        """The figures, rounded to microseconds when values are milliseconds; empty for none."""
+        if not self._count:
+            return {}
+        ordered = sorted(self._sample.picked())
+
+        def percentile(share: float) -> float:
+            return round(ordered[round(share * (len(ordered) - 1))], 3)
+
+        return {
+            "count": self._count,
+            "mean": round(self._sum / self._count, 3),
+            "p50": percentile(0.5),
+            "p90": percentile(0.9),
+            "p99": percentile(0.99),
+            "max": round(self._largest, 3),
+        }
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts and times of one run.
+
+    Attributes:
+        fps: video frames a second of the video.
+        clock: seconds, for tests to replace.
+        chunks: chunks made.
+        frames: video frames made.
+        first_frame_ms: from the start of generating to the first decoded frame.
+        switch_ms: of the newest prompt change, None before there was one.
+        switches: of all prompt changes.
+        parts: of each part of a chunk.
+    """
+
+    fps: int
+    clock: Callable[[], float] = time.perf_counter
+    chunks: int = 0
+    frames: int = 0
+    first_frame_ms: float | None = None
+    switch_ms: float | None = None
+    switches: Spread = field(default_factory=Spread)
+    parts: dict[str, Spread] = field(default_factory=dict[str, Spread])
+    _began: float = 0.0
+
+    def begin(self) -> None:
+        """Start the clock: the model is loaded, the first chunk is asked for."""
+        self._began = self.clock()
+
+    def add(self, chunk: Chunk) -> None:
+        """Count a chunk, as soon as it was handed over."""
+        if self.first_frame_ms is None:
+            self.first_frame_ms = 1000 * self.wall_s
+        self.chunks += 1
+        self.frames += len(chunk.frames)
+        for part, milliseconds in asdict(chunk.timing).items():
+            self.parts.setdefault(part, Spread()).add(milliseconds)
+        # The first prompt replaces none; its latency is that of the first frame.
+        for receipt in chunk.receipts if chunk.index else ():
+            self._add_switch(receipt)
+
+    def _add_switch(self, receipt: Receipt) -> None:
+        if receipt.switch_ms is not None:
+            self.switch_ms = receipt.switch_ms
+            self.switches.add(receipt.switch_ms)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the video so far."""
+        return self.frames / self.fps
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds since generating began."""
+        return self.clock() - self._began
+
+    @property
+    def frames_per_s(self) -> float:
+        """Video frames made in a second, writing included."""
+        return self.frames / max(self.wall_s, 1e-9)
+
+    def summary(self) -> dict[str, object]:
+        """All of it for a run record."""
+        return {
+            "wall_s": round(self.wall_s, 3),
+            "frames_per_s": round(self.frames_per_s, 2),
+            "times_real_time": round(self.frames_per_s / self.fps, 3),
+            "first_frame_ms": self.first_frame_ms and round(self.first_frame_ms, 3),
+            "switch_ms": self.switches.summary(),
+            "chunk": {part: spread.summary() for part, spread in self.parts.items()},
+        }

@@ -1,0 +1,93 @@
+"""Optimizer, learning-rate schedule, running average and checkpoints of a training run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+def cosine(step: int, *, warmup: int, total: int, floor: float = 0.02) -> float:
+    """Share of the peak learning rate: linear warm-up, then a cosine down to `floor`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class MixedOptimizer:
+    """Muon for the matrices of the layers, AdamW for everything else.
+
+    Orthogonalised updates learn small transformers in markedly fewer steps; they are meant
+    for hidden matrices only.
+
+    Args:
+        parameters: names and parameters.
+        lr: peak learning rate of both, on AdamW's scale.
+        is_hidden: which names are hidden matrices.
+    """
+
+    def __init__(self, parameters: Named, *, lr: float, hidden_prefix: str) -> None:
+        named = list(parameters)
+        hidden = [p for name, p in named if name.startswith(hidden_prefix) and p.ndim == 2]
+        chosen = {id(p) for p in hidden}
+        others = [p for _, p in named if id(p) not in chosen]
+        self._lr = lr
+        self._parts = (
+            torch.optim.Muon(
+                hidden, lr=lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            ),
+            torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01),
+        )
+        self._parameters = [p for _, p in named]
+
+    def step(self, share: float, *, clip: float = 1.0) -> float:
+        """Clip the gradients' norm, update at `share` of the peak rate, clear; the norm."""
+        norm = nn.utils.clip_grad_norm_(self._parameters, clip)
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = self._lr * share
+            part.step()
+            part.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Everything that resuming needs."""
+        return [part.state_dict() for part in self._parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Take up where `state_dict` was taken."""
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+class RunningAverage:
+    """Exponential moving average of a module's weights."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self.weights: dict[str, Tensor] = {
+            name: value.detach().clone() for name, value in module.state_dict().items()
+        }
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move toward the module's weights; faster during the first steps."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, value in module.state_dict().items():
+            self.weights[name].lerp_(value, 1 - decay)
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Replace the checkpoint at once, so that a kill leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)

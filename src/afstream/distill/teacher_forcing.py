@@ -1,0 +1,190 @@
+"""Teacher forcing: whole clips in one call, every chunk seeing the clean past it would see.
+
+A call holds three kinds of chunks of the same clip: *context* chunks (clean, timestep 0),
+*re-cached* chunks (the clean past of a prompt switch under the new prompt) and *noisy*
+chunks, whose flow is learned. Who sees whom, and at which positions, comes from
+`afstream.positions`, as in a stream; only the layout differs, all chunks side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from afstream.config import MemoryPolicy
+from afstream.positions import Anchors, query_position, visible_chunks
+from afstream_kernels import apply_rotation, rms_norm, rotation_tables
+
+Kind = Literal["context", "recached", "noisy"]
+
+
+class Block(NamedTuple):
+    """One chunk of the call: its kind and its first latent frame in the clip."""
+
+    kind: Kind
+    frame: int
+
+
+class Read(NamedTuple):
+    """A block's keys, at the temporal position at which somebody reads them."""
+
+    block: int
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPlan:
+    """Which blocks a call holds, where each stands, and what each reads.
+
+    Attributes:
+        blocks: context chunks, then re-cached ones, then noisy ones.
+        positions: temporal position of each block's query.
+        keys: every (block, position) at which keys are needed.
+        reads: per block, the entries of `keys` that it sees.
+        switch_frame: first latent frame under the second prompt, None without a switch.
+    """
+
+    blocks: tuple[Block, ...]
+    positions: tuple[int, ...]
+    keys: tuple[Read, ...]
+    reads: tuple[tuple[int, ...], ...]
+    switch_frame: int | None
+
+    @cached_property
+    def first_noisy(self) -> int:
+        """Index of the first noisy block."""
+        return [block.kind for block in self.blocks].index("noisy")
+
+    @cached_property
+    def second_prompt(self) -> tuple[bool, ...]:
+        """Per block, whether it runs under the second prompt."""
+        switch = self.switch_frame
+        return tuple(
+            switch is not None and (block.kind == "recached" or block.frame >= switch)
+            for block in self.blocks
+        )
+
+
+def plan_clip(policy: MemoryPolicy, num_frames: int, switch_frame: int | None) -> ClipPlan:
+    """Lay out a clip of `num_frames` latent frames with at most one switch.
+
+    Blocks that no noisy chunk depends on are left out.
+
+    Args:
+        policy: the memory that the stream will have.
+        num_frames: a multiple of the chunk.
+        switch_frame: a chunk start above 0, or None.
+    """
+    chunk = policy.chunk_frames
+    noisy = [Block("noisy", frame) for frame in range(0, num_frames, chunk)]
+    sees: dict[Block, tuple[int, list[tuple[Block, int]]]] = {}
+    waiting = list(noisy)
+    while waiting:
+        block = waiting.pop()
+        if block not in sees:
+            sees[block] = _look(policy, block, switch_frame)
+            waiting += [source for source, _ in sees[block][1]]
+
+    rank: dict[Kind, int] = {"context": 0, "recached": 1, "noisy": 2}
+    blocks = sorted(sees, key=lambda block: (rank[block.kind], block.frame))
+    index = {block: number for number, block in enumerate(blocks)}
+    keys: dict[Read, int] = {}
+    reads = tuple(
+        tuple(
+            keys.setdefault(Read(index[source], position), len(keys))
+            for source, position in sees[block][1]
+        )
+        for block in blocks
+    )
+    return ClipPlan(
+        blocks=tuple(blocks),
+        positions=tuple(sees[block][0] for block in blocks),
+        keys=tuple(keys),
+        reads=reads,
+        switch_frame=switch_frame,
+    )
+
+
+def _look(
+    policy: MemoryPolicy, block: Block, switch_frame: int | None
+) -> tuple[int, list[tuple[Block, int]]]:
+    """Where a block stands, and which blocks it sees at which positions."""
+    start, length, anchors = block.frame, policy.chunk_frames, Anchors()
+    rewritten: set[int] = set()
+    if switch_frame is not None and (block.kind == "recached" or block.frame >= switch_frame):
+        first = max(switch_frame - policy.window_frames, 0)
+        seen = visible_chunks(policy, Anchors(), first, switch_frame - first)
+        rewritten = {visible.frame for visible in seen if visible.frame >= first}
+        if block.kind == "recached":
+            start, length = first, switch_frame - first
+        else:
+            anchors = Anchors(junction=switch_frame)
+
+    def source(frame: int) -> Block:
+        """Which version of the chunk at `frame` is seen."""
+        if frame in rewritten:
+            return Block("recached", frame)
+        return block if frame == block.frame else Block("context", frame)
+
+    visible = visible_chunks(policy, anchors, start, length)
+    position = query_position(policy, start, length) + block.frame - start
+    return position, [(source(seen.frame), seen.position) for seen in visible]
+
+
+class ClipWindow:
+    """Self-attention for the blocks of a `ClipPlan`, with gradients to keys and values.
+
+    Args:
+        plan: blocks and their reads.
+        grid: latent frames of a chunk, rows and columns of tokens.
+        num_heads: H.
+        head_dim: D.
+        dtype: of the rotation tables.
+    """
+
+    def __init__(
+        self, plan: ClipPlan, *, grid: tuple[int, int, int], num_heads: int, head_dim: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._plan = plan
+        self._num_heads = num_heads
+        self._key_blocks = torch.tensor([read.block for read in plan.keys])
+        self._query_tables = _block_tables(plan.positions, grid, head_dim, dtype)
+        at = [read.position for read in plan.keys]
+        self._key_tables = _block_tables(at, grid, head_dim, dtype)
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, norms: tuple[Tensor, Tensor], eps: float
+    ) -> Tensor:
+        """[B, T, H * D] projections of all blocks, in order, to attention's output."""
+        del layer
+        queries = apply_rotation(self._blocks(rms_norm(q, norms[0], eps)), *self._query_tables)
+        entries = self._blocks(rms_norm(k, norms[1], eps)).index_select(0, self._key_blocks)
+        keys = apply_rotation(entries, *self._key_tables).unbind(0)
+        values = self._blocks(v).unbind(0)
+        out: list[Tensor] = []
+        for query, reads in zip(queries.unbind(0), self._plan.reads, strict=True):
+            key = torch.cat([keys[read] for read in reads], dim=-2)
+            value = torch.cat([values[self._plan.keys[read].block] for read in reads], dim=-2)
+            out.append(functional.scaled_dot_product_attention(query, key, value))
+        return torch.cat(out, dim=-2).transpose(1, 2).flatten(-2)
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        """[B, N * T, H * D] -> [N, B, H, T, D]."""
+        blocks = x.unflatten(1, (len(self._plan.blocks), -1))
+        return blocks.unflatten(-1, (self._num_heads, -1)).permute(1, 0, 3, 2, 4)
+
+
+def _block_tables(
+    positions: Sequence[int], grid: tuple[int, int, int], head_dim: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Tables [N, 1, 1, T, D/2] that broadcast over batch and heads."""
+    pairs = [rotation_tables(at, grid=grid, head_dim=head_dim, dtype=dtype) for at in positions]
+    cos, sin = (torch.stack(tables)[:, None, None] for tables in zip(*pairs, strict=True))
+    return cos, sin

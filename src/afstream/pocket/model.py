@@ -1,0 +1,107 @@
+"""The embedded pocket model: one safetensors file with backbone, text encoder and codec."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from afstream.config import BackboneConfig, SamplerConfig, from_mapping
+from afstream.errors import CheckpointError
+from afstream.geometry import Geometry
+from afstream.model.bundle import VideoModel
+from afstream.model.dit import Backbone
+from afstream.model.weights import load_into
+from afstream.pocket.scene import WORLD_PX
+from afstream.pocket.text import PocketText
+from afstream.pocket.vae import PocketVae, VaeConfig
+
+POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
+PARTS = ("backbone", "text", "vae")
+KIND = "afstream-pocket"
+
+
+def save_pocket(
+    path: Path,
+    *,
+    backbone: Backbone,
+    text: PocketText,
+    vae: PocketVae,
+    recipe: Mapping[str, Any],
+) -> None:
+    """Write a pocket model, weights in float16; `recipe` says how it was trained."""
+    modules = dict(zip(PARTS, (backbone, text, vae), strict=True))
+    tensors: dict[str, Tensor] = {
+        f"{part}.{name}": value.to(torch.float16).contiguous()
+        for part, module in modules.items()
+        for name, value in module.state_dict().items()
+    }
+    config = {
+        "backbone": asdict(backbone.config),
+        "words": text.words,
+        "vae": asdict(vae.config),
+        "sampler": asdict(SamplerConfig()),
+        "recipe": recipe,
+    }
+    save_file(tensors, path, {"kind": KIND, "config": json.dumps(config)})
+
+
+def load_pocket(
+    path: Path = POCKET_PATH,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> VideoModel:
+    """Read a pocket model; the codec always runs in float32.
+
+    Args:
+        path: a file that `save_pocket` wrote; the embedded one by default.
+        device: where it will run.
+        dtype: of backbone and text encoder.
+
+    Raises:
+        CheckpointError: no such file, or not a pocket model.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no pocket model at {path}; give the path of a .safetensors file")
+    try:
+        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    if metadata.get("kind") != KIND:
+        raise CheckpointError(f"{path} is no pocket model; its metadata lacks the kind {KIND!r}")
+    config = json.loads(metadata["config"])
+    sizes = from_mapping(BackboneConfig, config["backbone"])
+    backbone = Backbone(sizes)
+    text = PocketText(config["words"], text_dim=sizes.text_dim, text_len=sizes.text_len)
+    vae = PocketVae(VaeConfig(**config["vae"]))
+    for part, module in zip(PARTS, (backbone, text, vae), strict=True):
+        prefix = f"{part}."
+        weights = {
+            name.removeprefix(prefix): value.float()
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+        load_into(module, weights, what=f"{path.name}, part {part!r},")
+        module.requires_grad_(False).eval()
+    sampler = config["sampler"]
+    return VideoModel(
+        name="pocket" if path == POCKET_PATH else path.stem,
+        backbone=backbone.to(device, dtype),
+        text=text.to(device, dtype),
+        vae=vae.to(device),
+        sampler=SamplerConfig(steps=tuple(sampler["steps"]), shift=sampler["shift"]),
+        geometry=Geometry(width_px=WORLD_PX, height_px=WORLD_PX),
+        any_size=False,
+        details={"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+    )

@@ -1,0 +1,260 @@
+"""The pocket model's video codec: small, causal in time, with the strides of Wan's VAE.
+
+A latent frame covers four video frames and 8 x 8 pixels in 16 channels; a scene's first
+latent frame covers one video frame. Four frames are folded into channels, so time is
+mixed only at the coarsest level, by causal convolutions whose past is an explicit state:
+a clip decoded chunk by chunk equals the clip decoded at once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from afstream.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
+
+RGB = 3
+# frames of the past that a causal convolution sees beside the present one
+PAST_FRAMES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeConfig:
+    """Sizes of the codec.
+
+    Attributes:
+        latent_channels: channels of a latent frame.
+        coarse, middle, fine: decoder channels at 1/8, 1/4 and 1/2 of the picture's size.
+        encoder_coarse, encoder_middle, encoder_fine: the same for the encoder.
+        coarse_layers: residual layers with a causal convolution, in each half.
+    """
+
+    latent_channels: int = 16
+    coarse: int = 96
+    middle: int = 64
+    fine: int = 64
+    encoder_coarse: int = 96
+    encoder_middle: int = 64
+    encoder_fine: int = 48
+    coarse_layers: int = 2
+
+
+class CodecState(NamedTuple):
+    """What one half of the codec remembers of a scene: the past of each causal convolution.
+
+    Keep it, copy it, come back to it: tensors [B, 2, C, h, w] that no later call changes.
+    """
+
+    past: tuple[Tensor, ...]
+
+
+class PixelNorm(nn.Module):
+    """Layer norm over the channels of each pixel: nothing mixes across space or time."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, h, w] -> the same."""
+        last = x.permute(0, 2, 3, 1)
+        return F.layer_norm(last, self.weight.shape, self.weight, self.bias).permute(0, 3, 1, 2)
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions within each frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = PixelNorm(channels)
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, h, w] -> the same."""
+        return x + self.conv_out(F.silu(self.conv_in(F.silu(self.norm(x)))))
+
+
+class CausalResidual(nn.Module):
+    """A causal convolution over three frames, then a 3 x 3 one within each frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = PixelNorm(channels)
+        self.over_time = nn.Conv2d(channels * (PAST_FRAMES + 1), channels, 1)
+        self.over_space = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, F, C, h, w] after the past [B, 2, C, h, w] -> the same, and the new past."""
+        batch, frames = x.shape[:2]
+        seen = torch.cat([past, F.silu(_per_frame(self.norm, x))], dim=1)
+        steps = [seen[:, i : i + frames] for i in range(PAST_FRAMES + 1)]
+        stacked = rearrange(torch.cat(steps, dim=2), "b f c h w -> (b f) c h w")
+        mixed = self.over_space(F.silu(self.over_time(stacked)))
+        return x + mixed.unflatten(0, (batch, frames)), seen[:, -PAST_FRAMES:]
+
+
+def _per_frame(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a picture layer to every frame of [B, F, C, h, w]."""
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class _CausalStack(nn.Module):
+    """The layers at the coarsest level, which alone look into the past."""
+
+    def __init__(self, channels: int, num_layers: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.layers = nn.ModuleList(CausalResidual(channels) for _ in range(num_layers))
+
+    def forward(self, x: Tensor, state: CodecState | None) -> tuple[Tensor, CodecState]:
+        """[B, F, C, h, w] -> the same, and the state after it."""
+        past = state.past if state else self._beginning(x)
+        after: list[Tensor] = []
+        for layer, before in zip(self.layers, past, strict=True):
+            x, kept = layer(x, before)
+            after.append(kept)
+        return x, CodecState(tuple(after))
+
+    def _beginning(self, x: Tensor) -> tuple[Tensor, ...]:
+        batch, _, channels, height, width = x.shape
+        return (x.new_zeros(batch, PAST_FRAMES, channels, height, width),) * len(self.layers)
+
+
+class Encoder(nn.Module):
+    """Groups of four video frames to latent frames, not yet normalised."""
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__()
+        fine, middle, coarse = config.encoder_fine, config.encoder_middle, config.encoder_coarse
+        self.picture = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(RGB * TEMPORAL_STRIDE * 4, fine, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(fine, middle, 3, stride=2, padding=1),
+            Residual(middle),
+            nn.Conv2d(middle, coarse, 3, stride=2, padding=1),
+        )
+        self.causal = _CausalStack(coarse, config.coarse_layers)
+        self.head = nn.Sequential(
+            PixelNorm(coarse), nn.SiLU(), nn.Conv2d(coarse, config.latent_channels, 1)
+        )
+
+    def forward(self, groups: Tensor, state: CodecState | None) -> tuple[Tensor, CodecState]:
+        """[B, F, 4 * 3, H, W] -> [B, F, C, H / 8, W / 8], and the state after it."""
+        x, state = self.causal(_per_frame(self.picture, groups), state)
+        return _per_frame(self.head, x), state
+
+
+class Decoder(nn.Module):
+    """Latent frames to groups of four video frames."""
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(config.latent_channels, config.coarse, 3, padding=1)
+        self.causal = _CausalStack(config.coarse, config.coarse_layers)
+        self.picture = nn.Sequential(
+            PixelNorm(config.coarse),
+            nn.SiLU(),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(config.coarse, config.middle, 3, padding=1),
+            Residual(config.middle),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(config.middle, config.fine, 3, padding=1),
+            Residual(config.fine),
+            PixelNorm(config.fine),
+            nn.SiLU(),
+            nn.Conv2d(config.fine, RGB * TEMPORAL_STRIDE * 4, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+
+    def forward(self, latents: Tensor, state: CodecState | None) -> tuple[Tensor, CodecState]:
+        """[B, F, C, h, w] -> [B, F, 4 * 3, 8 h, 8 w], and the state after it."""
+        x, state = self.causal(_per_frame(self.stem, latents), state)
+        return _per_frame(self.picture, x), state
+
+
+class PocketVae(nn.Module):
+    """The codec. Video is [B, N, 3, H, W] in [-1, 1], latents [B, F, 16, H / 8, W / 8].
+
+    Latents are normalised: every channel has mean 0 and variance 1 over the pocket world.
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: VaeConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or VaeConfig()
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+        self.register_buffer("latent_mean", torch.zeros(self.config.latent_channels))
+        self.register_buffer("latent_std", torch.ones(self.config.latent_channels))
+
+    def encode(
+        self, frames: Tensor, state: CodecState | None = None
+    ) -> tuple[Tensor, CodecState]:
+        """Video frames [B, N, 3, H, W] -> latents [B, F, 16, h, w], and the state after them.
+
+        Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
+        """
+        raw, state = self.encoder(group_frames(frames, first=state is None), state)
+        return (raw - _channels(self.latent_mean)) / _channels(self.latent_std), state
+
+    def decode(
+        self, latents: Tensor, state: CodecState | None = None
+    ) -> tuple[Tensor, CodecState]:
+        """Latents [B, F, 16, h, w] -> video frames [B, N, 3, H, W], and the state after them.
+
+        Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
+        """
+        first = state is None
+        groups, state = self.decoder(latents, state)
+        frames = rearrange(groups, "b f (t c) h w -> b (f t) c h w", c=RGB)
+        return (frames[:, TEMPORAL_STRIDE - 1 :] if first else frames), state
+
+def save_vae(vae: PocketVae, path: Path) -> None:
+    """Write weights and latent statistics as safetensors, the configuration as metadata."""
+    weights = {name: value.detach().contiguous() for name, value in vae.state_dict().items()}
+    fresh = path.with_suffix(".new")
+    save_file(weights, fresh, metadata={"config": json.dumps(asdict(vae.config))})
+    fresh.replace(path)
+
+
+def load_vae(path: Path) -> PocketVae:
+    """Read a codec that `save_vae` wrote, as float32."""
+    with safe_open(path, framework="pt") as file:
+        vae = PocketVae(VaeConfig(**json.loads(file.metadata()["config"])))
+        vae.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
+    return vae.to(memory_format=torch.channels_last).eval()
+
+
+def group_frames(frames: Tensor, *, first: bool) -> Tensor:
+    """Fold [B, N, 3, H, W] by fours into channels: [B, F, 4 * 3, H, W].
+
+    A scene's first frame stands alone and is repeated to fill its group.
+    """
+    count, height, width = frames.shape[1], frames.shape[3], frames.shape[4]
+    if first:
+        frames = torch.cat([frames[:, :1].expand(-1, TEMPORAL_STRIDE - 1, -1, -1, -1), frames], 1)
+    if frames.shape[1] % TEMPORAL_STRIDE:
+        wanted = "1 + 4 n at a scene's start" if first else "a multiple of 4 after its start"
+        raise ValueError(f"{count} video frames given; the codec takes {wanted}")
+    if height % SPATIAL_STRIDE or width % SPATIAL_STRIDE:
+        raise ValueError(f"frames are {width} x {height} px; both must be multiples of 8")
+    return rearrange(frames, "b (f t) c h w -> b f (t c) h w", t=TEMPORAL_STRIDE)
+
+
+def _channels(values: Tensor) -> Tensor:
+    """[C] -> [C, 1, 1], to meet latents [B, F, C, h, w]."""
+    return values[:, None, None]

@@ -1,0 +1,87 @@
+"""One cue: from when on, how, and what is to be seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from afstream.timeline.moment import DIGITS, LIMIT, Moment
+from afstream.timeline.place import NOWHERE, Place
+
+Transition = Literal["switch", "cut"]
+TRANSITIONS = ("switch", "cut")
+MAX_PROMPT_CHARS = 20_000
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cue:
+    """One prompt and the moment it is asked for. Two cues are equal wherever they were written.
+
+    Attributes:
+        start: when it is asked for; the plan says when it takes effect.
+        prompt: what the model is told, in one paragraph: runs of blanks become one.
+        transition: "switch" re-caches from the anchors, "cut" begins a fresh scene.
+        blend_s: seconds over which the previous prompt fades into this one, 0 for none.
+        seed: of the noise from here on, None to go on as before.
+        note: a remark for people and for the run record.
+        place: where the cue stands in its file.
+        blend_place: where its `blend=` stands.
+    """
+
+    start: Moment
+    prompt: str
+    transition: Transition = "switch"
+    blend_s: float = 0.0
+    seed: int | None = None
+    note: str = ""
+    place: Place = field(default=NOWHERE, compare=False, repr=False)
+    blend_place: Place = field(default=NOWHERE, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Bring the texts to one form and refuse what cannot be played or printed."""
+        object.__setattr__(self, "prompt", one_paragraph(self.prompt))
+        object.__setattr__(self, "note", one_paragraph(self.note))
+        object.__setattr__(self, "blend_s", round(float(self.blend_s), DIGITS) + 0.0)
+        if fault := self._fault():
+            raise self.place.error(fault)
+
+    @property
+    def line(self) -> int:
+        """Line of the file it stands on, 0 when it was made in code."""
+        return self.place.line
+
+    def _fault(self) -> str:
+        """What is wrong with this cue, empty when nothing is."""
+        if not self.prompt:
+            return "a cue has no prompt; say what is to be seen"
+        if len(self.prompt) > MAX_PROMPT_CHARS:
+            return (
+                f"a prompt has {len(self.prompt):,} characters; at most {MAX_PROMPT_CHARS:,} are"
+                " allowed; shorten it"
+            )
+        if not (is_unicode(self.prompt) and is_unicode(self.note)):
+            return "a prompt or note holds half a surrogate pair; write valid Unicode"
+        if self.transition not in TRANSITIONS:
+            return f"transition is {self.transition!r}; write 'switch' or 'cut'"
+        if not 0 <= self.blend_s < LIMIT:
+            return f"a blend lasts {self.blend_s} s; it must be 0 or more"
+        if self.blend_s and self.transition == "cut":
+            return "a cut cannot blend, nothing of the old scene is left; choose one of the two"
+        if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
+            return f"seed is {self.seed}; it must be from 0 to {MAX_SEED}"
+        return ""
+
+
+def one_paragraph(text: str) -> str:
+    """The text with every run of blanks, line ends and byte-order marks made one blank."""
+    return " ".join(text.replace("\ufeff", " ").split())
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,144 @@
+"""Kinds of file that one muxer writes from start to end: webm and gif."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+from PIL import Image
+
+from afstream.video.picture import Frames, Picture, Scaler, mark_colours
+
+GIF_TICKS_PER_S = 100
+PALETTE_COLOURS = 256
+OPAQUE = 255
+
+
+class _Muxed(ABC):
+    """Encodes pictures and hands the packets to one muxer over one file."""
+
+    def __init__(
+        self,
+        path: Path,
+        picture: Picture,
+        *,
+        container: str,
+        codec: Literal["libvpx-vp9", "gif"],
+        pixels: str,
+        ticks_per_s: int,
+        muxer_options: dict[str, str],
+        codec_options: dict[str, str],
+    ) -> None:
+        self._scaler = Scaler(picture)
+        self._fps = picture.fps
+        self._ticks_per_s = ticks_per_s
+        self._frames = 0
+        # The file is Python's, so that a failed write comes back as the OSError that it was.
+        self._file = path.open("wb", buffering=0)
+        self._container = av.open(
+            self._file,
+            "w",
+            format=container,
+            options={"fflags": "+bitexact+flush_packets", **muxer_options},
+        )
+        self._stream = self._container.add_stream(codec, rate=picture.fps, options=codec_options)
+        self._stream.width, self._stream.height = picture.size
+        self._stream.pix_fmt = pixels
+        self._stream.codec_context.time_base = Fraction(1, ticks_per_s)
+        self._stream.codec_context.thread_count = 1
+
+    def write(self, frames: Frames) -> None:
+        """Append frames [N, H, W, 3]."""
+        for picture in self._pictures(frames):
+            picture.pts = round(self._frames * self._ticks_per_s / self._fps)
+            picture.time_base = Fraction(1, self._ticks_per_s)
+            self._container.mux(self._stream.encode(picture))
+            self._frames += 1
+
+    def close(self) -> None:
+        """Write what the encoder still holds, then the file's end."""
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        finally:
+            self._file.close()
+
+    @abstractmethod
+    def _pictures(self, frames: Frames) -> Iterator[VideoFrame]:
+        """Frames [N, H, W, 3] in the size and pixels of the file."""
+
+
+class WebM(_Muxed):
+    """VP9 with real-time settings; a killed process loses the newest cluster, about a chunk."""
+
+    def __init__(self, path: Path, picture: Picture) -> None:
+        super().__init__(
+            path,
+            picture,
+            container="webm",
+            codec="libvpx-vp9",
+            pixels="yuv420p",
+            ticks_per_s=picture.fps,
+            muxer_options={"cluster_time_limit": "750"},
+            codec_options={
+                "deadline": "realtime",
+                "cpu-used": "8",
+                "lag-in-frames": "0",
+                "crf": "24",
+                "b": "0",
+            },
+        )
+        mark_colours(self._stream.codec_context)
+
+    def _pictures(self, frames: Frames) -> Iterator[VideoFrame]:
+        return self._scaler.scaled(frames, "yuv420p")
+
+
+class Gif(_Muxed):
+    """A gif with a palette for each chunk, and only what changes between frames."""
+
+    def __init__(self, path: Path, picture: Picture) -> None:
+        super().__init__(
+            path,
+            picture,
+            container="gif",
+            codec="gif",
+            pixels="pal8",
+            ticks_per_s=GIF_TICKS_PER_S,
+            muxer_options={"loop": "0"},
+            codec_options={},
+        )
+
+    def _pictures(self, frames: Frames) -> Iterator[VideoFrame]:
+        palette = _palette(frames)
+        colours = _packed(palette)
+        for picture in self._scaler.scaled(frames, "rgb24"):
+            image = Image.fromarray(picture.to_ndarray())
+            # Dithering would change every pixel in every frame and undo the compression.
+            indexed = image.quantize(palette=palette, dither=Image.Dither.NONE)
+            indices: NDArray[np.uint8] = np.asarray(indexed)
+            # PyAV takes this pair for pal8; its type stub does not know.
+            pair = (indices, colours)
+            yield VideoFrame.from_ndarray(pair, format="pal8")  # pyright: ignore[reportArgumentType]
+
+
+def _palette(frames: Frames) -> Image.Image:
+    """A picture whose palette serves all of frames [N, H, W, 3]."""
+    strip = Image.fromarray(frames.reshape(-1, frames.shape[2], 3))
+    return strip.quantize(PALETTE_COLOURS, method=Image.Quantize.MEDIANCUT)
+
+
+def _packed(palette: Image.Image) -> NDArray[np.uint8]:
+    """The palette as [256, 4]: opacity, red, green, blue."""
+    values = np.array(palette.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    packed = np.zeros((PALETTE_COLOURS, 4), np.uint8)
+    packed[:, 0] = OPAQUE
+    packed[: len(values), 1:] = values
+    return packed

@@ -1,0 +1,93 @@
+"""The engine against recorded rollouts of the method (see tests/golden)."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from afstream.positions import visible_chunks
+from afstream_kernels import apply_rotation, rotation_tables
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+CASES = ("plain", "anchor", "recache")
+
+
+def load_parity():
+    spec = importlib.util.spec_from_file_location("parity", ROOT / "benchmarks" / "parity.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+parity = load_parity()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rollouts_match(dtype, capsys):
+    cases = [str(GOLDEN / f"rollout_{name}.safetensors") for name in CASES]
+    weights = str(GOLDEN / "backbone.safetensors")
+    assert parity.main(["--weights", weights, "--dtype", dtype, *cases]) == 0
+    assert capsys.readouterr().out.count("ok") == len(cases)
+
+
+def test_student_checkpoint_with_lora_matches():
+    base, lora = str(GOLDEN / "lora_base.pt"), str(GOLDEN / "lora_lora.pt")
+    case = str(GOLDEN / "rollout_lora.safetensors")
+    assert parity.main(["--base", base, "--lora", lora, case]) == 0
+    # without the LoRA it must not
+    assert parity.main(["--base", base, case]) == 1
+
+
+def test_a_wrong_memory_is_noticed(tmp_path):
+    """The anchor case run without its junction lies far above the tolerance."""
+    config, case = parity.read_case(GOLDEN / "rollout_anchor.safetensors")
+    weights = parity.student_weights(GOLDEN / "backbone.safetensors")
+    latents, _ = parity.replay(config | {"use_prompt_cache": False}, case, weights, torch.float32)
+    assert parity.relative_error(latents, case["latents"]) > 1e-3
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_window_holds_the_recorded_keys_and_values(name):
+    config, case = parity.read_case(GOLDEN / f"rollout_{name}.safetensors")
+    weights = parity.student_weights(GOLDEN / "backbone.safetensors")
+    _, state = parity.replay(config, case, weights, torch.float64)
+    memory, policy = state.memory, state.memory.policy
+    last = state.frame - policy.chunk_frames
+    seen = visible_chunks(policy, memory.anchors, last, policy.chunk_frames)
+    junction = memory.anchors.junction if policy.junction != "none" else None
+    window = [chunk for chunk in seen if chunk.frame != junction]
+    found_k, found_v = [], []
+    for chunk in window:
+        slot = memory.owners.index(chunk.frame)
+        # stored keys stand at positions 0, 1, 2: turn them back, or on to their own frame
+        absolute = policy.positions == "absolute"
+        key = turn(memory.keys[:, slot], config, chunk.frame if absolute else None)
+        found_k.append(key)
+        found_v.append(memory.values[:, slot])
+    for found, recorded in ((found_k, case["kv_k"]), (found_v, case["kv_v"])):
+        tokens = torch.cat(found, dim=-2).transpose(2, 3).float()
+        assert parity.relative_error(tokens, recorded) < 1e-5
+
+
+def turn(keys, config, frame):
+    grid = (config["frames_per_block"], config["latent_h"] // 2, config["latent_w"] // 2)
+    head_dim = config["dim"] // config["num_heads"]
+    cos, sin = rotation_tables(0, grid=grid, head_dim=head_dim, dtype=keys.dtype)
+    plain = apply_rotation(keys, cos, -sin)
+    if frame is None:
+        return plain
+    return apply_rotation(
+        plain, *rotation_tables(frame, grid=grid, head_dim=head_dim, dtype=keys.dtype)
+    )
+
+
+def test_missing_weights_are_one_sentence(tmp_path):
+    with pytest.raises(parity.AfstreamError, match="no checkpoint at"):
+        parity.student_weights(tmp_path / "nothing.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    shutil.copy(GOLDEN / "lora_base.pt", broken)
+    with pytest.raises(parity.AfstreamError, match="cannot be read"):
+        parity.student_weights(broken)
