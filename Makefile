@@ -21,6 +21,7 @@ demo: $(VENV)/installed  ## set up, then stream examples/timeline.txt into demo/
 	@mkdir -p $(DEMO)
 	$(BIN)/afstream generate --prompts examples/timeline.txt \
 		--out $(DEMO)/demo.mp4 --sheet $(DEMO)/demo.png
+	@echo 'The video is $(DEMO)/demo.mp4, its contact sheet $(DEMO)/demo.png'
 
 setup: $(VENV)/installed-dev  ## set up for development
 
@@ -41,16 +42,14 @@ bench: $(VENV)/installed  ## measure a whole stream
 
 # Anything missing from the wheel shows only after an install, so look inside before it leaves.
 WHEEL_PARTS := afstream/py.typed afstream_kernels/py.typed afstream_cli/py.typed \
-	afstream/stream.py afstream_cli/app.py 'afstream/pocket/.*\.safetensors'
+	afstream/stream.py afstream/pocket/pocket.safetensors afstream_cli/app.py
 
 build: $(VENV)/installed-dev  ## build dist/, list the wheel, fail if a part is missing
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
-	@$(BIN)/python -m zipfile --list dist/*.whl > dist/wheel.txt
-	@cat dist/wheel.txt
-	@for part in $(WHEEL_PARTS); do \
-		grep -q "^$$part " dist/wheel.txt || \
-			{ echo "the wheel lacks $$part" >&2; exit 1; }; \
+	@contents=$$($(BIN)/python -m zipfile --list dist/*.whl) && echo "$$contents" && \
+	for part in $(WHEEL_PARTS); do \
+		echo "$$contents" | grep -q "^$$part " || { echo "the wheel lacks $$part" >&2; exit 1; }; \
 	done
 
 clean:  ## remove what make made, the environment too

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from afstream.pocket.model import POCKET_PATH
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = [
     ROOT / "src" / "afstream",
@@ -30,6 +32,13 @@ def run_python(code: str) -> str:
 def test_a_package_is_typed_and_importable(package: Path):
     assert (package / "py.typed").is_file()
     assert find_spec(package.name) is not None
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_every_folder_of_modules_is_a_package(package: Path):
+    # Without an __init__.py it imports all the same, but the import contracts never see it.
+    folders = {path.parent for path in package.rglob("*.py")}
+    assert not [folder for folder in folders if not (folder / "__init__.py").exists()]
 
 
 @pytest.mark.parametrize("folder", ["kernels", "cli"])
@@ -56,7 +65,6 @@ def test_the_version_is_told_once():
     assert run_python("import afstream; print(afstream.__version__)").strip() == version("afstream")
 
 
-def test_the_pocket_weights_are_small():
-    weights = list((ROOT / "src" / "afstream" / "pocket").glob("**/*.safetensors"))
-    assert weights, "the package ships no pocket weights"
-    assert sum(path.stat().st_size for path in weights) <= POCKET_LIMIT_BYTES
+def test_the_pocket_weights_ship_and_are_small():
+    assert POCKET_PATH.is_file()
+    assert POCKET_PATH.stat().st_size <= POCKET_LIMIT_BYTES

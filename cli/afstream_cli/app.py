@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from afstream.errors import AfstreamError
 
+from afstream.errors import AfstreamError
 from afstream_cli.generate import generate
 from afstream_cli.versions import package_version
 

@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from afstream.errors import ConfigError
 
+from afstream.errors import ConfigError
 from afstream_cli import options
 
 if TYPE_CHECKING:
-    from afstream.stream import Stream
-    from afstream.timeline import Moment, Timeline
+    from afstream.timeline import Timeline
 
-    from afstream_cli.console import Report
-    from afstream_cli.outputs import Outputs
-    from afstream_cli.session import Source
-
-LIVE = "-"
+STDIN = "-"
 DEFAULT_OUT = Path("out.mp4")
 SIGNAL_EXIT = 128
 
@@ -55,7 +50,6 @@ def generate(
     the newest prompt has lasted 10 s, or for --duration. A timeline beside it replays it.
     """
     from afstream.config import memory_policy
-
     from afstream_cli.console import open_report
     from afstream_cli.inputs import read_moment, read_pixels, read_timeline
     from afstream_cli.outputs import Outputs
@@ -64,24 +58,29 @@ def generate(
     if quiet and as_json:
         raise ConfigError("--quiet and --json were both given; choose one of them")
     frame_size, length = read_pixels(size), read_moment(duration)
-    memory_policy(memory, junction=junction)
+    policy = memory_policy(memory, junction=junction)
     timeline: Timeline | None = None
-    if prompts != LIVE:
+    if prompts != STDIN:
         timeline = read_timeline(
             Path(prompts), seed=seed, duration=length, switch_frames=switch_frames, line=line
         )
     elif dry_run or switch_frames or line:
-        raise ConfigError("--dry-run, --switch-frames and --line need a file; '-' is none")
+        raise ConfigError("--dry-run, --switch-frames and --line need a file of prompts, not '-'")
     if timeline and dry_run:
         show_plan(timeline.plan(), as_json=as_json)
         return
     outputs = Outputs.beside(out, record=record, sheet=sheet, live=timeline is None)
     outputs.check(prompts)
 
-    with open_report(quiet=quiet, as_json=as_json, typing=is_typed(prompts)) as report:
-        began = time.perf_counter()
+    typing = timeline is None and sys.stdin.isatty()
+    with open_report(quiet=quiet, as_json=as_json, typing=typing) as report:
+        # Torch comes with these; nothing that can fail without it is left by now.
         from afstream.stream import Stream
+        from afstream_cli.record import describe_run
+        from afstream_cli.session import Session
+        from afstream_cli.source import play_stdin, play_timeline
 
+        began = time.perf_counter()
         stream = Stream.open(
             model,
             seed=(timeline.seed if timeline else seed) or 0,
@@ -92,13 +91,27 @@ def generate(
             dtype=dtype,
         )
         load_s = time.perf_counter() - began
-        source = (
-            play_file(stream, timeline)
-            if timeline
-            else play_live(stream, report, seed=seed, duration=length)
+        session = Session.open(
+            stream,
+            outputs,
+            report,
+            scale=scale,
+            settings=describe_run(stream, memory, policy),
+            load_s=load_s,
         )
-        settings = {
-            "model": stream.model_name,
-            "seed": ...,
-            "memory": memory,
-        }
+        if typing:
+            report.say("Type a prompt and press Enter; Ctrl-D ends, Ctrl-C stops.")
+        source = (
+            play_timeline(stream, timeline)
+            if timeline
+            else play_stdin(stream, warn=report.warn, seed=seed, duration=length)
+        )
+        stopped_by = session.run(source)
+    made = f"{session.writer.seconds:.2f} s of video ({session.writer.frames} frames)"
+    if stopped_by is not None:
+        kept = f"{made} are kept in {out}" if session.writer.frames else "nothing was made"
+        report.warn(f"stopped; {kept}")
+        raise typer.Exit(SIGNAL_EXIT + stopped_by)
+    report.say(f"{made} in {out}, made at {session.tally.frames_per_s:.1f} frames a second")
+    for path in outputs.others:
+        report.say(f"  {path}")

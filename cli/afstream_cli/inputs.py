@@ -34,7 +34,7 @@ def read_timeline(
     path: Path,
     *,
     seed: int | None,
-    duration: str | None,
+    duration: Moment | None,
     switch_frames: str | None,
     line: int | None,
 ) -> Timeline:
@@ -52,7 +52,7 @@ def read_timeline(
     return replace(
         timeline,
         seed=timeline.seed if seed is None else seed,
-        duration=read_moment(duration) or timeline.duration,
+        duration=duration or timeline.duration,
     )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
-
-EXIT_BASE = 128
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -19,11 +17,6 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """What a shell expects of a process that a signal ended."""
-        return EXIT_BASE + (self.signal or signal.SIGINT)
 
     def __enter__(self) -> Interruption:
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from afstream.errors import AfstreamError, TimelineError
@@ -17,6 +18,15 @@ from afstream.timeline.snap import counts_latents, in_latents, in_seconds
 
 if TYPE_CHECKING:
     from afstream.stream import Chunk, Receipt, Stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A cue handed to the stream; its receipt says the chunk once it took effect."""
+
+    cue: Cue
+    requested_s: float
+    receipt: Receipt
 
 
 class LiveCues:
@@ -45,22 +55,23 @@ class LiveCues:
         duration: Moment | None,
     ) -> None:
         self.seed = seed or 0
-        self.applied: list[tuple[int, Cue]] = []
         self._stream = stream
         self._lines = lines
         self._warn = warn
         self._seed_given = seed is not None
         self._duration = duration
         self._reader = LiveReader()
-        self._lock = threading.Lock()
-        self._waiting: list[Cue] = []
-        self._asked: list[tuple[Receipt, Cue]] = []
+        self._later: list[Cue] = []
+        self._asked: list[_Asked] = []
+        self._applied: list[_Asked] = []
         self._next_chunk = 0
         self._next_s = 0.0
         self._newest_s = 0.0
+        # Guards all of the above: lines are taken in by another thread.
+        self._lock = threading.Lock()
         self._started = threading.Event()
         self._ended = threading.Event()
-        self._changed = threading.Event()
+        self._news = threading.Event()
 
     def wait(self) -> None:
         """Start reading, and return when the stream has its first prompt.
@@ -83,14 +94,24 @@ class LiveCues:
         began = time.monotonic()
         while not self._over():
             self._keep_pace(began)
-            self._release()
+            self._ask_due()
             chunk = next(source)
-            self._note(chunk)
+            self._advance(chunk)
             yield chunk
+
+    def asked(self, segment: int) -> tuple[Cue, float]:
+        """The cue of a segment, and the time for which it was asked, s."""
+        applied = self._applied[segment]
+        return applied.cue, applied.requested_s
 
     def replay(self, num_chunks: int) -> Timeline:
         """The timeline that makes the same video again."""
-        return Timeline.from_applied(self.applied, num_chunks=num_chunks, seed=self.seed)
+        applied = ((asked.receipt.chunk, asked.cue) for asked in self._applied)
+        return Timeline.from_applied(
+            [(chunk, cue) for chunk, cue in applied if chunk is not None],
+            num_chunks=num_chunks,
+            seed=self.seed,
+        )
 
     def _read(self) -> None:
         try:
@@ -100,29 +121,31 @@ class LiveCues:
                 except AfstreamError as error:
                     self._warn(str(error))
         finally:
-            self._ended.set()
-            self._started.set()
-            self._changed.set()
+            for event in (self._ended, self._started, self._news):
+                event.set()
 
     def _take(self, line: str) -> None:
+        """Take in a line: ask at once for what is due, keep the rest."""
         with self._lock:
             cue = self._reader.read(line, self._next_s)
             if cue is None:
                 return
             if self._reached(cue.start):
                 self._ask(cue)
-            elif self._started.is_set():
-                self._waiting.append(cue)
+            elif self._asked or self._applied:
+                self._later.append(cue)
             else:
                 raise TimelineError(
                     f"the first cue starts at {cue.start}; a live stream begins with it; leave"
                     " its time out"
                 )
-        self._changed.set()
+        self._started.set()
+        self._news.set()
 
     def _ask(self, cue: Cue) -> None:
+        first = not (self._asked or self._applied)
         seed = cue.seed
-        if not self._started.is_set() and not self._seed_given and seed is None:
+        if first and seed is None and not self._seed_given:
             seed = self._reader.directives.seed
         receipt = self._stream.cue(
             cue.prompt,
@@ -131,29 +154,31 @@ class LiveCues:
             seed=seed,
             note=cue.note,
         )
-        if not self._started.is_set() and seed is not None:
+        if first and seed is not None:
             self.seed = seed
-        self._asked.append((receipt, cue))
-        self._started.set()
+        # Latent frames and chunks have no time of their own; they are here when they are due.
+        requested_s = self._next_s if counts_latents(cue.start) else in_seconds(cue.start)
+        self._asked.append(_Asked(cue=cue, requested_s=requested_s, receipt=receipt))
 
-    def _release(self) -> None:
+    def _ask_due(self) -> None:
         """Ask for the cues whose time has come."""
         with self._lock:
-            due = [cue for cue in self._waiting if self._reached(cue.start)]
+            due = [cue for cue in self._later if self._reached(cue.start)]
+            self._later = [cue for cue in self._later if not self._reached(cue.start)]
             for cue in due:
-                self._waiting.remove(cue)
                 try:
                     self._ask(cue)
                 except AfstreamError as error:
                     self._warn(str(error))
 
-    def _note(self, chunk: Chunk) -> None:
-        """Remember which cues took effect, and where the next chunk stands."""
+    def _advance(self, chunk: Chunk) -> None:
+        """Remember what took effect, and where the next chunk stands."""
         with self._lock:
-            done = [pair for pair in self._asked if pair[0].chunk is not None]
-            self._asked = [pair for pair in self._asked if pair[0].chunk is None]
+            done = [asked for asked in self._asked if asked.receipt.chunk is not None]
+            self._asked = [asked for asked in self._asked if asked.receipt.chunk is None]
             if done:
-                self.applied.append((chunk.index, done[-1][1]))
+                # Of several on one chunk the last one counts.
+                self._applied.append(done[-1])
                 self._newest_s = chunk.start_s
             self._next_chunk = chunk.index + 1
             self._next_s = chunk.start_s + len(chunk.frames) / self._stream.fps
@@ -163,16 +188,17 @@ class LiveCues:
             duration = self._duration or self._reader.directives.duration
             if duration is not None:
                 return self._reached(duration)
-            if not self._ended.is_set() or self._waiting or self._asked:
+            if not self._ended.is_set() or self._later or self._asked:
                 return False
-            newest = self.applied[-1][1]
+            newest = self._applied[-1].cue
             return self._next_s - self._newest_s >= max(LAST_CUE_S, newest.blend_s)
 
     def _keep_pace(self, began: float) -> None:
-        ahead = self._next_s - CHUNK_S - (time.monotonic() - began)
-        if ahead > 0 and not self._ended.is_set():
-            self._changed.wait(ahead)
-        self._changed.clear()
+        """Wait while the video is more than a chunk ahead of the clock and nothing is new."""
+        ahead_s = self._next_s - CHUNK_S - (time.monotonic() - began)
+        if ahead_s > 0 and not self._ended.is_set():
+            self._news.wait(ahead_s)
+        self._news.clear()
 
     def _reached(self, moment: Moment) -> bool:
         """Whether the next chunk starts at or after an absolute moment."""

@@ -58,9 +58,7 @@ Sheet = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Option(
-        metavar="NAME|PATH", help="Embedded model, or a folder.", rich_help_panel=MODEL
-    ),
+    typer.Option(metavar="NAME|PATH", help="Embedded model, or the path of a model file.", rich_help_panel=MODEL),
 ]
 Seed = Annotated[
     int | None,
@@ -131,13 +129,9 @@ DryRun = Annotated[
 ]
 Record = Annotated[
     Path | None,
-    typer.Option(
-        metavar="JSON", help="Run record; else beside the video.", rich_help_panel=REPORT
-    ),
+    typer.Option(metavar="JSON", help="Run record; else beside the video.", rich_help_panel=REPORT),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=REPORT)
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=REPORT)]
 Json = Annotated[
     bool,
     typer.Option(

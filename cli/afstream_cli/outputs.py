@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +25,7 @@ class Outputs:
     sheet: Path | None
 
     @classmethod
-    def beside(
-        cls, video: Path, *, record: Path | None, sheet: Path | None, live: bool
-    ) -> Outputs:
+    def beside(cls, video: Path, *, record: Path | None, sheet: Path | None, live: bool) -> Outputs:
         """Put next to the video whatever has no place of its own."""
         return cls(
             video=video,
@@ -36,6 +33,11 @@ class Outputs:
             timeline=sibling(video, ".timeline.txt") if live else None,
             sheet=sheet,
         )
+
+    @property
+    def others(self) -> tuple[Path, ...]:
+        """Everything but the video."""
+        return tuple(path for path in (self.record, self.timeline, self.sheet) if path)
 
     def check(self, prompts: str) -> None:
         """Make sure that each can be written and none replaces another or the prompts.
@@ -56,9 +58,8 @@ class Outputs:
             if other != name:
                 raise OutputError(f"{path} is both {other} and {name}; choose another path")
         check_output(self.video)
-        for path in (self.record, self.timeline, self.sheet):
-            if path:
-                check_file(path)
+        for path in self.others:
+            check_file(path)
 
 
 def sibling(video: Path, suffix: str) -> Path:
@@ -88,7 +89,7 @@ def write_whole(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise refused(path, error) from error

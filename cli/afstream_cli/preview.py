@@ -45,10 +45,11 @@ def plan_as_data(plan: Plan) -> dict[str, object]:
 
 def show_table(plan: Plan) -> None:
     """One row per prompt."""
-    from afstream.timeline.moment import clock
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from afstream.timeline.moment import clock
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("asked", "effective", "slip", "chunk"):

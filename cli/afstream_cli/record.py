@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from afstream_cli.versions import versions
 
 if TYPE_CHECKING:
-    from afstream.stream import Chunk
+    from afstream.config import MemoryPolicy
+    from afstream.stream import Chunk, Stream
     from afstream.timeline import Cue
     from afstream.video import VideoWriter
-
     from afstream_cli.tally import Tally
 
 FORMAT = 1
@@ -24,13 +24,17 @@ class RunRecord:
     """One run, as data; only the list of cues grows with it.
 
     Attributes:
-        settings: model, seed, memory and whatever else was chosen.
+        settings: model, memory, device and whatever else says what ran.
+        load_s: how long the model took to load.
+        seed: of the noise.
         state: how the run ended; `running` when the process was killed.
         error: what ended a failed run.
         cues: every prompt that took effect.
     """
 
     settings: Mapping[str, object]
+    load_s: float
+    seed: int = 0
     state: State = "running"
     error: str | None = None
     cues: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
@@ -72,7 +76,21 @@ class RunRecord:
                 "scale": writer.picture.scale,
             },
             **self.settings,
+            "seed": self.seed,
             "cues": self.cues,
-            "timings": tally.summary(),
+            "timings": {"load_s": round(self.load_s, 3), **tally.summary()},
             "versions": versions(),
         }
+
+
+def describe_run(stream: Stream, memory: str, policy: MemoryPolicy) -> dict[str, object]:
+    """What makes two runs of one timeline and one seed alike or different."""
+    model = stream.model
+    width, height = stream.size
+    return {
+        "model": {"name": model.name, **model.details},
+        "memory": {"name": memory, **asdict(policy)},
+        "size_px": [width, height],
+        "device": str(model.backbone.device),
+        "dtype": str(model.backbone.dtype).removeprefix("torch."),
+    }

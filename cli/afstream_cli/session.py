@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from afstream.errors import OutputError
-
+from afstream.sheet import ContactSheet
+from afstream.video import VideoWriter
 from afstream_cli.interruption import Interruption
 from afstream_cli.outputs import write_whole
+from afstream_cli.record import RunRecord
+from afstream_cli.tally import Tally
 
 if TYPE_CHECKING:
-    from afstream.sheet import ContactSheet
-    from afstream.stream import Chunk
-    from afstream.timeline import Cue, Timeline
-    from afstream.video import VideoWriter
-
+    from afstream.stream import Stream
     from afstream_cli.console import Report
     from afstream_cli.outputs import Outputs
-    from afstream_cli.record import RunRecord
-    from afstream_cli.tally import Tally
+    from afstream_cli.source import Source
 
 SAVE_EVERY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where the chunks of a run come from.
-
-    Attributes:
-        chunks: from a stream that has its first prompt.
-        num_frames: video frames to come, None when nobody knows.
-        asked: the cue of a segment, and the time for which it was asked, s.
-        replay: the timeline that replays so many chunks, None when there is a timeline already.
-    """
-
-    chunks: Iterable[Chunk]
-    num_frames: int | None
-    asked: Callable[[int], tuple[Cue, float]]
-    replay: Callable[[int], Timeline] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +46,36 @@ class Session:
     tally: Tally
     report: Report
 
+    @classmethod
+    def open(
+        cls,
+        stream: Stream,
+        outputs: Outputs,
+        report: Report,
+        *,
+        scale: int | None,
+        settings: Mapping[str, object],
+        load_s: float,
+    ) -> Session:
+        """Prepare to write what a stream makes.
+
+        Args:
+            stream: says size and rate.
+            outputs: paths that were found writable.
+            report: what the user sees.
+            scale: factor by which pictures are enlarged, None for a comfortable one.
+            settings: what the record says about the stream.
+            load_s: how long the model took to load.
+        """
+        return cls(
+            outputs=outputs,
+            writer=VideoWriter.open(outputs.video, size=stream.size, fps=stream.fps, scale=scale),
+            sheet=ContactSheet(stream.size) if outputs.sheet else None,
+            record=RunRecord(settings=settings, load_s=load_s),
+            tally=Tally(stream.fps),
+            report=report,
+        )
+
     def run(self, source: Source) -> int | None:
         """Write the chunks until they end or the user does not want more.
 
@@ -74,6 +85,7 @@ class Session:
         Raises:
             AfstreamError: of the stream or of the files; what is made is kept.
         """
+        self.record.seed = source.seed
         try:
             with Interruption() as interruption:
                 with self.writer:

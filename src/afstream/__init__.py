@@ -1,3 +1,55 @@
-"""afstream: streaming, prompt-switching, long video diffusion."""
+"""afstream: streaming, prompt-switching, long video diffusion.
+
+Example:
+    >>> from afstream import Stream, Timeline
+    >>> timeline = Timeline.parse("0:00 A red star drifts left.\n0:02 It turns blue.")
+    >>> stream = Stream.open(seed=7)
+    >>> for chunk in stream.play(timeline):
+    ...     for receipt in chunk.receipts:
+    ...         print(f"chunk {receipt.chunk}: {receipt.prompt}")
+    chunk 0: A red star drifts left.
+    chunk 3: It turns blue.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from afstream.errors import AfstreamError
+from afstream.timeline import Cue, Plan, Timeline
+
+if TYPE_CHECKING:
+    from afstream.sheet import ContactSheet
+    from afstream.stream import Chunk, Receipt, Stream
+    from afstream.video import VideoWriter
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AfstreamError",
+    "Chunk",
+    "ContactSheet",
+    "Cue",
+    "Plan",
+    "Receipt",
+    "Stream",
+    "Timeline",
+    "VideoWriter",
+]
+
+# These need torch or an encoder, which take seconds to load: they come when they are asked for.
+_LATE = {
+    "Chunk": "afstream.stream",
+    "ContactSheet": "afstream.sheet",
+    "Receipt": "afstream.stream",
+    "Stream": "afstream.stream",
+    "VideoWriter": "afstream.video",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a late name."""
+    if name not in _LATE:
+        raise AttributeError(f"module 'afstream' has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)

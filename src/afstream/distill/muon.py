@@ -11,13 +11,14 @@ from torch.optim import Optimizer
 # quintic whose repeated use drives every singular value towards 1
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
+UPDATE_SIZE = 0.2
 
 
 class Muon(Optimizer):
     """Momentum whose update is made orthogonal, convolutions taken as matrices [out, rest].
 
-    Every step moves a weight by `lr` times its own root mean square size, whatever the
-    size of the gradient.
+    Whatever the gradient's size, a step's root mean square is `UPDATE_SIZE * lr`, about
+    that of AdamW, so the two can share a learning rate.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Muon(Optimizer):
                 ahead = weight.grad.lerp(average, group["momentum"])
                 update = orthogonal(ahead.flatten(1))
                 # the root mean square of an orthogonal matrix is 1 / sqrt(its longer side)
-                update *= 0.2 * max(update.shape) ** 0.5
+                update *= UPDATE_SIZE * max(update.shape) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.sub_(update.view(weight.shape), alpha=group["lr"])
 

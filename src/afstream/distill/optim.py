@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 Named = Iterable[tuple[str, nn.Parameter]]
 
 
-def cosine(step: int, *, warmup: int, total: int, floor: float = 0.02) -> float:
-    """Share of the peak learning rate: linear warm-up, then a cosine down to `floor`."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+def trapezoid(step: int, *, warmup: int, decay: int, total: int) -> float:
+    """Share of the peak learning rate: up over `warmup` steps, level, down over `decay` steps.
+
+    Unlike a cosine it does not depend on the total before the decay begins, so a run can be
+    made longer while it runs.
+    """
+    return min((step + 1) / warmup, 1.0, max(total - step, 0) / decay)
 
 
 class MixedOptimizer:

@@ -24,15 +24,18 @@ from torch import Tensor, nn
 
 from afstream.config import MEMORIES, BackboneConfig, MemoryPolicy, SamplerConfig
 from afstream.distill.data import Clips
-from afstream.distill.optim import MixedOptimizer, RunningAverage, cosine, save_checkpoint
+from afstream.distill.optim import MixedOptimizer, RunningAverage, save_checkpoint, trapezoid
 from afstream.distill.teacher_forcing import ClipPlan, ClipWindow, plan_clip
 from afstream.geometry import PATCH
 from afstream.model.dit import Backbone, TextContext
 from afstream.model.layers import TextKeys
 from afstream.pocket.text import PocketText
-from afstream.schedule import TIMESTEPS, Schedule, add_noise, clean_from_flow
+from afstream.schedule import TIMESTEPS, Schedule, add_noise
 
 Report = Callable[[Mapping[str, Any]], None]
+
+# denoise steps that a chunk of the model's own past has gone through, at most
+OWN_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,9 @@ class StudentConfig:
         past_noise: largest sigma of the noise laid on a clean past.
         switch_weight: weight of the two chunks that follow a switch.
         lr: peak learning rate.
-        warmup: steps to it.
-        average_from: decay of the running average of the weights, which is what ships.
+        warmup: steps up to it.
+        decay: steps down from it at the end.
+        average: decay of the running average of the weights, which is what ships.
         seed: of weights, batches and noise.
     """
 
@@ -66,6 +70,7 @@ class StudentConfig:
     switch_weight: float = 2.0
     lr: float = 2e-3
     warmup: int = 60
+    decay: int = 500
     average: float = 0.998
     seed: int = 0
 
@@ -151,6 +156,7 @@ class StudentTrainer:
         checkpoint = folder / "student.checkpoint"
         if checkpoint.is_file():
             self._resume(checkpoint)
+        folder.mkdir(parents=True, exist_ok=True)
         log = folder / "student.jsonl"
         sums: dict[str, list[float]] = {}
         while self.step < self.config.steps:
@@ -182,8 +188,10 @@ class StudentTrainer:
             total = total + loss
             losses |= parts
         total.backward()
-        share = cosine(self.step, warmup=config.warmup, total=config.steps)
-        found = {name: float(value) for name, value in losses.items()}
+        share = trapezoid(
+            self.step, warmup=config.warmup, decay=config.decay, total=config.steps
+        )
+        found = {name: float(value.detach()) for name, value in losses.items()}
         found["norm"] = self.optimizer.step(share)
         self.average.update(self.student, self.step)
         return found
@@ -213,14 +221,7 @@ class StudentTrainer:
         wordings = [self._wording(self._clips, int(row)) for row in rows]
         text = self._clip_text(plan, wordings, clean)
 
-        past = clean
-        if own:
-            with torch.no_grad():
-                sigma = self._sigma((config.clip_batch, frames // chunk))
-                sigma[:, 0] = self._sigmas[-1]
-                flow, target = self._flow(clean, sigma, self._roughen(clean), plan, window, text)
-                # flow - target = (clean - prediction) / sigma, see afstream.schedule
-                past = clean - (flow - target) * _per_frame(sigma, chunk)
+        past = self._own_past(clean, plan, window, text) if own else clean
         sigma = self._sigma((config.clip_batch, frames // chunk))
         flow, target = self._flow(clean, sigma, self._roughen(past), plan, window, text)
         error = (flow - target).square().unflatten(1, (-1, chunk)).mean(dim=(0, 2, 3, 4, 5))
@@ -232,6 +233,27 @@ class StudentTrainer:
         if at:
             parts["switch"] = error[at // chunk]
         return loss, parts
+
+    @torch.no_grad()
+    def _own_past(
+        self, clean: Tensor, plan: ClipPlan, window: ClipWindow, text: TextContext
+    ) -> Tensor:
+        """What the model makes of a clip [B, F, C, h, w] in its last one to three steps.
+
+        All chunks take a step at once, each on the others' latest estimate. Starting from
+        the noisy truth keeps the motion's phase, so the truth remains the right target.
+        """
+        chunk = self._policy.chunk_frames
+        estimate = clean
+        for step in range(-1 - int(self._draw() * OWN_STEPS), 0):
+            sigma = self._sigmas[step].expand(len(clean), clean.shape[1] // chunk).clone()
+            # a chunk without a past would leave the truth at a high sigma
+            sigma[:, 0] = self._sigmas[-1]
+            past = self._roughen(estimate)
+            flow, target = self._flow(estimate, sigma, past, plan, window, text)
+            # flow - target = (estimate - prediction) / sigma
+            estimate = estimate - (flow - target) * _per_frame(sigma, chunk)
+        return estimate
 
     def _flow(
         self,

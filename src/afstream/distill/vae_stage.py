@@ -12,18 +12,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from afstream.distill.muon import Muon
+from afstream.distill.optim import save_checkpoint
 from afstream.errors import ConfigError
 from afstream.geometry import TEMPORAL_STRIDE
 from afstream.pocket.clips import change_scene, random_scene
 from afstream.pocket.scene import Clip, Segment, chunk_start
-from afstream.pocket.vae import PocketVae, VaeConfig, group_frames, save_vae
+from afstream.pocket.vae import PocketVae, VaeConfig, channels_last, group_frames, save_vae
 from afstream.pocket.world import NUM_FRAMES, render
 
 Report = Callable[[dict[str, float]], None]
 
+# share of windows whose clip has a switch, and of those that do not begin at its start
+SWITCH_SHARE = 0.6
+LATER_SHARE = 0.7
 # held-out clips and the final statistics use steps that training never reaches
 HELD_OUT_STEP = 10**9
 STATISTICS_STEP = 2 * 10**9
@@ -44,20 +48,22 @@ class VaeStageConfig:
             forgives what a denoiser leaves.
         mse_weight: share of the squared error, beside the absolute error.
         edge_weight: share of the error of picture gradients.
+        statistics_clips: clips over which the latents' mean and deviation are measured.
         seed: decides weights, windows and noise.
         log_every: steps between two lines of the log.
         save_every: steps between two checkpoints.
     """
 
-    steps: int = 3000
+    steps: int = 2800
     batch: int = 4
     window_frames: int = 17
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-2
     latent_noise: float = 0.3
-    mse_weight: float = 2.0
+    mse_weight: float = 8.0
     edge_weight: float = 0.5
+    statistics_clips: int = 200
     seed: int = 0
     log_every: int = 50
     save_every: int = 250
@@ -90,7 +96,7 @@ def train_vae(
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    vae = PocketVae(model_config).to(memory_format=torch.channels_last)
+    vae = channels_last(PocketVae(model_config))
     weights = list(vae.parameters())
     optimizers: list[torch.optim.Optimizer] = [
         Muon(
@@ -110,9 +116,10 @@ def train_vae(
     began = time.perf_counter() - seconds
     with (folder / "log.jsonl").open("a") as log:
         for step in range(done, config.steps):
+            rate = config.learning_rate * _rate(config, step)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = config.learning_rate * _rate(config, step)
+                    group["lr"] = rate
             losses = _step(vae, optimizers, config, step)
             ended = step + 1
             if ended % config.log_every == 0 or ended == config.steps:
@@ -131,7 +138,9 @@ def train_vae(
 def windows(config: VaeStageConfig, step: int) -> Tensor:
     """The video windows [B, N, 3, 64, 64] of one training step."""
     rng = np.random.default_rng((config.seed, step))
-    return torch.from_numpy(np.stack([_window(rng, config.window_frames) for _ in range(config.batch)]))
+    return torch.from_numpy(
+        np.stack([_window(rng, config.window_frames) for _ in range(config.batch)])
+    )
 
 
 @torch.no_grad()
@@ -143,7 +152,7 @@ def held_out_mse(vae: PocketVae, *, clips: int = 16, seed: int = 0) -> float:
         video = windows(config, HELD_OUT_STEP + index)
         latents, _ = vae.encode(video)
         decoded, _ = vae.decode(latents)
-        errors.append(float(F.mse_loss(decoded, video)))
+        errors.append(float(functional.mse_loss(decoded, video)))
     return sum(errors) / len(errors)
 
 
@@ -151,11 +160,11 @@ def _window(rng: np.random.Generator, frames: int) -> np.ndarray:
     """Some frames of a random clip, often with a switch among them."""
     scene = random_scene(rng, companion_share=0.5)
     segments = [Segment(start=0, scene=scene, caption="")]
-    if rng.random() < 0.6:  # noqa: PLR2004 - a share used once
+    if rng.random() < SWITCH_SHARE:
         switch = chunk_start(int(rng.integers(1, 5)))
         segments.append(Segment(start=switch, scene=change_scene(scene, rng)[0], caption=""))
     clip = Clip(segments=tuple(segments), seed=int(rng.integers(2**31)))
-    start = int(rng.integers(max(0, NUM_FRAMES - frames) + 1)) if rng.random() < 0.7 else 0  # noqa: PLR2004
+    start = int(rng.integers(NUM_FRAMES - frames + 1)) if rng.random() < LATER_SHARE else 0
     return render(clip, frames, start=start)
 
 
@@ -176,11 +185,11 @@ def _step(
     level = config.latent_noise * torch.rand(len(video), 1, 1, 1, 1, generator=generator)
     noise = level * torch.randn(raw.shape, generator=generator)
     decoded, _ = vae.decode((raw - mean) / (std + 1e-4) + noise)
-    mse = F.mse_loss(decoded, video)
+    mse = functional.mse_loss(decoded, video)
     edges = sum(
-        F.l1_loss(decoded.diff(dim=axis), video.diff(dim=axis)) for axis in (-1, -2)
+        functional.l1_loss(decoded.diff(dim=axis), video.diff(dim=axis)) for axis in (-1, -2)
     )
-    loss = F.l1_loss(decoded, video) + config.mse_weight * mse + config.edge_weight * edges
+    loss = functional.l1_loss(decoded, video) + config.mse_weight * mse + config.edge_weight * edges
     vae.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -190,19 +199,21 @@ def _step(
 
 
 @torch.no_grad()
-def _measure_statistics(vae: PocketVae, config: VaeStageConfig, clips: int = 200) -> None:
+def _measure_statistics(vae: PocketVae, config: VaeStageConfig) -> None:
     """Set the mean and deviation of every latent channel over whole clips."""
     whole = VaeStageConfig(batch=1, window_frames=NUM_FRAMES, seed=config.seed)
     raw = [
         vae.encoder(group_frames(windows(whole, STATISTICS_STEP + index), first=True), None)[0]
-        for index in range(clips)
+        for index in range(config.statistics_clips)
     ]
     std, mean = torch.std_mean(torch.cat(raw), dim=(0, 1, 3, 4))
     vae.latent_mean.copy_(mean)
     vae.latent_std.copy_(std)
 
 
-def _resume(path: Path, vae: PocketVae, optimizers: list[torch.optim.Optimizer]) -> tuple[int, float]:
+def _resume(
+    path: Path, vae: PocketVae, optimizers: list[torch.optim.Optimizer]
+) -> tuple[int, float]:
     """Steps done and seconds spent, after loading the checkpoint if there is one."""
     if not path.exists():
         return 0, 0.0
@@ -216,9 +227,7 @@ def _resume(path: Path, vae: PocketVae, optimizers: list[torch.optim.Optimizer])
 def _save(
     path: Path, vae: PocketVae, optimizers: list[torch.optim.Optimizer], step: int, seconds: float
 ) -> None:
-    """Replace the checkpoint at once; windows and noise follow from the step's number."""
-    fresh = path.with_suffix(".new")
+    """Write the checkpoint; windows and noise need no state, the step's number decides them."""
     states = [optimizer.state_dict() for optimizer in optimizers]
-    saved = {"vae": vae.state_dict(), "optimizers": states, "step": step, "seconds": seconds}
-    torch.save(saved, fresh)
-    fresh.replace(path)
+    content = {"vae": vae.state_dict(), "optimizers": states, "step": step, "seconds": seconds}
+    save_checkpoint(path, content)

@@ -9,12 +9,20 @@ from numpy.typing import NDArray
 
 from afstream.pocket.scene import WORLD_PX
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 Colour = tuple[int, int, int]
 
 NIGHT_STARS = (
-    (7, 9, 0.9), (19, 17, 0.6), (13, 31, 0.7), (29, 6, 0.7), (36, 19, 0.6),
-    (57, 30, 0.8), (5, 45, 0.5), (24, 40, 0.5), (45, 36, 0.5), (60, 44, 0.5),
+    (7, 9, 0.9),
+    (19, 17, 0.6),
+    (13, 31, 0.7),
+    (29, 6, 0.7),
+    (36, 19, 0.6),
+    (57, 30, 0.8),
+    (5, 45, 0.5),
+    (24, 40, 0.5),
+    (45, 36, 0.5),
+    (60, 44, 0.5),
 )
 
 
@@ -38,7 +46,9 @@ class _Canvas:
         share = np.clip(share, 0, 1)
         return rgb(top)[:, None, None] * (1 - share) + rgb(bottom)[:, None, None] * share
 
-    def paint(self, distance: Array, colour: Colour, bottom: Colour | None = None, strength: float = 1) -> None:
+    def paint(
+        self, distance: Array, colour: Colour, bottom: Colour | None = None, strength: float = 1
+    ) -> None:
         """Fill where `distance` (world pixels) is negative, with a soft edge of a pixel.
 
         `bottom` shades from `colour` at the picture's middle to itself at the lower edge.

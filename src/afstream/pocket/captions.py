@@ -88,7 +88,7 @@ class _Writer:
         self.partial = not told >= ATTRIBUTES - {"companion"}
 
     def pick(self, choices: Sequence[str]) -> str:
-        return choices[self.rng.integers(len(choices))]
+        return choices[int(self.rng.integers(len(choices)))]
 
     def chance(self, share: float) -> bool:
         return bool(self.rng.random() < share)
@@ -171,7 +171,7 @@ class _Writer:
                 verbs += [TURN_VERB, TURN_VERB]
         if self.before is not None and motion == "rests":
             verbs += [STOP_VERB, STOP_VERB]
-        present, participle = verbs[self.rng.integers(len(verbs))]
+        present, participle = verbs[int(self.rng.integers(len(verbs)))]
         return (f"is {participle}" if self.chance(0.25) else present) + tail
 
     def company(self) -> str:
@@ -269,7 +269,9 @@ def parse(text: str) -> Mention:
             direction = direction or _DIRECTIONS[word]
         elif word in _BACKGROUNDS:
             found.setdefault("background", _BACKGROUNDS[word])
-    companion = Subject(small["shape"], small["colour"]) if len(small) == 2 else None
+    companion = (
+        Subject(small["shape"], small["colour"]) if small.keys() == {"shape", "colour"} else None
+    )
     return Mention(
         shape=found.get("shape"),
         colour=found.get("colour"),

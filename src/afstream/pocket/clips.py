@@ -22,7 +22,7 @@ from afstream.pocket.scene import (
 
 def _pick(rng: np.random.Generator, choices: tuple[str, ...], *, but: str = "") -> str:
     left = [choice for choice in choices if choice != but]
-    return left[rng.integers(len(left))]
+    return left[int(rng.integers(len(left)))]
 
 
 def random_subject(rng: np.random.Generator) -> Subject:
@@ -41,8 +41,16 @@ def random_scene(rng: np.random.Generator, *, companion_share: float = 0.25) -> 
 
 
 # how often each attribute is the one that a switch changes
-CHANGE_WEIGHTS = {"motion": 0.45, "colour": 0.15, "background": 0.15, "shape": 0.12, "companion": 0.13}
+CHANGE_WEIGHTS = {
+    "motion": 0.45,
+    "colour": 0.15,
+    "background": 0.15,
+    "shape": 0.12,
+    "companion": 0.13,
+}
 
+# share of switches that change one attribute; the others change two
+ONE_CHANGE_SHARE = 0.65
 # share of the unchanged attributes that an under-specified caption leaves out
 OMIT_SHARE = 0.75
 # share of full captions that do not speak of a companion which is there already
@@ -53,7 +61,7 @@ def change_scene(scene: Scene, rng: np.random.Generator) -> tuple[Scene, frozens
     """A scene that differs in one or two attributes, and the names of these."""
     names = [n for n in CHANGE_WEIGHTS if n != "companion" or scene.companion is None]
     weights = np.array([CHANGE_WEIGHTS[name] for name in names])
-    count = 1 if rng.random() < 0.65 else 2
+    count = 1 if rng.random() < ONE_CHANGE_SHARE else 2
     chosen = rng.choice(len(names), size=count, replace=False, p=weights / weights.sum())
     changed = frozenset(names[index] for index in chosen)
     subject = scene.subject
@@ -80,7 +88,8 @@ def follow_up(
     omit = frozenset[str]()
     if rng.random() < partial_share:
         chosen = {name for name in kept if rng.random() < OMIT_SHARE}
-        omit = frozenset(chosen or {_pick(rng, tuple(kept))})
+        # without a motion the sentence is news, and news speaks of changes only
+        omit = frozenset(kept if "motion" in chosen else chosen or {_pick(rng, tuple(kept))})
     elif "companion" in kept and rng.random() < COMPANION_UNTOLD_SHARE:
         omit = frozenset({"companion"})
     return scene, caption(scene, rng, omit=omit, before=before)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from afstream.pocket.scene import Clip
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 X, Y, ANGLE, SCALE, SQUASH = range(5)
 NUM_POSE_VALUES = 5

@@ -83,24 +83,27 @@ JOIN_VERBS = ("joins it", "joins in", "appears", "comes in")
 BESIDE_PHRASES = ("with", "beside", "next to")
 BECOME_VERBS = ("turns into", "becomes", "changes into")
 
-FUNCTION_WORDS = tuple(
-    "a an the it is same this one now then and while with in into on over at under by to next "
-    "beside turns turning becomes changes joins appears comes small little tiny".split()
-)
-# understood as saying nothing: no caption holds them, but people write them
-SILENT_WORDS = tuple(
-    "its again also as before being but for from here just keeps of off so slowly quickly "
-    "gently softly that there very we see where which who your our my i you please suddenly "
-    "across above through along scene video shape picture towards toward begins starts back "
-    "continues".split()
-)
-
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_FUNCTION_WORDS = """
+    a an the it is same this one now then and with in into on over at under by to next beside
+    turns turning becomes changes joins appears comes small little tiny
+"""
+_SILENT_WORDS = """
+    its while again also as before being but for from here just keeps of off so slowly quickly
+    gently softly that there very we see where which who your our my i you please suddenly
+    across above through along scene video shape picture towards toward begins starts back
+    continues
+"""
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
 
 def words(text: str) -> list[str]:
     """Lower-case words of a text, without punctuation."""
     return _WORD.findall(text.lower())
+
+
+FUNCTION_WORDS = tuple(words(_FUNCTION_WORDS))
+SILENT_WORDS = tuple(words(_SILENT_WORDS))
+"""Understood as saying nothing: no caption holds them, but people write them."""
 
 
 def _content(*groups: tuple[str, ...]) -> tuple[str, ...]:

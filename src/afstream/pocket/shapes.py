@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 
 def ball(x: Array, y: Array) -> Array:
@@ -47,7 +47,9 @@ def pointed(
     length = edge_along**2 + edge_across**2
     share = (along * np.float32(edge_along) + across * np.float32(edge_across)) / np.float32(length)
     np.clip(share, 0, 1, out=share)
-    distance = np.hypot(along - share * np.float32(edge_along), across - share * np.float32(edge_across))
+    distance = np.hypot(
+        along - share * np.float32(edge_along), across - share * np.float32(edge_across)
+    )
     outside = along * np.float32(edge_across) - across * np.float32(edge_along)
     return np.copysign(distance, outside) - np.float32(rounding)
 
@@ -74,7 +76,9 @@ def heart(x: Array, y: Array) -> Array:
 
 SHAPE_DISTANCE: dict[str, Callable[[Array, Array], Array]] = {
     "ball": ball,
-    "square": partial(pointed, points=4, tip=1.02, valley=1.02 / math.sqrt(2), turn=math.pi / 4, rounding=0.16),
+    "square": partial(
+        pointed, points=4, tip=1.02, valley=1.02 / math.sqrt(2), turn=math.pi / 4, rounding=0.16
+    ),
     "triangle": partial(pointed, points=3, tip=1.06, valley=0.53, turn=0.0, rounding=0.2),
     "star": partial(pointed, points=5, tip=1.12, valley=0.62, turn=0.0, rounding=0.12),
     "heart": heart,

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from afstream.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
 
@@ -68,7 +68,9 @@ class PixelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, h, w] -> the same."""
         last = x.permute(0, 2, 3, 1)
-        return F.layer_norm(last, self.weight.shape, self.weight, self.bias).permute(0, 3, 1, 2)
+        return functional.layer_norm(last, self.weight.shape, self.weight, self.bias).permute(
+            0, 3, 1, 2
+        )
 
 
 class Residual(nn.Module):
@@ -82,7 +84,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, h, w] -> the same."""
-        return x + self.conv_out(F.silu(self.conv_in(F.silu(self.norm(x)))))
+        return x + self.conv_out(functional.silu(self.conv_in(functional.silu(self.norm(x)))))
 
 
 class CausalResidual(nn.Module):
@@ -97,10 +99,10 @@ class CausalResidual(nn.Module):
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """[B, F, C, h, w] after the past [B, 2, C, h, w] -> the same, and the new past."""
         batch, frames = x.shape[:2]
-        seen = torch.cat([past, F.silu(_per_frame(self.norm, x))], dim=1)
+        seen = torch.cat([past, functional.silu(_per_frame(self.norm, x))], dim=1)
         steps = [seen[:, i : i + frames] for i in range(PAST_FRAMES + 1)]
         stacked = rearrange(torch.cat(steps, dim=2), "b f c h w -> (b f) c h w")
-        mixed = self.over_space(F.silu(self.over_time(stacked)))
+        mixed = self.over_space(functional.silu(self.over_time(stacked)))
         return x + mixed.unflatten(0, (batch, frames)), seen[:, -PAST_FRAMES:]
 
 
@@ -152,8 +154,8 @@ class Encoder(nn.Module):
 
     def forward(self, groups: Tensor, state: CodecState | None) -> tuple[Tensor, CodecState]:
         """[B, F, 4 * 3, H, W] -> [B, F, C, H / 8, W / 8], and the state after it."""
-        x, state = self.causal(_per_frame(self.picture, groups), state)
-        return _per_frame(self.head, x), state
+        x, after = self.causal(_per_frame(self.picture, groups), state)
+        return _per_frame(self.head, x), after
 
 
 class Decoder(nn.Module):
@@ -180,8 +182,8 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor, state: CodecState | None) -> tuple[Tensor, CodecState]:
         """[B, F, C, h, w] -> [B, F, 4 * 3, 8 h, 8 w], and the state after it."""
-        x, state = self.causal(_per_frame(self.stem, latents), state)
-        return _per_frame(self.picture, x), state
+        x, after = self.causal(_per_frame(self.stem, latents), state)
+        return _per_frame(self.picture, x), after
 
 
 class PocketVae(nn.Module):
@@ -201,27 +203,23 @@ class PocketVae(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(self.config.latent_channels))
         self.register_buffer("latent_std", torch.ones(self.config.latent_channels))
 
-    def encode(
-        self, frames: Tensor, state: CodecState | None = None
-    ) -> tuple[Tensor, CodecState]:
+    def encode(self, frames: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
         """Video frames [B, N, 3, H, W] -> latents [B, F, 16, h, w], and the state after them.
 
         Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
         """
-        raw, state = self.encoder(group_frames(frames, first=state is None), state)
-        return (raw - _channels(self.latent_mean)) / _channels(self.latent_std), state
+        raw, after = self.encoder(group_frames(frames, first=state is None), state)
+        return (raw - _channels(self.latent_mean)) / _channels(self.latent_std), after
 
-    def decode(
-        self, latents: Tensor, state: CodecState | None = None
-    ) -> tuple[Tensor, CodecState]:
+    def decode(self, latents: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
         """Latents [B, F, 16, h, w] -> video frames [B, N, 3, H, W], and the state after them.
 
         Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
         """
-        first = state is None
-        groups, state = self.decoder(latents, state)
+        groups, after = self.decoder(latents, state)
         frames = rearrange(groups, "b f (t c) h w -> b (f t) c h w", c=RGB)
-        return (frames[:, TEMPORAL_STRIDE - 1 :] if first else frames), state
+        return (frames[:, TEMPORAL_STRIDE - 1 :] if state is None else frames), after
+
 
 def save_vae(vae: PocketVae, path: Path) -> None:
     """Write weights and latent statistics as safetensors, the configuration as metadata."""
@@ -236,7 +234,13 @@ def load_vae(path: Path) -> PocketVae:
     with safe_open(path, framework="pt") as file:
         vae = PocketVae(VaeConfig(**json.loads(file.metadata()["config"])))
         vae.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
-    return vae.to(memory_format=torch.channels_last).eval()
+    return channels_last(vae).eval()
+
+
+def channels_last(vae: PocketVae) -> PocketVae:
+    """The same codec with its weights laid out for fast convolutions on the CPU."""
+    # torch's stubs lack this form of Module.to
+    return vae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def group_frames(frames: Tensor, *, first: bool) -> Tensor:

@@ -16,7 +16,7 @@ from afstream.pocket.motion import ANGLE, NUM_POSE_VALUES, SCALE, SQUASH, X, Y, 
 from afstream.pocket.scene import WORLD_PX, Clip, Subject
 from afstream.pocket.shapes import SHAPE_DISTANCE
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 NUM_FRAMES = 81
 PALETTE = {
@@ -53,7 +53,9 @@ class _Look(NamedTuple):
     now: Subject
 
 
-def render(clip: Clip, num_frames: int = NUM_FRAMES, *, start: int = 0, size: int = WORLD_PX) -> Array:
+def render(
+    clip: Clip, num_frames: int = NUM_FRAMES, *, start: int = 0, size: int = WORLD_PX
+) -> Array:
     """Video [T, 3, size, size] of a clip's frames `start` to `start + num_frames`."""
     stop = start + num_frames
     video = _backgrounds(clip, start, stop, size)
@@ -144,7 +146,9 @@ def _draw(video: Array, pose: Array, looks: list[_Look], start: int, radius_px: 
     thick = radius[:, None, None]
     edge = distance * thick
     ink = np.float32(OUTLINE_PX * unit)
-    eyes = (np.hypot(np.abs(x) - np.float32(EYE_X), y - np.float32(EYE_Y)) - np.float32(EYE_RADIUS)) * thick
+    eyes = (
+        np.hypot(np.abs(x) - np.float32(EYE_X), y - np.float32(EYE_Y)) - np.float32(EYE_RADIUS)
+    ) * thick
     cover = np.clip(np.float32(0.5) - edge, 0, 1)
     fill = np.clip(np.float32(0.5) - edge - ink, 0, 1) * np.clip(np.float32(0.5) + eyes, 0, 1)
     # lit from the upper left, whichever way the body is turned
@@ -181,11 +185,15 @@ def _body(x: Array, y: Array, looks: list[_Look], start: int) -> tuple[Array, Ar
         tint = _share(look.start, COLOUR_FRAMES, times)[:, None]
         if look.before == look.now:
             tint[:] = 1
-        colour[now] = rgb(PALETTE[look.before.colour]) * (1 - tint) + rgb(PALETTE[look.now.colour]) * tint
+        colour[now] = (
+            rgb(PALETTE[look.before.colour]) * (1 - tint) + rgb(PALETTE[look.now.colour]) * tint
+        )
         distance[now] = SHAPE_DISTANCE[look.now.shape](x[now], y[now])
         morph = slice(now.start, min(look.start + MORPH_FRAMES - start, now.stop))
         if look.before.shape != look.now.shape and morph.start < morph.stop:
-            share = _share(look.start, MORPH_FRAMES, times[: morph.stop - morph.start])[:, None, None]
+            share = _share(look.start, MORPH_FRAMES, times[: morph.stop - morph.start])[
+                :, None, None
+            ]
             former = SHAPE_DISTANCE[look.before.shape](x[morph], y[morph])
             distance[morph] = former + (distance[morph] - former) * share
     return distance, colour

@@ -1,0 +1,1 @@
+"""Training: the pocket recipe, teacher forcing on the stream's own attention."""

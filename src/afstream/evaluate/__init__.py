@@ -1,0 +1,1 @@
+"""Reading what a generated video shows, and scoring models by it."""

@@ -1,0 +1,212 @@
+"""Bodies of the pocket world recognised by their outline: shape, place, size and angle.
+
+A region is brought to the size of each shape in turn and laid over that shape at every
+angle; the best overlap decides. What a region cannot show, because the picture ends there
+or a companion stands in front, is filled in from the best body so far.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afstream.evaluate.regions import Array, Mask
+from afstream.pocket.scene import SHAPES, WORLD_PX
+from afstream.pocket.shapes import SHAPE_DISTANCE
+from afstream.pocket.world import COMPANION_HOME, EYE_RADIUS, EYE_X, EYE_Y, SUBJECT_PX
+
+NUM_ANGLES = 72
+# a patch shows 1.5 radii to each side of a region's middle, a sample every tenth of a radius
+PATCH_RADII, PATCH_SIDE = 1.5, 31
+# how much the eyes count beside the outline; for a ball they are all there is
+EYE_WEIGHT = 0.25
+FACE_RADII = 0.6
+# a companion covers this much around its home, tips and blur included
+CORNER_PX = 9.5
+# bodies leave the picture by less than this
+MARGIN_PX = 12
+FILL_ROUNDS = 4
+# a body whose hidden parts lie nearer than this may be larger than it seems
+NEAR_RADII = 1.3
+
+
+class Fit(NamedTuple):
+    """The best body in each of N pictures.
+
+    Attributes:
+        overlap: [N, shapes] intersection over union of each shape at its best angle.
+        shape: [N] index into `SHAPES` of the best.
+        x: [N] of the body's centre, pixels.
+        y: [N] of the body's centre, pixels.
+        radius: [N] pixels.
+        angle: [N] radians, clockwise.
+    """
+
+    overlap: Array
+    shape: NDArray[np.intp]
+    x: Array
+    y: Array
+    radius: Array
+    angle: Array
+
+
+class _Bank(NamedTuple):
+    """Every shape at every angle, its centre of mass in the middle, seen at P samples.
+
+    Attributes:
+        cover: [shapes, angles, P] coverage.
+        eyes: [shapes, angles, P] weights that add up to 1 in the eyes, to -1 around them.
+        area: [shapes] of a body of radius 1.
+        middle: [shapes, angles, 2] centre of mass as seen from the body's centre, in radii.
+    """
+
+    cover: Array
+    eyes: Array
+    area: Array
+    middle: Array
+
+
+def fit_bodies(regions: Mask, dark: Array) -> Fit:
+    """Find the body that each region shows.
+
+    Args:
+        regions: [N, H, W], none of them empty, nothing of them in the companion's corner.
+        dark: [N, H, W] how dark a pixel is beside the body's colour, 0 to 1.
+    """
+    margin = ((0, 0), (MARGIN_PX, MARGIN_PX), (MARGIN_PX, MARGIN_PX))
+    whole = np.pad(regions, margin).astype(np.float32)
+    dark = np.pad(dark, margin)
+    seen = np.pad(outside_corner(), MARGIN_PX)
+    fit = _fit(whole, dark, seen)
+    hidden = _near_hidden(fit)
+    for _ in range(FILL_ROUNDS if hidden.any() else 0):
+        so_far = Fit(*(field[hidden] for field in fit))
+        whole[hidden] = np.where(seen, whole[hidden], _cover(so_far, seen.shape))
+        better = _fit(whole[hidden], dark[hidden], seen)
+        for field, value in zip(fit, better, strict=True):
+            field[hidden] = value
+    return fit._replace(x=fit.x - MARGIN_PX, y=fit.y - MARGIN_PX)
+
+
+def _fit(whole: Array, dark: Array, seen: Mask) -> Fit:
+    bank = _bank()
+    height, width = seen.shape
+    mass = whole.sum(axis=(1, 2))
+    middle_x = whole.sum(axis=1) @ np.arange(width, dtype=np.float32) / mass
+    middle_y = whole.sum(axis=2) @ np.arange(height, dtype=np.float32) / mass
+    radius = np.sqrt(mass[:, None] / bank.area)
+
+    across, down = _samples()
+    x = np.rint(middle_x[:, None, None] + radius[:, :, None] * across).astype(np.int32)
+    y = np.rint(middle_y[:, None, None] + radius[:, :, None] * down).astype(np.int32)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    place = np.clip(y, 0, height - 1) * width + np.clip(x, 0, width - 1)
+    visible = (inside & seen.ravel()[place]).astype(np.float32)
+    picture = np.arange(len(whole))[:, None, None]
+    body = whole.reshape(len(whole), -1)[picture, place] * visible
+    darkness = dark.reshape(len(dark), -1)[picture, place] * visible
+
+    common = _correlate(body, bank.cover)
+    union = body.sum(axis=2)[:, :, None] + _correlate(visible, bank.cover) - common
+    overlap = common / np.maximum(union, 1)
+    score = overlap + np.float32(EYE_WEIGHT) * _correlate(darkness, bank.eyes)
+    turn = score.argmax(axis=2)
+
+    best = np.take_along_axis(overlap, turn[:, :, None], axis=2)[:, :, 0]
+    shape = best.argmax(axis=1)
+    rows = np.arange(len(whole))
+    turn, radius = turn[rows, shape], radius[rows, shape]
+    offset = bank.middle[shape, turn] * radius[:, None]
+    return Fit(
+        overlap=best,
+        shape=shape,
+        x=middle_x - offset[:, 0],
+        y=middle_y - offset[:, 1],
+        radius=radius,
+        angle=_angles()[turn],
+    )
+
+
+def _correlate(patches: Array, templates: Array) -> Array:
+    """[N, shapes, P] and [shapes, angles, P] -> [N, shapes, angles]."""
+    return np.matmul(patches.swapaxes(0, 1), templates.swapaxes(1, 2)).swapaxes(0, 1)
+
+
+@lru_cache(maxsize=1)
+def outside_corner() -> Mask:
+    """[H, W] pixels that no companion in its corner covers."""
+    rows, columns = np.indices((WORLD_PX, WORLD_PX)) + 0.5 - WORLD_PX / 2
+    return np.hypot(columns - COMPANION_HOME[0], rows - COMPANION_HOME[1]) > CORNER_PX
+
+
+def _near_hidden(fit: Fit) -> Mask:
+    """[N] whether a body reaches the picture's edge or the companion's corner."""
+    half = WORLD_PX / 2
+    x, y = fit.x - MARGIN_PX + 0.5 - half, fit.y - MARGIN_PX + 0.5 - half
+    to_edge = half - np.maximum(np.abs(x), np.abs(y))
+    to_corner = np.hypot(x - COMPANION_HOME[0], y - COMPANION_HOME[1]) - CORNER_PX
+    return np.minimum(to_edge, to_corner) < NEAR_RADII * fit.radius
+
+
+def _cover(fit: Fit, size: tuple[int, ...]) -> Array:
+    """Coverage [N, H, W] of the bodies found."""
+    rows, columns = np.indices(size, dtype=np.float32)
+    found = np.empty((len(fit.x), *size), np.float32)
+    for picture, shape, x, y, radius, angle in zip(
+        found, fit.shape, fit.x, fit.y, fit.radius, fit.angle, strict=True
+    ):
+        across, down = _turned((columns - x) / radius, (rows - y) / radius, angle)
+        edge = SHAPE_DISTANCE[SHAPES[shape]](across, down) * radius
+        picture[:] = np.clip(0.5 - edge, 0, 1)
+    return found
+
+
+def _samples() -> tuple[Array, Array]:
+    """Coordinates [P] of a patch's samples, in radii."""
+    line = np.linspace(-PATCH_RADII, PATCH_RADII, PATCH_SIDE, dtype=np.float32)
+    across, down = np.meshgrid(line, line)
+    return across.ravel(), down.ravel()
+
+
+def _angles() -> Array:
+    return (np.arange(NUM_ANGLES) * (2 * np.pi / NUM_ANGLES)).astype(np.float32)
+
+
+def _turned(across: Array, down: Array, angle: Array) -> tuple[Array, Array]:
+    """Screen coordinates as seen by a body turned by `angle`."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return across * cos + down * sin, down * cos - across * sin
+
+
+@lru_cache(maxsize=1)
+def _bank() -> _Bank:
+    across, down = _samples()
+    area_of_sample = (2 * PATCH_RADII / (PATCH_SIDE - 1)) ** 2
+    cos, sin = np.cos(_angles()), np.sin(_angles())
+    covers: list[Array] = []
+    eyes: list[Array] = []
+    areas: list[float] = []
+    middles: list[Array] = []
+    for name in SHAPES:
+        upright = _soft(SHAPE_DISTANCE[name](across, down))
+        x, y = (upright @ across / upright.sum(), upright @ down / upright.sum())
+        middle = np.stack([x * cos - y * sin, x * sin + y * cos], axis=1)
+        own_x, own_y = _turned(
+            across + middle[:, :1], down + middle[:, 1:], _angles()[:, None]
+        )
+        covers.append(_soft(SHAPE_DISTANCE[name](own_x, own_y)))
+        eye = _soft(np.hypot(np.abs(own_x) - EYE_X, own_y - EYE_Y) - EYE_RADIUS)
+        rest = _soft(np.hypot(own_x, own_y) - FACE_RADII) * (1 - eye)
+        eyes.append(eye / eye.sum(1, keepdims=True) - rest / rest.sum(1, keepdims=True))
+        areas.append(float(upright.sum()) * area_of_sample)
+        middles.append(middle)
+    stacks = (np.stack(covers), np.stack(eyes), np.array(areas), np.stack(middles))
+    return _Bank(*(stack.astype(np.float32) for stack in stacks))
+
+
+def _soft(distance: Array) -> Array:
+    """Coverage from a distance in radii, with the soft edge of a body of ordinary size."""
+    return np.clip(0.5 - distance * SUBJECT_PX, 0, 1).astype(np.float32)

@@ -1,0 +1,225 @@
+"""The stream: cues, receipts, scenes, memories, and what must stay constant."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from afstream.config import MEMORIES, memory_policy
+from afstream.errors import ConfigError, PromptError
+from afstream.geometry import Geometry
+from afstream.stream import Stream
+from afstream.timeline import Timeline
+from tests.engine.toy import toy_model
+
+STAR, TURN, HEART = "A red star drifts left.", "It turns right.", "A blue heart spins at night."
+TIMELINE = f"""
+@seed 3
+@duration 0:09
+0:00            {STAR}
+0:02            {TURN}
+0:04 cut        {HEART}
+0:06 blend=1.5s {STAR}
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model()
+
+
+def make_stream(model, memory="anchor", **settings):
+    return Stream(model, memory_policy(memory), **settings)
+
+
+def take(stream, count):
+    return list(itertools.islice(stream.chunks(), count))
+
+
+def frames_of(chunks):
+    return np.concatenate([chunk.frames for chunk in chunks])
+
+
+def test_a_timeline_is_played_to_its_end(model):
+    plan = Timeline.parse(TIMELINE).plan()
+    chunks = list(make_stream(model).play(plan))
+    assert [chunk.index for chunk in chunks] == list(range(plan.num_chunks))
+    assert sum(len(chunk.frames) for chunk in chunks) == plan.num_video_frames
+    applied = {receipt.prompt: receipt.chunk for c in chunks for receipt in c.receipts[:1]}
+    planned = {cue.cue.prompt: cue.chunk for cue in plan.cues}
+    assert applied == planned
+    for cue in plan.cues:
+        first = chunks[cue.chunk]
+        assert first.start_s == cue.effective_s
+        assert first.prompt == cue.cue.prompt
+    assert [len(chunk.frames) for chunk in chunks if chunk.prompt == HEART][0] == 9
+
+
+def test_frames_are_pictures_and_timings_add_up(model):
+    (chunk,) = list(Stream(model, memory_policy("anchor")).play(Timeline.parse(f"@duration 0:00.5\n0:00 {STAR}")))
+    assert chunk.frames.shape == (9, 16, 32, 3)
+    assert chunk.frames.dtype == np.uint8
+    assert chunk.latents.shape == (1, 3, 16, 2, 4)
+    assert 0 < chunk.timing.model_ms <= chunk.timing.total_ms
+
+
+def test_same_seed_gives_identical_frames_and_another_seed_others(model):
+    runs = [list(make_stream(model, seed=seed).play(Timeline.parse(TIMELINE))) for seed in (5, 5, 6)]
+    first, again, other = map(frames_of, runs)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_live_cue_takes_effect_with_the_next_chunk(model):
+    stream = make_stream(model)
+    stream.cue(STAR)
+    take(stream, 3)
+    receipt = stream.cue(TURN)
+    assert receipt.chunk is None
+    chunk = next(stream.chunks())
+    assert receipt.chunk == chunk.index == 3
+    assert chunk.receipts == (receipt,)
+    assert chunk.prompt == TURN
+    assert receipt.switch_ms > 0
+
+
+def test_live_cues_equal_the_same_cues_in_a_timeline(model):
+    text = f"@duration [6c]\n0:00 {STAR}\n[2c] {TURN}\n[4c] blend=1.5s {HEART}"
+    planned = list(make_stream(model).play(Timeline.parse(text)))
+    stream = make_stream(model)
+    live = []
+    for index, prompt in enumerate([STAR, None, TURN, None, HEART, None]):
+        if prompt:
+            stream.cue(prompt, blend_s=1.5 if prompt == HEART else 0)
+        live += take(stream, 1)
+        assert live[-1].index == index
+    assert np.array_equal(frames_of(planned), frames_of(live))
+
+
+def test_of_two_cues_on_one_chunk_the_later_counts(model):
+    stream = make_stream(model)
+    receipts = [stream.cue(STAR), stream.cue(HEART)]
+    (chunk,) = take(stream, 1)
+    assert chunk.prompt == HEART
+    assert [receipt.superseded for receipt in receipts] == [True, False]
+
+
+def test_cues_may_come_from_another_thread(model):
+    stream = make_stream(model)
+    thread = threading.Thread(target=stream.cue, args=(STAR,))
+    thread.start()
+    thread.join()
+    assert take(stream, 1)[0].prompt == STAR
+
+
+def test_an_unknown_word_changes_nothing_and_names_what_is_known(model):
+    stream = make_stream(model)
+    stream.cue(STAR)
+    with pytest.raises(PromptError, match="does not know 'strar'.*Did you mean star.*heart"):
+        stream.cue("A red strar.")
+    assert take(stream, 1)[0].prompt == STAR
+    with pytest.raises(PromptError):
+        # all prompts are checked before the first chunk
+        stream.play(Timeline.parse(f"0:00 {STAR}\n0:05 A wombat."))
+
+
+def test_a_stream_without_a_prompt_says_so(model):
+    with pytest.raises(ConfigError, match=r"call cue\(prompt\) first"):
+        next(make_stream(model).chunks())
+
+
+def test_a_cut_forgets_everything(model):
+    """After a cut the video is that of a fresh stream at the same chunk."""
+    stream = make_stream(model)
+    stream.cue(STAR)
+    take(stream, 4)
+    stream.cue(HEART, transition="cut")
+    after = take(stream, 6)
+    fresh = make_stream(model)
+    fresh.state.chunk = 4
+    fresh.cue(HEART)
+    assert np.array_equal(frames_of(after), frames_of(take(fresh, 6)))
+
+
+def test_a_seed_in_a_cue_changes_the_noise_from_there_on(model):
+    def run(seed):
+        stream = make_stream(model)
+        stream.cue(STAR)
+        head = take(stream, 2)
+        stream.cue(TURN, seed=seed)
+        return frames_of(head), frames_of(take(stream, 2))
+
+    (head, tail), (same_head, other_tail) = run(None), run(9)
+    assert np.array_equal(head, same_head)
+    assert not np.array_equal(tail, other_tail)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_memory_is_constant_and_no_slot_is_ever_moved(model, memory):
+    stream = make_stream(model, memory)
+    stream.cue(STAR)
+    take(stream, 1)
+    state = stream.state.rollout
+    buffers = (state.memory.keys.data_ptr(), state.memory.values.data_ptr(), state.latents.data_ptr())
+    sizes = (len(state.memory.owners), state.latents.shape)
+    for prompt in (TURN, HEART, STAR, TURN):
+        take(stream, 7)
+        stream.cue(prompt)
+    take(stream, 12)
+    assert stream.state.rollout is state
+    assert (state.memory.keys.data_ptr(), state.memory.values.data_ptr(), state.latents.data_ptr()) == buffers
+    assert (len(state.memory.owners), state.latents.shape) == sizes
+    assert torch.isfinite(state.memory.keys).all()
+
+
+def test_a_slot_is_written_by_its_own_chunk_only(model):
+    """Between switches the keys of a finished chunk never change: nothing is re-rotated."""
+    stream = make_stream(model)
+    stream.cue(STAR)
+    take(stream, 6)
+    memory = stream.state.rollout.memory
+    held = {owner: memory.keys[:, slot].clone() for slot, owner in enumerate(memory.owners)}
+    take(stream, 1)
+    still_held = [owner for owner in memory.owners if owner in held and owner >= 0]
+    assert len(still_held) >= 3
+    for owner in still_held:
+        assert torch.equal(memory.keys[:, memory.owners.index(owner)], held[owner])
+
+
+def test_memories_differ_after_a_switch(model):
+    def run(memory):
+        stream = make_stream(model, memory)
+        stream.cue(STAR)
+        take(stream, 8)
+        stream.cue(TURN)
+        return frames_of(take(stream, 6))
+
+    videos = {memory: run(memory) for memory in MEMORIES}
+    for a, b in itertools.combinations(videos, 2):
+        assert not np.array_equal(videos[a], videos[b]), f"{a} and {b} gave the same video"
+
+
+def test_other_sizes_where_the_model_can(model):
+    stream = make_stream(model, size=Geometry(width_px=48, height_px=32))
+    stream.cue(STAR)
+    assert take(stream, 1)[0].frames.shape == (9, 32, 48, 3)
+    with pytest.raises(ConfigError, match="makes 32x16 px only"):
+        make_stream(toy_model(any_size=False), size=Geometry(width_px=48, height_px=32))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": (65, 64)}, "width is 65 px; it must be a multiple of 16"),
+        ({"memory": "elephant"}, "choose one of anchor"),
+        ({"dtype": "int8"}, "choose one of float32"),
+        ({"device": "toaster"}, "choose cpu or cuda"),
+        ({"model": "no/such/model"}, "there is no model 'no/such/model'"),
+    ],
+    ids=str,
+)
+def test_impossible_settings_say_what_is_allowed(settings, message):
+    with pytest.raises((ConfigError, Exception), match=message):
+        Stream.open(**settings)
