@@ -58,7 +58,11 @@ Sheet = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Option(metavar="NAME|PATH", help="Embedded model, or the path of a model file.", rich_help_panel=MODEL),
+    typer.Option(
+        metavar="NAME|PATH",
+        help="Embedded model, or the path of a model file.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Seed = Annotated[
     int | None,

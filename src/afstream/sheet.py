@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,15 +151,24 @@ def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, room_
     if font.getlength(text) <= room_px:
         return text
     words = text.split()
-    while words and font.getlength(" ".join(words) + " ...") > room_px:
-        words.pop()
-    return " ".join(words) + " ..."
+
+    def length(count: int) -> float:
+        return font.getlength(" ".join(words[:count]) + " ...")
+
+    fitting = bisect_right(range(len(words)), room_px, key=length) - 1
+    return " ".join(words[: max(fitting, 0)]) + " ..."
 
 
 def _rounded(size: tuple[int, int], radius_px: int) -> Image.Image:
     """A mask of a rectangle with rounded corners."""
-    width, height = (side * SMOOTHING for side in size)
-    mask = Image.new("L", (width, height), 0)
-    box = (0, 0, width - 1, height - 1)
-    ImageDraw.Draw(mask).rounded_rectangle(box, radius_px * SMOOTHING, fill=255)
-    return mask.resize(size, Image.Resampling.LANCZOS)
+    width, height = size
+    side = 2 * radius_px
+    disc = Image.new("L", (side * SMOOTHING, side * SMOOTHING), 0)
+    ImageDraw.Draw(disc).ellipse((0, 0, side * SMOOTHING - 1, side * SMOOTHING - 1), fill=255)
+    disc = disc.resize((side, side), Image.Resampling.LANCZOS)
+    mask = Image.new("L", size, 255)
+    for left, right in ((0, radius_px), (radius_px, side)):
+        for top, bottom in ((0, radius_px), (radius_px, side)):
+            at = (left and width - radius_px, top and height - radius_px)
+            mask.paste(disc.crop((left, top, right, bottom)), at)
+    return mask

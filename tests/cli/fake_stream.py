@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from afstream.config import memory_policy
 from afstream.errors import CheckpointError, PromptError
 from afstream.geometry import chunk_video_frames
@@ -143,10 +144,10 @@ class Stream:
             if receipts[-1].transition == "cut":
                 self._in_scene = 0
         count = chunk_video_frames(self._in_scene)
-        noise = np.random.default_rng([self.seed, self._index, len(self._prompt)])
+        noise = np.random.default_rng([self.seed, self._index, *self._prompt.encode()])
         width, height = SIZE
         frames = np.empty((count, height, width, 3), np.uint8)
-        frames[:] = noise.integers(0, 256, (count, 1, 1, 3), np.uint8)
+        frames[:] = noise.integers(0, 256, 3, np.uint8)
         chunk = Chunk(
             index=self._index,
             segment=self._segment,

@@ -39,7 +39,7 @@ TEXTS = (
 ENDS = ("\n", "\n", "\n", "\r\n", "\n  ", "\n\t", "\n#", "\u2028", "")
 
 prompts = (
-    st.lists(st.sampled_from(TEXTS + TIMES + WORDS) | st.text(max_size=6), min_size=1, max_size=4)
+    st.lists(st.sampled_from(TEXTS + TIMES[1:] + WORDS) | st.text(max_size=6), min_size=1, max_size=4)
     .map(" ".join)
     .filter(lambda text: bool(text.replace("\ufeff", " ").strip()))
 )
@@ -114,7 +114,7 @@ def parse(text: str) -> Timeline | TimelineError:
 
 
 @given(texts)
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_any_text_parses_or_gives_its_error(text: str):
     result = parse(text)
     if isinstance(result, Timeline):
@@ -131,7 +131,6 @@ def test_any_bytes_decode_or_give_their_error(data: bytes):
 
 
 @given(timelines())
-@settings(max_examples=200)
 def test_a_printed_timeline_parses_back(timeline: Timeline):
     printed = str(timeline)
     assert Timeline.parse(printed) == timeline
@@ -139,7 +138,6 @@ def test_a_printed_timeline_parses_back(timeline: Timeline):
 
 
 @given(timelines())
-@settings(max_examples=200)
 def test_cues_take_effect_at_the_next_chunk(timeline: Timeline):
     plan = timeline.plan()
     end = 0

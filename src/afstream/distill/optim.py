@@ -30,30 +30,31 @@ class MixedOptimizer:
 
     Args:
         parameters: names and parameters.
-        lr: peak learning rate of both, on AdamW's scale.
-        is_hidden: which names are hidden matrices.
+        lr: AdamW's peak learning rate.
+        hidden_lr: Muon's, for updates whose root mean square is a fifth of it.
+        hidden_prefix: hidden matrices are the parameters below this name with two axes.
     """
 
-    def __init__(self, parameters: Named, *, lr: float, hidden_prefix: str) -> None:
+    def __init__(self, parameters: Named, *, lr: float, hidden_lr: float, hidden_prefix: str) -> None:
         named = list(parameters)
         hidden = [p for name, p in named if name.startswith(hidden_prefix) and p.ndim == 2]
         chosen = {id(p) for p in hidden}
         others = [p for _, p in named if id(p) not in chosen]
-        self._lr = lr
         self._parts = (
             torch.optim.Muon(
-                hidden, lr=lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+                hidden, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
             ),
-            torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01),
+            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
         )
+        self._peaks = (hidden_lr, lr)
         self._parameters = [p for _, p in named]
 
     def step(self, share: float, *, clip: float = 1.0) -> float:
         """Clip the gradients' norm, update at `share` of the peak rate, clear; the norm."""
         norm = nn.utils.clip_grad_norm_(self._parameters, clip)
-        for part in self._parts:
+        for part, peak in zip(self._parts, self._peaks, strict=True):
             for group in part.param_groups:
-                group["lr"] = self._lr * share
+                group["lr"] = peak * share
             part.step()
             part.zero_grad(set_to_none=True)
         return float(norm)

@@ -52,7 +52,8 @@ class StudentConfig:
         clip_batch: clips in a step.
         past_noise: largest sigma of the noise laid on a clean past.
         switch_weight: weight of the two chunks that follow a switch.
-        lr: peak learning rate.
+        lr: peak learning rate of embeddings, norms, head and text encoder (AdamW).
+        hidden_lr: peak learning rate of the layers' matrices (Muon).
         warmup: steps up to it.
         decay: steps down from it at the end.
         average: decay of the running average of the weights, which is what ships.
@@ -69,6 +70,7 @@ class StudentConfig:
     past_noise: float = 0.15
     switch_weight: float = 2.0
     lr: float = 2e-3
+    hidden_lr: float = 6e-3
     warmup: int = 60
     decay: int = 500
     average: float = 0.998
@@ -137,7 +139,10 @@ class StudentTrainer:
         self.student = Student(backbone, words)
         self.average = RunningAverage(self.student, config.average)
         self.optimizer = MixedOptimizer(
-            self.student.named_parameters(), lr=config.lr, hidden_prefix="backbone.blocks."
+            self.student.named_parameters(),
+            lr=config.lr,
+            hidden_lr=config.hidden_lr,
+            hidden_prefix="backbone.blocks.",
         )
         self.step = 0
         self.seconds = 0.0

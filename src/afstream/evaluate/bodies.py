@@ -31,6 +31,14 @@ MARGIN_PX = 12
 FILL_ROUNDS = 4
 # a body whose hidden parts lie nearer than this may be larger than it seems
 NEAR_RADII = 1.3
+# turned by this much, a shape looks the same; a ball's eyes show half turns only
+SYMMETRY = {
+    "ball": np.pi,
+    "square": np.pi / 2,
+    "triangle": 2 * np.pi / 3,
+    "star": 2 * np.pi / 5,
+    "heart": 2 * np.pi,
+}
 
 
 class Fit(NamedTuple):

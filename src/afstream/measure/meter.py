@@ -67,6 +67,7 @@ class Meter:
         self._parts = {part: Series() for part in PARTS}
         self._model_ms = 0.0
         self._frames = 0
+        self._cpu_s = 0.0
         self._stretches = Stretches(setup.stretch_s)
 
     def run(self, consume: Consumer = discard) -> Iterator[Chunk]:
@@ -80,7 +81,7 @@ class Meter:
         segment, end_s = 0, 0.0
         stream.cue(setup.prompt(0))
         while end_s < setup.duration_s:
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             if setup.segment_at(end_s) > segment:
                 segment = setup.segment_at(end_s)
                 stream.cue(setup.prompt(segment))
@@ -89,6 +90,7 @@ class Meter:
             consume(chunk.frames)
             all_ms = _since_ms(began)
             if chunk.index:
+                self._cpu_s += time.process_time() - cpu_began
                 self._count(chunk, made_ms, all_ms)
             else:
                 self._cold_ms = made_ms
@@ -120,6 +122,7 @@ class Meter:
             chunks=parts["all"].count,
             frames=self._frames,
             wall_s=round(wall_ms / 1000, 3),
+            cpu_s=round(self._cpu_s, 3),
             first_frame=FirstFrame(
                 open_ms=self._open_ms, cold_ms=self._cold_ms, warm_ms=self._warm_ms
             ),

@@ -91,6 +91,8 @@ class Measurement:
         chunks: chunks timed.
         frames: video frames timed.
         wall_s: seconds that they took, consumer included.
+        cpu_s: processor seconds of all threads meanwhile; below `wall_s` times the threads in
+            use when other processes took the cores.
         first_frame: latency at the start.
         switch_ms: from the request of a prompt, between two chunks, to the first frame under
             it. A request that comes while a chunk is made waits for that chunk as well.
@@ -114,6 +116,7 @@ class Measurement:
     chunks: int
     frames: int
     wall_s: float
+    cpu_s: float
     first_frame: FirstFrame
     switch_ms: Spread
     parts_ms: dict[str, Spread]

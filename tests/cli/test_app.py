@@ -1,0 +1,74 @@
+"""The door of the house: help, version, and errors as sentences."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from afstream.errors import ConfigError
+from afstream_cli.app import main
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+TORCH_AFTERWARDS = """
+import sys
+from afstream_cli.app import main
+try:
+    main(sys.argv[1:])
+finally:
+    heavy = {"torch", "numpy", "av", "PIL"} & set(sys.modules)
+    print("LOADED:", *sorted(heavy), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]):
+    done = python(TORCH_AFTERWARDS, *arguments)
+    assert done.returncode == 0
+    assert done.stdout
+    assert done.stderr == "LOADED:\n"
+
+
+def test_dry_run_loads_no_torch(tmp_path: Path):
+    timeline = tmp_path / "timeline.txt"
+    timeline.write_text("0:00 a ball\n0:05 a star\n")
+    done = python(TORCH_AFTERWARDS, "generate", "--prompts", str(timeline), "--dry-run")
+    assert done.returncode == 0
+    assert "torch" not in done.stderr
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"afstream {version('afstream')}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["paint"], ["generate"], ["generate", "--sed", "1"]])
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_users_error_is_one_sentence(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        main(["generate", "--prompts", "nowhere.txt"])
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("afstream: nowhere.txt: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AFSTREAM_TRACEBACK", "1")
+    with pytest.raises(ConfigError):
+        main(["generate", "--prompts", "x.txt", "--size", "big"])
