@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from afstream.errors import AfstreamError
+from afstream_cli.bench import bench
+from afstream_cli.distill import distill
 from afstream_cli.generate import generate
 from afstream_cli.versions import package_version
 
@@ -25,6 +27,8 @@ app = typer.Typer(
 )
 # Importing a command must stay cheap: whatever needs torch is imported when it runs.
 app.command()(generate)
+app.command()(bench)
+app.command()(distill)
 
 
 def show_version(asked: bool) -> None:

@@ -118,6 +118,8 @@ class Bar(Report):
             BarColumn(24),
             TextColumn("{task.description}", markup=False),
             console=self.console,
+            # Drawn anew with each chunk; a thread that draws all the time would cost the model.
+            auto_refresh=False,
             transient=True,
         )
         self._task = self._progress.add_task("", total=None, visible=False)
@@ -138,7 +140,7 @@ class Bar(Report):
     def begin(self, num_frames: int | None) -> None:
         """Show the bar."""
         self._num_frames = num_frames
-        self._progress.update(self._task, total=num_frames, visible=True)
+        self._progress.update(self._task, total=num_frames, visible=True, refresh=True)
 
     def say(self, text: str) -> None:
         """Print it above the bar."""
@@ -149,7 +151,7 @@ class Bar(Report):
         if chunk.receipts:
             self.console.print(headline(chunk))
         text = status(chunk, tally, self._num_frames)
-        self._progress.update(self._task, completed=tally.frames, description=text)
+        self._progress.update(self._task, completed=tally.frames, description=text, refresh=True)
 
 
 def open_report(*, quiet: bool, as_json: bool, typing: bool) -> Report:

@@ -60,7 +60,7 @@ Model = Annotated[
     str,
     typer.Option(
         metavar="NAME|PATH",
-        help="Embedded model, or the path of a model file.",
+        help="Embedded model, or a model file.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -90,6 +90,7 @@ class Session:
             with Interruption() as interruption:
                 with self.writer:
                     stopped_by = self._write(source, interruption)
+                self.tally.end()
                 self.record.state = "finished" if stopped_by is None else "interrupted"
                 self._save(source, last=True)
         except BaseException as error:

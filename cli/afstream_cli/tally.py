@@ -75,10 +75,15 @@ class Tally:
     switches: Spread = field(default_factory=Spread)
     parts: dict[str, Spread] = field(default_factory=dict[str, Spread])
     _began: float = 0.0
+    _ended: float | None = None
 
     def begin(self) -> None:
         """Start the clock: the model is loaded, the first chunk is asked for."""
         self._began = self.clock()
+
+    def end(self) -> None:
+        """Stop the clock: the video is closed."""
+        self._ended = self.clock()
 
     def add(self, chunk: Chunk) -> None:
         """Count a chunk, as soon as it was handed over."""
@@ -104,8 +109,8 @@ class Tally:
 
     @property
     def wall_s(self) -> float:
-        """Seconds since generating began."""
-        return self.clock() - self._began
+        """Seconds that generating has taken."""
+        return (self._ended or self.clock()) - self._began
 
     @property
     def frames_per_s(self) -> float:

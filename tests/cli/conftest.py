@@ -38,14 +38,10 @@ def fake_stream(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def afstream(
-    fake_stream: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Run:
     """Run the command in `tmp_path`, errors and exit code included."""
-    monkeypatch.setitem(sys.modules, "afstream.stream", fake_stream.as_module())
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> Outcome:
@@ -56,6 +52,13 @@ def afstream(
         return Outcome(caught.value.code, out, err)
 
     return run
+
+
+@pytest.fixture
+def afstream(command: Run, fake_stream: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command with the toy stream inside."""
+    monkeypatch.setitem(sys.modules, "afstream.stream", fake_stream.as_module())
+    return command
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from afstream.errors import CheckpointError, PromptError
 from afstream.geometry import chunk_video_frames
 from afstream.timeline import Plan, Timeline
 
-CHUNK_S = 0.0
 SIZE = (64, 48)
 
 
@@ -59,6 +58,7 @@ class Stream:
     """Colours depend on prompt, seed and frame; prompts with the word 'wug' are not understood."""
 
     fps = 16
+    chunk_s = 0.0
     size = SIZE
 
     def __init__(self, seed: int, policy: object) -> None:
@@ -131,7 +131,7 @@ class Stream:
         return receipt
 
     def _next(self, receipts: list[Receipt]) -> Chunk:
-        time.sleep(CHUNK_S)
+        time.sleep(self.chunk_s)
         for receipt in receipts:
             receipt.chunk = self._index
             receipt.superseded = receipt is not receipts[-1]
@@ -171,7 +171,7 @@ def as_module() -> types.ModuleType:
 
 
 if __name__ == "__main__":
-    CHUNK_S = float(sys.argv.pop(1))
+    Stream.chunk_s = float(sys.argv.pop(1))
     sys.modules["afstream.stream"] = as_module()
     from afstream_cli.app import main
 

@@ -33,12 +33,9 @@ def test_video_record_and_sheet(afstream: Run, timeline: str, tmp_path: Path):
     assert num_frames(tmp_path / "out.mp4") == FRAMES
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"timeline.txt", "out.mp4", "out.json", "sheet.png"}
-    for told in (
-        "a blue [ball] drifts left",
-        "4.88 s of video (78 frames) in out.mp4",
-        "sheet.png",
-    ):
-        assert told in done.err
+    assert "a blue [ball] drifts left" in done.err
+    assert "4.12 s of video (66 frames) in out.mp4" in done.err
+    assert "sheet.png" in done.err
 
 
 def test_the_record_says_what_was_made(afstream: Run, timeline: str, tmp_path: Path):
@@ -193,9 +190,10 @@ def test_a_full_disk_keeps_what_was_made(
     afstream: Run, timeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     write = mp4.FragmentedMp4.write
+    room = iter(range(3))
 
     def write_until_full(encoder: mp4.FragmentedMp4, frames: Frames) -> None:
-        if encoder._frames > 30:
+        if next(room, None) is None:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(encoder, frames)
 

@@ -94,7 +94,7 @@ def test_the_video_keeps_pace_while_lines_may_come(
 
     monkeypatch.setattr("afstream_cli.live.time.monotonic", lambda: now)
     live = LiveCues(fake_stream.Stream.open(), lines(), warn=pytest.fail, seed=None, duration=None)
-    live._news = News()  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(live, "_news", News())
     live.wait()
     made = list(itertools.islice(live.chunks(), 20))
     hold.set()

@@ -39,7 +39,9 @@ TEXTS = (
 ENDS = ("\n", "\n", "\n", "\r\n", "\n  ", "\n\t", "\n#", "\u2028", "")
 
 prompts = (
-    st.lists(st.sampled_from(TEXTS + TIMES[1:] + WORDS) | st.text(max_size=6), min_size=1, max_size=4)
+    st.lists(
+        st.sampled_from(TEXTS + TIMES[1:] + WORDS) | st.text(max_size=6), min_size=1, max_size=4
+    )
     .map(" ".join)
     .filter(lambda text: bool(text.replace("\ufeff", " ").strip()))
 )

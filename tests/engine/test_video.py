@@ -7,18 +7,18 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.error import InvalidDataError
 from PIL import Image
 
 from afstream.errors import AfstreamError, ConfigError, OutputError
 from afstream.video import VideoWriter, default_scale
-from afstream.video.mp4 import FragmentedMp4
 from afstream.video.picture import Frames
 
 SIZE = (64, 48)
@@ -46,7 +46,7 @@ def read(path: Path) -> list[Frames]:
         try:
             for frame in container.decode(video=0):
                 pictures.append(frame.to_ndarray(format="rgb24"))
-        except av.error.InvalidDataError:
+        except InvalidDataError:
             pass
     return pictures
 
@@ -126,7 +126,7 @@ def write_forever(writer: VideoWriter) -> None:
 
 
 @contextmanager
-def files_limited_to(num_bytes: int) -> Iterator[None]:
+def files_limited_to(num_bytes: int) -> Generator[None]:
     """Let the kernel refuse to make any file longer."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
@@ -151,33 +151,35 @@ def test_what_was_made_outlives_a_file_that_cannot_grow(tmp_path: Path, name: st
         assert len(kept) == writer.frames
 
 
-class FullDisk(io.FileIO):
-    """Takes a part of the next write and then no more."""
+class FillingDisk(io.FileIO):
+    """Has room for 12,000 bytes, and takes a part of what is more."""
 
     def write(self, data: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if len(data) < 1000:
+        room = 12_000 - self.tell()
+        if room <= 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return super().write(data[: len(data) - 999])
+        return super().write(data[:room])
 
 
-def test_full_disk_is_said_and_leaves_whole_fragments(tmp_path: Path):
+def test_full_disk_is_said_and_leaves_whole_fragments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = tmp_path / "clip.mp4"
-    with VideoWriter.open(path, size=SIZE) as writer:
-        writer.write(chunk_of(0))
-        encoder = writer._encoder
-        assert isinstance(encoder, FragmentedMp4)
-        encoder._file.close()
-        encoder._file = FullDisk(path, "r+b")
-        encoder._file.seek(0, io.SEEK_END)
-        size = path.stat().st_size
+
+    def open_on_filling_disk(path: Path, mode: str, buffering: int) -> FillingDisk:
+        assert (mode, buffering) == ("wb", 0)
+        return FillingDisk(path, "w")
+
+    with VideoWriter.open(path, size=SIZE, scale=1) as writer:
+        monkeypatch.setattr(Path, "open", open_on_filling_disk)
         with pytest.raises(OutputError) as caught:
-            writer.write(chunk_of(1))
+            write_forever(writer)
     assert str(caught.value) == (
-        f"the disk of {path} is full: the 0.75 s before that are kept; free some space and start"
-        " again"
+        f"the disk of {path} is full: the {writer.seconds:.2f} s before that are kept; free some"
+        " space and start again"
     )
-    assert path.stat().st_size == size
-    assert len(read(path)) == 12
+    assert 5_000 < path.stat().st_size < 12_000
+    assert len(read(path)) == writer.frames > 0
 
 
 @pytest.mark.parametrize(

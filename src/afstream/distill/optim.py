@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from afstream.distill.muon import Muon
+
 Named = Iterable[tuple[str, nn.Parameter]]
 
 
@@ -41,9 +43,7 @@ class MixedOptimizer:
         chosen = {id(p) for p in hidden}
         others = [p for _, p in named if id(p) not in chosen]
         self._parts = (
-            torch.optim.Muon(
-                hidden, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-            ),
+            Muon(hidden, lr=hidden_lr, weight_decay=0.01),
             torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
         )
         self._peaks = (hidden_lr, lr)

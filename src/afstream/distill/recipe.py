@@ -34,12 +34,21 @@ NUM_FIRSTS = 9600
 SWITCH_FRAMES = (0, 0, 0, 6, 9, 12, 15, 18, 18, 21, 21, 24, 24)
 
 
-def make_training_clips(folder: Path, report: Report, *, seed: int = 1) -> None:
+def make_training_clips(
+    folder: Path,
+    report: Report,
+    *,
+    seed: int = 1,
+    num_clips: int = NUM_CLIPS,
+    num_firsts: int = NUM_FIRSTS,
+    clip_frames: int = CLIP_FRAMES,
+) -> None:
     """Stage `clips`: render, caption and encode the student's training data."""
     vae = _trained_vae(folder)
+    inside = tuple(at for at in SWITCH_FRAMES if at < clip_frames)
     for name, count, frames, switches in (
-        ("firsts", NUM_FIRSTS, CHUNK_FRAMES, (0,)),
-        ("clips", NUM_CLIPS, CLIP_FRAMES, SWITCH_FRAMES),
+        ("firsts", num_firsts, CHUNK_FRAMES, (0,)),
+        ("clips", num_clips, clip_frames, inside),
     ):
         path = folder / f"{name}.safetensors"
         if path.is_file():
@@ -51,7 +60,9 @@ def make_training_clips(folder: Path, report: Report, *, seed: int = 1) -> None:
         clips = make_clips(
             vae, count=count, num_frames=frames, switch_frames=switches, seed=seed, report=tell
         )
-        clips.save(path)
+        partial = path.with_suffix(".partial")
+        clips.save(partial)
+        partial.replace(path)
 
 
 def train_student(folder: Path, config: StudentConfig, report: Report) -> None:

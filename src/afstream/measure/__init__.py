@@ -1,7 +1,7 @@
 """Measures a whole stream: speed, latency, stalls and memory, with the machine they hold for."""
 
 from afstream.measure.machine import Machine
-from afstream.measure.meter import Meter
+from afstream.measure.meter import Meter, discard
 from afstream.measure.result import FirstFrame, Measurement, Rates, Stretch
 from afstream.measure.series import Series, Spread
 from afstream.measure.setup import Setup
@@ -16,4 +16,5 @@ __all__ = [
     "Setup",
     "Spread",
     "Stretch",
+    "discard",
 ]

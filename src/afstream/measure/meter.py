@@ -49,6 +49,7 @@ class Meter:
         setup: what to measure.
 
     Attributes:
+        setup: what is measured.
         stream: the open stream.
     """
 
@@ -57,7 +58,7 @@ class Meter:
         self.stream = setup.open()
         self._open_ms = _since_ms(began)
         device = self.stream.model.backbone.device
-        self._setup = setup
+        self.setup = setup
         self._machine = Machine.here(device)
         self._device = DeviceFootprint(device)
         self._device_bytes: int | None = None
@@ -76,7 +77,7 @@ class Meter:
         Args:
             consume: given the frames [N, H, W, 3] of every chunk; its time is measured.
         """
-        stream, setup = self.stream, self._setup
+        stream, setup = self.stream, self.setup
         chunks = stream.chunks()
         segment, end_s = 0, 0.0
         stream.cue(setup.prompt(0))
@@ -111,10 +112,11 @@ class Meter:
             "device": str(backbone.device),
             "dtype": str(backbone.dtype).removeprefix("torch."),
             "backbone_parameters": sum(weight.numel() for weight in backbone.parameters()),
-            **self.stream.model.details,
+            # A result is passed on; where the file lies on this machine is nobody's business.
+            **{key: text for key, text in self.stream.model.details.items() if key != "path"},
         }
         return Measurement(
-            setup=self._setup,
+            setup=self.setup,
             machine=self._machine,
             model=model,
             size=self.stream.size,
@@ -171,7 +173,7 @@ class Meter:
     def _cut_ms(self, chunks: Iterator[Chunk]) -> float:
         """From the request of a fresh scene to its first frames."""
         began = time.perf_counter()
-        self.stream.cue(self._setup.prompt(0), transition="cut")
+        self.stream.cue(self.setup.prompt(0), transition="cut")
         next(chunks)
         return _since_ms(began)
 

@@ -27,6 +27,7 @@ class Setup:
         switch_every_s: seconds of video from one prompt to the next; 0 for no switches.
         stretch_s: seconds of video over which speed and memory are taken together.
         prompts: asked for in turn.
+        consumer: what takes the frames, in words.
     """
 
     model: str = "pocket"
@@ -40,6 +41,7 @@ class Setup:
     switch_every_s: float = 10.0
     stretch_s: float = 10.0
     prompts: tuple[str, ...] = PROMPTS
+    consumer: str = "none"
 
     def __post_init__(self) -> None:
         """Refuse times that measure nothing."""

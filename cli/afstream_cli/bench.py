@@ -1,0 +1,167 @@
+"""`afstream bench`: how fast a whole stream is here, and what it takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from afstream_cli import options
+
+if TYPE_CHECKING:
+    from afstream.measure import Meter
+    from afstream.video import VideoWriter
+    from afstream_cli.interruption import Interruption
+    from afstream_cli.progress import Job
+
+LOAD = "Load"
+SIGNAL_EXIT = 128
+
+Duration = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME", help="Video to make, such as 1:00, 60s or 960f.", rich_help_panel=LOAD
+    ),
+]
+SwitchEvery = Annotated[
+    float,
+    typer.Option(
+        metavar="S", min=0, help="Seconds of video to a prompt; 0 never.", rich_help_panel=LOAD
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="PATH",
+        help="Also write the video, and count the time for it; else frames are thrown away.",
+        rich_help_panel=LOAD,
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Of the noise.", rich_help_panel=options.MODEL)
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="For computing on the CPU; else as torch chooses.",
+        rich_help_panel=options.MODEL,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="All figures as one JSON object on standard output, no progress.",
+        rich_help_panel=options.REPORT,
+    ),
+]
+
+
+def bench(
+    duration: Duration = "1:00",
+    switch_every: SwitchEvery = 10.0,
+    out: Out = None,
+    model: options.Model = "pocket",
+    seed: Seed = 0,
+    size: options.Size = None,
+    memory: options.Memory = "anchor",
+    junction: options.Junction = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    threads: Threads = None,
+    quiet: options.Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a whole stream: speed, latency, stalls, memory.
+
+    Tells denoising, decoding and everything together apart, and names the machine. The first
+    chunk is the warm-up: it counts as latency only.
+
+    Figures of a CPU mean nothing for a GPU, and those of a busy machine mean little.
+    """
+    from afstream_cli.inputs import read_pixels
+    from afstream_cli.interruption import Interruption
+    from afstream_cli.progress import open_job
+
+    frame_size, seconds = read_pixels(size), read_seconds(duration)
+    if out:
+        from afstream.video import check_output
+
+        check_output(out)
+    with open_job(quiet=quiet or as_json) as job:
+        import torch
+
+        from afstream.measure import Meter, Setup
+
+        if threads:
+            torch.set_num_threads(threads)
+        setup = Setup(
+            model=model,
+            seed=seed,
+            size=frame_size,
+            memory=memory,
+            junction=junction,
+            device=device,
+            dtype=dtype,
+            duration_s=seconds,
+            switch_every_s=switch_every,
+            consumer=str(out) if out else "none",
+        )
+        meter = Meter(setup)
+        with Interruption() as interruption:
+            run(meter, out, job, interruption)
+    result = meter.result()
+    if as_json:
+        sys.stdout.write(json.dumps(result.as_data(), indent=2) + "\n")
+    else:
+        from afstream_cli.figures import show_figures
+
+        show_figures(result)
+    if interruption.signal is not None:
+        job.say("stopped; the figures are those of what was made")
+        raise typer.Exit(SIGNAL_EXIT + interruption.signal)
+
+
+def run(meter: Meter, out: Path | None, job: Job, interruption: Interruption) -> None:
+    """Make the video, and write it if a path is given."""
+    from afstream.measure import discard
+
+    stream, total_s = meter.stream, meter.setup.duration_s
+    job.begin("bench", total_s)
+    with open_writer(out, stream.size, stream.fps) as writer:
+        for chunk in meter.run(writer.write if writer else discard):
+            done_s = chunk.start_s + len(chunk.frames) / stream.fps
+            job.update(done_s, f"{done_s:.1f} of {total_s:.1f} s of video")
+            if interruption.signal is not None:
+                return
+
+
+def open_writer(
+    out: Path | None, size: tuple[int, int], fps: int
+) -> VideoWriter | nullcontext[None]:
+    """A writer, or nothing in its place."""
+    if out is None:
+        return nullcontext()
+    from afstream.video import VideoWriter
+
+    return VideoWriter.open(out, size=size, fps=fps)
+
+
+def read_seconds(duration: str) -> float:
+    """`1:00`, `60s` or `960f` as seconds of video."""
+    from afstream.geometry import FPS
+    from afstream.timeline.directives import read_duration
+    from afstream.timeline.place import Place
+    from afstream.timeline.snap import Scene
+
+    scene = Scene()
+    chunks = scene.chunk_at(read_duration(duration, Place("--duration")))
+    return scene.frame_of_chunk(chunks) / FPS

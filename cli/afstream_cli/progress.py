@@ -1,0 +1,104 @@
+"""How far a long job is, on stderr: a bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+LINE_EVERY_S = 5.0
+
+
+class Job:
+    """Says nothing of how far it is; its children do. Use it in a `with` statement."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def begin(self, name: str, total: float) -> None:
+        """The next part begins; `total` of it has to be done."""
+
+    def update(self, done: float, text: str) -> None:
+        """So much of the part is done."""
+
+    def say(self, text: str) -> None:
+        """Tell something that must be seen."""
+        self.console.print(f"afstream: {text}")
+
+
+class LinesJob(Job):
+    """One line every few seconds, and one at the end of every part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = ""
+        self._total = 0.0
+        self._due = 0.0
+
+    def begin(self, name: str, total: float) -> None:
+        """Remember the part; its first line comes as soon as there is something to tell."""
+        self._name, self._total, self._due = name, total, 0.0
+
+    def update(self, done: float, text: str) -> None:
+        """Print a line if it is time."""
+        if time.monotonic() >= self._due or done >= self._total:
+            self._due = time.monotonic() + LINE_EVERY_S
+            self.console.print(f"{self._name}  {text}")
+
+
+class BarJob(Job):
+    """A bar that is redrawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._progress = Progress(
+            TextColumn("{task.fields[part]}", style="bold", markup=False),
+            BarColumn(24),
+            TextColumn("{task.description}", markup=False),
+            console=self.console,
+            transient=True,
+            # Redrawing takes time from what is measured or trained.
+            refresh_per_second=4,
+        )
+        self._task = self._progress.add_task("", total=None, visible=False, part="")
+
+    def __enter__(self) -> Job:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, name: str, total: float) -> None:
+        """Show an empty bar."""
+        self._progress.reset(self._task, total=total, visible=True, part=name, description="")
+
+    def update(self, done: float, text: str) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=done, description=text)
+
+
+def open_job(*, quiet: bool = False) -> Job:
+    """The display that fits the terminal."""
+    if quiet:
+        return Job()
+    return BarJob() if sys.stderr.isatty() else LinesJob()
