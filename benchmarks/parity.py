@@ -65,9 +65,7 @@ def replay(
     model = Backbone(from_mapping(BackboneConfig, config)).to(dtype)
     load_into(model, weights, what="the checkpoint")
     policy = policy_of(config)
-    sampler = SamplerConfig(
-        steps=tuple(config["denoising_steps"]), shift=config["timestep_shift"]
-    )
+    sampler = SamplerConfig(steps=tuple(config["denoising_steps"]), shift=config["timestep_shift"])
     rollout = Rollout.of(model, policy, sampler)
     noise, fresh, prompts = (case[name].to(dtype) for name in ("noise", "renoise", "prompt_embeds"))
     batch = noise.shape[0]
@@ -77,7 +75,10 @@ def replay(
     chunk, between = policy.chunk_frames, len(sampler.steps) - 1
     state = rollout.start(texts[0], noise[:, :chunk].shape)
     # a request takes effect at the first chunk start at or after it
-    switches = {-(-at // chunk) * chunk: text for at, text in zip(config["switch_frames"], texts[1:], strict=True)}
+    switches = {
+        -(-at // chunk) * chunk: text
+        for at, text in zip(config["switch_frames"], texts[1:], strict=True)
+    }
     for index, block in enumerate(noise.split(chunk, dim=1)):
         if state.frame in switches:
             rollout.switch(state, switches[state.frame])

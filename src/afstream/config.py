@@ -133,9 +133,7 @@ MEMORIES: dict[str, MemoryPolicy] = {
     "anchor": MemoryPolicy(),
     "recache": MemoryPolicy(positions="absolute", junction="none"),
     "recapture": MemoryPolicy(at_switch="recapture", junction="none"),
-    "rolling": MemoryPolicy(
-        positions="absolute", at_switch="keep", sink_frames=0, junction="none"
-    ),
+    "rolling": MemoryPolicy(positions="absolute", at_switch="keep", sink_frames=0, junction="none"),
     "clear": MemoryPolicy(positions="absolute", at_switch="clear", sink_frames=0, junction="none"),
 }
 

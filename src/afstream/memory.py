@@ -189,9 +189,7 @@ class Memory:
             writes=tuple(((start - frame) * tokens, slots[start]) for start in own),
             reads=tuple(slots[seen.frame] for seen in visible),
             key_tables=(cos[0], sin[0]),
-            query_tables=_tables(
-                offsets, (num_frames, *grid), head_dim, dtype, self.keys.device
-            ),
+            query_tables=_tables(offsets, (num_frames, *grid), head_dim, dtype, self.keys.device),
         )
 
     def clear(self, frame: int) -> None:

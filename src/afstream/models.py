@@ -52,5 +52,7 @@ def _device(name: str | None) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"device is {name!r}; choose cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device is {name!r}, but this machine or torch build has no CUDA; use cpu")
+        raise ConfigError(
+            f"device is {name!r}, but this machine or torch build has no CUDA; use cpu"
+        )
     return device

@@ -148,8 +148,6 @@ class Rollout:
         if self.policy.at_switch == "recapture":
             state.memory.anchors.sink = first
         ring = state.latents.shape[0]
-        chunks = [
-            state.latents[at // chunk % ring] for at in range(first, state.frame, chunk)
-        ]
+        chunks = [state.latents[at // chunk % ring] for at in range(first, state.frame, chunk)]
         window = state.memory.window(first, num_frames)
         self.model(torch.cat(chunks, dim=1), self.times[-1], state.text, window)

@@ -158,7 +158,12 @@ class Stream:
     """
 
     def __init__(
-        self, model: VideoModel, policy: MemoryPolicy, *, seed: int = 0, size: Geometry | None = None
+        self,
+        model: VideoModel,
+        policy: MemoryPolicy,
+        *,
+        seed: int = 0,
+        size: Geometry | None = None,
     ) -> None:
         if size is not None and size != model.geometry and not model.any_size:
             own = model.geometry
@@ -367,9 +372,7 @@ class Stream:
         if state.rollout is None or receipt.transition == "cut":
             self._begin_scene(request.embeds)
         elif receipt.blend_chunks and before is not None:
-            state.blend = _Blend(
-                start=before, goal=request.embeds, chunks=receipt.blend_chunks
-            )
+            state.blend = _Blend(start=before, goal=request.embeds, chunks=receipt.blend_chunks)
             self._step_blend(state.blend)
         else:
             text = self.model.backbone.text_context(request.embeds)

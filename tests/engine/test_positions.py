@@ -81,7 +81,10 @@ def test_every_distance_stays_inside_the_horizon(frame, junction, window):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"window_frames": 10}, "window is 10 latent frames; it must be a multiple of the chunk, 3"),
+        (
+            {"window_frames": 10},
+            "window is 10 latent frames; it must be a multiple of the chunk, 3",
+        ),
         ({"window_frames": 3}, "at least 3 must be left"),
         ({"window_frames": 18}, "take 24 latent frames; tri-region positions have room for 21"),
     ],

@@ -58,7 +58,11 @@ def test_a_timeline_is_played_to_its_end(model):
 
 
 def test_frames_are_pictures_and_timings_add_up(model):
-    (chunk,) = list(Stream(model, memory_policy("anchor")).play(Timeline.parse(f"@duration 0:00.5\n0:00 {STAR}")))
+    (chunk,) = list(
+        Stream(model, memory_policy("anchor")).play(
+            Timeline.parse(f"@duration 0:00.5\n0:00 {STAR}")
+        )
+    )
     assert chunk.frames.shape == (9, 16, 32, 3)
     assert chunk.frames.dtype == np.uint8
     assert chunk.latents.shape == (1, 3, 16, 2, 4)
@@ -66,7 +70,9 @@ def test_frames_are_pictures_and_timings_add_up(model):
 
 
 def test_same_seed_gives_identical_frames_and_another_seed_others(model):
-    runs = [list(make_stream(model, seed=seed).play(Timeline.parse(TIMELINE))) for seed in (5, 5, 6)]
+    runs = [
+        list(make_stream(model, seed=seed).play(Timeline.parse(TIMELINE))) for seed in (5, 5, 6)
+    ]
     first, again, other = map(frames_of, runs)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -162,14 +168,22 @@ def test_memory_is_constant_and_no_slot_is_ever_moved(model, memory):
     stream.cue(STAR)
     take(stream, 1)
     state = stream.state.rollout
-    buffers = (state.memory.keys.data_ptr(), state.memory.values.data_ptr(), state.latents.data_ptr())
+    buffers = (
+        state.memory.keys.data_ptr(),
+        state.memory.values.data_ptr(),
+        state.latents.data_ptr(),
+    )
     sizes = (len(state.memory.owners), state.latents.shape)
     for prompt in (TURN, HEART, STAR, TURN):
         take(stream, 7)
         stream.cue(prompt)
     take(stream, 12)
     assert stream.state.rollout is state
-    assert (state.memory.keys.data_ptr(), state.memory.values.data_ptr(), state.latents.data_ptr()) == buffers
+    assert (
+        state.memory.keys.data_ptr(),
+        state.memory.values.data_ptr(),
+        state.latents.data_ptr(),
+    ) == buffers
     assert (len(state.memory.owners), state.latents.shape) == sizes
     assert torch.isfinite(state.memory.keys).all()
 

@@ -16,8 +16,17 @@ PROMPTS = ("a red ball", "it is blue")
 SIZES = BackboneConfig(
     dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2
 )
-QUIET = StudentConfig(past_noise=0.0, clip_batch=BATCH, side_batch=2, first_batch=2, steps=4,
-                      first_steps=2, own_from=3, own_share=1.0, warmup=1)
+QUIET = StudentConfig(
+    past_noise=0.0,
+    clip_batch=BATCH,
+    side_batch=2,
+    first_batch=2,
+    steps=4,
+    first_steps=2,
+    own_from=3,
+    own_share=1.0,
+    warmup=1,
+)
 
 
 def make_clips(switch_frame):

@@ -37,7 +37,9 @@ class MixedOptimizer:
         hidden_prefix: hidden matrices are the parameters below this name with two axes.
     """
 
-    def __init__(self, parameters: Named, *, lr: float, hidden_lr: float, hidden_prefix: str) -> None:
+    def __init__(
+        self, parameters: Named, *, lr: float, hidden_lr: float, hidden_prefix: str
+    ) -> None:
         named = list(parameters)
         hidden = [p for name, p in named if name.startswith(hidden_prefix) and p.ndim == 2]
         chosen = {id(p) for p in hidden}

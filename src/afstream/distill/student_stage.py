@@ -156,7 +156,9 @@ class StudentTrainer:
         }
         self._random = torch.Generator().manual_seed(config.seed)
 
-    def train(self, folder: Path, report: Report, *, every: int = 20, save_every: int = 100) -> None:
+    def train(
+        self, folder: Path, report: Report, *, every: int = 20, save_every: int = 100
+    ) -> None:
         """Run to the last step, reporting and saving on the way; resumes by itself."""
         checkpoint = folder / "student.checkpoint"
         if checkpoint.is_file():
@@ -185,7 +187,9 @@ class StudentTrainer:
         """One optimizer step; the losses it saw."""
         config = self.config
         first_only = self.step < config.first_steps
-        losses = {"first": self._first_loss(config.first_batch if first_only else config.side_batch)}
+        losses = {
+            "first": self._first_loss(config.first_batch if first_only else config.side_batch)
+        }
         total = losses["first"]
         if not first_only:
             own = self.step >= config.own_from and self._draw() < config.own_share
@@ -193,9 +197,7 @@ class StudentTrainer:
             total = total + loss
             losses |= parts
         total.backward()
-        share = trapezoid(
-            self.step, warmup=config.warmup, decay=config.decay, total=config.steps
-        )
+        share = trapezoid(self.step, warmup=config.warmup, decay=config.decay, total=config.steps)
         found = {name: float(value.detach()) for name, value in losses.items()}
         found["norm"] = self.optimizer.step(share)
         self.average.update(self.student, self.step)
@@ -283,8 +285,7 @@ class StudentTrainer:
         noise = torch.randn(clean.shape, generator=self._random)
         noisy = add_noise(clean, noise, _per_frame(sigma, chunk))
         past_blocks = [
-            past[:, block.frame : block.frame + chunk]
-            for block in plan.blocks[: plan.first_noisy]
+            past[:, block.frame : block.frame + chunk] for block in plan.blocks[: plan.first_noisy]
         ]
         latents = torch.cat([*past_blocks, noisy], dim=1)
         timestep = torch.zeros(latents.shape[:2])
@@ -294,7 +295,9 @@ class StudentTrainer:
         return flow[:, -clean.shape[1] :], noise - clean
 
     def _text(self, prompts: Sequence[str]) -> TextContext:
-        return self.student.backbone.text_context(self.student.text(self.student.text.tokens(prompts)))
+        return self.student.backbone.text_context(
+            self.student.text(self.student.text.tokens(prompts))
+        )
 
     def _clip_text(
         self, plan: ClipPlan, wordings: Sequence[tuple[str, str]], clean: Tensor

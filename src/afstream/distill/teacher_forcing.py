@@ -149,7 +149,12 @@ class ClipWindow:
     """
 
     def __init__(
-        self, plan: ClipPlan, *, grid: tuple[int, int, int], num_heads: int, head_dim: int,
+        self,
+        plan: ClipPlan,
+        *,
+        grid: tuple[int, int, int],
+        num_heads: int,
+        head_dim: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._plan = plan

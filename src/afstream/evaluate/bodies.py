@@ -202,9 +202,7 @@ def _bank() -> _Bank:
         upright = _soft(SHAPE_DISTANCE[name](across, down))
         x, y = (upright @ across / upright.sum(), upright @ down / upright.sum())
         middle = np.stack([x * cos - y * sin, x * sin + y * cos], axis=1)
-        own_x, own_y = _turned(
-            across + middle[:, :1], down + middle[:, 1:], _angles()[:, None]
-        )
+        own_x, own_y = _turned(across + middle[:, :1], down + middle[:, 1:], _angles()[:, None])
         covers.append(_soft(SHAPE_DISTANCE[name](own_x, own_y)))
         eye = _soft(np.hypot(np.abs(own_x) - EYE_X, own_y - EYE_Y) - EYE_RADIUS)
         rest = _soft(np.hypot(own_x, own_y) - FACE_RADII) * (1 - eye)

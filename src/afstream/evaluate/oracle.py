@@ -42,14 +42,25 @@ class Reading:
     speed_px: float | None
     sharpness: float
 
-    def right(self, scene: Scene) -> dict[str, bool]:
-        """For each of `READABLE`, whether it is as the scene says."""
+    @property
+    def shown(self) -> dict[str, str | None]:
+        """The value of each of `READABLE`."""
         return {
-            "colour": self.colour == scene.subject.colour,
-            "shape": self.shape == scene.subject.shape,
-            "motion": self.motion == scene.motion,
-            "background": self.background == scene.background,
+            "colour": self.colour,
+            "shape": self.shape,
+            "motion": self.motion,
+            "background": self.background,
         }
+
+
+def attributes(scene: Scene) -> dict[str, str]:
+    """What a scene should show: the value of each of `READABLE`."""
+    return {
+        "colour": scene.subject.colour,
+        "shape": scene.subject.shape,
+        "motion": scene.motion,
+        "background": scene.background,
+    }
 
 
 class Oracle:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from afstream.evaluate.oracle import READABLE, read
+from afstream.evaluate.oracle import READABLE, attributes, read
 from afstream.evaluate.regions import Array
 from afstream.geometry import video_frames
 from afstream.pocket.clips import random_clip
@@ -101,8 +101,8 @@ def oracle_accuracy(
         last = clip.segments[-1]
         start = last.start + SETTLE_FRAMES if last.start else 0
         video = degrade(render(clip, CLIP_FRAMES, start=start), rng)
-        reading = read(np.clip(video, -1, 1).transpose(0, 2, 3, 1))
-        for name, is_right in reading.right(last.scene).items():
-            right[name] += is_right
+        shown = read(np.clip(video, -1, 1).transpose(0, 2, 3, 1)).shown
+        for name, value in attributes(last.scene).items():
+            right[name] += shown[name] == value
         report(number + 1)
     return Accuracy(clips=clips, right={name: count / clips for name, count in right.items()})

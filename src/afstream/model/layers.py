@@ -70,9 +70,7 @@ class SelfAttention(Projections):
         """[B, F, P, C] to the same."""
         tokens = x.flatten(1, 2)
         norms = (self.norm_q.weight, self.norm_k.weight)
-        out = window.attend(
-            layer, self.q(tokens), self.k(tokens), self.v(tokens), norms, self.eps
-        )
+        out = window.attend(layer, self.q(tokens), self.k(tokens), self.v(tokens), norms, self.eps)
         return self.o(out).view_as(x)
 
 

@@ -100,7 +100,9 @@ class PocketText(nn.Module):
             )
 
     def _unknown(self, prompt: str, unknown: Sequence[str]) -> str:
-        near = [close for word in unknown for close in difflib.get_close_matches(word, self.words, 1)]
+        near = [
+            close for word in unknown for close in difflib.get_close_matches(word, self.words, 1)
+        ]
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         named = ", ".join(repr(word) for word in unknown)
         groups = "; ".join(f"{name}: {', '.join(known)}" for name, known in VOCABULARY.items())
