@@ -1,4 +1,4 @@
-"""afstream: streaming, prompt-switching, long video diffusion.
+r"""afstream: streaming, prompt-switching, long video diffusion.
 
 Example:
     >>> from afstream import Stream, Timeline
@@ -14,7 +14,7 @@ Example:
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from afstream.errors import AfstreamError
 from afstream.timeline import Cue, Plan, Timeline
@@ -48,7 +48,7 @@ _LATE = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a late name."""
     if name not in _LATE:
         raise AttributeError(f"module 'afstream' has no attribute {name!r}")

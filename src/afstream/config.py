@@ -15,6 +15,9 @@ Junction = Literal["none", "hold", "gap"]
 
 T = TypeVar("T")
 
+# what the backbone is fed as pure noise
+TIMESTEPS = 1000
+
 
 def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
     """Build the config dataclass `kind` from the entries of `values` that it knows."""
@@ -61,7 +64,7 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         """Refuse steps that do not go down from at most 1000 to more than 0."""
         going_down = all(a > b for a, b in zip(self.steps, self.steps[1:], strict=False))
-        if not self.steps or not going_down or self.steps[0] > 1000 or self.steps[-1] <= 0:
+        if not self.steps or not going_down or self.steps[0] > TIMESTEPS or self.steps[-1] <= 0:
             raise ConfigError(
                 f"denoise steps are {self.steps}; they must go down within 1000 .. 1,"
                 " for example (1000, 750, 500, 250)"

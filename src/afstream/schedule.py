@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from afstream.config import SamplerConfig
-
-TIMESTEPS = 1000
+from afstream.config import TIMESTEPS, SamplerConfig
 
 
 def shifted_sigma(s: float, shift: float) -> float:

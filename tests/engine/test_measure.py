@@ -1,5 +1,6 @@
 """Measurements: what is counted, what is not, and that nothing grows with the stream."""
 
+import itertools
 import json
 import random
 from dataclasses import replace
@@ -171,7 +172,7 @@ def test_stretches_stay_few_and_lose_nothing(count: int):
     assert sum(stretch.wall_s for stretch in kept) == pytest.approx(0.1 * count)
     assert kept[-1].slowest_chunk_ms == kept[-1].resident_bytes == count - 1
     starts = [stretch.start_s for stretch in kept]
-    steps = {later - earlier for earlier, later in zip(starts, starts[1:], strict=False)}
+    steps = {later - earlier for earlier, later in itertools.pairwise(starts)}
     assert len(steps) <= 1
 
 

@@ -6,13 +6,13 @@ import threading
 import numpy as np
 import pytest
 import torch
+from tests.engine.toy import toy_model
 
 from afstream.config import MEMORIES, memory_policy
 from afstream.errors import ConfigError, PromptError
 from afstream.geometry import Geometry
 from afstream.stream import Stream
 from afstream.timeline import Timeline
-from tests.engine.toy import toy_model
 
 STAR, TURN, HEART = "A red star drifts left.", "It turns right.", "A blue heart spins at night."
 TIMELINE = f"""
@@ -54,7 +54,7 @@ def test_a_timeline_is_played_to_its_end(model):
         first = chunks[cue.chunk]
         assert first.start_s == cue.effective_s
         assert first.prompt == cue.cue.prompt
-    assert [len(chunk.frames) for chunk in chunks if chunk.prompt == HEART][0] == 9
+    assert next(len(chunk.frames) for chunk in chunks if chunk.prompt == HEART) == 9
 
 
 def test_frames_are_pictures_and_timings_add_up(model):
@@ -123,7 +123,7 @@ def test_cues_may_come_from_another_thread(model):
 def test_an_unknown_word_changes_nothing_and_names_what_is_known(model):
     stream = make_stream(model)
     stream.cue(STAR)
-    with pytest.raises(PromptError, match="does not know 'strar'.*Did you mean star.*heart"):
+    with pytest.raises(PromptError, match=r"does not know 'strar'.*Did you mean star.*heart"):
         stream.cue("A red strar.")
     assert take(stream, 1)[0].prompt == STAR
     with pytest.raises(PromptError):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -50,8 +51,6 @@ class Clips:
     @classmethod
     def load(cls, path: Path) -> Clips:
         """Read what `save` wrote."""
-        from safetensors import safe_open
-
         with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
             captions = json.loads(file.metadata()["captions"])
         tensors = load_file(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ class MixedOptimizer:
         self, parameters: Named, *, lr: float, hidden_lr: float, hidden_prefix: str
     ) -> None:
         named = list(parameters)
-        hidden = [p for name, p in named if name.startswith(hidden_prefix) and p.ndim == 2]
+        hidden = [p for name, p in named if name.startswith(hidden_prefix) and p.ndim > 1]
         chosen = {id(p) for p in hidden}
         others = [p for _, p in named if id(p) not in chosen]
         self._parts = (
@@ -93,4 +92,4 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
-    os.replace(partial, path)
+    partial.replace(path)

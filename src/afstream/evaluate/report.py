@@ -29,7 +29,7 @@ class Share:
 
     def __str__(self) -> str:
         """In percent, with the numbers behind it."""
-        return "–" if self.value is None else f"{100 * self.value:.1f} % ({self.right}/{self.of})"
+        return "-" if self.value is None else f"{100 * self.value:.1f} % ({self.right}/{self.of})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,13 +118,13 @@ def markdown(quality: Quality) -> str:
     within = f"within {100 * RATIO_AIM:.0f} %"
     lines += ["", f"| last 10 s / first 10 s | median | range | {within} |", "|---|---|---|---|"]
     for ratio in quality.ratios:
-        span = f"{_number(ratio.low)} – {_number(ratio.high)}"
+        span = f"{_number(ratio.low)} - {_number(ratio.high)}"
         lines.append(f"| {ratio.name} | {_number(ratio.median)} | {span} | {ratio.within} |")
     return "\n".join(lines) + "\n"
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _row(

@@ -28,7 +28,7 @@ class TextEncoder(Protocol):
 class VideoDecoder(Protocol):
     """Latents to pictures, chunk by chunk."""
 
-    def decode(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def decode(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
         """Decode the next latent frames of a scene.
 
         Args:

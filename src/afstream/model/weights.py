@@ -24,7 +24,7 @@ LORA_ENTRY = "generator_lora"
 LORA_PREFIX = "base_model.model."
 
 
-def read_weights(path: Path) -> Any:
+def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
     """Read a `.safetensors` or a `.pt` file as plain data, never running code from it.
 
     Raises:
