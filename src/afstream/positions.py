@@ -66,8 +66,9 @@ def visible_junction(policy: MemoryPolicy, anchors: Anchors, frame: int) -> int 
     if frame >= anchors.junction + policy.local_frames:
         return anchors.junction
     previous = anchors.previous_junction
-    held = policy.junction == "hold" and previous is not None
-    return previous if held and frame >= previous + policy.local_frames else None
+    if policy.junction == "gap" or previous is None:
+        return None
+    return previous if frame >= previous + policy.local_frames else None
 
 
 def visible_chunks(

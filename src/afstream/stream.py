@@ -312,7 +312,7 @@ class Stream:
                 raise ConfigError("the stream has no prompt yet; call cue(prompt) first")
             watch.lap("switch")
             noise = self._noise(rollout)
-            clean = self._rollout.denoise(rollout, noise[0], noise[1:])
+            clean = self._rollout.denoise(rollout, noise[0], noise[1:].unbind())
             watch.lap("denoise")
             video, state.decoder = self.model.vae.decode(clean, state.decoder)
             pictures = ((video[0].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -17,6 +17,8 @@ CASES = ("plain", "anchor", "recache")
 
 def load_parity():
     spec = importlib.util.spec_from_file_location("parity", ROOT / "benchmarks" / "parity.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

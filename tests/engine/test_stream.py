@@ -88,6 +88,7 @@ def test_a_live_cue_takes_effect_with_the_next_chunk(model):
     assert receipt.chunk == chunk.index == 3
     assert chunk.receipts == (receipt,)
     assert chunk.prompt == TURN
+    assert receipt.switch_ms is not None
     assert receipt.switch_ms > 0
 
 

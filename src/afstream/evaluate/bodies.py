@@ -91,7 +91,7 @@ def fit_bodies(regions: Mask, dark: Array) -> Fit:
     fit = _fit(whole, dark, seen)
     hidden = _near_hidden(fit)
     for _ in range(FILL_ROUNDS if hidden.any() else 0):
-        so_far = Fit(*(field[hidden] for field in fit))
+        so_far = Fit._make(field[hidden] for field in fit)
         whole[hidden] = np.where(seen, whole[hidden], _cover(so_far, seen.shape))
         better = _fit(whole[hidden], dark[hidden], seen)
         for field, value in zip(fit, better, strict=True):
@@ -210,7 +210,7 @@ def _bank() -> _Bank:
         areas.append(float(upright.sum()) * area_of_sample)
         middles.append(middle)
     stacks = (np.stack(covers), np.stack(eyes), np.array(areas), np.stack(middles))
-    return _Bank(*(stack.astype(np.float32) for stack in stacks))
+    return _Bank._make(stack.astype(np.float32) for stack in stacks)
 
 
 def _soft(distance: Array) -> Array:

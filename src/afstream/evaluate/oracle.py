@@ -99,8 +99,8 @@ class Oracle:
             raise ValueError(
                 f"frames {start} to {stop} asked for; {self.num_frames} have been watched"
             )
-        whole = Sightings(*(np.concatenate(parts) for parts in zip(*self._seen, strict=True)))
-        return Sightings(*(field[start:stop] for field in whole))
+        whole = Sightings._make(np.concatenate(parts) for parts in zip(*self._seen, strict=True))
+        return Sightings._make(field[start:stop] for field in whole)
 
 
 def read(frames: NDArray[np.uint8] | Array) -> Reading:

@@ -41,7 +41,7 @@ class Key(NamedTuple):
     model: str
     memory: str
     kind: str
-    index: int
+    number: int
     timeline: str
 
 
@@ -150,7 +150,7 @@ def _play(case: Case, player: Player, key: Key) -> Record:
         model=key.model,
         memory=key.memory,
         kind=key.kind,
-        index=key.index,
+        index=key.number,
         timeline=key.timeline,
         told=tuple(sorted(case.told)),
         expected={name: attributes(case.expected(name)) for name in case.windows},

@@ -94,7 +94,7 @@ def oracle_accuracy(
         seed: clip i depends on (seed, i) only.
         report: called with the number of clips read.
     """
-    right = dict.fromkeys(READABLE, 0)
+    right: dict[str, int] = dict.fromkeys(READABLE, 0)
     for number in range(clips):
         rng = np.random.default_rng([seed, number])
         clip = random_clip(rng, num_switches=number % 2)
