@@ -26,6 +26,7 @@ from afstream.models import open_model
 from afstream.rollout import Rollout, RolloutState
 from afstream.stopwatch import Stopwatch
 from afstream.timeline import Plan, Timeline
+from afstream.timeline.plan import blend_length
 
 Transition = Literal["switch", "cut"]
 
@@ -247,11 +248,10 @@ class Stream:
         Raises:
             PromptError: the model cannot understand the prompt; nothing changes.
         """
-        per_chunk = self._rollout.policy.chunk_frames * 4 / self.fps
         receipt = Receipt(
             prompt=prompt,
             transition=transition,
-            blend_chunks=max(round(blend_s / per_chunk), 1) if blend_s > 0 else 0,
+            blend_chunks=blend_length(blend_s),
             seed=seed,
             note=note,
         )

@@ -2,26 +2,18 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from afstream.distill import presets, vae_stage
+from afstream.distill import presets
 from afstream.distill.presets import FULL, QUICK, STAGES
 from afstream.models import open_model
 
 Run = Callable[..., Any]
 TINY = ("distill", "--quick", "--steps", "2", "--clips", "2", "--folder", "run")
-
-
-@pytest.fixture(autouse=True)
-def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The codec's last act, measuring its latents, on two clips instead of hundreds."""
-    measure = partial(vae_stage.measure_statistics, clips=2)
-    monkeypatch.setattr(vae_stage, "measure_statistics", measure)
 
 
 def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path):

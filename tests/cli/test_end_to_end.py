@@ -17,14 +17,14 @@ TIMELINE = """
 @seed 3
 @duration 0:06
 0:00            A red star drifts left.
-0:02 blend=1.5s It turns right.
+0:02 blend=1s It turns right.
 0:04 cut seed=9 A blue heart spins at night.
 """
 TYPED = """
 @seed 3
 @duration 0:06
 A red star drifts left.
-0:02 blend=1.5s It turns right.
+0:02 blend=1s It turns right.
 0:04 cut seed=9 A blue heart spins at night.
 """
 

@@ -66,7 +66,7 @@ class Preset:
 FULL = Preset()
 QUICK = (
     Preset(
-        vae=VaeStageConfig(batch=2, window_frames=9, log_every=5),
+        vae=VaeStageConfig(batch=2, window_frames=9, log_every=5, statistics_clips=4),
         student=StudentConfig(first_batch=8, side_batch=4, clip_batch=2),
         clip_frames=12,
     )

@@ -65,7 +65,7 @@ def look(frames: NDArray[np.uint8] | Array) -> Sightings:
     Args:
         frames: [N, H, W, 3], uint8 or floats in [-1, 1], of the world's own size.
     """
-    if frames.ndim != 4 or frames.shape[1:] != (WORLD_PX, WORLD_PX, 3):
+    if frames.shape[1:] != (WORLD_PX, WORLD_PX, 3):
         raise ValueError(
             f"frames are {frames.shape}; the oracle reads [N, {WORLD_PX}, {WORLD_PX}, 3]"
         )

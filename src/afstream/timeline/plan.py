@@ -103,7 +103,7 @@ def plan_cues(cues: Sequence[Cue], *, duration: Moment | None, live: bool) -> Pl
 def segment(landing: Landing, stop: int) -> PlannedCue:
     """The segment from where a cue landed to the chunk `stop`, which is no longer in it."""
     # Rounded because 1.5 s must stay two chunks when the division is not exact.
-    blend_chunks = ceil(round(landing.cue.blend_s / CHUNK_S, DIGITS))
+    blend_chunks = blend_length(landing.cue.blend_s)
     return PlannedCue(
         cue=landing.cue,
         requested_s=landing.requested_s,
@@ -123,6 +123,11 @@ def check_end(landing: Landing, duration: Moment) -> None:
             f" {clock(landing.effective_s)}, past the end; @duration is {duration}; start the cue"
             " earlier, or raise @duration"
         )
+
+
+def blend_length(blend_s: float) -> int:
+    """Chunks of a blend that lasts at least `blend_s` seconds, 0 for none."""
+    return ceil(round(blend_s / CHUNK_S, DIGITS))
 
 
 def check_blends(segments: Sequence[PlannedCue]) -> None:
