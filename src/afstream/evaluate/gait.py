@@ -125,7 +125,7 @@ def _extent(values: Array) -> float:
 
 def _change(values: Array) -> Array:
     """Change a frame."""
-    return (values[LAG_FRAMES:] - values[:-LAG_FRAMES]) / np.float32(LAG_FRAMES)
+    return (values[LAG_FRAMES:] - values[:-LAG_FRAMES]) * np.float32(1 / LAG_FRAMES)
 
 
 def _turn(track: Track) -> float:
