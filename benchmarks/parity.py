@@ -96,7 +96,7 @@ def relative_error(found: Tensor, recorded: Tensor) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all cases; 0 if every one lies within the tolerance."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Check rollouts against recorded ones.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", type=Path, help="backbone weights, Wan names")
     source.add_argument("--base", type=Path, help="student checkpoint (.pt)")

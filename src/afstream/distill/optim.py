@@ -42,7 +42,9 @@ class MixedOptimizer:
         self, parameters: Named, *, lr: float, hidden_lr: float, hidden_prefix: str
     ) -> None:
         named = list(parameters)
-        hidden = [p for name, p in named if name.startswith(hidden_prefix) and p.ndim == MATRIX_AXES]
+        hidden = [
+            p for name, p in named if name.startswith(hidden_prefix) and p.ndim == MATRIX_AXES
+        ]
         chosen = {id(p) for p in hidden}
         others = [p for _, p in named if id(p) not in chosen]
         self._parts = (
