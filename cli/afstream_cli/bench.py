@@ -113,7 +113,7 @@ def bench(
             dtype=dtype,
             duration_s=seconds,
             switch_every_s=switch_every,
-            consumer=str(out) if out else "none",
+            consumer=(out.suffix.lstrip(".") or "png") if out else "none",
         )
         meter = Meter(setup)
         with Interruption() as interruption:
