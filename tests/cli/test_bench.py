@@ -54,7 +54,7 @@ def test_the_video_can_be_had(command: Run, tmp_path: Path):
     data = json.loads(done.out)
     with av.open(str(tmp_path / "b.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == data["frames"] + 9
-    assert data["setup"]["consumer"] == "b.mp4"
+    assert data["setup"]["consumer"] == "mp4"
 
 
 def test_progress_is_plain_lines_without_a_terminal(command: Run):

@@ -60,9 +60,9 @@ class StudentConfig:
         seed: of weights, batches and noise.
     """
 
-    steps: int = 2000
-    first_steps: int = 600
-    own_from: int = 1200
+    steps: int = 1900
+    first_steps: int = 300
+    own_from: int = 1100
     own_share: float = 0.5
     first_batch: int = 64
     side_batch: int = 16
@@ -71,7 +71,7 @@ class StudentConfig:
     switch_weight: float = 2.0
     lr: float = 2e-3
     hidden_lr: float = 6e-3
-    warmup: int = 60
+    warmup: int = 30
     decay: int = 500
     average: float = 0.998
     seed: int = 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-from PIL import Image
+import imageio.v3 as iio
 
 from afstream.video.picture import Frames, Picture, Scaler
 
@@ -29,12 +28,12 @@ class PngFolder:
     def write(self, frames: Frames) -> None:
         """Write frames [N, H, W, 3] under the next N numbers, counted from 0."""
         for picture in self._scaler.scaled(frames, "rgb24"):
-            memory = io.BytesIO()
-            image = Image.fromarray(picture.to_ndarray())
-            image.save(memory, "png", compress_level=COMPRESSION)
+            data = iio.imwrite(
+                "<bytes>", picture.to_ndarray(), extension=".png", compress_level=COMPRESSION
+            )
             file = self._folder / NAME.format(self._frames)
             try:
-                file.write_bytes(memory.getvalue())
+                file.write_bytes(data)
             except OSError:
                 # Half a picture is none.
                 file.unlink(missing_ok=True)
