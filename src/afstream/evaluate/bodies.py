@@ -19,6 +19,8 @@ from afstream.pocket.shapes import SHAPE_DISTANCE
 from afstream.pocket.world import COMPANION_HOME, EYE_RADIUS, EYE_X, EYE_Y, SUBJECT_PX
 
 NUM_ANGLES = 72
+# a body that does not spin stands within this many steps of upright
+UPRIGHT_ANGLES = 2
 # a patch shows 1.5 radii to each side of a region's middle, a sample every tenth of a radius
 PATCH_RADII, PATCH_SIDE = 1.5, 31
 # how much the eyes count beside the outline; for a ball they are all there is
@@ -45,15 +47,17 @@ class Fit(NamedTuple):
     """The best body in each of N pictures.
 
     Attributes:
-        overlap: [N, shapes] intersection over union of each shape at its best angle.
-        shape: [N] index into `SHAPES` of the best.
+        turned: [N, shapes] intersection over union of each shape at its best angle.
+        upright: [N, shapes] the same among angles near 0.
+        shape: [N] index into `SHAPES` of the best at any angle.
         x: [N] of the body's centre, pixels.
         y: [N] of the body's centre, pixels.
         radius: [N] pixels.
         angle: [N] radians, clockwise.
     """
 
-    overlap: Array
+    turned: Array
+    upright: Array
     shape: NDArray[np.intp]
     x: Array
     y: Array
@@ -123,13 +127,15 @@ def _fit(whole: Array, dark: Array, seen: Mask) -> Fit:
     score = overlap + np.float32(EYE_WEIGHT) * _correlate(darkness, bank.eyes)
     turn = score.argmax(axis=2)
 
-    best = np.take_along_axis(overlap, turn[:, :, None], axis=2)[:, :, 0]
-    shape = best.argmax(axis=1)
+    turned = np.take_along_axis(overlap, turn[:, :, None], axis=2)[:, :, 0]
+    near_zero = np.arange(-UPRIGHT_ANGLES, UPRIGHT_ANGLES + 1)
+    shape = turned.argmax(axis=1)
     rows = np.arange(len(whole))
     turn, radius = turn[rows, shape], radius[rows, shape]
     offset = bank.middle[shape, turn] * radius[:, None]
     return Fit(
-        overlap=best,
+        turned=turned,
+        upright=overlap[:, :, near_zero].max(axis=2),
         shape=shape,
         x=middle_x - offset[:, 0],
         y=middle_y - offset[:, 1],

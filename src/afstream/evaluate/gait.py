@@ -78,6 +78,11 @@ def motion(track: Track) -> str | None:
     return name if 2 * count > len(starts) else None
 
 
+def turns(track: Track) -> bool:
+    """Whether a subject turns as a spinning one does."""
+    return abs(_turn_per_frame(track)) > TURN_PER_FRAME
+
+
 def speed_px(track: Track) -> float | None:
     """Pixels that a subject's outline moves in a frame, in the median; None if it is unseen.
 
@@ -88,7 +93,7 @@ def speed_px(track: Track) -> float | None:
         return None
     going = np.hypot(_change(track.x), _change(track.y))
     swelling = np.abs(_change(track.scale)) * SUBJECT_PX
-    turning = _turn(track) * SUBJECT_PX
+    turning = _turn_per_frame(track) * SUBJECT_PX
     return float(np.hypot(np.hypot(np.nanmedian(going), np.nanmedian(swelling)), turning))
 
 
@@ -112,7 +117,7 @@ def _window(track: Track) -> str | None:
 
 
 def _in_place(track: Track) -> str:
-    if abs(_turn(track)) > TURN_PER_FRAME:
+    if turns(track):
         return "spins"
     return "pulses" if _extent(track.scale) > SWELL else "rests"
 
@@ -128,10 +133,12 @@ def _change(values: Array) -> Array:
     return (values[LAG_FRAMES:] - values[:-LAG_FRAMES]) * np.float32(1 / LAG_FRAMES)
 
 
-def _turn(track: Track) -> float:
-    """Radians a frame, clockwise, in the median."""
+def _turn_per_frame(track: Track) -> float:
+    """Radians a frame, clockwise, in the median; 0 where no two frames show the subject."""
     half = track.symmetry / 2
     turned = (track.angle[LAG_FRAMES:] - track.angle[:-LAG_FRAMES] + half) % track.symmetry - half
+    if np.isnan(turned).all():
+        return 0.0
     return float(np.nanmedian(turned)) / LAG_FRAMES
 
 

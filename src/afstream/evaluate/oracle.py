@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afstream.evaluate.bodies import SYMMETRY
-from afstream.evaluate.gait import Track, motion, speed_px
+from afstream.evaluate.gait import Track, motion, speed_px, turns
 from afstream.evaluate.regions import Array
 from afstream.evaluate.sight import UNDECIDED, Index, Sightings, look
 from afstream.pocket.scene import BACKGROUNDS, COLOURS, SHAPES, Scene
 
+# a body must fit a shape by this much, intersection over union
+OVERLAP = 0.65
 READABLE = ("colour", "shape", "motion", "background")
 
 
@@ -80,7 +82,7 @@ class Oracle:
         seen = self._stretch(start, stop)
         track = _track(seen)
         return Reading(
-            shape=_mostly(seen.shape, SHAPES),
+            shape=_mostly(_shapes(seen, track), SHAPES),
             colour=_mostly(seen.colour, COLOURS),
             motion=motion(track),
             background=_mostly(seen.background, BACKGROUNDS),
@@ -108,6 +110,12 @@ def read(frames: NDArray[np.uint8] | Array) -> Reading:
     oracle = Oracle()
     oracle.watch(frames)
     return oracle.read()
+
+
+def _shapes(seen: Sightings, track: Track) -> Index:
+    """Shapes [N]; who does not spin stands upright, and no shape may pass for another turned."""
+    overlap = seen.turned if turns(track) else seen.upright
+    return np.where(overlap.max(axis=1) > OVERLAP, overlap.argmax(axis=1), UNDECIDED)
 
 
 def _mostly(indices: Index, names: tuple[str, ...]) -> str | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from afstream.evaluate.bodies import fit_bodies, outside_corner
 from afstream.evaluate.regions import Array, Mask, fill_holes, flood, local_range, local_sum
 from afstream.pocket.backdrops import backdrop, rgb
-from afstream.pocket.scene import BACKGROUNDS, COLOURS, WORLD_PX
+from afstream.pocket.scene import BACKGROUNDS, COLOURS, SHAPES, WORLD_PX
 from afstream.pocket.world import INK, PALETTE, SUBJECT_PX
 
 Index = NDArray[np.intp]
@@ -25,7 +25,6 @@ BACKGROUND_GAP, BACKGROUND_MARGIN = 0.3, 0.7
 BODY_GAP, BODY_GAPS = 0.2, 1.5
 BODY_REACH_PX = 9
 BODY_AREA_PX = (60, 1100)
-OVERLAP = 0.65
 COLOUR_GAP, COLOUR_MARGIN = 0.5, 0.75
 # this far inside a body there is neither outline nor blur, and at least so many pixels
 CORE_REACH_PX, CORE_PX = 2, 12
@@ -36,26 +35,28 @@ class Sightings(NamedTuple):
 
     Attributes:
         background: [N] index into `BACKGROUNDS`.
-        shape: [N] index into `SHAPES`.
+        turned: [N, shapes] how well each of `SHAPES` fits at its best angle, 0 to 1.
+        upright: [N, shapes] how well each fits upright.
+        kind: [N] the best at any angle, index into `SHAPES`.
         colour: [N] index into `COLOURS`.
         present: [N] whether there is a subject; its pose means nothing otherwise.
         x: [N] of its centre, pixels.
         y: [N] of its centre, pixels.
         scale: [N] 1 is a subject's ordinary size.
         angle: [N] radians, clockwise; symmetric shapes look the same at several.
-        kind: [N] index into `SHAPES` of the likeliest shape, however unlikely.
         sharpness: [N] mean steepness of the picture's edges, brightness per pixel.
     """
 
     background: Index
-    shape: Index
+    turned: Array
+    upright: Array
+    kind: Index
     colour: Index
     present: Mask
     x: Array
     y: Array
     scale: Array
     angle: Array
-    kind: Index
     sharpness: Array
 
 
@@ -79,24 +80,26 @@ def look(frames: NDArray[np.uint8] | Array) -> Sightings:
     there = (area >= BODY_AREA_PX[0]) & (area <= BODY_AREA_PX[1])
 
     count = len(video)
-    colour, shape, kind = (np.full(count, UNDECIDED) for _ in range(3))
+    colour, kind = (np.full(count, UNDECIDED) for _ in range(2))
+    turned, upright = (np.zeros((count, len(SHAPES)), np.float32) for _ in range(2))
     x, y, scale, angle = (np.zeros(count, np.float32) for _ in range(4))
     if there.any():
         colour[there], paint = _colour(video[there], body[there])
         fit = fit_bodies(body[there], _darkness(video[there], paint))
         x[there], y[there], angle[there] = fit.x, fit.y, fit.angle
         scale[there], kind[there] = fit.radius / np.float32(SUBJECT_PX), fit.shape
-        shape[there] = np.where(fit.overlap.max(axis=1) > OVERLAP, fit.shape, UNDECIDED)
+        turned[there], upright[there] = fit.turned, fit.upright
     return Sightings(
         background=background,
-        shape=shape,
+        turned=turned,
+        upright=upright,
+        kind=kind,
         colour=colour,
         present=there,
         x=x,
         y=y,
         scale=scale,
         angle=angle,
-        kind=kind,
         sharpness=sharpness(video),
     )
 
