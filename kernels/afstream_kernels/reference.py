@@ -1,8 +1,9 @@
 """The PyTorch twins: what each operation means, in any float dtype, differentiable.
 
-Dimension letters: B batch, T tokens, H heads, D head dim, F latent frames, S segments.
-A *segment* is one block of keys and values that lies together in memory and is read
-with one rotation of the query.
+Dimension letters: B batch, T tokens of the query block, H heads, D head dim, C = H * D,
+F latent frames, N slots, R tokens of a slot, S segments. A *slot* holds the keys and values
+of one chunk, keys rotated at temporal positions 0, 1, ... of their own chunk. A *segment* is
+a slot as one query block reads it: at an offset, which is laid on the query.
 """
 
 from __future__ import annotations
@@ -12,8 +13,20 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 ROPE_BASE = 10000.0
+
+
+def axis_pairs(head_dim: int) -> tuple[int, int]:
+    """Of a head's D/2 pairs, how many turn with time, and how many with rows (or columns)."""
+    spatial = head_dim // 2 // 3
+    return head_dim // 2 - 2 * spatial, spatial
+
+
+def frequencies(num_pairs: int) -> Tensor:
+    """Radians per position of each pair of one axis [num_pairs], float64: 10000^(-i / n)."""
+    return ROPE_BASE ** (-torch.arange(num_pairs, dtype=torch.float64) / max(num_pairs, 1))
 
 
 def rotation_tables(
@@ -34,24 +47,44 @@ def rotation_tables(
         Two tensors [F * R * C, D / 2], tokens in (frame, row, column) order.
     """
     frames, rows, columns = grid
-    pairs = head_dim // 2
-    spatial = pairs // 3
+    temporal, spatial = axis_pairs(head_dim)
     axes = (
-        (torch.arange(start, start + frames), pairs - 2 * spatial, (frames, 1, 1)),
+        (torch.arange(start, start + frames), temporal, (frames, 1, 1)),
         (torch.arange(rows), spatial, (1, rows, 1)),
         (torch.arange(columns), spatial, (1, 1, columns)),
     )
     angles: list[Tensor] = []
     for positions, width, shape in axes:
-        frequencies = ROPE_BASE ** (-torch.arange(width, dtype=torch.float64) / max(width, 1))
-        angle = positions.double()[:, None] * frequencies
+        angle = positions.double()[:, None] * frequencies(width)
         angles.append(angle.reshape(*shape, width).expand(*grid, width))
-    table = torch.cat(angles, dim=-1).reshape(-1, pairs)
+    table = torch.cat(angles, dim=-1).reshape(-1, head_dim // 2)
     return table.cos().to(dtype), table.sin().to(dtype)
 
 
+def turn_tables(
+    offsets: Sequence[int], *, head_dim: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines that move a whole rotated block by each offset in time.
+
+    Rotations add up: what was rotated at temporal position p and is turned by o stands at
+    p + o, whatever its row and column. So one row of D/2 values serves all tokens.
+
+    Args:
+        offsets: S temporal distances, latent frames; may be negative.
+        head_dim: D, even.
+        dtype: of the tables; float32 or float64. Angles are made in float64.
+
+    Returns:
+        Two tensors [S, D / 2]; the pairs of rows and columns do not turn.
+    """
+    temporal, spatial = axis_pairs(head_dim)
+    moved = torch.tensor(offsets, dtype=torch.float64)[:, None] * frequencies(temporal)
+    angles = functional.pad(moved, (0, 2 * spatial))
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
 def apply_rotation(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the interleaved pairs (2i, 2i + 1) of x [..., T, D] by tables [..., T, D/2].
+    """Rotate the interleaved pairs (2i, 2i + 1) of x [..., D] by tables that broadcast to [..., D/2].
 
     Computed in the tables' dtype, returned in x's.
     """
@@ -73,55 +106,133 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def norm_rotate(
     x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, *, num_heads: int, eps: float
 ) -> Tensor:
-    """RMSNorm over all heads together, split into heads, rotate.
+    """RMSNorm over all heads together, split into heads, rotate: [B, T, C] -> [B, T, H, D].
 
     Args:
-        x: [B, T, H * D], a projection.
-        weight: [H * D], the norm's scale.
+        x: [B, T, C], a projection.
+        weight: [C], the norm's scale.
         cos: [T, D / 2] table.
         sin: [T, D / 2] table.
         num_heads: H.
         eps: added to the mean square.
+    """
+    heads = rms_norm(x, weight, eps).unflatten(-1, (num_heads, -1))
+    return apply_rotation(heads, cos[:, None], sin[:, None])
+
+
+def norm_rotate_write(
+    q: Tensor,
+    k: Tensor,
+    q_weight: Tensor,
+    k_weight: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    keys: Tensor,
+    slots: Sequence[int],
+    *,
+    eps: float,
+) -> Tensor:
+    """`norm_rotate` of q and of k; q is returned, k goes into slots, one after the other.
+
+    Args:
+        q: [B, T, C], a projection.
+        k: [B, len(slots) * R, C], a projection.
+        q_weight: [C], scale of the query norm.
+        k_weight: [C], scale of the key norm.
+        cos: [T, D / 2] table, T >= R; a slot's keys use its first R rows.
+        sin: [T, D / 2] table.
+        keys: [B, N, R, H, D], changed in place.
+        slots: where each stretch of R keys goes.
+        eps: added to the mean squares.
 
     Returns:
-        [B, H, T, D].
+        [B, T, H, D].
     """
-    heads = rms_norm(x, weight, eps).unflatten(-1, (num_heads, -1)).transpose(1, 2)
-    return apply_rotation(heads, cos, sin)
+    num_tokens, num_heads = keys.shape[2:4]
+    own = cos[:num_tokens], sin[:num_tokens]
+    for slot, rows in zip(slots, k.split(num_tokens, dim=1), strict=True):
+        keys[:, slot] = norm_rotate(rows, k_weight, *own, num_heads=num_heads, eps=eps)
+    return norm_rotate(q, q_weight, cos, sin, num_heads=num_heads, eps=eps)
 
 
 def segment_attention(
-    q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], cos: Tensor, sin: Tensor
-) -> Tensor:
-    """Softmax attention of one query block over key segments, each under its own rotation.
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    own: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention of one query block over segments, each at its own offset.
 
-    Segment s is scored with the query rotated by table s: keys that were rotated once at
-    positions of their own are thus read at any distance without being touched.
+    Segment s is scored with the query turned by row s of the tables: keys that were rotated
+    once, when they were written, are read at any distance without being touched.
 
     Args:
-        q: [B, H, T, D], not rotated.
-        keys: S tensors [B, H, T_s, D], rotated when they were written.
-        values: S tensors [B, H, T_s, D].
-        cos: [S, T, D / 2], the query's table for each segment.
-        sin: [S, T, D / 2].
+        q: [B, T, H, D], rotated at its own positions.
+        keys: [B, N, R, H, D], all slots; values likewise.
+        values: see keys.
+        slots: int32 [S], the slot of each segment; -1 is none.
+        cos: [S, D / 2], from `turn_tables`.
+        sin: [S, D / 2].
+        own: keys and values [B, K, H, D] that stand with the query, outside of any slot.
 
     Returns:
-        [B, H, T, D]. The order of the segments does not matter.
-
-    Raises:
-        ValueError: no segment, or the numbers of keys, values and tables differ.
+        [B, T, H, D], and the scores' log-sum-exp [B, H, T] in float32 at least. With nothing
+        to see the output is 0 and the log-sum-exp minus infinity.
     """
-    if not keys or not len(keys) == len(values) == cos.shape[0] == sin.shape[0]:
-        raise ValueError(
-            f"{len(keys)} keys, {len(values)} values and {cos.shape[0]} rotation tables;"
-            " all three must be the same number, at least one"
-        )
     scale = 1 / math.sqrt(q.shape[-1])
-    rotated = apply_rotation((q * scale)[None], cos[:, None, None], sin[:, None, None])
-    scores = torch.cat([query @ key.mT for query, key in zip(rotated, keys, strict=True)], dim=-1)
+    turned = apply_rotation((q * scale)[:, None], cos[:, None, None], sin[:, None, None])
+    held = slots.clamp(min=0)
+    scores = torch.einsum("bsthd,bsrhd->bhtsr", turned, keys.index_select(1, held))
+    scores = scores.masked_fill((slots < 0)[:, None], -math.inf).flatten(-2)
+    seen = values.index_select(1, held).flatten(1, 2)
+    if own is not None:
+        scores = torch.cat([torch.einsum("bthd,bkhd->bhtk", q * scale, own[0]), scores], dim=-1)
+        seen = torch.cat([own[1], seen], dim=1)
     wide = scores if scores.dtype == torch.float64 else scores.float()
-    weights = wide.softmax(dim=-1).to(q.dtype).split([key.shape[-2] for key in keys], dim=-1)
-    out = weights[0] @ values[0]
-    for weight, value in zip(weights[1:], values[1:], strict=True):
-        out = out + weight @ value
-    return out
+    lse = wide.logsumexp(dim=-1)
+    # nothing seen: exp(-inf - -inf) would be NaN
+    weights = (wide - lse.clamp(min=torch.finfo(lse.dtype).min)[..., None]).exp()
+    return torch.einsum("bhtk,bkhd->bthd", weights.to(q.dtype), seen), lse
+
+
+def copy_slots(
+    keys: Tensor,
+    values: Tensor,
+    to_keys: Tensor,
+    to_values: Tensor,
+    sources: Sequence[int],
+    targets: Sequence[int],
+    turn: tuple[Tensor, Tensor] | None = None,
+) -> None:
+    """Copy slots of all layers, keys and values, into slots of other buffers.
+
+    Args:
+        keys: [L, B, N, R, H, D]; values likewise.
+        values: see keys.
+        to_keys: [L, B, M, R, H, D] of any float dtype, changed in place; to_values likewise.
+        to_values: see to_keys.
+        sources: P slots to copy.
+        targets: P slots to copy them to.
+        turn: tables [P, D / 2] by which the keys are moved in time on the way.
+    """
+    for index, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        moved = keys[:, :, source]
+        if turn is not None:
+            moved = apply_rotation(moved, turn[0][index], turn[1][index])
+        to_keys[:, :, target] = moved
+        to_values[:, :, target] = values[:, :, source]
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, *, eps: float) -> Tensor:
+    """LayerNorm without affine, then scale and shift.
+
+    Args:
+        x: [B, F, P, C].
+        shift: [B or 1, F or 1, 1, C].
+        scale: likewise; 0 leaves the norm as it is.
+        eps: added to the variance.
+    """
+    return torch.addcmul(shift, functional.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)

@@ -1,0 +1,296 @@
+"""Attention of one query block over slots, each at its own temporal offset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.nn import functional
+
+from afstream_kernels import reference
+from afstream_kernels.dispatch import Backend, choose_backend
+
+HEAD_DIMS = (32, 64, 128)
+
+Slots = Tensor | Sequence[int]
+Own = tuple[Tensor, Tensor]
+
+
+def segment_attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Slots,
+    cos: Tensor,
+    sin: Tensor,
+    own: Own | None = None,
+    *,
+    backend: Backend | None = None,
+) -> Tensor:
+    """Softmax attention of one query block over segments, each at its own offset.
+
+    Differentiable in q and `own`; slots are a cache and get no gradient. No key is moved,
+    concatenated or rotated again: the query is turned instead.
+
+    Args:
+        q: [B, T, H, D], rotated at its own positions (`norm_rotate`).
+        keys: [B, N, R, H, D] contiguous, all slots, each rotated at positions 0, 1, ... of
+            its own chunk.
+        values: like keys.
+        slots: S slots to read; -1 is none. A tensor (int32, on the device) where a captured
+            graph must find other slots at each replay, host integers otherwise.
+        cos: [S, D / 2] from `turn_tables`: how far, in latent frames, the query stands
+            after each segment.
+        sin: [S, D / 2].
+        own: keys and values [B, K, H, D] that stand with the query, outside of any slot.
+        backend: see `choose_backend`.
+
+    Returns:
+        [B, T, H, D]; 0 where there is nothing to see. The order of segments does not matter.
+
+    Raises:
+        ValueError: shapes do not fit together, or the backend cannot run them.
+    """
+    chosen = backend or choose_backend(device=q.device, dtype=q.dtype)
+    if chosen == "sdpa":
+        _check(q, keys, values, slots, cos, own)
+        return _vendor_attention(q, keys, values, slots, cos, sin, own)
+    return segment_attention_lse(q, keys, values, slots, cos, sin, own, backend=chosen)[0]
+
+
+def segment_attention_lse(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Slots,
+    cos: Tensor,
+    sin: Tensor,
+    own: Own | None = None,
+    *,
+    num_splits: int = 0,
+    backend: Backend | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`segment_attention` and the scores' log-sum-exp, by which parts can be merged.
+
+    Args:
+        q: see `segment_attention`, as for all up to `own`.
+        keys: -
+        values: -
+        slots: -
+        cos: -
+        sin: -
+        own: -
+        num_splits: how often Triton cuts the keys, to fill a GPU; 0 chooses.
+        backend: torch's own attention gives no log-sum-exp, so `sdpa` runs the twin.
+
+    Returns:
+        [B, T, H, D], and [B, H, T] in natural units, float32 at least, without gradient;
+        minus infinity where there is nothing to see.
+
+    Raises:
+        ValueError: shapes do not fit together, or the backend cannot run them.
+    """
+    chosen = backend or choose_backend(device=q.device, dtype=q.dtype)
+    _check(q, keys, values, slots, cos, own)
+    if chosen != "triton":
+        where = _as_tensor(slots, q.device)
+        out, lse = reference.segment_attention(q, keys, values, where, cos, sin, own)
+        return out, lse.detach()
+    if q.shape[-1] not in HEAD_DIMS:
+        raise ValueError(f"head dim is {q.shape[-1]}; on Triton it must be one of {HEAD_DIMS}")
+    if not isinstance(slots, Tensor):
+        from afstream_kernels.triton.host import device_ints
+
+        slots = device_ints(tuple(slots), q.device)
+    return _attend(q, keys, values, slots, cos, sin, *(own or (None, None)), num_splits)
+
+
+def _check(
+    q: Tensor, keys: Tensor, values: Tensor, slots: Slots, cos: Tensor, own: Own | None
+) -> None:
+    wanted = (q.shape[0], *keys.shape[1:3], *q.shape[2:])
+    if keys.shape != wanted or values.shape != wanted:
+        raise ValueError(
+            f"q is {tuple(q.shape)}, keys {tuple(keys.shape)} and values {tuple(values.shape)};"
+            " they must be [B, T, H, D] and twice [B, N, R, H, D]"
+        )
+    if not len(slots) == cos.shape[0]:
+        raise ValueError(
+            f"{len(slots)} slots and {cos.shape[0]} rows of tables; they must be the same number"
+        )
+    if own is not None and not own[0].shape == own[1].shape == (
+        q.shape[0],
+        own[0].shape[1],
+        *q.shape[2:],
+    ):
+        raise ValueError(
+            f"own keys are {tuple(own[0].shape)} and values {tuple(own[1].shape)};"
+            f" both must be [B, K, H, D] with the query's {tuple(q.shape)}"
+        )
+
+
+def _as_tensor(slots: Slots, device: torch.device) -> Tensor:
+    if isinstance(slots, Tensor):
+        return slots
+    return torch.tensor(slots, dtype=torch.int32, device=device)
+
+
+def _vendor_attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Slots,
+    cos: Tensor,
+    sin: Tensor,
+    own: Own | None,
+) -> Tensor:
+    """Torch's own attention, which takes one query: gather the segments and turn the keys."""
+    mask: Tensor | None = None
+    if isinstance(slots, Tensor):
+        # which segments are there is known on the device only
+        mask = (slots >= 0).repeat_interleave(keys.shape[2])[None]
+        where = slots.clamp(min=0)
+    else:
+        there = [index for index, slot in enumerate(slots) if slot >= 0]
+        where = _as_tensor([slots[index] for index in there], q.device)
+        cos, sin = cos[there], sin[there]
+    held = reference.apply_rotation(
+        keys.index_select(1, where), cos[:, None, None], -sin[:, None, None]
+    ).flatten(1, 2)
+    seen = values.index_select(1, where).flatten(1, 2)
+    if own is not None:
+        held, seen = torch.cat([own[0], held], dim=1), torch.cat([own[1], seen], dim=1)
+        if mask is not None:
+            mask = functional.pad(mask, (own[0].shape[1], 0), value=True)
+    if not held.shape[1]:
+        return torch.zeros_like(q)
+    out = functional.scaled_dot_product_attention(
+        *(x.transpose(1, 2) for x in (q, held, seen)), attn_mask=mask
+    )
+    return out.transpose(1, 2)
+
+
+@custom_op("afstream::segment_attention", mutates_args=())
+def _attend(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    own_keys: Tensor | None,
+    own_values: Tensor | None,
+    num_splits: int,
+) -> tuple[Tensor, Tensor]:
+    from afstream_kernels.triton import attention
+
+    q = q.contiguous()
+    parts: list[tuple[Tensor, Tensor]] = []
+    if own_keys is not None and own_values is not None:
+        parts.append(attention.forward(q, *_as_segment(own_keys, own_values), num_splits=1))
+    if not parts or slots.shape[0]:
+        found = attention.forward(q, keys, values, slots, cos, sin, num_splits=num_splits)
+        parts.append(found)
+    out, lse = parts[0]
+    if len(parts) > 1:
+        attention.merge(
+            torch.stack([part.float() for part, _ in parts]),
+            torch.stack([part for _, part in parts]),
+            out,
+            lse,
+        )
+    return out, lse
+
+
+@_attend.register_fake
+def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    batch, num_tokens, num_heads, _ = q.shape
+    lse = q.new_empty(batch, num_heads, num_tokens, dtype=torch.float32)
+    return torch.empty_like(q, memory_format=torch.contiguous_format), lse
+
+
+@custom_op("afstream::segment_attention_backward", mutates_args=())
+def _attend_backward(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    own_keys: Tensor | None,
+    own_values: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    grad: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from afstream_kernels.triton import attention_backward as backward
+
+    q, grad = q.contiguous(), grad.contiguous()
+    delta = torch.einsum("bthd,bthd->bht", out.float(), grad.float()).contiguous()
+    # a row that saw nothing has weights of 0, not exp(-inf - -inf)
+    sums = lse.masked_fill(lse == -math.inf, math.inf)
+    to_q = torch.zeros_like(q, dtype=torch.float32)
+    if slots.shape[0]:
+        backward.to_queries(q, keys, values, slots, (cos, sin), grad, sums, delta, to_q)
+    to_own = q.new_empty(0), q.new_empty(0)
+    if own_keys is not None and own_values is not None:
+        held, seen, one, *tables = _as_segment(own_keys, own_values)
+        backward.to_queries(q, held, seen, one, (tables[0], tables[1]), grad, sums, delta, to_q)
+        to_own = backward.to_own(
+            q, own_keys.contiguous(), own_values.contiguous(), grad, sums, delta
+        )
+    return to_q.to(q.dtype), *to_own
+
+
+@_attend_backward.register_fake
+def _(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    own_keys: Tensor | None,
+    own_values: Tensor | None,
+    *_: Any,  # noqa: ANN401
+) -> tuple[Tensor, Tensor, Tensor]:
+    del keys, values, slots, cos, sin
+    to_q = torch.empty_like(q, memory_format=torch.contiguous_format)
+    if own_keys is None or own_values is None:
+        return to_q, q.new_empty(0), q.new_empty(0)
+    return (
+        to_q,
+        torch.empty_like(own_keys, memory_format=torch.contiguous_format),
+        torch.empty_like(own_values, memory_format=torch.contiguous_format),
+    )
+
+
+def _as_segment(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Keys and values [B, K, H, D] as the only slot, read where it stands."""
+    still = keys.new_zeros(1, keys.shape[-1] // 2, dtype=torch.float32)
+    first = torch.zeros(1, dtype=torch.int32, device=keys.device)
+    return keys.contiguous()[:, None], values.contiguous()[:, None], first, still + 1, still
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401
+    *tensors, _ = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _go_back(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    *tensors, out, lse = ctx.saved_tensors
+    nothing = (None,) * 9
+    if grad is None:
+        return nothing
+    to_q, to_keys, to_values = _attend_backward(*tensors, out, lse, grad)
+    if tensors[6] is None:
+        return to_q, *nothing[1:]
+    return to_q, None, None, None, None, None, to_keys, to_values, None
+
+
+_attend.register_autograd(_go_back, setup_context=_keep)

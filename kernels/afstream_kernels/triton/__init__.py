@@ -1,0 +1,1 @@
+"""Triton kernels and their launches, one file per family; see the files of the same name above."""

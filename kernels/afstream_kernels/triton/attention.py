@@ -1,0 +1,274 @@
+"""Segment attention, forward: one launch over all segments, and the merge of split keys.
+
+Scores live in base 2: the query carries scale * log2(e), so that a weight is one exp2.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from afstream_kernels.triton.numerics import EMULATED, dot, narrow, turn
+from afstream_kernels.triton.tiles import Tile, capability, forward_tile
+
+LOG2_E = math.log2(math.e)
+LN_2 = tl.constexpr(math.log(2))
+# below any sum of weights that is not 0, so that no logarithm of 0 is ever taken
+TINY = tl.constexpr(1e-37)
+# a launch is cut along the keys where that fills the multiprocessors this much better
+SPLIT_GAIN = 1.05
+MAX_SPLITS = 8
+
+
+@triton.jit
+def load_tile(
+    source,  # descriptor or pointer, [places, length, width]
+    place,
+    row,
+    column,
+    length,
+    width,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    TMA: tl.constexpr,
+):
+    """Rows row .. row + ROWS - 1 and COLUMNS columns of one place; 0 beyond its length."""
+    if TMA:
+        return source.load([place, row, column]).reshape(ROWS, COLUMNS)
+    else:
+        rows = tl.arange(0, ROWS)
+        base = source + (place.to(tl.int64) * length + row) * width + column
+        at = base + rows[:, None] * width + tl.arange(0, COLUMNS)[None, :]
+        return tl.load(at, mask=(row + rows < length)[:, None], other=0.0)
+
+
+@triton.jit
+def score_tile(q, keys, row, length, BLOCK_N: tl.constexpr, EMULATED: tl.constexpr):
+    """Scores [M, N] of one tile of keys, minus infinity beyond the slot's length."""
+    scores = dot(q, keys.T, tl.zeros([q.shape[0], BLOCK_N], tl.float32), EMULATED)
+    # a branch, not a second loop for the last tile: that one took registers until it spilled
+    if row + BLOCK_N > length:
+        scores = tl.where((row + tl.arange(0, BLOCK_N) < length)[None, :], scores, -float("inf"))
+    return scores
+
+
+@triton.jit
+def forward_kernel(
+    q,  # [B, T, C]
+    keys,  # [B * N, R, C]
+    values,  # [B * N, R, C]
+    slots,  # [S] int32
+    cos,  # [S, D / 2] float32
+    sin,  # [S, D / 2] float32
+    out,  # [splits, B, T, C]
+    lse,  # [splits, B, H, T] float32
+    scale_log2,
+    T,
+    R,
+    S,
+    N,
+    H,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    TMA: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    first = tl.program_id(0) * BLOCK_M
+    batch = tl.program_id(1) // H
+    head = tl.program_id(1) % H
+    width = H * HEAD_DIM
+    column = head * HEAD_DIM
+    tiles = tl.cdiv(R, BLOCK_N)
+    share = tl.cdiv(S * tiles, tl.num_programs(2))
+    start = tl.program_id(2) * share
+    pairs = tl.arange(0, HEAD_DIM // 2)
+
+    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    # not minus infinity: a row that sees nothing would take a difference of infinities
+    peak = tl.full([BLOCK_M], -1e30, tl.float32)
+    for segment in range(S):
+        slot = tl.load(slots + segment)
+        low = tl.maximum(start - segment * tiles, 0)
+        high = tl.minimum(start + share - segment * tiles, tiles)
+        high = tl.where(slot >= 0, high, 0)
+        c = tl.load(cos + segment * (HEAD_DIM // 2) + pairs)[None, :] * scale_log2
+        s = tl.load(sin + segment * (HEAD_DIM // 2) + pairs)[None, :] * scale_log2
+        plain = load_tile(q, batch, first, column, T, width, BLOCK_M, HEAD_DIM, TMA)
+        turned = turn(plain.to(tl.float32), c, s, BLOCK_M, HEAD_DIM)
+        query = narrow(turned, plain.dtype, EMULATED)
+        place = batch * N + slot
+        for tile in tl.range(low, high):
+            row = tile * BLOCK_N
+            key = load_tile(keys, place, row, column, R, width, BLOCK_N, HEAD_DIM, TMA)
+            scores = score_tile(query, key, row, R, BLOCK_N, EMULATED)
+            new_peak = tl.maximum(peak, tl.max(scores, 1))
+            fade = tl.exp2(peak - new_peak)
+            weights = tl.exp2(scores - new_peak[:, None])
+            total = total * fade + tl.sum(weights, 1)
+            acc = acc * fade[:, None]
+            value = load_tile(values, place, row, column, R, width, BLOCK_N, HEAD_DIM, TMA)
+            acc = dot(narrow(weights, value.dtype, EMULATED), value, acc, EMULATED)
+            peak = new_peak
+
+    rows = first + tl.arange(0, BLOCK_M)
+    inside = rows < T
+    part = (tl.program_id(2) * (tl.num_programs(1) // H) + batch).to(tl.int64)
+    sum_log2 = tl.where(total > 0, peak + tl.log2(tl.maximum(total, TINY)), -float("inf"))
+    tl.store(lse + (part * H + head) * T + rows, sum_log2 * LN_2, inside)
+    result = acc / tl.where(total > 0, total, 1.0)[:, None]
+    at = out + (part * T + rows)[:, None] * width + column + tl.arange(0, HEAD_DIM)[None, :]
+    tl.store(at, narrow(result, out.dtype.element_ty, EMULATED), inside[:, None])
+
+
+@triton.jit
+def merge_kernel(
+    part_out,  # [splits, B, T, H, D] float32
+    part_lse,  # [splits, B, H, T] float32
+    out,  # [B, T, H, D]
+    lse,  # [B, H, T] float32
+    T,
+    H,
+    splits,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    inside = rows < T
+    batch_head = tl.program_id(1)
+    batch = batch_head // H
+    columns = (batch_head % H) * HEAD_DIM + tl.arange(0, HEAD_DIM)
+    size = (tl.num_programs(1) // H).to(tl.int64)
+    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    peak = tl.full([BLOCK_M], -1e30, tl.float32)
+    for split in range(splits):
+        place = split * size + batch
+        at = part_lse + (split * tl.num_programs(1) + batch_head).to(tl.int64) * T + rows
+        one = tl.load(at, inside, other=-float("inf"))
+        new_peak = tl.maximum(peak, one)
+        fade = tl.exp(peak - new_peak)
+        weight = tl.exp(one - new_peak)
+        at = part_out + (place * T + rows)[:, None] * (H * HEAD_DIM) + columns[None, :]
+        acc = acc * fade[:, None] + tl.load(at, inside[:, None], other=0.0) * weight[:, None]
+        total = total * fade + weight
+        peak = new_peak
+    sum_log = tl.where(total > 0, peak + tl.log(tl.maximum(total, TINY)), -float("inf"))
+    tl.store(lse + batch_head.to(tl.int64) * T + rows, sum_log, inside)
+    result = acc / tl.where(total > 0, total, 1.0)[:, None]
+    at = out + (batch.to(tl.int64) * T + rows)[:, None] * (H * HEAD_DIM) + columns[None, :]
+    tl.store(at, narrow(result, out.dtype.element_ty, EMULATED), inside[:, None])
+
+
+def blocks(x: Tensor, rows: int, columns: int, *, descriptors: bool) -> Tensor | TensorDescriptor:
+    """x [places, length, width] as a kernel reads it, in tiles of rows x columns."""
+    return TensorDescriptor.from_tensor(x, [1, rows, columns]) if descriptors else x
+
+
+@lru_cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def choose_splits(programs: int, multiprocessors: int) -> int:
+    """How often to cut the keys so that the last wave of programs is full enough.
+
+    The fewest splits that come within `SPLIT_GAIN` of the best filling.
+    """
+
+    def filling(splits: int) -> float:
+        waves = programs * splits / multiprocessors
+        return waves / math.ceil(waves)
+
+    best = max(filling(splits) for splits in range(1, MAX_SPLITS + 1))
+    return next(n for n in range(1, MAX_SPLITS + 1) if filling(n) * SPLIT_GAIN >= best)
+
+
+def forward(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    num_splits: int = 0,
+    tile: Tile | None = None,
+) -> tuple[Tensor, Tensor]:
+    """See `afstream_kernels.segment_attention`; num_splits 0 chooses by the number of programs."""
+    batch, num_tokens, num_heads, head_dim = q.shape
+    _, num_slots, slot_tokens, _, _ = keys.shape
+    tile = tile or forward_tile(q.dtype)
+    query_tiles = triton.cdiv(num_tokens, tile.rows)
+    if not num_splits:
+        programs = query_tiles * batch * num_heads
+        num_splits = choose_splits(programs, _multiprocessors(q.device)) if capability() else 1
+
+    out = torch.empty_like(q)
+    lse = q.new_empty(batch, num_heads, num_tokens, dtype=torch.float32)
+    part_out, part_lse = out, lse
+    if num_splits > 1:
+        part_out = q.new_empty(num_splits, *q.shape, dtype=torch.float32)
+        part_lse = lse.new_empty(num_splits, *lse.shape)
+    width = num_heads * head_dim
+    forward_kernel[(query_tiles, batch * num_heads, num_splits)](
+        blocks(
+            q.view(batch, num_tokens, width), tile.rows, head_dim, descriptors=tile.descriptors
+        ),
+        *(
+            blocks(
+                held.view(batch * num_slots, slot_tokens, width),
+                tile.columns,
+                head_dim,
+                descriptors=tile.descriptors,
+            )
+            for held in (keys, values)
+        ),
+        slots,
+        cos,
+        sin,
+        part_out,
+        part_lse,
+        LOG2_E / math.sqrt(head_dim),
+        num_tokens,
+        slot_tokens,
+        slots.shape[0],
+        num_slots,
+        num_heads,
+        HEAD_DIM=head_dim,
+        BLOCK_M=tile.rows,
+        BLOCK_N=tile.columns,
+        TMA=tile.descriptors,
+        EMULATED=EMULATED,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    if num_splits > 1:
+        merge(part_out, part_lse, out, lse)
+    return out, lse
+
+
+def merge(part_out: Tensor, part_lse: Tensor, out: Tensor, lse: Tensor) -> None:
+    """Join parts [n, B, T, H, D] float32, [n, B, H, T] of one softmax into out and lse."""
+    num_splits, batch, num_tokens, num_heads, head_dim = part_out.shape
+    rows = 32
+    merge_kernel[(triton.cdiv(num_tokens, rows), batch * num_heads)](
+        part_out,
+        part_lse,
+        out,
+        lse,
+        num_tokens,
+        num_heads,
+        num_splits,
+        HEAD_DIM=head_dim,
+        BLOCK_M=rows,
+        EMULATED=EMULATED,
+    )

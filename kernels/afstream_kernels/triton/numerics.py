@@ -1,0 +1,45 @@
+"""Arithmetic that the interpreter does otherwise than a GPU, in one place.
+
+On a CPU Triton's interpreter multiplies the bit patterns of bfloat16 as integers and cuts
+float32 off instead of rounding it. `EMULATED` asks for the same results by other means.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton import knobs
+
+EMULATED: bool = knobs.runtime.interpret
+
+
+@triton.jit
+def dot(a, b, acc, EMULATED: tl.constexpr):
+    """acc + a @ b, summed in float32; float32 factors are not cut to tf32."""
+    if EMULATED:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, acc, input_precision="ieee")
+
+
+@triton.jit
+def narrow(x, dtype: tl.constexpr, EMULATED: tl.constexpr):
+    """float32 to `dtype`, to the nearest, ties to even."""
+    if EMULATED and dtype == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return bits.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    return x.to(dtype)
+
+
+@triton.jit
+def widen(x, EMULATED: tl.constexpr):
+    """Any float to float32."""
+    return x.to(tl.float32)
+
+
+@triton.jit
+def turn(x, cos, sin, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Rotate the interleaved pairs of x [ROWS, COLUMNS] by cos and sin, broadcast to the pairs."""
+    even, odd = tl.split(x.reshape(ROWS, COLUMNS // 2, 2))
+    return tl.join(even * cos - odd * sin, even * sin + odd * cos).reshape(ROWS, COLUMNS)

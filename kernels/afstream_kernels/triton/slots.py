@@ -1,0 +1,86 @@
+"""Copies of whole slots: all layers, keys and values, in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from afstream_kernels.triton.host import device_ints
+from afstream_kernels.triton.norm import load_pairs, store_pairs
+from afstream_kernels.triton.numerics import EMULATED
+
+# pairs of values that a program moves, of keys and of values each
+BLOCK = 2048
+
+
+@triton.jit
+def copy_slots_kernel(
+    keys,  # [L * B, N, E], E values in a slot
+    values,  # [L * B, N, E]
+    to_keys,  # [L * B, M, E]
+    to_values,  # [L * B, M, E]
+    sources,  # [P] int32
+    targets,  # [P] int32
+    cos,  # [P, D / 2] float32
+    sin,  # [P, D / 2] float32
+    N,
+    M,
+    E,
+    HALF: tl.constexpr,
+    TURN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    pairs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = pairs < E // 2
+    index = tl.program_id(1)
+    layer_batch = tl.program_id(2).to(tl.int64)
+    source = (layer_batch * N + tl.load(sources + index)) * E
+    target = (layer_batch * M + tl.load(targets + index)) * E
+    even, odd = load_pairs(keys + source, pairs, inside)
+    if TURN:
+        c = tl.load(cos + index * HALF + pairs % HALF, inside, other=0.0)
+        s = tl.load(sin + index * HALF + pairs % HALF, inside, other=0.0)
+        turned = even * c - odd * s
+        odd = even * s + odd * c
+        even = turned
+    store_pairs(to_keys + target, even, odd, pairs, inside, EMULATED)
+    even, odd = load_pairs(values + source, pairs, inside)
+    store_pairs(to_values + target, even, odd, pairs, inside, EMULATED)
+
+
+def copy_slots(
+    keys: Tensor,
+    values: Tensor,
+    to_keys: Tensor,
+    to_values: Tensor,
+    sources: Sequence[int],
+    targets: Sequence[int],
+    cos: Tensor | None,
+    sin: Tensor | None,
+) -> None:
+    """See `afstream_kernels.copy_slots`."""
+    layers, batch, num_slots, slot_tokens, num_heads, head_dim = keys.shape
+    size = slot_tokens * num_heads * head_dim
+    grid = (triton.cdiv(size // 2, BLOCK), len(sources), layers * batch)
+    copy_slots_kernel[grid](
+        keys,
+        values,
+        to_keys,
+        to_values,
+        device_ints(tuple(sources), keys.device),
+        device_ints(tuple(targets), keys.device),
+        cos,
+        sin,
+        num_slots,
+        to_keys.shape[2],
+        size,
+        HALF=head_dim // 2,
+        TURN=cos is not None,
+        BLOCK=BLOCK,
+        EMULATED=EMULATED,
+        num_warps=8,
+    )

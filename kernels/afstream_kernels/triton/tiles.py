@@ -1,0 +1,67 @@
+"""Tile sizes by chip: found by cross-compilation, so that nothing spills.
+
+`benchmarks/cross_compile.py` prints registers, shared memory and spills of each choice.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from triton.runtime import driver
+
+from afstream_kernels.triton.numerics import EMULATED
+
+# compute capabilities, major * 10 + minor
+HOPPER, BLACKWELL, BLACKWELL_SMALL = 90, 100, 120
+
+
+class Tile(NamedTuple):
+    """How one attention kernel is cut up.
+
+    Attributes:
+        rows: queries of a program (keys, where a program owns keys).
+        columns: keys of one step (queries, where a program owns keys).
+        warps: of a program.
+        stages: tiles in flight.
+        descriptors: loads through tensor descriptors (TMA) instead of pointers.
+    """
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+    descriptors: bool
+
+
+def forward_tile(dtype: torch.dtype) -> Tile:
+    """For the forward kernel on the current device."""
+    chip = capability()
+    if chip == 0:
+        return Tile(32, 32, 4, 1, descriptors=True)
+    tma = chip >= HOPPER
+    if dtype == torch.float32:
+        return Tile(64, 16, 8, 2, descriptors=tma)
+    if chip >= BLACKWELL_SMALL:
+        return Tile(128, 64, 8, 2, descriptors=tma)
+    if chip >= BLACKWELL:
+        return Tile(128, 64, 8, 3, descriptors=tma)
+    if chip >= HOPPER:
+        return Tile(128, 128, 8, 2, descriptors=tma)
+    return Tile(128, 32, 8, 2, descriptors=tma)
+
+
+def backward_tile(dtype: torch.dtype) -> Tile:
+    """For both backward kernels on the current device."""
+    chip = capability()
+    if chip == 0:
+        return Tile(32, 32, 4, 1, descriptors=True)
+    tma = chip >= HOPPER
+    if dtype == torch.float32:
+        return Tile(32, 16, 8, 1, descriptors=tma)
+    return Tile(64, 64, 8, 2, descriptors=tma)
+
+
+def capability() -> int:
+    """Of the current device, as major * 10 + minor; 0 in the interpreter."""
+    return 0 if EMULATED else int(driver.active.get_current_target().arch)
