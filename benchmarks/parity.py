@@ -31,6 +31,7 @@ from afstream.model.weights import (
     student_weights,
 )
 from afstream.rollout import Rollout, RolloutState
+from afstream_kernels import BACKENDS, Backend
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-6}
 
@@ -55,7 +56,11 @@ def policy_of(config: dict[str, Any]) -> MemoryPolicy:
 
 
 def replay(
-    config: dict[str, Any], case: dict[str, Tensor], weights: Weights, dtype: torch.dtype
+    config: dict[str, Any],
+    case: dict[str, Tensor],
+    weights: Weights,
+    dtype: torch.dtype,
+    backend: Backend | None = None,
 ) -> tuple[Tensor, RolloutState]:
     """Run a recorded rollout on its own noise.
 
@@ -66,7 +71,7 @@ def replay(
     load_into(model, weights, what="the checkpoint")
     policy = policy_of(config)
     sampler = SamplerConfig(steps=tuple(config["denoising_steps"]), shift=config["timestep_shift"])
-    rollout = Rollout.of(model, policy, sampler)
+    rollout = Rollout.of(model, policy, sampler, backend=backend)
     noise, fresh, prompts = (case[name].to(dtype) for name in ("noise", "renoise", "prompt_embeds"))
     batch = noise.shape[0]
     with torch.no_grad():
@@ -83,7 +88,7 @@ def replay(
         if state.frame in switches:
             rollout.switch(state, switches[state.frame])
         start = index * between
-        clean = rollout.denoise(state, block, list(fresh[start : start + between]))
+        clean = rollout.denoise(state, torch.stack([block, *fresh[start : start + between]]))
         rollout.commit(state, clean)
         noise[:, index * chunk : (index + 1) * chunk] = clean
     return noise, state
@@ -102,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source.add_argument("--base", type=Path, help="student checkpoint (.pt)")
     parser.add_argument("--lora", type=Path, help="LoRA for --base (.pt)")
     parser.add_argument("--dtype", choices=TOLERANCES, default="float32")
+    parser.add_argument("--backend", choices=BACKENDS, help="of the kernels; else what suits")
     parser.add_argument("--tolerance", type=float, help="instead of the dtype's own")
     parser.add_argument("cases", nargs="+", type=Path)
     options = parser.parse_args(arguments)
@@ -113,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in options.cases:
         config, case = read_case(path)
         weights = merge_lora(base, lora, alpha=config.get("lora_alpha"))
-        latents, _ = replay(config, case, weights, getattr(torch, options.dtype))
+        dtype = getattr(torch, options.dtype)
+        latents, _ = replay(config, case, weights, dtype, options.backend)
         recorded = case["latents"]
         worst = relative_error(latents, recorded)
         tail = config["frames_per_block"]

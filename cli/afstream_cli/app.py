@@ -11,6 +11,7 @@ import typer
 
 from afstream.errors import AfstreamError
 from afstream_cli.bench import bench
+from afstream_cli.bench_kernels import bench_kernels
 from afstream_cli.distill import distill
 from afstream_cli.generate import generate
 from afstream_cli.versions import package_version
@@ -27,8 +28,12 @@ app = typer.Typer(
 )
 # Importing a command must stay cheap: whatever needs torch is imported when it runs.
 app.command()(generate)
-app.command()(bench)
 app.command()(distill)
+# `afstream bench` alone measures a stream; what else can be measured has a name behind it.
+benches = typer.Typer(subcommand_metavar="[COMMAND [ARGS]...]")
+benches.callback(invoke_without_command=True)(bench)
+benches.command("kernels")(bench_kernels)
+app.add_typer(benches, name="bench")
 
 
 def show_version(asked: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from afstream.errors import ConfigError
 from afstream_cli import options
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ Json = Annotated[
 
 
 def bench(
+    context: typer.Context,
     duration: Duration = "1:00",
     switch_every: SwitchEvery = 10.0,
     out: Out = None,
@@ -87,6 +89,10 @@ def bench(
 
     Figures of a CPU mean nothing for a GPU, and those of a busy machine mean little.
     """
+    if context.invoked_subcommand:
+        refuse_options(context)
+        return
+
     from afstream_cli.inputs import read_pixels
     from afstream_cli.interruption import Interruption
     from afstream_cli.progress import open_job
@@ -128,6 +134,22 @@ def bench(
     if interruption.signal is not None:
         job.say("stopped; the figures are those of what was made")
         raise typer.Exit(SIGNAL_EXIT + interruption.signal)
+
+
+def refuse_options(context: typer.Context) -> None:
+    """Refuse options before a subcommand: they are those of the stream, and would do nothing.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    command = context.invoked_subcommand
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(
+                f"{parameter.opts[0]} stands before {command}, where it would do nothing; give"
+                f" options of {command} after it"
+            )
 
 
 def run(meter: Meter, out: Path | None, job: Job, interruption: Interruption) -> None:

@@ -45,7 +45,7 @@ def describe(result: Measurement) -> list[str]:
     threads = "1 thread" if machine.threads == 1 else f"{machine.threads} threads"
     return [
         f"{model['name']}, {width}x{height} at {result.fps} fps, memory {result.setup.memory},"
-        f" {model['dtype']} on {model['device']}",
+        f" {model['dtype']} on {model['device']}, kernels {model['backend']}",
         f"{machine.gpu or machine.cpu}, {machine.cores} cores, {threads},"
         f" torch {machine.torch}, afstream {machine.afstream}{commit}",
         f"{result.frames / result.fps:.1f} s of video in {result.wall_s:.1f} s,"
@@ -75,6 +75,10 @@ def speed_table(result: Measurement) -> Table:
             f"of which {first.open_ms:.0f} ms to load the model",
         ),
     ]
+    if first.warm_up_ms > first.cold_ms:
+        rows.append(
+            ("warm-up", f"{first.warm_up_ms:.0f} ms", "chunks that compiled or captured, not timed")
+        )
     if first.warm_ms is not None:
         rows.append(("first frame, warm", f"{first.warm_ms:.0f} ms", "a cut in a running stream"))
     if result.switch_ms.count:

@@ -33,6 +33,9 @@ def generate(
     junction: options.Junction = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    backend: options.Backend = None,
+    compiled: options.Compile = False,
+    no_graph: options.NoGraph = False,
     switch_frames: options.SwitchFrames = None,
     line: options.Line = None,
     record: options.Record = None,
@@ -89,6 +92,9 @@ def generate(
             junction=junction,
             device=device,
             dtype=dtype,
+            backend=backend,
+            compiled=compiled,
+            graphs=not no_graph,
         )
         load_s = time.perf_counter() - began
         session = Session.open(

@@ -109,6 +109,30 @@ Dtype = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of the kernels: triton, sdpa, reference or auto; else AFSTREAM_BACKEND, else auto.",
+        rich_help_panel=MODEL,
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the layers: slower to start, faster on a GPU.",
+        rich_help_panel=MODEL,
+    ),
+]
+NoGraph = Annotated[
+    bool,
+    typer.Option(
+        "--no-graph",
+        help="On a GPU, launch each kernel anew instead of replaying captured calls.",
+        rich_help_panel=MODEL,
+    ),
+]
 SwitchFrames = Annotated[
     str | None,
     typer.Option(

@@ -93,4 +93,7 @@ def describe_run(stream: Stream, memory: str, policy: MemoryPolicy) -> dict[str,
         "size_px": [width, height],
         "device": str(model.backbone.device),
         "dtype": str(model.backbone.dtype).removeprefix("torch."),
+        "backend": stream.backend,
+        "compiled": stream.compiled,
+        "graphs": stream.graphs,
     }

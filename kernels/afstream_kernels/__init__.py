@@ -3,7 +3,11 @@
 The package knows tensors and ints only: no prompts, no streams, no models.
 """
 
-from afstream_kernels.attention import segment_attention, segment_attention_lse
+from afstream_kernels.attention import (
+    segment_attention,
+    segment_attention_lse,
+    vendor_attention,
+)
 from afstream_kernels.dispatch import BACKENDS, Backend, choose_backend
 from afstream_kernels.norm import modulate, norm_rotate, norm_rotate_write
 from afstream_kernels.reference import apply_rotation, rms_norm, rotation_tables, turn_tables
@@ -23,4 +27,5 @@ __all__ = [
     "segment_attention",
     "segment_attention_lse",
     "turn_tables",
+    "vendor_attention",
 ]

@@ -9,12 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.library import custom_op
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional
 
 from afstream_kernels import reference
 from afstream_kernels.dispatch import Backend, choose_backend
 
 HEAD_DIMS = (32, 64, 128)
+VENDOR_ORDER = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 Slots = Tensor | Sequence[int]
 Own = tuple[Tensor, Tensor]
@@ -55,9 +62,9 @@ def segment_attention(
     Raises:
         ValueError: shapes do not fit together, or the backend cannot run them.
     """
-    chosen = backend or choose_backend(device=q.device, dtype=q.dtype)
+    chosen = choose_backend(backend, device=q.device, dtype=q.dtype)
     if chosen == "sdpa":
-        _check(q, keys, values, slots, cos, own)
+        _check(q, keys, values, slots, cos, sin, own)
         return _vendor_attention(q, keys, values, slots, cos, sin, own)
     return segment_attention_lse(q, keys, values, slots, cos, sin, own, backend=chosen)[0]
 
@@ -94,23 +101,29 @@ def segment_attention_lse(
     Raises:
         ValueError: shapes do not fit together, or the backend cannot run them.
     """
-    chosen = backend or choose_backend(device=q.device, dtype=q.dtype)
-    _check(q, keys, values, slots, cos, own)
+    chosen = choose_backend(backend, device=q.device, dtype=q.dtype)
+    _check(q, keys, values, slots, cos, sin, own)
     if chosen != "triton":
         where = _as_tensor(slots, q.device)
         out, lse = reference.segment_attention(q, keys, values, where, cos, sin, own)
         return out, lse.detach()
     if q.shape[-1] not in HEAD_DIMS:
         raise ValueError(f"head dim is {q.shape[-1]}; on Triton it must be one of {HEAD_DIMS}")
-    if not isinstance(slots, Tensor):
-        from afstream_kernels.triton.host import device_ints
-
-        slots = device_ints(tuple(slots), q.device)
-    return _attend(q, keys, values, slots, cos, sin, *(own or (None, None)), num_splits)
+    where, host_slots = (slots, ()) if isinstance(slots, Tensor) else (None, slots)
+    out, lse = _attend(
+        q, keys, values, where, host_slots, cos, sin, *(own or (None, None)), num_splits
+    )
+    return out, lse.detach()
 
 
 def _check(
-    q: Tensor, keys: Tensor, values: Tensor, slots: Slots, cos: Tensor, own: Own | None
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Slots,
+    cos: Tensor,
+    sin: Tensor,
+    own: Own | None,
 ) -> None:
     wanted = (q.shape[0], *keys.shape[1:3], *q.shape[2:])
     if keys.shape != wanted or values.shape != wanted:
@@ -118,9 +131,11 @@ def _check(
             f"q is {tuple(q.shape)}, keys {tuple(keys.shape)} and values {tuple(values.shape)};"
             " they must be [B, T, H, D] and twice [B, N, R, H, D]"
         )
-    if not len(slots) == cos.shape[0]:
+    table = len(slots), q.shape[-1] // 2
+    if not cos.shape == sin.shape == table:
         raise ValueError(
-            f"{len(slots)} slots and {cos.shape[0]} rows of tables; they must be the same number"
+            f"{len(slots)} slots of head dim {q.shape[-1]}, and tables {tuple(cos.shape)} and"
+            f" {tuple(sin.shape)}; both must be {table}"
         )
     if own is not None and not own[0].shape == own[1].shape == (
         q.shape[0],
@@ -153,15 +168,14 @@ def _vendor_attention(
     if isinstance(slots, Tensor):
         # which segments are there is known on the device only
         mask = (slots >= 0).repeat_interleave(keys.shape[2])[None]
-        where = slots.clamp(min=0)
+        held, seen = (reference.read_slots(x, slots) for x in (keys, values))
     else:
         there = [index for index, slot in enumerate(slots) if slot >= 0]
         where = _as_tensor([slots[index] for index in there], q.device)
         cos, sin = cos[there], sin[there]
-    held = reference.apply_rotation(
-        keys.index_select(1, where), cos[:, None, None], -sin[:, None, None]
-    ).flatten(1, 2)
-    seen = values.index_select(1, where).flatten(1, 2)
+        held, seen = (x.index_select(1, where) for x in (keys, values))
+    held = reference.apply_rotation(held, cos[:, None, None], -sin[:, None, None])
+    held, seen = held.flatten(1, 2), seen.flatten(1, 2)
     if own is not None:
         held, seen = torch.cat([own[0], held], dim=1), torch.cat([own[1], seen], dim=1)
         if mask is not None:
@@ -174,12 +188,49 @@ def _vendor_attention(
     return out.transpose(1, 2)
 
 
+def vendor_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Torch's own attention over keys that lie together, in the chip's fastest version.
+
+    On a GPU without gradients; elsewhere as torch chooses.
+
+    Args:
+        q: [B, T, H, D].
+        keys: [B, K, H, D]; values likewise.
+        values: see keys.
+
+    Returns:
+        [B, T, H, D].
+    """
+    if q.is_cuda and not torch.is_grad_enabled():
+        return _vendor(q, keys, values)
+    return _plain_attention(q, keys, values)
+
+
+def _plain_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    heads = (x.transpose(1, 2) for x in (q, keys, values))
+    return functional.scaled_dot_product_attention(*heads).transpose(1, 2)
+
+
+@custom_op("afstream::vendor_attention", mutates_args=())
+def _vendor(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    # torch's own order puts flash, written for Ampere, before cuDNN, which knows newer chips
+    with sdpa_kernel(VENDOR_ORDER, set_priority=True):
+        return _plain_attention(q, keys, values).contiguous()
+
+
+@_vendor.register_fake
+def _(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    del keys, values
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
 @custom_op("afstream::segment_attention", mutates_args=())
 def _attend(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
-    slots: Tensor,
+    slots: Tensor | None,
+    host_slots: Sequence[int],
     cos: Tensor,
     sin: Tensor,
     own_keys: Tensor | None,
@@ -187,28 +238,19 @@ def _attend(
     num_splits: int,
 ) -> tuple[Tensor, Tensor]:
     from afstream_kernels.triton import attention
+    from afstream_kernels.triton.host import device_ints
 
-    q = q.contiguous()
-    parts: list[tuple[Tensor, Tensor]] = []
+    where = device_ints(tuple(host_slots), q.device) if slots is None else slots
+    own = None
     if own_keys is not None and own_values is not None:
-        parts.append(attention.forward(q, *_as_segment(own_keys, own_values), num_splits=1))
-    if not parts or slots.shape[0]:
-        found = attention.forward(q, keys, values, slots, cos, sin, num_splits=num_splits)
-        parts.append(found)
-    out, lse = parts[0]
-    if len(parts) > 1:
-        attention.merge(
-            torch.stack([part.float() for part, _ in parts]),
-            torch.stack([part for _, part in parts]),
-            out,
-            lse,
-        )
-    return out, lse
+        own = _as_segment(own_keys, own_values)
+    q = q.contiguous()
+    return attention.forward(q, keys, values, where, cos, sin, own, num_splits=num_splits)
 
 
 @_attend.register_fake
 def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    batch, num_tokens, num_heads, _ = q.shape
+    batch, num_tokens, num_heads = q.shape[:3]
     lse = q.new_empty(batch, num_heads, num_tokens, dtype=torch.float32)
     return torch.empty_like(q, memory_format=torch.contiguous_format), lse
 
@@ -218,7 +260,8 @@ def _attend_backward(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
-    slots: Tensor,
+    slots: Tensor | None,
+    host_slots: Sequence[int],
     cos: Tensor,
     sin: Tensor,
     own_keys: Tensor | None,
@@ -228,14 +271,16 @@ def _attend_backward(
     grad: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     from afstream_kernels.triton import attention_backward as backward
+    from afstream_kernels.triton.host import device_ints
 
+    where = device_ints(tuple(host_slots), q.device) if slots is None else slots
     q, grad = q.contiguous(), grad.contiguous()
     delta = torch.einsum("bthd,bthd->bht", out.float(), grad.float()).contiguous()
     # a row that saw nothing has weights of 0, not exp(-inf - -inf)
     sums = lse.masked_fill(lse == -math.inf, math.inf)
     to_q = torch.zeros_like(q, dtype=torch.float32)
-    if slots.shape[0]:
-        backward.to_queries(q, keys, values, slots, (cos, sin), grad, sums, delta, to_q)
+    if where.shape[0]:
+        backward.to_queries(q, keys, values, where, (cos, sin), grad, sums, delta, to_q)
     to_own = q.new_empty(0), q.new_empty(0)
     if own_keys is not None and own_values is not None:
         held, seen, one, *tables = _as_segment(own_keys, own_values)
@@ -251,14 +296,15 @@ def _(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
-    slots: Tensor,
+    slots: Tensor | None,
+    host_slots: Sequence[int],
     cos: Tensor,
     sin: Tensor,
     own_keys: Tensor | None,
     own_values: Tensor | None,
     *_: Any,  # noqa: ANN401
 ) -> tuple[Tensor, Tensor, Tensor]:
-    del keys, values, slots, cos, sin
+    del keys, values, slots, host_slots, cos, sin
     to_q = torch.empty_like(q, memory_format=torch.contiguous_format)
     if own_keys is None or own_values is None:
         return to_q, q.new_empty(0), q.new_empty(0)
@@ -277,20 +323,22 @@ def _as_segment(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, T
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401
-    *tensors, _ = inputs
-    ctx.save_for_backward(*tensors, *output)
+    q, keys, values, slots, ctx.host_slots, *tensors, _ = inputs
+    ctx.save_for_backward(q, keys, values, slots, *tensors, *output)
     ctx.set_materialize_grads(False)
 
 
 def _go_back(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-    *tensors, out, lse = ctx.saved_tensors
-    nothing = (None,) * 9
+    q, keys, values, slots, *tensors, own_keys, own_values, out, lse = ctx.saved_tensors
+    nothing = (None,) * 10
     if grad is None:
         return nothing
-    to_q, to_keys, to_values = _attend_backward(*tensors, out, lse, grad)
-    if tensors[6] is None:
+    to_q, *to_own = _attend_backward(
+        q, keys, values, slots, ctx.host_slots, *tensors, own_keys, own_values, out, lse, grad
+    )
+    if own_keys is None:
         return to_q, *nothing[1:]
-    return to_q, None, None, None, None, None, to_keys, to_values, None
+    return to_q, *nothing[1:7], *to_own, None
 
 
 _attend.register_autograd(_go_back, setup_context=_keep)

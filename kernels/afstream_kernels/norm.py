@@ -40,8 +40,8 @@ def norm_rotate(
     Raises:
         ValueError: the tables do not fit.
     """
-    _check_tables(x, cos, num_heads)
-    if not runs_triton(backend or choose_backend(device=x.device, dtype=x.dtype), x):
+    _check_tables(x, cos, sin, num_heads)
+    if not runs_triton(choose_backend(backend, device=x.device, dtype=x.dtype), x):
         return reference.norm_rotate(x, weight, cos, sin, num_heads=num_heads, eps=eps)
     return _norm_rotate(x, weight, cos, sin, num_heads, eps)
 
@@ -80,16 +80,14 @@ def norm_rotate_write(
         ValueError: keys or tables do not fit.
     """
     num_tokens, num_heads = keys.shape[2:4]
-    _check_tables(q, cos, num_heads)
+    _check_tables(q, cos, sin, num_heads)
     if k.shape[1] != len(slots) * num_tokens:
         raise ValueError(
             f"k has {k.shape[1]} tokens for {len(slots)} slots of {num_tokens};"
             f" it must have {len(slots) * num_tokens}"
         )
-    if not runs_triton(backend or choose_backend(device=q.device, dtype=q.dtype), q):
-        return reference.norm_rotate_write(
-            q, k, q_weight, k_weight, cos, sin, keys, slots, eps=eps
-        )
+    if not runs_triton(choose_backend(backend, device=q.device, dtype=q.dtype), q):
+        return reference.norm_rotate_write(q, k, q_weight, k_weight, cos, sin, keys, slots, eps=eps)
     return _norm_rotate_write(q, k, q_weight, k_weight, cos, sin, keys, slots, eps)
 
 
@@ -103,7 +101,7 @@ def modulate(
     Args:
         x: [B, F, P, C].
         shift: [B or 1, F or 1, 1, C].
-        scale: likewise, of the same strides.
+        scale: likewise.
         eps: added to the variance.
         backend: see `choose_backend`.
 
@@ -111,18 +109,18 @@ def modulate(
         [B, F, P, C].
     """
     wants_grad = torch.is_grad_enabled() and any(y.requires_grad for y in (x, shift, scale))
-    chosen = backend or choose_backend(device=x.device, dtype=x.dtype)
+    chosen = choose_backend(backend, device=x.device, dtype=x.dtype)
     if wants_grad or not runs_triton(chosen, x):
         return reference.modulate(x, shift, scale, eps=eps)
     return _modulate(x, shift, scale, eps)
 
 
-def _check_tables(x: Tensor, cos: Tensor, num_heads: int) -> None:
-    wanted = (x.shape[1], x.shape[2] // num_heads // 2)
-    if cos.shape != wanted:
+def _check_tables(x: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> None:
+    wanted = x.shape[1], x.shape[2] // num_heads // 2
+    if not cos.shape == sin.shape == wanted:
         raise ValueError(
-            f"x is {tuple(x.shape)} with {num_heads} heads, and the tables {tuple(cos.shape)};"
-            f" they must be {wanted}"
+            f"x is {tuple(x.shape)} with {num_heads} heads, and the tables {tuple(cos.shape)}"
+            f" and {tuple(sin.shape)}; both must be {wanted}"
         )
 
 

@@ -84,7 +84,7 @@ def turn_tables(
 
 
 def apply_rotation(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the interleaved pairs (2i, 2i + 1) of x [..., D] by tables that broadcast to [..., D/2].
+    """Rotate the interleaved pairs (2i, 2i + 1) of x [..., D] by tables, broadcast to [..., D / 2].
 
     Computed in the tables' dtype, returned in x's.
     """
@@ -150,9 +150,17 @@ def norm_rotate_write(
     """
     num_tokens, num_heads = keys.shape[2:4]
     own = cos[:num_tokens], sin[:num_tokens]
-    for slot, rows in zip(slots, k.split(num_tokens, dim=1), strict=True):
+    for index, slot in enumerate(slots):
+        rows = k[:, index * num_tokens : (index + 1) * num_tokens]
         keys[:, slot] = norm_rotate(rows, k_weight, *own, num_heads=num_heads, eps=eps)
     return norm_rotate(q, q_weight, cos, sin, num_heads=num_heads, eps=eps)
+
+
+def read_slots(x: Tensor, slots: Tensor) -> Tensor:
+    """Slots of x [B, N, R, H, D] in the given order: [B, S, R, H, D], zeros where there is none."""
+    # a weight of 0 would not do: slot 0 stands in for none, and may not have been written yet
+    none = (slots < 0)[:, None, None, None]
+    return x.index_select(1, slots.clamp(min=0)).masked_fill(none, 0)
 
 
 def segment_attention(
@@ -184,10 +192,9 @@ def segment_attention(
     """
     scale = 1 / math.sqrt(q.shape[-1])
     turned = apply_rotation((q * scale)[:, None], cos[:, None, None], sin[:, None, None])
-    held = slots.clamp(min=0)
-    scores = torch.einsum("bsthd,bsrhd->bhtsr", turned, keys.index_select(1, held))
+    scores = torch.einsum("bsthd,bsrhd->bhtsr", turned, read_slots(keys, slots))
     scores = scores.masked_fill((slots < 0)[:, None], -math.inf).flatten(-2)
-    seen = values.index_select(1, held).flatten(1, 2)
+    seen = read_slots(values, slots).flatten(1, 2)
     if own is not None:
         scores = torch.cat([torch.einsum("bthd,bkhd->bhtk", q * scale, own[0]), scores], dim=-1)
         seen = torch.cat([own[1], seen], dim=1)

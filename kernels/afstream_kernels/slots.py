@@ -47,7 +47,7 @@ def copy_slots(
         )
     if not sources:
         return
-    if runs_triton(backend or choose_backend(device=keys.device, dtype=keys.dtype), keys):
+    if runs_triton(choose_backend(backend, device=keys.device, dtype=keys.dtype), keys):
         cos, sin = turn or (None, None)
         _copy(keys, values, to_keys, to_values, sources, targets, cos, sin)
     else:

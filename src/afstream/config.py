@@ -54,6 +54,28 @@ class BackboneConfig:
         return self.dim // self.num_heads
 
 
+WAN_BACKBONES: dict[str, BackboneConfig] = {
+    "wan-1.3b": BackboneConfig(
+        dim=1536,
+        ffn_dim=8960,
+        freq_dim=256,
+        text_dim=4096,
+        text_len=512,
+        num_heads=12,
+        num_layers=30,
+    ),
+    "wan-14b": BackboneConfig(
+        dim=5120,
+        ffn_dim=13824,
+        freq_dim=256,
+        text_dim=4096,
+        text_len=512,
+        num_heads=40,
+        num_layers=40,
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerConfig:
     """The few denoise steps, on the scale of a thousand training steps, and their shift."""
@@ -130,6 +152,11 @@ class MemoryPolicy:
         """Chunks that must be held at once: sink, local window, two junctions."""
         junctions = 0 if self.junction == "none" else 2
         return self.window_frames // self.chunk_frames + junctions
+
+    @property
+    def num_segments(self) -> int:
+        """Chunks that a query can see at most: sink, local window, one junction."""
+        return self.window_frames // self.chunk_frames + (self.junction != "none")
 
 
 MEMORIES: dict[str, MemoryPolicy] = {

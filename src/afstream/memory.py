@@ -1,22 +1,25 @@
 """The streaming memory: chunk slots that are written once and read at any distance.
 
-Keys are stored rotated at temporal positions 0 .. c-1 of their own chunk (rows and
-columns true), and the query is rotated by the distance to each slot. So ageing, eviction,
-the sink and the promotion to a junction are edits of a few host integers: no slot is
-rolled, cloned, concatenated or rotated again, and no device value is read back.
+Ageing, eviction, the sink and the promotion to a junction are edits of a few host integers:
+no finished slot is moved or rotated again, and no device value is read back. The chunk in
+the making has a place of its own, at fixed addresses, and is captured when it is finished.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from afstream.config import BackboneConfig, MemoryPolicy
-from afstream.positions import Anchors, query_position, visible_chunks
-from afstream_kernels import norm_rotate, rms_norm, rotation_tables, segment_attention
+from afstream.positions import Anchors, Visible, query_position, visible_chunks
+from afstream.window import FixedSegments, Segments, Window, block_tables, segments_at
+from afstream_kernels import Backend, choose_backend, copy_slots, turn_tables
+
+# the slot of the chunk in the making
+CURRENT = 0
+FREE, RESERVED = -1, -2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,98 +35,35 @@ class Grid:
         return self.rows * self.columns
 
 
-@lru_cache(maxsize=64)
-def _tables(
-    offsets: tuple[int, ...],
-    grid: tuple[int, int, int],
-    head_dim: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Rotation tables [S, T, D/2] for a block read at each offset.
-
-    In the steady state of bounded positions the same few offsets come back for ever, so
-    nothing is computed or sent to the device there.
-    """
-    pairs = [rotation_tables(at, grid=grid, head_dim=head_dim, dtype=dtype) for at in offsets]
-    cos, sin = (torch.stack(tables).to(device) for tables in zip(*pairs, strict=True))
-    return cos, sin
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """What one model call attends to: the slots it writes and the segments it reads.
-
-    While gradients are on, the block's own keys and values stay out of the slots, so that
-    autograd can follow them; cached slots never carry gradients.
-
-    Attributes:
-        keys: all slots, [layer, slot, B, H, T, D]; values likewise.
-        writes: per written chunk, the block's first token and the slot.
-        reads: the slot of every segment.
-        key_tables: cos and sin [T, D/2] of one chunk at its own positions.
-        query_tables: cos and sin [S, T_query, D/2], one for each segment read.
-    """
-
-    keys: Tensor
-    values: Tensor
-    writes: tuple[tuple[int, int], ...]
-    reads: tuple[int, ...]
-    key_tables: tuple[Tensor, Tensor]
-    query_tables: tuple[Tensor, Tensor]
-
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, norms: tuple[Tensor, Tensor], eps: float
-    ) -> Tensor:
-        """Self-attention of one layer.
-
-        Args:
-            layer: index of the layer.
-            q: [B, T, H * D] projection; k and v likewise.
-            k: see q.
-            v: see q.
-            norms: weights [H * D] of the query and key norms.
-            eps: of the norms.
-
-        Returns:
-            [B, T, H * D].
-        """
-        _, _, _, num_heads, chunk_tokens, _ = self.keys.shape
-        fresh: dict[int, tuple[Tensor, Tensor]] = {}
-        for start, slot in self.writes:
-            rows = slice(start, start + chunk_tokens)
-            key = norm_rotate(k[:, rows], norms[1], *self.key_tables, num_heads=num_heads, eps=eps)
-            value = v[:, rows].unflatten(-1, (num_heads, -1)).transpose(1, 2)
-            if torch.is_grad_enabled():
-                fresh[slot] = key, value
-            else:
-                self.keys[layer, slot].copy_(key)
-                self.values[layer, slot].copy_(value)
-        held = {slot: (self.keys[layer, slot], self.values[layer, slot]) for slot in self.reads}
-        pairs = [fresh.get(slot, held[slot]) for slot in self.reads]
-        query = rms_norm(q, norms[0], eps).unflatten(-1, (num_heads, -1)).transpose(1, 2)
-        out = segment_attention(
-            query, [key for key, _ in pairs], [value for _, value in pairs], *self.query_tables
-        )
-        return out.transpose(1, 2).flatten(-2)
-
-
 @dataclass(slots=True, kw_only=True)
 class Memory:
     """Keys and values of one scene, and the host integers that say what they are.
 
     Attributes:
-        keys: [layer, slot, B, H, T, D], allocated once; values likewise.
+        policy: how many chunks are held, and which.
+        grid: tokens of a latent frame.
+        backend: of the kernels.
+        keys: [L, B, N, R, H, D], allocated once; values likewise. Slot 0 is the chunk in the
+            making.
+        values: see keys.
+        view: keys and values [L, B, S, R, H, D] of what the chunk in the making sees, turned
+            to where it sees them, itself first; None where attention reads the slots.
+        fixed: the segments of the chunk in the making, where kernels read them from the
+            device; else None.
         owners: per slot, the first latent frame of the chunk it holds, -1 when free.
         anchors: sink, junctions and floor.
     """
 
     policy: MemoryPolicy
     grid: Grid
+    backend: Backend
     keys: Tensor
     values: Tensor
+    view: tuple[Tensor, Tensor] | None
+    fixed: FixedSegments | None
     owners: list[int]
     anchors: Anchors = field(default_factory=Anchors)
+    _open: tuple[int, Window] | None = None
 
     @classmethod
     def allocate(
@@ -133,9 +73,9 @@ class Memory:
         grid: Grid,
         *,
         batch: int = 1,
-        spare_chunks: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        backend: Backend | None = None,
     ) -> Memory:
         """Reserve the slots; zeros, because 0 x NaN is NaN.
 
@@ -144,61 +84,187 @@ class Memory:
             backbone: layers, heads and head dim.
             grid: tokens of a latent frame.
             batch: B, streams run side by side.
-            spare_chunks: slots beyond what the policy needs; evicted chunks live on in
-                them for as long as they last.
             dtype: of keys and values.
             device: where they live.
+            backend: of the kernels; chosen by device and dtype when None.
         """
-        num_slots = policy.num_slots + spare_chunks
+        chosen = backend or choose_backend(device=device, dtype=dtype)
         tokens = policy.chunk_frames * grid.tokens_per_frame
-        shape = (backbone.num_layers, num_slots, batch, backbone.num_heads, tokens)
-        keys = torch.zeros(*shape, backbone.head_dim, dtype=dtype, device=device)
+
+        def slots(count: int) -> Tensor:
+            shape = (backbone.num_layers, batch, count, tokens, backbone.num_heads)
+            return torch.zeros(*shape, backbone.head_dim, dtype=dtype, device=device)
+
+        num_slots = 1 + policy.num_slots
+        num_seen = policy.num_segments
+        keys = slots(num_slots)
         return cls(
             policy=policy,
             grid=grid,
+            backend=chosen,
             keys=keys,
-            values=torch.zeros_like(keys),
-            owners=[-1] * num_slots,
+            values=slots(num_slots),
+            view=(slots(num_seen), slots(num_seen)) if chosen == "sdpa" else None,
+            fixed=FixedSegments(num_seen, backbone.head_dim, keys.device)
+            if chosen == "triton"
+            else None,
+            owners=[RESERVED] + [FREE] * (num_slots - 1),
         )
 
-    def window(self, frame: int, num_frames: int) -> Window:
-        """Open the block of `num_frames` latent frames from `frame` on for a model call.
+    def chunk_window(self, frame: int) -> Window:
+        """Open the chunk at `frame`, which is written into its own place until `capture`.
 
-        Every chunk of the block that stays visible gets a slot to be written; everything
-        else that is visible is read as stored.
+        May be called again and again until then; the window opened last is the one that holds.
         """
-        chunk = self.policy.chunk_frames
-        visible = visible_chunks(self.policy, self.anchors, frame, num_frames)
-        own = [seen.frame for seen in visible if frame <= seen.frame < frame + num_frames]
-        keep = {seen.frame for seen in visible}
-        for start in own:
-            if start not in self.owners:
-                self.owners[self._free_slot(keep)] = start
-        slots = {seen.frame: self.owners.index(seen.frame) for seen in visible}
+        if self._open is not None and self._open[0] == frame:
+            return self._open[1]
+        policy = self.policy
+        visible = visible_chunks(policy, self.anchors, frame, policy.chunk_frames)
+        at = query_position(policy, frame, policy.chunk_frames)
+        cached = [seen for seen in visible if seen.frame != frame]
+        if self.view is None:
+            window = self._slot_window(at, cached)
+        else:
+            window = self._view_window(at, cached, *self.view)
+        self._open = frame, window
+        return window
 
-        at = query_position(self.policy, frame, num_frames)
-        offsets = tuple(at - seen.position for seen in visible)
-        grid = (self.grid.rows, self.grid.columns)
-        head_dim = self.keys.shape[-1]
-        dtype = torch.float64 if self.keys.dtype == torch.float64 else torch.float32
-        cos, sin = _tables((0,), (chunk, *grid), head_dim, dtype, self.keys.device)
-        tokens = self.grid.tokens_per_frame
+    def capture(self, frame: int) -> None:
+        """Keep the finished chunk at `frame`: from its own place into a slot that is free."""
+        policy = self.policy
+        keys, values = self.view or (self.keys, self.values)
+        visible = visible_chunks(policy, self.anchors, frame, policy.chunk_frames)
+        slot = self._claim(frame, {seen.frame for seen in visible})
+        copy_slots(
+            keys, values, self.keys, self.values, [CURRENT], [slot], backend=self.backend
+        )
+        self._open = None
+
+    def recache_window(self, frame: int, num_frames: int) -> Window:
+        """Open the `num_frames` finished latent frames from `frame` on, to be written anew.
+
+        Every chunk of them that stays visible is written into its slot; everything else that
+        is visible is read as stored.
+        """
+        policy = self.policy
+        visible = visible_chunks(policy, self.anchors, frame, num_frames)
+        keep = {seen.frame for seen in visible}
+        sink = self.anchors.sink
+        # a sink that began before the block stays as it was
+        first = frame if sink >= frame else max(frame, sink + policy.sink_frames)
+        own = sorted(seen.frame for seen in visible if seen.frame >= first)
+        writes = tuple(self._claim(start, keep) for start in own)
+        at = query_position(policy, frame, num_frames)
+        self._open = None
         return Window(
             keys=self.keys,
             values=self.values,
-            writes=tuple(((start - frame) * tokens, slots[start]) for start in own),
-            reads=tuple(slots[seen.frame] for seen in visible),
-            key_tables=(cos[0], sin[0]),
-            query_tables=_tables(offsets, (num_frames, *grid), head_dim, dtype, self.keys.device),
+            first_row=(own[0] - frame) * self.grid.tokens_per_frame,
+            writes=writes,
+            reads=self._segments(at, visible),
+            cached=self._segments(at, [seen for seen in visible if seen.frame not in own]),
+            tables=self._tables(num_frames),
+            backend=self.backend,
         )
 
     def clear(self, frame: int) -> None:
         """Forget everything before `frame`."""
-        self.owners = [-1] * len(self.owners)
+        self.owners = [RESERVED] + [FREE] * (len(self.owners) - 1)
         self.anchors = Anchors(floor=frame)
+        self._open = None
 
-    def _free_slot(self, keep: set[int]) -> int:
-        """The slot of the oldest chunk that is neither visible nor a junction."""
-        held = keep | {self.anchors.junction, self.anchors.previous_junction}
-        free = [slot for slot, owner in enumerate(self.owners) if owner not in held]
-        return min(free, key=lambda slot: self.owners[slot])
+    def fork(self) -> Memory:
+        """A memory of its own with the same content, copied in one launch."""
+        head_dim = self.keys.shape[-1]
+        keys, values = torch.zeros_like(self.keys), torch.zeros_like(self.values)
+        held = [slot for slot, owner in enumerate(self.owners) if owner >= 0]
+        copy_slots(self.keys, self.values, keys, values, held, held, backend=self.backend)
+        return replace(
+            self,
+            keys=keys,
+            values=values,
+            view=self.view and (torch.zeros_like(self.view[0]), torch.zeros_like(self.view[1])),
+            fixed=self.fixed and FixedSegments(self.policy.num_segments, head_dim, keys.device),
+            owners=list(self.owners),
+            anchors=replace(self.anchors),
+            _open=None,
+        )
+
+    def _slot_window(self, at: int, cached: list[Visible]) -> Window:
+        segments = self._segments(at, cached)
+        slots, offsets = self._places(at, cached)
+        here, still = (CURRENT, *slots), (0, *offsets)
+        if self.fixed is None:
+            reads = self._at(here, still)
+        else:
+            reads = self.fixed.fill(here, still)
+        return self._chunk_window(self.keys, self.values, reads, segments)
+
+    def _view_window(self, at: int, cached: list[Visible], keys: Tensor, values: Tensor) -> Window:
+        """Warm start: bring what is seen to where it is seen, all layers at once."""
+        slots, offsets = self._places(at, cached)
+        targets = tuple(range(CURRENT + 1, CURRENT + 1 + len(slots)))
+        if slots:
+            back = self._at(slots, tuple(-offset for offset in offsets))
+            turn = back.cos, back.sin
+            copy_slots(
+                self.keys, self.values, keys, values, slots, targets, turn, backend=self.backend
+            )
+        still = (0,) * len(slots)
+        return self._chunk_window(
+            keys,
+            values,
+            self._at((CURRENT, *targets), (0, *still)),
+            self._at(targets, still),
+            view_slots=1 + len(slots),
+        )
+
+    def _chunk_window(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        reads: Segments,
+        cached: Segments,
+        *,
+        view_slots: int = 0,
+    ) -> Window:
+        return Window(
+            keys=keys,
+            values=values,
+            first_row=0,
+            writes=(CURRENT,),
+            reads=reads,
+            cached=cached,
+            tables=self._tables(self.policy.chunk_frames),
+            view_slots=view_slots,
+            backend=self.backend,
+        )
+
+    def _places(
+        self, at: int, visible: list[Visible]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Slots of what is seen, and how far after each of them a query at `at` stands."""
+        slots = tuple(self.owners.index(seen.frame) for seen in visible)
+        return slots, tuple(at - seen.position for seen in visible)
+
+    def _segments(self, at: int, visible: list[Visible]) -> Segments:
+        return self._at(*self._places(at, visible))
+
+    def _at(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> Segments:
+        return segments_at(slots, offsets, self.keys.shape[-1], self._angle_dtype, self.keys.device)
+
+    def _tables(self, num_frames: int) -> tuple[Tensor, Tensor]:
+        grid = (num_frames, self.grid.rows, self.grid.columns)
+        return block_tables(grid, self.keys.shape[-1], self._angle_dtype, self.keys.device)
+
+    @property
+    def _angle_dtype(self) -> torch.dtype:
+        return torch.float64 if self.keys.dtype == torch.float64 else torch.float32
+
+    def _claim(self, frame: int, keep: set[int]) -> int:
+        """The slot of the chunk at `frame`; a free one, or the oldest nobody needs, if it has none."""
+        if frame not in self.owners:
+            held = keep | {self.anchors.junction, self.anchors.previous_junction, RESERVED}
+            free = [slot for slot, owner in enumerate(self.owners) if owner not in held]
+            self.owners[min(free, key=lambda slot: self.owners[slot])] = frame
+        return self.owners.index(frame)

@@ -1,14 +1,18 @@
-"""Models by name or path."""
+"""Models by name or path, and what they run on."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
 
 from afstream.errors import CheckpointError, ConfigError
 from afstream.model.bundle import VideoModel
+from afstream.model.dit import Backbone
 from afstream.pocket.model import POCKET_PATH, load_pocket
+from afstream_kernels import Backend, choose_backend
 
 DTYPES = {
     "float32": torch.float32,
@@ -56,3 +60,31 @@ def _device(name: str | None) -> torch.device:
             f"device is {name!r}, but this machine or torch build has no CUDA; use cpu"
         )
     return device
+
+
+def kernel_backend(name: str | None, backbone: Backbone) -> Backend:
+    """The backend of the kernels for a backbone; see `afstream_kernels.choose_backend`.
+
+    Raises:
+        ConfigError: unknown name, or a backend that cannot run there.
+    """
+    try:
+        return choose_backend(name, device=backbone.device, dtype=backbone.dtype)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def compile_backbone(backbone: Backbone) -> None:
+    """Have torch compile the layers when they are first called, one graph for all of them.
+
+    Raises:
+        ConfigError: there is no compiler for it on this machine.
+    """
+    compilers = ("CXX", "g++", "clang++") if backbone.device.type == "cpu" else ("CC", "gcc", "clang")
+    found = [shutil.which(os.environ.get(name, name)) for name in compilers]
+    if not any(found):
+        raise ConfigError(
+            f"compiling needs one of {', '.join(compilers[1:])}, and there is none on this"
+            " machine; install one, or leave --compile out"
+        )
+    backbone.compile_layers()

@@ -6,17 +6,20 @@ Everything that belongs to one stream of latents stands in `RolloutState`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from afstream.config import MemoryPolicy, SamplerConfig
 from afstream.geometry import PATCH
+from afstream.graphs import Graphs
 from afstream.memory import Grid, Memory
 from afstream.model.dit import Backbone, TextContext, TimeContext
 from afstream.schedule import Schedule, add_noise, clean_from_flow
+from afstream_kernels import Backend
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,101 +28,156 @@ class RolloutState:
 
     Attributes:
         memory: keys and values, sink and junctions.
-        latents: ring of finished chunks [ring, B, c, C, h, w], kept for re-caches.
-        frame: the next chunk's first latent frame, counted from the scene's start.
+        shape: of one chunk of latents, (B, c, C, h, w).
+        recent: the last finished chunks, oldest first, kept for re-caches.
         text: the prompt in force.
+        graphs: captured model calls; None where every call is launched anew.
+        frame: the next chunk's first latent frame, counted from the scene's start.
     """
 
     memory: Memory
-    latents: Tensor
+    shape: tuple[int, ...]
+    recent: deque[Tensor]
     text: TextContext
+    graphs: Graphs | None = None
     frame: int = 0
+
+    def fork(self) -> RolloutState:
+        """A state of its own that goes on from here."""
+        return replace(
+            self,
+            memory=self.memory.fork(),
+            recent=self.recent.copy(),
+            text=tuple(keys.clone() for keys in self.text) if self.graphs else self.text,
+            graphs=self.graphs and Graphs(),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """A backbone, a schedule and a memory policy: what advances a `RolloutState`."""
+    """A backbone, a schedule and a memory policy: what advances a `RolloutState`.
+
+    Attributes:
+        model: predicts flows.
+        policy: what is remembered.
+        schedule: the denoise steps.
+        backend: of the kernels.
+        use_graphs: capture the model calls of a chunk and replay them (CUDA only).
+        times: the embedded timesteps; the last one is the context pass's 0.
+    """
 
     model: Backbone
     policy: MemoryPolicy
     schedule: Schedule
+    backend: Backend | None = None
+    use_graphs: bool = False
     times: tuple[TimeContext, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, model: Backbone, policy: MemoryPolicy, sampler: SamplerConfig) -> Rollout:
-        """Embed the schedule's timesteps once; the last context is the context pass's 0."""
+    def of(
+        cls,
+        model: Backbone,
+        policy: MemoryPolicy,
+        sampler: SamplerConfig,
+        *,
+        backend: Backend | None = None,
+        use_graphs: bool = False,
+    ) -> Rollout:
+        """Embed the schedule's timesteps once."""
         schedule = Schedule.of(sampler)
         with torch.no_grad():
             times = tuple(
                 model.time_context(torch.full((1, 1), step, device=model.device))
                 for step in (*schedule.timesteps, 0.0)
             )
-        return cls(model=model, policy=policy, schedule=schedule, times=times)
+        return cls(
+            model=model,
+            policy=policy,
+            schedule=schedule,
+            backend=backend,
+            use_graphs=use_graphs and model.device.type == "cuda",
+            times=times,
+        )
 
-    def start(
-        self, text: TextContext, shape: Sequence[int], *, spare_chunks: int = 0
-    ) -> RolloutState:
+    def start(self, text: TextContext, shape: Sequence[int]) -> RolloutState:
         """Begin a scene.
 
         Args:
             text: the first prompt.
             shape: of one chunk of latents, (B, c, C, h, w).
-            spare_chunks: evicted chunks to keep for later use.
         """
         batch, _, _, height, width = shape
-        ring = self.policy.window_frames // self.policy.chunk_frames + spare_chunks
-        device = self.model.device
         memory = Memory.allocate(
             self.policy,
             self.model.config,
             Grid(rows=height // PATCH, columns=width // PATCH),
             batch=batch,
-            spare_chunks=spare_chunks,
             dtype=self.model.dtype,
-            device=device,
+            device=self.model.device,
+            backend=self.backend,
         )
-        # latents stay in float32 or better: the sampler's sums lose too much in bfloat16
-        dtype = torch.float64 if self.model.dtype == torch.float64 else torch.float32
-        latents = torch.zeros(ring, *shape, dtype=dtype, device=device)
-        return RolloutState(memory=memory, latents=latents, text=text)
+        return RolloutState(
+            memory=memory,
+            shape=tuple(shape),
+            recent=deque(maxlen=self.policy.window_frames // self.policy.chunk_frames),
+            text=tuple(keys.clone() for keys in text) if self.use_graphs else text,
+            graphs=Graphs() if self.use_graphs else None,
+        )
 
     def restart(self, state: RolloutState, text: TextContext) -> None:
         """Cut: a fresh scene in the same buffers."""
         state.memory.clear(0)
-        state.text, state.frame = text, 0
+        state.recent.clear()
+        self._set_text(state, text)
+        state.frame = 0
 
     @torch.no_grad()
-    def denoise(self, state: RolloutState, noise: Tensor, fresh: Sequence[Tensor]) -> Tensor:
+    def denoise(self, state: RolloutState, noise: Tensor) -> Tensor:
         """All denoise steps of the next chunk.
 
         Args:
-            state: read, and its current slot written with keys that the context pass
-                replaces.
-            noise: [B, c, C, h, w], where the chunk starts.
-            fresh: noise added after each step but the last, of the same shape.
+            state: only read; keys of unfinished chunks have a place of their own.
+            noise: [steps, B, c, C, h, w], on any device: where the chunk starts, then what
+                is added after each step but the last.
 
         Returns:
             The clean chunk [B, c, C, h, w].
         """
-        window = state.memory.window(state.frame, self.policy.chunk_frames)
+        window = state.memory.chunk_window(state.frame)
         sigmas = self.schedule.sigmas
-        noisy = noise
-        for step, sigma in enumerate(sigmas):
-            flow = self.model(noisy, self.times[step], state.text, window)
-            clean = clean_from_flow(noisy, flow, sigma)
-            if step + 1 == len(sigmas):
-                return clean
-            noisy = add_noise(clean, fresh[step], sigmas[step + 1])
-        raise AssertionError  # a schedule has at least one step
+
+        def predict(noise: Tensor) -> tuple[Tensor, Tensor]:
+            """What the last step starts from, and its flow."""
+            noisy = noise[0]
+            for step, sigma in enumerate(sigmas[:-1]):
+                flow = self.model(noisy, self.times[step], state.text, window)
+                clean = clean_from_flow(noisy, flow, sigma)
+                noisy = add_noise(clean, noise[step + 1], sigmas[step + 1])
+            return noisy, self.model(noisy, self.times[-2], state.text, window)
+
+        if state.graphs is None:
+            noisy, flow = predict(noise.to(self.model.device))
+        else:
+            name = ("denoise", window.view_slots)
+            noisy, flow = state.graphs.run(name, predict, noise, self.model.device)
+        # outside of the graph, whose results are overwritten by the next chunk's
+        return clean_from_flow(noisy, flow, sigmas[-1])
 
     @torch.no_grad()
     def commit(self, state: RolloutState, clean: Tensor) -> None:
-        """Context pass: write the finished chunk's keys and values, and move on."""
-        chunk = self.policy.chunk_frames
-        window = state.memory.window(state.frame, chunk)
-        self.model(clean, self.times[-1], state.text, window)
-        state.latents[state.frame // chunk % state.latents.shape[0]].copy_(clean)
-        state.frame += chunk
+        """Context pass: compute the finished chunk's keys and values, keep them, and move on."""
+        window = state.memory.chunk_window(state.frame)
+
+        def predict(clean: Tensor) -> tuple[Tensor]:
+            return (self.model(clean, self.times[-1], state.text, window),)
+
+        if state.graphs is None:
+            predict(clean)
+        else:
+            state.graphs.run(("context", window.view_slots), predict, clean, self.model.device)
+        state.memory.capture(state.frame)
+        state.recent.append(clean)
+        state.frame += self.policy.chunk_frames
 
     @torch.no_grad()
     def switch(self, state: RolloutState, text: TextContext, *, anchor: bool = True) -> None:
@@ -130,7 +188,7 @@ class Rollout:
             text: the new prompt.
             anchor: whether the next chunk becomes a junction; false on the way of a blend.
         """
-        state.text = text
+        self._set_text(state, text)
         if state.frame == 0:
             return
         if self.policy.at_switch == "clear":
@@ -142,12 +200,21 @@ class Rollout:
 
     def _recache(self, state: RolloutState) -> None:
         """One call on the last W clean latents under the new prompt, warm from the anchors."""
-        chunk = self.policy.chunk_frames
         num_frames = min(self.policy.window_frames, state.frame)
         first = state.frame - num_frames
         if self.policy.at_switch == "recapture":
             state.memory.anchors.sink = first
-        ring = state.latents.shape[0]
-        chunks = [state.latents[at // chunk % ring] for at in range(first, state.frame, chunk)]
-        window = state.memory.window(first, num_frames)
-        self.model(torch.cat(chunks, dim=1), self.times[-1], state.text, window)
+        window = state.memory.recache_window(first, num_frames)
+        latents = torch.cat(tuple(state.recent), dim=1)
+        # once a switch, with other slots each time: a compiled call would be compiled anew
+        with torch.compiler.set_stance("force_eager"):
+            self.model(latents, self.times[-1], state.text, window)
+
+    @staticmethod
+    def _set_text(state: RolloutState, text: TextContext) -> None:
+        """Bring a prompt into force; a captured graph reads it where the last one stood."""
+        if state.graphs is None:
+            state.text = text
+        else:
+            for old, new in zip(state.text, text, strict=True):
+                old.copy_(new)

@@ -10,94 +10,23 @@ import hashlib
 import queue
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from afstream.chunk import Chunk, ChunkTiming, Receipt, Transition
 from afstream.config import MemoryPolicy, memory_policy
 from afstream.errors import ConfigError
 from afstream.geometry import Geometry
 from afstream.model.bundle import VideoModel
-from afstream.models import open_model
+from afstream.models import compile_backbone, kernel_backend, open_model
 from afstream.rollout import Rollout, RolloutState
 from afstream.stopwatch import Stopwatch
 from afstream.timeline import Plan, Timeline
 from afstream.timeline.plan import blend_length
-
-Transition = Literal["switch", "cut"]
-
-
-@dataclass(slots=True, kw_only=True)
-class Receipt:
-    """What became of a prompt change.
-
-    Attributes:
-        prompt: the new prompt.
-        transition: `switch` turns the story, `cut` begins a fresh scene.
-        blend_chunks: chunks over which the text goes from the old prompt to the new one.
-        seed: the noise's seed from here on, None to keep it.
-        note: the user's own words.
-        chunk: index of the first chunk under the new prompt; None until it was applied.
-            No frame of the old prompt comes after that chunk begins.
-        superseded: another change fell on the same chunk and took its place.
-        switch_ms: from the request (or, in a timeline, from its chunk's turn) to the first
-            decoded frame under the new prompt.
-    """
-
-    prompt: str
-    transition: Transition = "switch"
-    blend_chunks: int = 0
-    seed: int | None = None
-    note: str = ""
-    chunk: int | None = None
-    superseded: bool = False
-    switch_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkTiming:
-    """Milliseconds of one chunk's parts, and of all of it (the consumer's time excluded)."""
-
-    switch_ms: float
-    denoise_ms: float
-    decode_ms: float
-    context_ms: float
-    total_ms: float
-
-    @property
-    def model_ms(self) -> float:
-        """Time in the model: re-cache, denoise steps, decoder and context pass."""
-        return self.switch_ms + self.denoise_ms + self.decode_ms + self.context_ms
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """One decoded chunk and what happened in it.
-
-    Attributes:
-        index: counted from the stream's start.
-        segment: index of the prompt in force, counted from 0.
-        prompt: the prompt in force.
-        frames: uint8 [N, H, W, 3]; 9 at a scene's start, otherwise 12.
-        latents: [1, c, C, h, w], clean.
-        start_s: time of its first frame in the video.
-        receipts: prompt changes that took effect with this chunk.
-        timing: where its time went.
-    """
-
-    index: int
-    segment: int
-    prompt: str
-    frames: NDArray[np.uint8]
-    latents: Tensor
-    start_s: float
-    receipts: tuple[Receipt, ...]
-    timing: ChunkTiming
-
+from afstream_kernels import Backend
 
 @dataclass(slots=True, kw_only=True)
 class _Request:
@@ -165,6 +94,9 @@ class Stream:
         *,
         seed: int = 0,
         size: Geometry | None = None,
+        backend: str | None = None,
+        compiled: bool = False,
+        graphs: bool = True,
     ) -> None:
         if size is not None and size != model.geometry and not model.any_size:
             own = model.geometry
@@ -175,7 +107,16 @@ class Stream:
         self.model = model
         self.geometry = size or model.geometry
         self.state = StreamState(seed=seed)
-        self._rollout = Rollout.of(model.backbone, policy, model.sampler)
+        self._rollout = Rollout.of(
+            model.backbone,
+            policy,
+            model.sampler,
+            backend=kernel_backend(backend, model.backbone),
+            use_graphs=graphs,
+        )
+        if compiled:
+            compile_backbone(model.backbone)
+        self.compiled = compiled
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
 
     @classmethod
@@ -189,6 +130,9 @@ class Stream:
         junction: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        backend: str | None = None,
+        compiled: bool = False,
+        graphs: bool = True,
     ) -> Stream:
         """Load a model and make a stream that waits for its first prompt.
 
@@ -200,6 +144,9 @@ class Stream:
             junction: hold or gap, for the anchor memory.
             device: cpu or cuda; the GPU where there is one.
             dtype: float32, bfloat16 or float64; bfloat16 on a GPU, float32 elsewhere.
+            backend: triton, sdpa, reference or auto; None asks AFSTREAM_BACKEND, else auto.
+            compiled: compile the layers' elementwise parts, which takes up to minutes at first.
+            graphs: on a GPU, capture a chunk's model calls once and replay them.
 
         Raises:
             ConfigError: a setting is unknown or impossible here.
@@ -207,7 +154,37 @@ class Stream:
         """
         geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
         policy = memory_policy(memory, junction=junction)
-        return cls(open_model(model, device=device, dtype=dtype), policy, seed=seed, size=geometry)
+        return cls(
+            open_model(model, device=device, dtype=dtype),
+            policy,
+            seed=seed,
+            size=geometry,
+            backend=backend,
+            compiled=compiled,
+            graphs=graphs,
+        )
+
+    def fork(self) -> Stream:
+        """A stream of its own that goes on from here; neither disturbs the other.
+
+        Weights are shared. Prompts that wait for the next chunk stay with this stream.
+        """
+        state, rollout = self.state, self._rollout
+        other = Stream(
+            self.model,
+            rollout.policy,
+            size=self.geometry,
+            backend=rollout.backend,
+            graphs=rollout.use_graphs,
+        )
+        other.compiled = self.compiled
+        with torch.inference_mode():
+            other.state = replace(
+                state,
+                rollout=state.rollout and state.rollout.fork(),
+                blend=state.blend and replace(state.blend),
+            )
+        return other
 
     @property
     def fps(self) -> int:
@@ -218,6 +195,16 @@ class Stream:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.geometry.width_px, self.geometry.height_px
+
+    @property
+    def backend(self) -> Backend | None:
+        """What the kernels run on."""
+        return self._rollout.backend
+
+    @property
+    def graphs(self) -> bool:
+        """Whether model calls are captured and replayed."""
+        return self._rollout.use_graphs
 
     @property
     def model_name(self) -> str:
@@ -305,14 +292,15 @@ class Stream:
         watch = Stopwatch(self.model.backbone.device)
         state = self.state
         requests = [*planned, *self._waiting()]
-        with torch.no_grad():
+        with torch.inference_mode():
             self._apply(requests)
             rollout = state.rollout
             if rollout is None:
                 raise ConfigError("the stream has no prompt yet; call cue(prompt) first")
             watch.lap("switch")
+            new_before = rollout.graphs.num_new if rollout.graphs else 0
             noise = self._noise(rollout)
-            clean = self._rollout.denoise(rollout, noise[0], noise[1:].unbind())
+            clean = self._rollout.denoise(rollout, noise)
             watch.lap("denoise")
             video, state.decoder = self.model.vae.decode(clean, state.decoder)
             pictures = ((video[0].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
@@ -339,6 +327,8 @@ class Stream:
                 context_ms=spent["context"],
                 total_ms=1000 * (ended - began),
             ),
+            warm_up=state.chunk == 0
+            or (rollout.graphs is not None and rollout.graphs.num_new > new_before),
         )
         state.chunk += 1
         state.video_frame += len(frames)
@@ -410,8 +400,13 @@ class Stream:
         Drawn on the CPU, so that a GPU starts from the same noise.
         """
         steps = len(self._rollout.schedule.sigmas)
-        shape = (steps, *rollout.latents.shape[1:])
+        shape = (steps, *rollout.shape)
         name = f"{self.state.seed}:{self.state.chunk}".encode()
         number = int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "big")
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(number))
-        return noise.to(rollout.latents, non_blocking=True)
+        generator = torch.Generator().manual_seed(number)
+        # latents stay in float32 or better: the sampler's sums lose too much in bfloat16
+        dtype = torch.promote_types(self.model.backbone.dtype, torch.float32)
+        # a copy from ordinary memory would make the host wait
+        pinned = self.model.backbone.device.type == "cuda"
+        noise = torch.empty(shape, pin_memory=pinned).normal_(generator=generator)
+        return noise.to(dtype)

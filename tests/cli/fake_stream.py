@@ -52,6 +52,7 @@ class Chunk:
     start_s: float
     receipts: tuple[Receipt, ...]
     timing: ChunkTiming = field(default_factory=ChunkTiming)
+    warm_up: bool = False
 
 
 class Stream:
@@ -60,6 +61,9 @@ class Stream:
     fps = 16
     chunk_s = 0.0
     size = SIZE
+    backend = "sdpa"
+    compiled = False
+    graphs = False
 
     def __init__(self, seed: int, policy: object) -> None:
         self.seed = seed
@@ -84,6 +88,9 @@ class Stream:
         junction: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        backend: str | None = None,
+        compiled: bool = False,
+        graphs: bool = True,
     ) -> "Stream":
         if model != "pocket":
             raise CheckpointError(f"there is no model {model!r}; give 'pocket'")

@@ -27,7 +27,17 @@ finally:
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["generate", "--help"],
+        ["bench", "--help"],
+        ["bench", "kernels", "--help"],
+        ["--version"],
+    ],
+    ids=" ".join,
+)
 def test_help_loads_nothing_heavy(arguments: list[str]):
     done = python(TORCH_AFTERWARDS, *arguments)
     assert done.returncode == 0

@@ -66,24 +66,25 @@ def test_window_holds_the_recorded_keys_and_values(name):
         slot = memory.owners.index(chunk.frame)
         # stored keys stand at positions 0, 1, 2: turn them back, or on to their own frame
         absolute = policy.positions == "absolute"
-        key = turn(memory.keys[:, slot], config, chunk.frame if absolute else None)
+        key = turn(memory.keys[:, :, slot], config, chunk.frame if absolute else None)
         found_k.append(key)
-        found_v.append(memory.values[:, slot])
+        found_v.append(memory.values[:, :, slot])
     for found, recorded in ((found_k, case["kv_k"]), (found_v, case["kv_v"])):
-        tokens = torch.cat(found, dim=-2).transpose(2, 3).float()
+        tokens = torch.cat(found, dim=2).float()
         assert parity.relative_error(tokens, recorded) < 1e-5
 
 
 def turn(keys, config, frame):
     grid = (config["frames_per_block"], config["latent_h"] // 2, config["latent_w"] // 2)
     head_dim = config["dim"] // config["num_heads"]
-    cos, sin = rotation_tables(0, grid=grid, head_dim=head_dim, dtype=keys.dtype)
+
+    def tables(start):
+        pair = rotation_tables(start, grid=grid, head_dim=head_dim, dtype=keys.dtype)
+        return [table[:, None] for table in pair]
+
+    cos, sin = tables(0)
     plain = apply_rotation(keys, cos, -sin)
-    if frame is None:
-        return plain
-    return apply_rotation(
-        plain, *rotation_tables(frame, grid=grid, head_dim=head_dim, dtype=keys.dtype)
-    )
+    return plain if frame is None else apply_rotation(plain, *tables(frame))
 
 
 def test_missing_weights_are_one_sentence(tmp_path):

@@ -71,7 +71,7 @@ def test_every_chunk_sees_what_it_would_see_in_a_stream(switch_frame):
         rows = slice(index * CHUNK, (index + 1) * CHUNK)
         noisy = (1 - share) * block + share * noise[:, rows]
         time = model.time_context(torch.full((1, 1), 1000 * share))
-        streamed = model(noisy, time, state.text, state.memory.window(state.frame, CHUNK))
+        streamed = model(noisy, time, state.text, state.memory.chunk_window(state.frame))
         assert_close(flow[:, rows], streamed, rtol=0, atol=5e-6)
         rollout.commit(state, block)
 

@@ -1,62 +1,88 @@
-"""The twins against plain mathematics and against their own identities."""
+"""The twins against plain mathematics and against their own identities, in float64."""
 
 import math
 
 import pytest
 import torch
+from tests.kernels.cases import make_case, random
 from torch.testing import assert_close
 
 from afstream_kernels import (
-    apply_rotation,
+    copy_slots,
     norm_rotate,
-    rms_norm,
+    norm_rotate_write,
+    reference,
     rotation_tables,
     segment_attention,
+    turn_tables,
 )
 
 GRID = (3, 2, 5)
 TOKENS = 3 * 2 * 5
 HEADS, DIM = 2, 32
+WIDE = torch.float64
 
 
-def tables(*starts: int, grid: tuple[int, int, int] = GRID):
-    pairs = [rotation_tables(s, grid=grid, head_dim=DIM, dtype=torch.float64) for s in starts]
-    cos, sin = (torch.stack(part) for part in zip(*pairs, strict=True))
-    return cos, sin
+def wide(*shape: int):
+    return random(*shape, dtype=WIDE)
 
 
-def random(*shape: int):
-    return torch.randn(*shape, dtype=torch.float64)
+def tables_at(start: int):
+    return rotation_tables(start, grid=GRID, head_dim=DIM, dtype=WIDE)
+
+
+def turns_by(*offsets: int):
+    return turn_tables(offsets, head_dim=DIM, dtype=WIDE)
+
+
+def stand(x, start: int):
+    """Rotate x [..., T, H, D] as a block whose first latent frame is at `start`."""
+    cos, sin = tables_at(start)
+    return reference.apply_rotation(x, cos[:, None], sin[:, None])
+
+
+def plain_attention(q, keys, values):
+    scores = torch.einsum("bthd,bkhd->bhtk", q, keys) / math.sqrt(DIM)
+    return torch.einsum("bhtk,bkhd->bthd", scores.softmax(-1), values), scores.logsumexp(-1)
 
 
 def test_pairs_go_to_time_rows_and_columns_in_that_order():
-    cos, sin = rotation_tables(4, grid=GRID, head_dim=DIM, dtype=torch.float64)
+    cos, sin = tables_at(4)
     angles = torch.atan2(sin, cos)
     token = 1 * 2 * 5 + 1 * 5 + 2  # frame 1, row 1, column 2
     # 16 pairs: 6 of time, 5 of rows, 5 of columns; the first of each turns fastest
-    wrapped = math.remainder(5.0, math.tau)
-    assert_close(angles[token, 0], torch.tensor(wrapped, dtype=torch.float64))
-    assert_close(angles[token, 6], torch.tensor(1.0, dtype=torch.float64))
-    assert_close(angles[token, 11], torch.tensor(2.0, dtype=torch.float64))
-    assert_close(angles[token, 12], torch.tensor(2 * 10000 ** (-1 / 5), dtype=torch.float64))
+    expected = {
+        0: math.remainder(5.0, math.tau),
+        1: 5 * 10000 ** (-1 / 6),
+        6: 1.0,
+        11: 2.0,
+        12: 2 * 10000 ** (-1 / 5),
+    }
+    assert_close(angles[token, list(expected)], torch.tensor(list(expected.values()), dtype=WIDE))
 
 
 def test_rotation_turns_interleaved_pairs():
     x = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
     quarter = torch.tensor([[math.pi / 2, math.pi / 2]])
-    assert_close(
-        apply_rotation(x, quarter.cos(), quarter.sin()), torch.tensor([[0.0, 1.0, -1.0, 0.0]])
-    )
+    turned = reference.apply_rotation(x, quarter.cos(), quarter.sin())
+    assert_close(turned, torch.tensor([[0.0, 1.0, -1.0, 0.0]]))
+
+
+@pytest.mark.parametrize(("start", "offset"), [(0, 0), (0, 18), (5, 3), (12, -7), (0, 10_000)])
+def test_a_turned_block_stands_where_a_rotated_one_would(start, offset):
+    x = wide(1, TOKENS, HEADS, DIM)
+    turned = reference.apply_rotation(stand(x, start), *turns_by(offset))
+    assert_close(turned, stand(x, start + offset), rtol=0, atol=1e-11)
 
 
 def test_scores_depend_on_differences_only():
-    q, k = random(1, HEADS, TOKENS, DIM), random(1, HEADS, TOKENS, DIM)
+    q, k = wide(TOKENS, HEADS, DIM), wide(TOKENS, HEADS, DIM)
 
     def scores(query_at: int, key_at: int):
-        (qc, kc), (qs, ks) = tables(query_at, key_at)
-        return apply_rotation(q, qc, qs) @ apply_rotation(k, kc, ks).mT
+        return torch.einsum("thd,khd->htk", stand(q, query_at), stand(k, key_at))
 
     assert_close(scores(18, 6), scores(12, 0), rtol=0, atol=1e-12)
+    assert not torch.allclose(scores(18, 6), scores(13, 0))
 
 
 def test_rms_norm_runs_over_all_heads_in_float32_at_least():
@@ -64,64 +90,150 @@ def test_rms_norm_runs_over_all_heads_in_float32_at_least():
     weight = torch.rand(64).to(torch.bfloat16)
     wide = x.float()
     expected = (wide / (wide.square().mean(-1, keepdim=True) + 1e-6).sqrt()).to(torch.bfloat16)
-    assert_close(rms_norm(x, weight, 1e-6), expected * weight, rtol=2**-7, atol=1e-6)
+    found = reference.rms_norm(x, weight, 1e-6)
+    assert_close(found, expected * weight, rtol=2**-7, atol=1e-6)
 
 
-def reference_attention(q, keys, values, starts, query_start):
-    """Everything rotated at its true position, one softmax over the concatenated keys."""
-    cos, sin = tables(query_start)
-    query = apply_rotation(q, cos[0], sin[0])
-    turned = []
-    for key, start in zip(keys, starts, strict=True):
-        cos, sin = tables(start, grid=(key.shape[-2] // 10, 2, 5))
-        turned.append(apply_rotation(key, cos[0], sin[0]))
-    scores = query @ torch.cat(turned, dim=-2).mT / math.sqrt(DIM)
-    return scores.softmax(-1) @ torch.cat(values, dim=-2)
+def test_norm_rotate_is_norm_then_heads_then_rotation():
+    x, weight = wide(2, TOKENS, HEADS * DIM), wide(HEADS * DIM)
+    normed = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+    found = reference.norm_rotate(x, weight, *tables_at(4), num_heads=HEADS, eps=1e-6)
+    assert_close(found, stand(normed.reshape(2, TOKENS, HEADS, DIM), 4))
 
 
-@pytest.mark.parametrize("starts", [(0,), (0, 6, 12, 15, 18), (0, 103, 106)], ids=str)
-def test_segments_equal_concatenated_keys_rotated_in_place(starts):
-    query_at = starts[-1]
-    q = random(2, HEADS, TOKENS, DIM)
-    keys = [random(2, HEADS, TOKENS, DIM) for _ in starts]
-    values = [random(2, HEADS, TOKENS, DIM) for _ in starts]
-    own_cos, own_sin = (part[0] for part in tables(0))
-    stored = [apply_rotation(key, own_cos, own_sin) for key in keys]
-    found = segment_attention(q, stored, values, *tables(*(query_at - at for at in starts)))
-    expected = reference_attention(q, keys, values, starts, query_at)
-    assert_close(found, expected, rtol=0, atol=1e-12)
+def test_modulation_is_layer_norm_then_scale_and_shift():
+    x, shift, scale = wide(2, 3, 4, 6), wide(2, 3, 1, 6), wide(1, 1, 1, 6)
+    normed = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 0.1).sqrt()
+    found = reference.modulate(x, shift, scale, eps=0.1)
+    assert_close(found, normed * (1 + scale) + shift)
 
 
-def test_order_of_segments_does_not_matter():
-    offsets = [18, 6, 0]
-    q = random(1, HEADS, TOKENS, DIM)
-    keys = [random(1, HEADS, TOKENS, DIM) for _ in offsets]
-    values = [random(1, HEADS, TOKENS, DIM) for _ in offsets]
-    cos, sin = tables(*offsets)
-    order = [2, 0, 1]
-    shuffled = segment_attention(
-        q, [keys[i] for i in order], [values[i] for i in order], cos[order], sin[order]
+@pytest.mark.parametrize("starts", [(0,), (0, 6, 12, 15, 18), (103, 0, 106)], ids=str)
+@pytest.mark.parametrize("with_own", [False, True], ids=["slots", "slots and own"])
+def test_segments_equal_everything_rotated_at_its_true_position(starts, with_own):
+    query_at = max(starts) + 3
+    slots = list(range(len(starts)))[::-1]
+    q, keys, values = wide(2, TOKENS, HEADS, DIM), *wide(2, 2, 5, TOKENS, HEADS, DIM)
+    own = tuple(wide(2, 2, TOKENS, HEADS, DIM)) if with_own else None
+
+    true_keys = [stand(keys[:, slot], start) for slot, start in zip(slots, starts, strict=True)]
+    true_values = [values[:, slot] for slot in slots]
+    if own is not None:
+        true_keys.append(stand(own[0], query_at))
+        true_values.append(own[1])
+        own = stand(own[0], 0), own[1]
+    expected = plain_attention(
+        stand(q, query_at), torch.cat(true_keys, dim=1), torch.cat(true_values, dim=1)
     )
-    assert_close(segment_attention(q, keys, values, cos, sin), shuffled, rtol=0, atol=1e-13)
+
+    offsets = [query_at - start for start in starts]
+    found = reference.segment_attention(
+        stand(q, 0), stand(keys, 0), values, torch.tensor(slots), *turns_by(*offsets), own
+    )
+    assert_close(found, expected, rtol=0, atol=1e-11)
 
 
-def test_segments_must_match_their_tables():
-    q = random(1, HEADS, TOKENS, DIM)
-    with pytest.raises(ValueError, match="1 keys, 1 values and 2 rotation tables"):
-        segment_attention(q, [q], [q], *tables(0, 3))
-    with pytest.raises(ValueError, match="at least one"):
-        segment_attention(q, [], [], *tables(0))
+def test_a_missing_segment_is_as_if_it_were_not_listed():
+    case = make_case((-1, 3, -1)).wide()
+    alone = case.but(slots=[3], cos=case.cos[1:2], sin=case.sin[1:2])
+    assert_close(case.attend_lse("reference"), alone.attend_lse("reference"))
 
 
-def test_twins_are_differentiable():
-    cos, sin = rotation_tables(2, grid=(1, 2, 2), head_dim=4, dtype=torch.float64)
-    x = random(1, 4, 8).requires_grad_()
-    weight = random(8).requires_grad_()
-    cached = random(1, 2, 4, 4)
-    both = torch.stack([cos, cos]), torch.stack([sin, sin])
+def test_with_nothing_to_see_the_output_is_0_and_the_log_sum_minus_infinity():
+    for slots in ((), (-1, -1)):
+        out, lse = make_case(slots).wide().attend_lse("reference")
+        assert_close(out, torch.zeros_like(out))
+        assert_close(lse, torch.full_like(lse, -math.inf))
 
-    def attend(x, weight):
-        heads = norm_rotate(x, weight, cos, sin, num_heads=2, eps=1e-6)
-        return segment_attention(heads, [cached, heads], [cached, heads], *both)
 
-    assert torch.autograd.gradcheck(attend, (x, weight))
+def test_log_sums_are_float32_at_least():
+    assert make_case(dtype=torch.bfloat16).attend_lse("reference")[1].dtype == torch.float32
+    assert make_case().wide().attend_lse("reference")[1].dtype == WIDE
+
+
+def test_keys_go_into_slots_one_stretch_after_the_other():
+    q, k = wide(2, TOKENS, HEADS * DIM), wide(2, 2 * TOKENS, HEADS * DIM)
+    q_weight, k_weight = wide(2, HEADS * DIM)
+    cos, sin = tables_at(0)
+    keys = torch.full((2, 4, TOKENS, HEADS, DIM), torch.nan, dtype=WIDE)
+    out = reference.norm_rotate_write(q, k, q_weight, k_weight, cos, sin, keys, [3, 1], eps=1e-6)
+
+    def alone(x, weight):
+        return reference.norm_rotate(x, weight, cos, sin, num_heads=HEADS, eps=1e-6)
+
+    assert_close(out, alone(q, q_weight))
+    assert_close(keys[:, 3], alone(k[:, :TOKENS], k_weight))
+    assert_close(keys[:, 1], alone(k[:, TOKENS:], k_weight))
+    assert keys[:, [0, 2]].isnan().all()
+
+
+def test_a_copied_slot_is_turned_in_its_keys_only():
+    keys, values = wide(2, 3, 2, 4, TOKENS, HEADS, DIM)
+    to_keys, to_values = torch.zeros(2, 3, 2, 3, TOKENS, HEADS, DIM, dtype=WIDE)
+    turn = turns_by(5, -2)
+    reference.copy_slots(stand(keys, 0), values, to_keys, to_values, [3, 1], [0, 2], turn)
+    assert_close(to_keys[:, :, 0], stand(keys[:, :, 3], 5))
+    assert_close(to_keys[:, :, 2], stand(keys[:, :, 1], -2))
+    assert_close(to_values[:, :, [0, 2]], values[:, :, [3, 1]])
+    assert not to_keys[:, :, 1].any()
+    assert not to_values[:, :, 1].any()
+
+
+def test_norm_and_attention_are_differentiable():
+    cos, sin = rotation_tables(2, grid=(1, 2, 2), head_dim=4, dtype=WIDE)
+    turn = turn_tables([3, 1], head_dim=4, dtype=WIDE)
+    x, weight, values = wide(1, 4, 8), wide(8), wide(1, 4, 2, 4)
+    cached_keys, cached_values = wide(2, 1, 2, 3, 2, 4)
+    slots = torch.tensor([1, -1])
+
+    def attend(x, weight, own_values):
+        heads = reference.norm_rotate(x, weight, cos, sin, num_heads=2, eps=1e-6)
+        own = heads.flip(1), own_values
+        return reference.segment_attention(heads, cached_keys, cached_values, slots, *turn, own)
+
+    inputs = [part.requires_grad_() for part in (x, weight, values)]
+    assert torch.autograd.gradcheck(attend, inputs)
+
+
+WRONG_SHAPES = {
+    "keys and values of another head dim": (
+        {"keys": wide(2, 5, 39, 2, 16), "values": wide(2, 5, 39, 2, 16)},
+        r"keys \(2, 5, 39, 2, 16\)",
+    ),
+    "keys and values of different slots": ({"values": wide(2, 4, 39, 2, 32)}, "and values"),
+    "fewer slots than tables": ({"slots": [3, 0]}, r"2 slots .* both must be \(2, 16\)"),
+    "tables of another head dim": ({"sin": wide(3, 8)}, r"\(3, 8\); both must be \(3, 16\)"),
+    "own keys and values of different number": (
+        {"own": (wide(2, 4, 2, 32), wide(2, 5, 2, 32))},
+        r"own keys are \(2, 4, 2, 32\) and values \(2, 5, 2, 32\)",
+    ),
+    "own keys of another batch": ({"own": tuple(wide(2, 1, 4, 2, 32))}, "own keys"),
+}
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("wrong", WRONG_SHAPES)
+def test_attention_names_the_shapes_that_do_not_fit(wrong, backend):
+    changed, message = WRONG_SHAPES[wrong]
+    case = make_case(batch=2).wide().but(**changed)
+    with pytest.raises(ValueError, match=message):
+        segment_attention(**vars(case), backend=backend)
+
+
+def test_norms_name_the_tables_and_keys_that_do_not_fit():
+    x, weight, keys = wide(1, 6, 8), wide(8), wide(1, 2, 3, 2, 4)
+    fitting, short, broad = wide(6, 2), wide(5, 2), wide(6, 4)
+    with pytest.raises(ValueError, match=r"\(5, 2\); both must be \(6, 2\)"):
+        norm_rotate(x, weight, fitting, short, num_heads=2, eps=1e-6)
+    with pytest.raises(ValueError, match=r"tables \(6, 4\)"):
+        norm_rotate_write(x, x, weight, weight, broad, broad, keys, [0, 1], eps=1e-6)
+    with pytest.raises(ValueError, match="k has 6 tokens for 1 slots of 3; it must have 3"):
+        norm_rotate_write(x, x, weight, weight, fitting, fitting, keys, [0], eps=1e-6)
+
+
+def test_copies_name_the_slots_and_buffers_that_do_not_fit():
+    x, other = wide(1, 1, 3, 2, 1, 4), wide(1, 1, 3, 5, 1, 4)
+    with pytest.raises(ValueError, match="2 sources and 1 targets"):
+        copy_slots(x, x, x, x, [0, 1], [2])
+    with pytest.raises(ValueError, match=r"\(1, 1, 3, 5, 1, 4\); only the number of slots"):
+        copy_slots(x, x, other, other, [0], [2])

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from afstream_kernels.triton.numerics import EMULATED, dot, narrow, turn
+from afstream_kernels.triton.numerics import EMULATED, dot, jit, narrow, turn
 from afstream_kernels.triton.tiles import Tile, capability, forward_tile
 
 LOG2_E = math.log2(math.e)
@@ -26,7 +26,7 @@ SPLIT_GAIN = 1.05
 MAX_SPLITS = 8
 
 
-@triton.jit
+@jit
 def load_tile(
     source,  # descriptor or pointer, [places, length, width]
     place,
@@ -40,15 +40,16 @@ def load_tile(
 ):
     """Rows row .. row + ROWS - 1 and COLUMNS columns of one place; 0 beyond its length."""
     if TMA:
-        return source.load([place, row, column]).reshape(ROWS, COLUMNS)
+        tile = source.load([place, row, column]).reshape(ROWS, COLUMNS)
     else:
         rows = tl.arange(0, ROWS)
         base = source + (place.to(tl.int64) * length + row) * width + column
         at = base + rows[:, None] * width + tl.arange(0, COLUMNS)[None, :]
-        return tl.load(at, mask=(row + rows < length)[:, None], other=0.0)
+        tile = tl.load(at, mask=(row + rows < length)[:, None], other=0.0)
+    return tile
 
 
-@triton.jit
+@jit
 def score_tile(q, keys, row, length, BLOCK_N: tl.constexpr, EMULATED: tl.constexpr):
     """Scores [M, N] of one tile of keys, minus infinity beyond the slot's length."""
     scores = dot(q, keys.T, tl.zeros([q.shape[0], BLOCK_N], tl.float32), EMULATED)
@@ -58,7 +59,7 @@ def score_tile(q, keys, row, length, BLOCK_N: tl.constexpr, EMULATED: tl.constex
     return scores
 
 
-@triton.jit
+@jit
 def forward_kernel(
     q,  # [B, T, C]
     keys,  # [B * N, R, C]
@@ -128,7 +129,7 @@ def forward_kernel(
     tl.store(at, narrow(result, out.dtype.element_ty, EMULATED), inside[:, None])
 
 
-@triton.jit
+@jit
 def merge_kernel(
     part_out,  # [splits, B, T, H, D] float32
     part_lse,  # [splits, B, H, T] float32
@@ -169,7 +170,7 @@ def merge_kernel(
 
 
 def blocks(x: Tensor, rows: int, columns: int, *, descriptors: bool) -> Tensor | TensorDescriptor:
-    """x [places, length, width] as a kernel reads it, in tiles of rows x columns."""
+    """What a kernel takes to read x [places, length, width] in tiles of rows x columns."""
     return TensorDescriptor.from_tensor(x, [1, rows, columns]) if descriptors else x
 
 
@@ -199,39 +200,62 @@ def forward(
     slots: Tensor,
     cos: Tensor,
     sin: Tensor,
+    own: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None = None,
     *,
     num_splits: int = 0,
     tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """See `afstream_kernels.segment_attention`; num_splits 0 chooses by the number of programs."""
-    batch, num_tokens, num_heads, head_dim = q.shape
-    _, num_slots, slot_tokens, _, _ = keys.shape
+    """See `afstream_kernels.segment_attention`; num_splits 0 chooses by the number of programs.
+
+    The block's own keys come as a segment too, like the arguments from keys to sin.
+    """
+    batch, num_tokens, num_heads, _ = q.shape
     tile = tile or forward_tile(q.dtype)
-    query_tiles = triton.cdiv(num_tokens, tile.rows)
     if not num_splits:
-        programs = query_tiles * batch * num_heads
+        programs = math.ceil(num_tokens / tile.rows) * batch * num_heads
         num_splits = choose_splits(programs, _multiprocessors(q.device)) if capability() else 1
+    num_own = 0 if own is None else 1
+    if num_own and not slots.shape[0]:
+        num_splits = 0
 
     out = torch.empty_like(q)
     lse = q.new_empty(batch, num_heads, num_tokens, dtype=torch.float32)
-    part_out, part_lse = out, lse
-    if num_splits > 1:
-        part_out = q.new_empty(num_splits, *q.shape, dtype=torch.float32)
-        part_lse = lse.new_empty(num_splits, *lse.shape)
+    part_out, part_lse = out[None], lse[None]
+    if num_own + num_splits > 1:
+        # in float32: rounded once more on the way, a half-precision result would err a fifth more
+        part_out = q.new_empty(num_own + num_splits, *q.shape, dtype=torch.float32)
+        part_lse = lse.new_empty(num_own + num_splits, *lse.shape)
+    if own is not None:
+        _launch(q, *own, part_out[:1], part_lse[:1], tile)
+    if num_splits:
+        _launch(q, keys, values, slots, cos, sin, part_out[num_own:], part_lse[num_own:], tile)
+    if num_own + num_splits > 1:
+        merge(part_out, part_lse, out, lse)
+    return out, lse
+
+
+def _launch(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    part_out: Tensor,
+    part_lse: Tensor,
+    tile: Tile,
+) -> None:
+    """One launch; the parts [n, B, T, H, D] and [n, B, H, T] say in how many it cuts the keys."""
+    batch, num_tokens, num_heads, head_dim = q.shape
+    _, num_slots, slot_tokens, _, _ = keys.shape
+    tma = tile.descriptors
     width = num_heads * head_dim
-    forward_kernel[(query_tiles, batch * num_heads, num_splits)](
-        blocks(
-            q.view(batch, num_tokens, width), tile.rows, head_dim, descriptors=tile.descriptors
-        ),
-        *(
-            blocks(
-                held.view(batch * num_slots, slot_tokens, width),
-                tile.columns,
-                head_dim,
-                descriptors=tile.descriptors,
-            )
-            for held in (keys, values)
-        ),
+    held = (batch * num_slots, slot_tokens, width)
+    query_tiles = math.ceil(num_tokens / tile.rows)
+    forward_kernel[(query_tiles, batch * num_heads, part_out.shape[0])](
+        blocks(q.view(batch, num_tokens, width), tile.rows, head_dim, descriptors=tma),
+        blocks(keys.view(held), tile.columns, head_dim, descriptors=tma),
+        blocks(values.view(held), tile.columns, head_dim, descriptors=tma),
         slots,
         cos,
         sin,
@@ -246,14 +270,11 @@ def forward(
         HEAD_DIM=head_dim,
         BLOCK_M=tile.rows,
         BLOCK_N=tile.columns,
-        TMA=tile.descriptors,
+        TMA=tma,
         EMULATED=EMULATED,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
-    if num_splits > 1:
-        merge(part_out, part_lse, out, lse)
-    return out, lse
 
 
 def merge(part_out: Tensor, part_lse: Tensor, out: Tensor, lse: Tensor) -> None:

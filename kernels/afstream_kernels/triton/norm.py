@@ -13,29 +13,38 @@ import triton.language as tl
 from torch import Tensor
 
 from afstream_kernels.triton.host import device_ints
-from afstream_kernels.triton.numerics import EMULATED, narrow
+from afstream_kernels.triton.numerics import EMULATED, jit, narrow
 
 # programs that share the rows of a backward pass; each leaves one partial sum for the weight
 BACKWARD_PROGRAMS = 256
 
 
-@triton.jit
+@jit
 def load_pairs(at, pairs, inside):
     """The even and the odd values of a row of interleaved pairs, in float32."""
     both = at + 2 * pairs[:, None] + tl.arange(0, 2)[None, :]
     return tl.split(tl.load(both, inside[:, None], other=0.0).to(tl.float32))
 
 
-@triton.jit
+@jit
 def store_pairs(at, even, odd, pairs, inside, EMULATED: tl.constexpr):
     """The opposite of `load_pairs`."""
     both = at + 2 * pairs[:, None] + tl.arange(0, 2)[None, :]
     tl.store(both, narrow(tl.join(even, odd), at.dtype.element_ty, EMULATED), inside[:, None])
 
 
-@triton.jit
+@jit
 def norm_rotate_row(
-    source, target, weight, cos, sin, eps, C, HALF: tl.constexpr, BLOCK: tl.constexpr, EMULATED: tl.constexpr
+    source,
+    target,
+    weight,
+    cos,
+    sin,
+    eps,
+    C,
+    HALF: tl.constexpr,
+    BLOCK: tl.constexpr,
+    EMULATED: tl.constexpr,
 ):
     """One token: cos and sin point at its row [D / 2]."""
     pairs = tl.arange(0, BLOCK)
@@ -50,7 +59,7 @@ def norm_rotate_row(
     store_pairs(target, even * c - odd * s, even * s + odd * c, pairs, inside, EMULATED)
 
 
-@triton.jit
+@jit
 def norm_rotate_kernel(
     x,  # [B * T, C]
     weight,  # [C]
@@ -71,7 +80,7 @@ def norm_rotate_kernel(
     )
 
 
-@triton.jit
+@jit
 def norm_rotate_write_kernel(
     q,  # [B * T, C]
     k,  # [B * K, C]
@@ -97,7 +106,16 @@ def norm_rotate_write_kernel(
     if row < B * T:
         angle = (row % T) * HALF
         norm_rotate_row(
-            q + row * C, q_out + row * C, q_weight, cos + angle, sin + angle, eps, C, HALF, BLOCK, EMULATED
+            q + row * C,
+            q_out + row * C,
+            q_weight,
+            cos + angle,
+            sin + angle,
+            eps,
+            C,
+            HALF,
+            BLOCK,
+            EMULATED,
         )
     else:
         row -= B * T
@@ -110,7 +128,7 @@ def norm_rotate_write_kernel(
         )
 
 
-@triton.jit
+@jit
 def norm_rotate_backward_kernel(
     x,  # [rows, C]
     weight,  # [C]
@@ -155,7 +173,7 @@ def norm_rotate_backward_kernel(
     store_pairs(at, sum_even, sum_odd, pairs, inside, EMULATED)
 
 
-@triton.jit
+@jit
 def modulate_kernel(
     x,  # [B, F, P, C]
     shift,  # [B or 1, F or 1, 1, C]
@@ -165,21 +183,26 @@ def modulate_kernel(
     F,
     P,
     C,
-    batch_stride,
-    frame_stride,
+    shift_batch,
+    shift_frame,
+    shift_column,
+    scale_batch,
+    scale_frame,
+    scale_column,
     BLOCK: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     frame = row // P
-    vector = (frame // F) * batch_stride + (frame % F) * frame_stride
+    shift += (frame // F) * shift_batch + (frame % F) * shift_frame
+    scale += (frame // F) * scale_batch + (frame % F) * scale_frame
     columns = tl.arange(0, BLOCK)
     inside = columns < C
     values = tl.load(x + row * C + columns, inside, other=0.0).to(tl.float32)
     centred = tl.where(inside, values - tl.sum(values, 0) / C, 0.0)
     normed = centred * tl.rsqrt(tl.sum(centred * centred, 0) / C + eps)
-    gain = 1 + tl.load(scale + vector + columns, inside, other=0.0).to(tl.float32)
-    bias = tl.load(shift + vector + columns, inside, other=0.0).to(tl.float32)
+    gain = 1 + tl.load(scale + columns * scale_column, inside, other=0.0).to(tl.float32)
+    bias = tl.load(shift + columns * shift_column, inside, other=0.0).to(tl.float32)
     result = narrow(normed * gain + bias, out.dtype.element_ty, EMULATED)
     tl.store(out + row * C + columns, result, inside)
 
@@ -275,12 +298,11 @@ def norm_rotate_backward(
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """See `afstream_kernels.modulate`; shift and scale have the same strides."""
+    """See `afstream_kernels.modulate`."""
     batch, num_frames, num_patches, width = x.shape
     out = torch.empty_like(x)
-    batch_stride, frame_stride = (
-        shift.stride(axis) if shift.shape[axis] > 1 else 0 for axis in (0, 1)
-    )
+    # repeated by strides of 0, and read where they stand: slices of one projection
+    shift, scale = (vector.expand(batch, num_frames, 1, width) for vector in (shift, scale))
     modulate_kernel[(batch * num_frames * num_patches,)](
         x,
         shift,
@@ -290,8 +312,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
         num_frames,
         num_patches,
         width,
-        batch_stride,
-        frame_stride,
+        *(vector.stride(axis) for vector in (shift, scale) for axis in (0, 1, 3)),
         BLOCK=triton.next_power_of_2(width),
         EMULATED=EMULATED,
     )

@@ -6,23 +6,29 @@ float32 off instead of rounding it. `EMULATED` asks for the same results by othe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import triton
 import triton.language as tl
 from triton import knobs
 
 EMULATED: bool = knobs.runtime.interpret
+# Triton's own annotation says that a kernel never returns, and takes at its launch what its
+# signature names; in truth kernels call each other, and a launch takes warps and stages too
+jit: Callable[[Callable[..., Any]], Any] = triton.jit
 
 
-@triton.jit
+@jit
 def dot(a, b, acc, EMULATED: tl.constexpr):
-    """acc + a @ b, summed in float32; float32 factors are not cut to tf32."""
+    """Add a @ b to acc, summed in float32; float32 factors are not cut to tf32."""
     if EMULATED:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     return tl.dot(a, b, acc, input_precision="ieee")
 
 
-@triton.jit
+@jit
 def narrow(x, dtype: tl.constexpr, EMULATED: tl.constexpr):
     """float32 to `dtype`, to the nearest, ties to even."""
     if EMULATED and dtype == tl.bfloat16:
@@ -32,13 +38,13 @@ def narrow(x, dtype: tl.constexpr, EMULATED: tl.constexpr):
     return x.to(dtype)
 
 
-@triton.jit
+@jit
 def widen(x, EMULATED: tl.constexpr):
     """Any float to float32."""
     return x.to(tl.float32)
 
 
-@triton.jit
+@jit
 def turn(x, cos, sin, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Rotate the interleaved pairs of x [ROWS, COLUMNS] by cos and sin, broadcast to the pairs."""
     even, odd = tl.split(x.reshape(ROWS, COLUMNS // 2, 2))

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from afstream_kernels.triton.host import device_ints
 from afstream_kernels.triton.norm import load_pairs, store_pairs
-from afstream_kernels.triton.numerics import EMULATED
+from afstream_kernels.triton.numerics import EMULATED, jit
 
 # pairs of values that a program moves, of keys and of values each
 BLOCK = 2048
 
 
-@triton.jit
+@jit
 def copy_slots_kernel(
     keys,  # [L * B, N, E], E values in a slot
     values,  # [L * B, N, E]

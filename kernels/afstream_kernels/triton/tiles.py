@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from triton.runtime import driver
@@ -64,4 +64,7 @@ def backward_tile(dtype: torch.dtype) -> Tile:
 
 def capability() -> int:
     """Of the current device, as major * 10 + minor; 0 in the interpreter."""
-    return 0 if EMULATED else int(driver.active.get_current_target().arch)
+    if EMULATED:
+        return 0
+    target: Any = driver.active.get_current_target()
+    return int(target.arch)

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from afstream.config import MemoryPolicy
+from afstream.model.layers import Projections
 from afstream.positions import Anchors, query_position, visible_chunks
-from afstream_kernels import apply_rotation, rms_norm, rotation_tables
+from afstream_kernels import Backend, apply_rotation, rms_norm, rotation_tables
 
 Kind = Literal["context", "recached", "noisy"]
 
@@ -157,6 +158,7 @@ class ClipWindow:
         head_dim: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.backend: Backend = "reference"
         self._plan = plan
         self._num_heads = num_heads
         self._key_blocks = torch.tensor([read.block for read in plan.keys])
@@ -164,13 +166,19 @@ class ClipWindow:
         at = [read.position for read in plan.keys]
         self._key_tables = _block_tables(at, grid, head_dim, dtype)
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, norms: tuple[Tensor, Tensor], eps: float
-    ) -> Tensor:
-        """[B, T, H * D] projections of all blocks, in order, to attention's output."""
-        del layer
-        queries = apply_rotation(self._blocks(rms_norm(q, norms[0], eps)), *self._query_tables)
-        entries = self._blocks(rms_norm(k, norms[1], eps)).index_select(0, self._key_blocks)
+    def layer(self, index: int) -> ClipWindow:
+        """The same for every layer."""
+        del index
+        return self
+
+    def attend(self, tokens: Tensor, weights: Projections) -> Tensor:
+        """Tokens [B, N * T, C] of all blocks, in order, to attention's output."""
+        q, k, v = (project(tokens) for project in (weights.q, weights.k, weights.v))
+        eps = weights.eps
+        queries = self._blocks(rms_norm(q, weights.norm_q.weight, eps))
+        queries = apply_rotation(queries, *self._query_tables)
+        entries = self._blocks(rms_norm(k, weights.norm_k.weight, eps))
+        entries = entries.index_select(0, self._key_blocks)
         keys = apply_rotation(entries, *self._key_tables).unbind(0)
         values = self._blocks(v).unbind(0)
         out: list[Tensor] = []

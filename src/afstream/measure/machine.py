@@ -6,11 +6,14 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 import afstream
+
+TRITON_PACKAGES = ("triton", "pytorch-triton", "triton-rocm", "pytorch-triton-rocm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,7 @@ class Machine:
         platform: operating system and architecture.
         python: version.
         torch: version.
+        triton: version, None where it is not installed.
         afstream: version.
         commit: of the checkout that afstream runs from, `-dirty` behind it when files differ;
             None when it does not run from one.
@@ -40,6 +44,7 @@ class Machine:
     platform: str
     python: str
     torch: str
+    triton: str | None
     afstream: str
     commit: str | None
 
@@ -55,6 +60,7 @@ class Machine:
             platform=platform.platform(),
             python=platform.python_version(),
             torch=torch.__version__,
+            triton=triton_version(),
             afstream=afstream.__version__,
             commit=checkout_commit(),
         )
@@ -67,6 +73,16 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def triton_version() -> str | None:
+    """Of the Triton that torch's builds bring along, under one name or another."""
+    for name in TRITON_PACKAGES:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
 def cpu_name() -> str:
     """The processor's name as its maker prints it, or the architecture."""
     listing = Path("/proc/cpuinfo")
@@ -76,7 +92,7 @@ def cpu_name() -> str:
             if key.strip() == "model name":
                 return value.strip()
     if platform.system() == "Darwin":
-        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+        return command_output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
     return platform.processor() or platform.machine()
 
 
@@ -84,12 +100,14 @@ def checkout_commit() -> str | None:
     """The commit that this package runs from, None when it is not a file of a checkout."""
     package = Path(__file__).resolve().parent
     # An installed package may lie inside the checkout of something else.
-    if _output("git", "-C", str(package), "ls-files", Path(__file__).name) is None:
+    if command_output("git", "-C", str(package), "ls-files", Path(__file__).name) is None:
         return None
-    return _output("git", "-C", str(package), "describe", "--always", "--dirty", "--exclude=*")
+    return command_output(
+        "git", "-C", str(package), "describe", "--always", "--dirty", "--exclude=*"
+    )
 
 
-def _output(*command: str) -> str | None:
+def command_output(*command: str) -> str | None:
     """What a command prints; None when there is no such command, or it fails or is silent."""
     try:
         done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=10)

@@ -62,7 +62,7 @@ class Meter:
         self._machine = Machine.here(device)
         self._device = DeviceFootprint(device)
         self._device_bytes: int | None = None
-        self._cold_ms = 0.0
+        self._cold_ms = self._warm_up_ms = 0.0
         self._warm_ms: float | None = None
         self._switches = Series()
         self._parts = {part: Series() for part in PARTS}
@@ -90,12 +90,13 @@ class Meter:
             made_ms = _since_ms(began)
             consume(chunk.frames)
             all_ms = _since_ms(began)
-            if chunk.index:
+            if not chunk.warm_up:
                 self._cpu_s += time.process_time() - cpu_began
                 self._count(chunk, made_ms, all_ms)
             else:
-                self._cold_ms = made_ms
-                self._device_bytes = self._device.read_peak_bytes()
+                self._cold_ms = self._cold_ms or made_ms
+                self._warm_up_ms += made_ms
+                self._device_bytes = largest([self._device_bytes, self._device.read_peak_bytes()])
             end_s = chunk.start_s + len(chunk.frames) / stream.fps
             yield chunk
         self._warm_ms = statistics.median(self._cut_ms(chunks) for _ in range(WARM_STARTS))
@@ -111,6 +112,9 @@ class Meter:
             "name": self.stream.model_name,
             "device": str(backbone.device),
             "dtype": str(backbone.dtype).removeprefix("torch."),
+            "backend": self.stream.backend,
+            "compiled": self.stream.compiled,
+            "graphs": self.stream.graphs,
             "backbone_parameters": sum(weight.numel() for weight in backbone.parameters()),
             # A result is passed on; where the file lies on this machine is nobody's business.
             **{key: text for key, text in self.stream.model.details.items() if key != "path"},
@@ -123,10 +127,13 @@ class Meter:
             fps=self.stream.fps,
             chunks=parts["all"].count,
             frames=self._frames,
-            wall_s=round(wall_ms / 1000, 3),
+            wall_s=round(wall_ms / 1000, 6),
             cpu_s=round(self._cpu_s, 3),
             first_frame=FirstFrame(
-                open_ms=self._open_ms, cold_ms=self._cold_ms, warm_ms=self._warm_ms
+                open_ms=self._open_ms,
+                cold_ms=self._cold_ms,
+                warm_up_ms=self._warm_up_ms,
+                warm_ms=self._warm_ms,
             ),
             switch_ms=self._switches.spread(),
             parts_ms={part: series.spread() for part, series in parts.items()},

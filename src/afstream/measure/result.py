@@ -21,12 +21,15 @@ class FirstFrame:
     Attributes:
         open_ms: to read the model and make the stream.
         cold_ms: from the first prompt on, in a stream that has just been opened.
+        warm_up_ms: the chunks during which something was loaded, compiled or captured for the
+            later ones, all together; the first chunk is one of them.
         warm_ms: the same for a cut in a stream that runs, the median of a few; None when the
             measurement was broken off.
     """
 
     open_ms: float
     cold_ms: float
+    warm_up_ms: float
     warm_ms: float | None
 
 
@@ -80,7 +83,7 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One stream, measured. The first chunk counts in `first_frame` only: it is the warm-up.
+    """One stream, measured. Chunks that warm it up, such as the first, count in `first_frame` only.
 
     Attributes:
         setup: what was measured.

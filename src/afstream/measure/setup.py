@@ -20,7 +20,7 @@ PROMPTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """A stream and the load it is put under; see `Stream.open` for the first seven.
+    """A stream and the load it is put under; see `Stream.open` for the first ten.
 
     Attributes:
         duration_s: seconds of video to make.
@@ -37,6 +37,9 @@ class Setup:
     junction: str | None = None
     device: str | None = None
     dtype: str | None = None
+    backend: str | None = None
+    compiled: bool = False
+    graphs: bool = True
     duration_s: float = 60.0
     switch_every_s: float = 10.0
     stretch_s: float = 10.0
@@ -67,6 +70,9 @@ class Setup:
             junction=self.junction,
             device=self.device,
             dtype=self.dtype,
+            backend=self.backend,
+            compiled=self.compiled,
+            graphs=self.graphs,
         )
 
     def prompt(self, segment: int) -> str:

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from afstream.config import BackboneConfig
 from afstream.geometry import PATCH
-from afstream.model.layers import AttentionWindow, Layer, TextKeys, modulate
+from afstream.model.layers import AttentionWindow, Layer, TextKeys
+from afstream_kernels import Backend, modulate
 
 TIME_BASE = 10000.0
 
@@ -53,10 +54,10 @@ class Head(nn.Module):
         self.head = nn.Linear(config.dim, config.out_dim * PATCH * PATCH)
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, backend: Backend) -> Tensor:
         """[B, F, P, C] and the time embedding [B, F, C] to [B, F, P, 4 * out]."""
         shift, scale = (self.modulation + embedding.unsqueeze(-2)).unsqueeze(-2).unbind(dim=2)
-        return self.head(modulate(x, shift, scale, self.eps))
+        return self.head(modulate(x, shift, scale, eps=self.eps, backend=backend))
 
 
 class Backbone(nn.Module):
@@ -102,6 +103,11 @@ class Backbone(nn.Module):
         text = self.text_embedding(padded)
         return tuple(layer.cross_attn.text_keys(text) for layer in self._layers())
 
+    def compile_layers(self) -> None:
+        """Compile each layer; they share their code, so the work is done once."""
+        for layer in self._layers():
+            layer.compile(fullgraph=True)
+
     def forward(
         self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
     ) -> Tensor:
@@ -117,22 +123,31 @@ class Backbone(nn.Module):
             [B, F, C, h, w] in the latents' dtype.
         """
         rows = latents.shape[-2] // PATCH
-        patches = rearrange(
-            latents.to(self.dtype), "b f c (y p) (x q) -> b f (y x) (c p q)", p=PATCH, q=PATCH
-        )
+        patches = self._patches(latents)
         # kernel = stride: the convolution is a linear map of each patch
         weight = self.patch_embedding.weight.flatten(1)
         x = functional.linear(patches, weight, self.patch_embedding.bias)
         for index, layer in enumerate(self._layers()):
-            x = layer(x, time.projection, text[index], index, window)
-        flow = rearrange(
-            self.head(x, time.embedding),
-            "b f (y x) (p q c) -> b f c (y p) (x q)",
-            y=rows,
-            p=PATCH,
-            q=PATCH,
+            x = layer(x, time.projection, text[index], window.layer(index))
+        out = self.head(x, time.embedding, window.backend)
+        flow = torch.empty_like(latents)
+        # as in _patches
+        rearrange(flow, "b f c (y p) (x q) -> b f c y p x q", p=PATCH, q=PATCH).copy_(
+            rearrange(out, "b f (y x) (p q c) -> b f c y p x q", y=rows, p=PATCH, q=PATCH)
         )
-        return flow.to(latents.dtype)
+        return flow
+
+    def _patches(self, latents: Tensor) -> Tensor:
+        """[B, F, C, h, w] to tokens [B, F, P, C * p * q] in the weights' dtype."""
+        batch, frames, channels, height, width = latents.shape
+        tokens = height * width // PATCH**2
+        shape = (batch, frames, tokens, channels * PATCH**2)
+        patches = latents.new_empty(shape, dtype=self.dtype)
+        # both sides are views: one pass moves and converts
+        rearrange(
+            patches, "b f (y x) (c p q) -> b f c y p x q", y=height // PATCH, p=PATCH, q=PATCH
+        ).copy_(rearrange(latents, "b f c (y p) (x q) -> b f c y p x q", p=PATCH, q=PATCH))
+        return patches
 
     def _layers(self) -> list[Layer]:
         return list(self.blocks)  # pyright: ignore[reportReturnType]

@@ -13,16 +13,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from afstream.config import BackboneConfig
-from afstream_kernels import rms_norm
+from afstream_kernels import Backend, modulate
+
+
+class LayerAttention(Protocol):
+    """Self-attention of one layer; see `afstream.window.LayerWindow`.
+
+    Attributes:
+        backend: of the kernels.
+    """
+
+    backend: Backend
+
+    def attend(self, tokens: Tensor, weights: Projections) -> Tensor:
+        """Tokens [B, T, C] to attention's output [B, T, C], before the output projection."""
+        ...
 
 
 class AttentionWindow(Protocol):
-    """What a layer's self-attention looks at; see `afstream.memory.Window`."""
+    """What a model call looks at; see `afstream.window.Window`.
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, norms: tuple[Tensor, Tensor], eps: float
-    ) -> Tensor:
-        """Projections [B, T, H * D] to attention's output [B, T, H * D]."""
+    Attributes:
+        backend: of the kernels.
+    """
+
+    @property
+    def backend(self) -> Backend:
+        """Of the kernels."""
+        ...
+
+    def layer(self, index: int) -> LayerAttention:
+        """One layer's part of it."""
         ...
 
 
@@ -38,6 +59,15 @@ class TextKeys(NamedTuple):
     k: Tensor
     v: Tensor
     mask: Tensor | None = None
+
+    def clone(self) -> TextKeys:
+        """The same at other addresses."""
+        return TextKeys(self.k.clone(), self.v.clone(), self.mask)
+
+    def copy_(self, other: TextKeys) -> None:
+        """Take over the other's keys and values, address by address."""
+        self.k.copy_(other.k)
+        self.v.copy_(other.v)
 
 
 class RMSNorm(nn.Module):
@@ -66,12 +96,9 @@ class Projections(nn.Module):
 class SelfAttention(Projections):
     """Attention over the window that the caller opened."""
 
-    def forward(self, x: Tensor, layer: int, window: AttentionWindow) -> Tensor:
+    def forward(self, x: Tensor, attention: LayerAttention) -> Tensor:
         """[B, F, P, C] to the same."""
-        tokens = x.flatten(1, 2)
-        norms = (self.norm_q.weight, self.norm_k.weight)
-        out = window.attend(layer, self.q(tokens), self.k(tokens), self.v(tokens), norms, self.eps)
-        return self.o(out).view_as(x)
+        return self.o(attention.attend(x.flatten(1, 2), self)).view_as(x)
 
 
 class CrossAttention(Projections):
@@ -79,16 +106,19 @@ class CrossAttention(Projections):
 
     def text_keys(self, text: Tensor) -> TextKeys:
         """Project embedded text [B, T, C] once per prompt."""
-        k = rms_norm(self.k(text), self.norm_k.weight, self.eps)
+        k = self._normed(self.k(text), self.norm_k)
         return TextKeys(self._heads(k), self._heads(self.v(text)))
 
     def forward(self, x: Tensor, text: TextKeys) -> Tensor:
         """[B, F, P, C] to the same."""
-        q = rms_norm(self.q(x.flatten(1, 2)), self.norm_q.weight, self.eps)
+        q = self._normed(self.q(x.flatten(1, 2)), self.norm_q)
         out = functional.scaled_dot_product_attention(
             self._heads(q), text.k, text.v, attn_mask=text.mask
         )
         return self.o(out.transpose(1, 2).flatten(-2)).view_as(x)
+
+    def _normed(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        return functional.rms_norm(x, x.shape[-1:], norm.weight, self.eps)
 
     def _heads(self, x: Tensor) -> Tensor:
         """[B, T, H * D] -> [B, H, T, D]."""
@@ -113,7 +143,7 @@ class Layer(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
 
     def forward(
-        self, x: Tensor, time: Tensor, text: TextKeys, layer: int, window: AttentionWindow
+        self, x: Tensor, time: Tensor, text: TextKeys, attention: LayerAttention
     ) -> Tensor:
         """One layer.
 
@@ -121,19 +151,17 @@ class Layer(nn.Module):
             x: [B, F, P, C].
             time: projected timestep [B or 1, F or 1, 6, C].
             text: the prompt's keys and values for this layer.
-            layer: this layer's index.
-            window: what self-attention looks at.
+            attention: self-attention of this layer.
 
         Returns:
             [B, F, P, C].
         """
         vectors = (self.modulation + time).unsqueeze(-2).unbind(dim=2)
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = vectors
-        x = x + gate * self.self_attn(modulate(x, shift, scale, self.eps), layer, window)
+        backend = attention.backend
+        normed = modulate(x, shift, scale, eps=self.eps, backend=backend)
+        # addcmul reads and writes once: there is nothing for a kernel of our own to save
+        x = torch.addcmul(x, gate, self.self_attn(normed, attention))
         x = x + self.cross_attn(self.norm3(x), text)
-        return x + ffn_gate * self.ffn(modulate(x, ffn_shift, ffn_scale, self.eps))
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """LayerNorm without affine, then scale and shift [B, F, 1, C]."""
-    return torch.addcmul(shift, functional.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
+        normed = modulate(x, ffn_shift, ffn_scale, eps=self.eps, backend=backend)
+        return torch.addcmul(x, ffn_gate, self.ffn(normed))

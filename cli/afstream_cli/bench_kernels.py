@@ -1,0 +1,107 @@
+"""`afstream bench kernels`: each kernel checked against its twin, then timed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afstream_cli import options
+
+WRONG = 1
+
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="cpu or cuda; else cuda where there is one.")
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="480p|pocket",
+        help="Wan 1.3B at 832x480, on a GPU only, or the pocket model; else the larger that fits.",
+    ),
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Only this implementation of ours: triton, sdpa or reference."
+    ),
+]
+NoCompile = Annotated[
+    bool,
+    typer.Option(
+        "--no-compile", help="On a GPU, leave out torch.compile, which takes minutes to compare."
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Also append all figures, with the machine, as one line of JSON to the file.",
+        rich_help_panel=options.REPORT,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="The file for --json, and --json itself; else benchmarks/results/kernels.jsonl of the"
+        " checkout, or kernels.jsonl here.",
+        rich_help_panel=options.REPORT,
+    ),
+]
+
+
+def bench_kernels(
+    device: Device = None,
+    size: Size = None,
+    backend: Backend = None,
+    no_compile: NoCompile = False,
+    as_json: Json = False,
+    out: Out = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check each kernel against its twin, then time it.
+
+    Median milliseconds with a cold cache, TFLOP/s or GB/s, the share of the floor, and how many
+    times as long one would wait without it: for SDPA on keys rotated anew and concatenated, eager
+    RoPE, torch.compile. A kernel that is wrong is not timed, and the command exits with 1.
+
+    On a CPU timings mean nothing for a GPU: it times the reference path only. With
+    TRITON_INTERPRET=1, --backend triton checks the kernels there.
+    """
+    from afstream_cli.progress import open_job
+
+    with open_job(quiet=quiet) as job:
+        from afstream.measure.kernels import (
+            append_line,
+            check_appendable,
+            results_file,
+            run_kernel_bench,
+        )
+
+        path = out or (results_file() if as_json else None)
+        if path:
+            check_appendable(path)
+        parts = 0
+
+        def tell(done: int, total: int, text: str) -> None:
+            nonlocal parts
+            if total != parts:
+                parts = total
+                job.begin("bench kernels", total)
+            job.update(done, f"{done} of {total}, {text}")
+
+        report = run_kernel_bench(
+            device, size, backend=backend, compiled=not no_compile, report=tell
+        )
+    if path:
+        append_line(path, report.as_data())
+
+    from afstream_cli.kernel_figures import show_kernels
+
+    show_kernels(report, path)
+    if report.faults:
+        raise typer.Exit(WRONG)

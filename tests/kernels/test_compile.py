@@ -1,0 +1,152 @@
+"""The operators as torch.compile sees them: schemas, fake tensors, autograd, one graph."""
+
+import pytest
+import torch
+from tests.kernels.cases import assert_near, make_case, random
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.library import opcheck
+
+from afstream_kernels import (
+    BACKENDS,
+    modulate,
+    norm_rotate,
+    norm_rotate_write,
+    rotation_tables,
+    segment_attention,
+    turn_tables,
+)
+
+pytest.importorskip("triton")
+
+BATCH, TOKENS, HEADS, DIM = 1, 4, 2, 32
+WIDTH = HEADS * DIM
+EPS = 1e-6
+
+
+def examples():
+    """Arguments of every operator; those that carry gradients ask for them."""
+    case = make_case((1, -1), num_tokens=3, slot_tokens=3, own_tokens=2)
+    case = case.with_slots_on_the_device()
+    cached = case.keys, case.values, case.slots, [], case.cos, case.sin
+    q_leaf, *own_leaves = (part.clone().requires_grad_() for part in (case.q, *case.own))
+    x, weight, grad = random(1, 3, 64), random(64), random(1, 3, 2, 32)
+    x_leaf, weight_leaf = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    cos, sin = rotation_tables(0, grid=(3, 1, 1), head_dim=32)
+    layers, to_layers = random(2, 1, 3, 2, 2, 32), torch.zeros(2, 1, 2, 2, 2, 32)
+    turn = turn_tables([5], head_dim=32)
+    lse = random(1, 2, 3)
+    frames, vector = random(1, 2, 3, 12), random(1, 2, 1, 12)
+    return {
+        "segment_attention": (q_leaf, *cached, *own_leaves, 2),
+        "segment_attention_backward": (case.q, *cached, *case.own, case.q, lse, case.q),
+        "norm_rotate": (x_leaf, weight_leaf, cos, sin, 2, EPS),
+        "norm_rotate_backward": (x, weight, cos, sin, grad, EPS),
+        "norm_rotate_write": (x, x, weight, weight, cos, sin, random(1, 2, 3, 2, 32), [1], EPS),
+        "modulate": (frames, vector, vector, EPS),
+        "vendor_attention": (case.q, *case.own),
+        "copy_slots": (layers, layers, to_layers, to_layers.clone(), [2], [0], *turn),
+    }
+
+
+OPERATORS = tuple(examples())
+
+
+def test_every_operator_is_checked():
+    names = torch._C._dispatch_get_all_op_names()
+    ours = {name.removeprefix("afstream::") for name in names if name.startswith("afstream::")}
+    assert ours == set(OPERATORS)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_keep_torchs_rules(name):
+    operator = getattr(torch.ops.afstream, name).default
+    assert set(opcheck(operator, examples()[name]).values()) == {"SUCCESS"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_before():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def make_block(backend, slots):
+    """What one attention layer does: norm, rotate, write, attend, modulate."""
+    cos, sin = rotation_tables(0, grid=(2, 1, 2), head_dim=DIM)
+    turn = turn_tables([6, 3], head_dim=DIM)
+
+    def block(x, weight, keys, values, vector):
+        q = norm_rotate(x, weight, cos, sin, num_heads=HEADS, eps=EPS, backend=backend)
+        # a cache is written without gradient
+        with torch.no_grad():
+            norm_rotate_write(
+                x, x, weight, weight, cos, sin, keys, slots[:1], eps=EPS, backend=backend
+            )
+        seen = segment_attention(
+            q, keys, values, slots, *turn, own=(q, x.view_as(q)), backend=backend
+        )
+        return modulate(seen.reshape(BATCH, 2, 2, WIDTH), vector, vector, eps=EPS, backend=backend)
+
+    return block
+
+
+def make_inputs():
+    x, weight, vector = random(BATCH, TOKENS, WIDTH), random(WIDTH), random(1, 2, 1, WIDTH)
+    keys, values = random(2, BATCH, 3, TOKENS, HEADS, DIM)
+    return x, weight, keys, values, vector
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_layer_compiles_into_one_graph(backend):
+    block, counter = make_block(backend, [1, 0]), CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(block, fullgraph=True, backend=counter)
+    x, weight, keys, values, vector = make_inputs()
+    same_keys = keys.clone()
+    with torch.no_grad():
+        assert_near(
+            compiled(x, weight, same_keys, values, vector), block(x, weight, keys, values, vector)
+        )
+    assert_near(same_keys, keys)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_compiled_layer_has_the_same_gradients(backend):
+    block, counter = make_block(backend, [1, 0]), CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(block, fullgraph=True, backend=counter)
+    x, weight, keys, values, vector = make_inputs()
+    leaves = [part.requires_grad_() for part in (x, weight, vector)]
+    found, expected = (
+        torch.autograd.grad(run(x, weight, keys.clone(), values, vector).square().sum(), leaves)
+        for run in (compiled, block)
+    )
+    for part, eager in zip(found, expected, strict=True):
+        # sums over all tokens
+        assert_near(part, eager, atol=1e-4)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("backend", ["triton", "sdpa"])
+def test_other_slots_are_not_mistaken_for_the_first(backend):
+    x, weight, keys, values, vector = make_inputs()
+
+    def attend(slots):
+        return make_block(backend, slots)(x, weight, keys.clone(), values, vector)
+
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    x.requires_grad_()
+    for slots in ([1, 0], [0, 2], [2, -1]):
+        out, eager = compiled(slots), attend(slots)
+        assert_near(out, eager)
+        found, expected = (torch.autograd.grad(y.sum(), x)[0] for y in (out, eager))
+        assert_near(found, expected)
+
+
+def test_slots_on_the_device_change_without_another_graph():
+    case = make_case(num_tokens=3, slot_tokens=3)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(segment_attention, fullgraph=True, backend=counter)
+    for slots in ([3, 0, -1], [0, -1, 3]):
+        placed = case.but(slots=slots).with_slots_on_the_device()
+        assert_near(compiled(**vars(placed), backend="triton"), placed.attend())
+    assert counter.frame_count == 1
