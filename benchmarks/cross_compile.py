@@ -38,7 +38,13 @@ CHIPS = (80, 89, 90, 100, 120)
 # bytes of shared memory that one program may have
 SHARED = {80: 166912, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
 # the matrix instruction whose absence means that a kernel runs on a slower path
-MATRIX = {80: "mma.sync", 89: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma", 120: "mma.sync"}
+MATRIX = {
+    80: "mma.sync",
+    89: "mma.sync",
+    90: "wgmma.mma_async",
+    100: "tcgen05.mma",
+    120: "mma.sync",
+}
 LAYERS, HEADS, HEAD_DIM, NUM_SLOTS = 30, 12, 128, 7
 WIDTH = HEADS * HEAD_DIM
 CHUNK_TOKENS, RECACHE_TOKENS, FRAME_TOKENS = 4680, 18720, 1560
@@ -107,47 +113,71 @@ def launches() -> Iterator[tuple[str, Callable[[], Any], bool]]:
         ("attention, re-cache", RECACHE_TOKENS, 1),
     ):
         q = empty(1, tokens, HEADS, HEAD_DIM)
-        yield name, lambda q=q, n=splits: attention.forward(
-            q, keys, keys, five, table, table, num_splits=n
-        ), True
+        yield (
+            name,
+            lambda q=q, n=splits: attention.forward(
+                q, keys, keys, five, table, table, num_splits=n
+            ),
+            True,
+        )
     for head_dim in (32, 64):
         q = empty(1, CHUNK_TOKENS, HEADS, head_dim)
         held = empty(1, NUM_SLOTS, CHUNK_TOKENS, HEADS, head_dim)
         turn = empty(5, head_dim // 2, dtype=torch.float32)
-        yield f"attention, head dim {head_dim}", lambda q=q, k=held, t=turn: attention.forward(
-            q, k, k, five, t, t, num_splits=1
-        ), True
+        yield (
+            f"attention, head dim {head_dim}",
+            lambda q=q, k=held, t=turn: attention.forward(q, k, k, five, t, t, num_splits=1),
+            True,
+        )
 
     q = empty(1, CHUNK_TOKENS, HEADS, HEAD_DIM)
     lse = empty(1, HEADS, CHUNK_TOKENS, dtype=torch.float32)
     wide = empty(*q.shape, dtype=torch.float32)
-    yield "attention backward, queries", lambda: attention_backward.to_queries(
-        q, keys, keys, five, (table, table), q, lse, lse, wide
-    ), True
-    yield "attention backward, own keys", lambda: attention_backward.to_own(
-        q, q, q, q, lse, lse
-    ), True
+    yield (
+        "attention backward, queries",
+        lambda: attention_backward.to_queries(
+            q, keys, keys, five, (table, table), q, lse, lse, wide
+        ),
+        True,
+    )
+    yield (
+        "attention backward, own keys",
+        lambda: attention_backward.to_own(q, q, q, q, lse, lse),
+        True,
+    )
 
     x, weight = empty(1, CHUNK_TOKENS, WIDTH), empty(WIDTH)
     tables = (empty(CHUNK_TOKENS, HEAD_DIM // 2, dtype=torch.float32),) * 2
     eps = 1e-6
     yield "norm + RoPE", lambda: norm.norm_rotate(x, weight, *tables, HEADS, eps), False
-    yield "norm + RoPE + write", lambda: norm.norm_rotate_write(
-        x, x, weight, weight, *tables, keys, (0,), eps
-    ), False
-    yield "norm + RoPE backward", lambda: norm.norm_rotate_backward(
-        x, weight, *tables, q, eps
-    ), False
+    yield (
+        "norm + RoPE + write",
+        lambda: norm.norm_rotate_write(x, x, weight, weight, *tables, keys, (0,), eps),
+        False,
+    )
+    yield (
+        "norm + RoPE backward",
+        lambda: norm.norm_rotate_backward(x, weight, *tables, q, eps),
+        False,
+    )
     vector = empty(1, 3, 6, 1, WIDTH)[:, :, 0]
-    yield "LayerNorm + modulation", lambda: norm.modulate(
-        x.view(1, 3, FRAME_TOKENS, WIDTH), vector, vector, eps
-    ), False
+    yield (
+        "LayerNorm + modulation",
+        lambda: norm.modulate(x.view(1, 3, FRAME_TOKENS, WIDTH), vector, vector, eps),
+        False,
+    )
     held = empty(LAYERS, 1, NUM_SLOTS, CHUNK_TOKENS, HEADS, HEAD_DIM)
     one = table[:1]
-    yield "slot copy", lambda: slots.copy_slots(held, held, held, held, (0,), (1,), None, None), False
-    yield "slot copy, turned", lambda: slots.copy_slots(
-        held, held, held, held, (1,), (0,), one, one
-    ), False
+    yield (
+        "slot copy",
+        lambda: slots.copy_slots(held, held, held, held, (0,), (1,), None, None),
+        False,
+    )
+    yield (
+        "slot copy, turned",
+        lambda: slots.copy_slots(held, held, held, held, (1,), (0,), one, one),
+        False,
+    )
 
 
 def compile_for(chip: int) -> list[Compiled]:
@@ -204,15 +234,18 @@ def _usage(cubin: bytes) -> tuple[int, int]:
         command = [str(tool), "-res-usage", file.name]
         report = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     usage = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", report)
-    assert usage, report
+    if usage is None:
+        raise RuntimeError(f"cuobjdump says nothing of registers: {report}")
     registers, stack, local = map(int, usage.groups())
     return registers, stack + local
 
 
 def as_text(results: Sequence[Compiled]) -> str:
     """For people."""
-    head = f"{'op':29} {'kernel':27} {'sm':>3} {'warps':>5} {'regs':>4} {'shared':>7} {'spills':>6} {'matrix':>6}"
-    lines = [head]
+    lines = [
+        f"{'op':29} {'kernel':27} {'sm':>3} {'warps':>5} {'regs':>4} {'shared':>7}"
+        f" {'spills':>6} {'matrix':>6}"
+    ]
     lines += [
         f"{row.op:29} {row.kernel:27} {row.chip:3} {row.warps:5} {row.registers:4}"
         f" {row.shared_bytes:7} {row.spilled_bytes:6} {row.matrix:6}"

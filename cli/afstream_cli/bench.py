@@ -78,6 +78,9 @@ def bench(
     junction: options.Junction = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    backend: options.Backend = None,
+    compiled: options.Compile = False,
+    no_graph: options.NoGraph = False,
     threads: Threads = None,
     quiet: options.Quiet = False,
     as_json: Json = False,
@@ -85,7 +88,7 @@ def bench(
     """Measure a whole stream: speed, latency, stalls, memory.
 
     Tells denoising, decoding and everything together apart, and names the machine. The first
-    chunk is the warm-up: it counts as latency only.
+    chunk and those that compile or capture are the warm-up: they count as latency only.
 
     Figures of a CPU mean nothing for a GPU, and those of a busy machine mean little.
     """
@@ -117,6 +120,9 @@ def bench(
             junction=junction,
             device=device,
             dtype=dtype,
+            backend=backend,
+            compiled=compiled,
+            graphs=not no_graph,
             duration_s=seconds,
             switch_every_s=switch_every,
             consumer=(out.suffix.lstrip(".") or "png") if out else "none",

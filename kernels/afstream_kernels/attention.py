@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.library import custom_op
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from afstream_kernels import reference
 from afstream_kernels.dispatch import Backend, choose_backend
@@ -207,8 +207,8 @@ def vendor_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _plain_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    heads = (x.transpose(1, 2) for x in (q, keys, values))
-    return functional.scaled_dot_product_attention(*heads).transpose(1, 2)
+    query, key, value = (x.transpose(1, 2) for x in (q, keys, values))
+    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
 @custom_op("afstream::vendor_attention", mutates_args=())

@@ -15,7 +15,7 @@ from torch import Tensor
 from afstream.config import BackboneConfig, MemoryPolicy
 from afstream.positions import Anchors, Visible, query_position, visible_chunks
 from afstream.window import FixedSegments, Segments, Window, block_tables, segments_at
-from afstream_kernels import Backend, choose_backend, copy_slots, turn_tables
+from afstream_kernels import Backend, choose_backend, copy_slots
 
 # the slot of the chunk in the making
 CURRENT = 0
@@ -135,9 +135,7 @@ class Memory:
         keys, values = self.view or (self.keys, self.values)
         visible = visible_chunks(policy, self.anchors, frame, policy.chunk_frames)
         slot = self._claim(frame, {seen.frame for seen in visible})
-        copy_slots(
-            keys, values, self.keys, self.values, [CURRENT], [slot], backend=self.backend
-        )
+        copy_slots(keys, values, self.keys, self.values, [CURRENT], [slot], backend=self.backend)
         self._open = None
 
     def recache_window(self, frame: int, num_frames: int) -> Window:
@@ -194,10 +192,7 @@ class Memory:
         segments = self._segments(at, cached)
         slots, offsets = self._places(at, cached)
         here, still = (CURRENT, *slots), (0, *offsets)
-        if self.fixed is None:
-            reads = self._at(here, still)
-        else:
-            reads = self.fixed.fill(here, still)
+        reads = self.fixed.fill(here, still) if self.fixed else self._at(here, still)
         return self._chunk_window(self.keys, self.values, reads, segments)
 
     def _view_window(self, at: int, cached: list[Visible], keys: Tensor, values: Tensor) -> Window:
@@ -240,9 +235,7 @@ class Memory:
             backend=self.backend,
         )
 
-    def _places(
-        self, at: int, visible: list[Visible]
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _places(self, at: int, visible: list[Visible]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Slots of what is seen, and how far after each of them a query at `at` stands."""
         slots = tuple(self.owners.index(seen.frame) for seen in visible)
         return slots, tuple(at - seen.position for seen in visible)
@@ -262,7 +255,7 @@ class Memory:
         return torch.float64 if self.keys.dtype == torch.float64 else torch.float32
 
     def _claim(self, frame: int, keep: set[int]) -> int:
-        """The slot of the chunk at `frame`; a free one, or the oldest nobody needs, if it has none."""
+        """The slot of the chunk at `frame`; if it has none, the one of the oldest not needed."""
         if frame not in self.owners:
             held = keep | {self.anchors.junction, self.anchors.previous_junction, RESERVED}
             free = [slot for slot, owner in enumerate(self.owners) if owner not in held]

@@ -80,7 +80,9 @@ def compile_backbone(backbone: Backbone) -> None:
     Raises:
         ConfigError: there is no compiler for it on this machine.
     """
-    compilers = ("CXX", "g++", "clang++") if backbone.device.type == "cpu" else ("CC", "gcc", "clang")
+    compilers = (
+        ("CXX", "g++", "clang++") if backbone.device.type == "cpu" else ("CC", "gcc", "clang")
+    )
     found = [shutil.which(os.environ.get(name, name)) for name in compilers]
     if not any(found):
         raise ConfigError(

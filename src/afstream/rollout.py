@@ -62,7 +62,8 @@ class Rollout:
         policy: what is remembered.
         schedule: the denoise steps.
         backend: of the kernels.
-        use_graphs: capture the model calls of a chunk and replay them (CUDA only).
+        use_graphs: capture the model calls of a chunk and replay them, on a GPU and where the
+            backend finds the slots by device integers or in a view.
         times: the embedded timesteps; the last one is the context pass's 0.
     """
 
@@ -95,7 +96,7 @@ class Rollout:
             policy=policy,
             schedule=schedule,
             backend=backend,
-            use_graphs=use_graphs and model.device.type == "cuda",
+            use_graphs=use_graphs and model.device.type == "cuda" and backend != "reference",
             times=times,
         )
 
@@ -156,7 +157,7 @@ class Rollout:
             return noisy, self.model(noisy, self.times[-2], state.text, window)
 
         if state.graphs is None:
-            noisy, flow = predict(noise.to(self.model.device))
+            noisy, flow = predict(noise.to(self.model.device, non_blocking=True))
         else:
             name = ("denoise", window.view_slots)
             noisy, flow = state.graphs.run(name, predict, noise, self.model.device)

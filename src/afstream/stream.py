@@ -28,6 +28,7 @@ from afstream.timeline import Plan, Timeline
 from afstream.timeline.plan import blend_length
 from afstream_kernels import Backend
 
+
 @dataclass(slots=True, kw_only=True)
 class _Request:
     """A prompt change on its way: encoded, and when it was asked for."""

@@ -7,7 +7,6 @@ segment, so stored keys are read at any distance without being touched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -81,9 +80,7 @@ class FixedSegments:
     def __init__(self, count: int, head_dim: int, device: torch.device) -> None:
         # kernels load whole 16 bytes
         self._ints = -(-count // 4) * 4
-        self._packed = torch.empty(
-            self._ints + count * head_dim, dtype=torch.int32, device=device
-        )
+        self._packed = torch.empty(self._ints + count * head_dim, dtype=torch.int32, device=device)
         tables = self._packed[self._ints :].view(torch.float32).view(2, count, head_dim // 2)
         self.segments = Segments(self._packed[:count], tables[0], tables[1])
         self._count, self._head_dim = count, head_dim
@@ -106,7 +103,7 @@ def _packed(
     count: int,
     ints: int,
     head_dim: int,
-    pinned: bool,  # noqa: FBT001  a cache's key
+    pinned: bool,
 ) -> Tensor:
     """Slots, cosines and sines, one behind the other, as int32 on the host."""
     missing = count - len(slots)

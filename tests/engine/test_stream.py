@@ -184,7 +184,7 @@ def test_memory_is_constant_and_no_slot_is_ever_moved(model, memory):
         state.memory.values.data_ptr(),
     ) == buffers
     assert (len(state.memory.owners), state.recent.maxlen) == sizes
-    assert len(state.recent) <= state.recent.maxlen
+    assert len(state.recent) <= 4
     assert torch.isfinite(state.memory.keys).all()
 
 

@@ -25,7 +25,7 @@ def dot(a, b, acc, EMULATED: tl.constexpr):
     if EMULATED:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
-    return tl.dot(a, b, acc, input_precision="ieee")
+    return tl.dot(a, b, acc, input_precision="tf32x3")
 
 
 @jit

@@ -142,9 +142,7 @@ class Layer(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
 
-    def forward(
-        self, x: Tensor, time: Tensor, text: TextKeys, attention: LayerAttention
-    ) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, text: TextKeys, attention: LayerAttention) -> Tensor:
         """One layer.
 
         Args:

@@ -27,7 +27,7 @@ def _worst_row(found: Tensor, expected: Tensor) -> float:
     if found.shape != expected.shape:
         return math.inf
     worst, squares, rows = 0.0, 0.0, 0
-    # Leading dimensions one by one: a flattened view of a strided buffer would be a copy of it.
+    # Along the leading dimensions: a strided buffer cannot be flattened without a copy of it.
     for mine, twin in _parts(found.detach(), expected.detach()):
         exact = twin.double()
         error = (mine.double() - exact).norm(dim=-1).max().item()
@@ -41,6 +41,11 @@ def _worst_row(found: Tensor, expected: Tensor) -> float:
 
 
 def _parts(found: Tensor, expected: Tensor) -> list[tuple[Tensor, Tensor]]:
-    if found.dim() > 1 and found[..., 0].numel() > ROWS_AT_ONCE:
-        return [part for pair in zip(found, expected, strict=True) for part in _parts(*pair)]
-    return [(found, expected)]
+    rows = found[..., 0].numel()
+    if rows <= ROWS_AT_ONCE:
+        return [(found, expected)]
+    if len(found) == 1:
+        return _parts(found[0], expected[0])
+    block = max(ROWS_AT_ONCE * len(found) // rows, 1)
+    pairs = zip(found.split(block), expected.split(block), strict=True)
+    return [part for pair in pairs for part in _parts(*pair)]

@@ -1,0 +1,209 @@
+"""Every kernel on the device against its twin in float64 on the CPU, and a stream against itself.
+
+A kernel passes when its error is at most twice that of PyTorch in the same dtype.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from afstream.config import memory_policy
+from afstream.pocket.model import load_pocket
+from afstream.stream import Stream
+from afstream_kernels import (
+    Backend,
+    copy_slots,
+    modulate,
+    norm_rotate,
+    norm_rotate_write,
+    rotation_tables,
+    segment_attention,
+    segment_attention_lse,
+    turn_tables,
+)
+
+Outputs = tuple[Tensor, ...]
+Operation = Callable[[str], Outputs]
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+# awkward on purpose: no length is a multiple of a tile
+HEADS, TOKENS, SLOT_TOKENS, SLOTS = 3, 201, 201, 4
+GRID = (3, 1, 67)
+ALLOWED = 2.0
+# rounding once more or less must not decide, so the twin's error counts as this at least
+FLOORS = {torch.bfloat16: 2e-3, torch.float16: 3e-4, torch.float32: 2e-6}
+PROMPTS = ("A red star drifts left over a meadow.", "The red star spins at night.")
+SWITCH_CHUNK = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        name: what was compared.
+        error: largest difference, relative to the largest value of the truth.
+        allowed: the most that passes.
+    """
+
+    name: str
+    error: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """A NaN passes nothing."""
+        return self.error <= self.allowed
+
+
+def relative_error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    """The largest of the outputs' errors."""
+    errors = [
+        float((a.detach().cpu().double() - b.detach().cpu()).abs().max() / b.detach().abs().max())
+        for a, b in zip(found, truth, strict=True)
+    ]
+    return max(errors) if all(error == error for error in errors) else float("nan")
+
+
+def check_kernels(device: torch.device) -> Iterator[Check]:
+    """All operations, in all dtypes and head dims."""
+    for dtype, head_dim in itertools.product(DTYPES, (32, 64, 128)):
+        word = str(dtype).removeprefix("torch.")
+        for name, operation in operations(dtype, head_dim, device).items():
+            truth = operation("truth")
+            twin = relative_error(operation("reference"), truth)
+            yield Check(
+                name=f"{name}, {word}, head dim {head_dim}",
+                error=relative_error(operation("triton"), truth),
+                allowed=ALLOWED * max(twin, FLOORS[dtype]),
+            )
+
+
+def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[str, Operation]:
+    """By name: what gives the outputs on `triton`, as `reference`, or the `truth` in float64."""
+    torch.manual_seed(head_dim)
+    width = HEADS * head_dim
+    offsets = (18, 12, 6, 0)
+    # slots are read out of order, and one segment is not there
+    slots = [2, -1, 0, 3]
+
+    def tensors(way: str, *shapes: tuple[int, ...]) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(len(shapes) * width)
+        rounded = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+        if way == "truth":
+            return [x.double() for x in rounded]
+        return [x.to(device) for x in rounded]
+
+    def tables(way: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return pair if way == "truth" else (pair[0].float().to(device), pair[1].float().to(device))
+
+    def backend(way: str) -> Backend:
+        return "triton" if way == "triton" else "reference"
+
+    turn = turn_tables(offsets, head_dim=head_dim, dtype=torch.float64)
+    table = rotation_tables(0, grid=GRID, head_dim=head_dim, dtype=torch.float64)
+    query, held = (1, TOKENS, HEADS, head_dim), (1, SLOTS, SLOT_TOKENS, HEADS, head_dim)
+    tokens, layers = (1, TOKENS, width), (2, *held)
+
+    def attention(way: str, num_splits: int = 1) -> Outputs:
+        q, k, v = tensors(way, query, held, held)
+        where = tables(way, turn)
+        return segment_attention_lse(
+            q, k, v, slots, *where, num_splits=num_splits, backend=backend(way)
+        )
+
+    def training(way: str) -> Outputs:
+        q, own_k, own_v, k, v, grad = tensors(way, query, query, query, held, held, query)
+        wanted = [x.requires_grad_() for x in (q, own_k, own_v)]
+        where = tables(way, turn)
+        own = (own_k, own_v)
+        out = segment_attention(q, k, v, slots, *where, own, backend=backend(way))
+        return (out, *torch.autograd.grad(out, wanted, grad))
+
+    def norm(way: str) -> Outputs:
+        x, weight, grad = tensors(way, tokens, (width,), query)
+        wanted = [y.requires_grad_() for y in (x, weight)]
+        out = norm_rotate(
+            x, weight, *tables(way, table), num_heads=HEADS, eps=1e-6, backend=backend(way)
+        )
+        return (out, *torch.autograd.grad(out, wanted, grad))
+
+    def write(way: str) -> Outputs:
+        q, k, q_weight, k_weight = tensors(way, tokens, tokens, (width,), (width,))
+        keys = torch.zeros(held, dtype=q.dtype, device=q.device)
+        out = norm_rotate_write(
+            q, k, q_weight, k_weight, *tables(way, table), keys, [2], eps=1e-6, backend=backend(way)
+        )
+        return out, keys
+
+    def modulation(way: str) -> Outputs:
+        x, vectors = tensors(way, (1, *GRID[:1], GRID[2], width), (1, GRID[0], 6, 1, width))
+        shift, scale = vectors[:, :, 0], vectors[:, :, 1]
+        return (modulate(x, shift, scale, eps=1e-6, backend=backend(way)),)
+
+    def copy(way: str) -> Outputs:
+        k, v = tensors(way, layers, layers)
+        keys, values = torch.zeros_like(k), torch.zeros_like(v)
+        pair = tables(way, turn)
+        two = pair[0][:2], pair[1][:2]
+        copy_slots(k, v, keys, values, [3, 0], [1, 2], two, backend=backend(way))
+        return keys, values
+
+    return {
+        "segment attention": attention,
+        "segment attention, split": lambda way: attention(way, 3),
+        "segment attention, forward and backward": training,
+        "norm + RoPE, forward and backward": norm,
+        "norm + RoPE + write": write,
+        "LayerNorm + modulation": modulation,
+        "slot copy, turned": copy,
+    }
+
+
+def check_streams(device: torch.device, num_chunks: int) -> Iterator[Check]:
+    """A pocket stream with a switch on the device against one on the CPU.
+
+    In float32 they must agree; in bfloat16 the device may stray from float32 twice as far as
+    the CPU does.
+    """
+    exact = play(torch.device("cpu"), torch.float32, "reference", num_chunks)
+    rounded = play(torch.device("cpu"), torch.bfloat16, "reference", num_chunks)
+    strays = relative_error([rounded], [exact.double()])
+    for backend, graphs in itertools.product(("triton", "sdpa"), (False, True)):
+        if graphs and device.type != "cuda":
+            continue
+        for dtype, allowed in ((torch.float32, 1e-3), (torch.bfloat16, ALLOWED * strays)):
+            found = play(device, dtype, backend, num_chunks, graphs=graphs)
+            word = str(dtype).removeprefix("torch.")
+            yield Check(
+                name=f"pocket stream, {backend}, {word}{', graphs' if graphs else ''}",
+                error=relative_error([found], [exact.double()]),
+                allowed=allowed,
+            )
+
+
+def play(
+    device: torch.device,
+    dtype: torch.dtype,
+    backend: str,
+    num_chunks: int,
+    *,
+    graphs: bool = False,
+) -> Tensor:
+    """Clean latents [chunks, 1, c, C, h, w] of a pocket stream."""
+    model = load_pocket(device=device, dtype=dtype)
+    stream = Stream(model, memory_policy("anchor"), seed=3, backend=backend, graphs=graphs)
+    stream.cue(PROMPTS[0])
+    found: list[Tensor] = []
+    for index, chunk in enumerate(stream.chunks()):
+        found.append(chunk.latents.cpu())
+        if index + 1 == num_chunks:
+            return torch.stack(found)
+        if index + 1 == SWITCH_CHUNK:
+            stream.cue(PROMPTS[1])
+    raise AssertionError  # chunks() does not end

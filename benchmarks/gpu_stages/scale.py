@@ -1,0 +1,57 @@
+"""How large the check is: a production model on a GPU, a tiny one where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from afstream.config import WAN_BACKBONES, BackboneConfig
+from afstream.geometry import Geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Sizes of the model stage.
+
+    Attributes:
+        backbone: randomly initialised.
+        geometry: of the video.
+        dtype: of weights, keys and values.
+        size: name under which the kernel bench knows these shapes.
+        chunks: chunks timed.
+        stream_chunks: chunks of the pocket stream that are compared.
+    """
+
+    backbone: BackboneConfig
+    geometry: Geometry
+    dtype: torch.dtype
+    size: str
+    chunks: int
+    stream_chunks: int
+
+    @property
+    def chunk_shape(self) -> tuple[int, int, int, int, int]:
+        """Of one chunk of latents, (B, c, C, h, w)."""
+        geometry = self.geometry
+        return 1, 3, self.backbone.in_dim, geometry.latent_height, geometry.latent_width
+
+
+PRODUCTION = Scale(
+    backbone=WAN_BACKBONES["wan-1.3b"],
+    geometry=Geometry(width_px=832, height_px=480),
+    dtype=torch.bfloat16,
+    size="480p",
+    chunks=5,
+    stream_chunks=10,
+)
+TINY = Scale(
+    backbone=BackboneConfig(
+        dim=64, ffn_dim=128, freq_dim=32, text_dim=24, text_len=8, num_heads=2, num_layers=2
+    ),
+    geometry=Geometry(width_px=32, height_px=32),
+    dtype=torch.float32,
+    size="pocket",
+    chunks=1,
+    stream_chunks=5,
+)

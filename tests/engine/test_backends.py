@@ -1,0 +1,179 @@
+"""The same stream on every backend, captured or not, compiled or not."""
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.engine.toy import SIZES, toy_model
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from afstream import graphs
+from afstream.config import MEMORIES, SamplerConfig, memory_policy
+from afstream.errors import ConfigError
+from afstream.graphs import Graphs
+from afstream.model.dit import Backbone
+from afstream.rollout import Rollout
+from afstream.stream import Stream
+
+STAR, TURN, HEART = "A red star drifts left.", "It turns right.", "A blue heart spins at night."
+# one frame of two tokens: the interpreter is slow
+SHAPE = (1, 3, 16, 2, 4)
+
+
+def make_stream(backend, memory="anchor", **settings):
+    return Stream(toy_model(), memory_policy(memory), backend=backend, **settings)
+
+
+def latents_of(stream, count, switches=None):
+    found = []
+    for index in range(count):
+        if index in (switches or {}):
+            stream.cue(switches[index])
+        found.append(next(stream.chunks()).latents.clone())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("memory", ["anchor", "recache", "rolling"])
+def test_triton_and_sdpa_give_the_latents_of_the_reference(memory):
+    switches = {0: STAR, 4: TURN}
+    exact, ours, vendors = (
+        latents_of(make_stream(backend, memory), 7, switches)
+        for backend in ("reference", "triton", "sdpa")
+    )
+    scale = float(exact.abs().max())
+    assert_close(ours / scale, exact / scale, rtol=0, atol=1e-5)
+    assert_close(vendors / scale, exact / scale, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "triton"])
+def test_a_fork_goes_on_alike_and_disturbs_nobody(backend):
+    stream = make_stream(backend, seed=4)
+    latents_of(stream, 4, {0: STAR, 3: TURN})
+    branch, other = stream.fork(), stream.fork()
+    other.cue(HEART)
+    latents_of(other, 2)
+    assert torch.equal(latents_of(stream, 3, {1: STAR}), latents_of(branch, 3, {1: STAR}))
+    assert branch.state.segment == stream.state.segment
+    assert stream.state.prompt == STAR
+
+
+@pytest.fixture
+def replayed(monkeypatch):
+    """Graphs whose replay does the captured call again: what a graph keeps, and nothing else."""
+
+    class Again:
+        def __init__(self, call, source, results):
+            self.call, self.source, self.results = call, source, results
+
+        def replay(self):
+            for place, found in zip(self.results, self.call(self.source), strict=True):
+                place.copy_(found)
+
+    def capture(self, call, source, device):
+        place = torch.zeros_like(source, device=device)
+        results = tuple(result.clone() for result in call(place))
+        self.num_new += 1
+        return graphs._Captured(Again(call, place, results), place, results)
+
+    monkeypatch.setattr(Graphs, "_capture", capture)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "triton"])
+def test_replayed_calls_see_what_a_stream_sees(backend, replayed):
+    """A prompt, a slot or an input that is not where the graph looks for it would be missed."""
+    switches = {0: STAR, 4: TURN, 7: HEART}
+    plain = latents_of(make_stream(backend), 10, switches)
+    stream = make_stream(backend)
+    stream._rollout = replace(stream._rollout, use_graphs=True)
+    assert torch.equal(latents_of(stream, 10, switches), plain)
+    made = stream.state.rollout.graphs.num_new
+    latents_of(stream, 4)
+    assert stream.state.rollout.graphs.num_new == made
+    branch = stream.fork()
+    assert torch.equal(latents_of(branch, 3), latents_of(stream, 3))
+
+
+def test_chunks_that_capture_are_warm_up(replayed):
+    stream = make_stream("triton")
+    stream._rollout = replace(stream._rollout, use_graphs=True)
+    stream.cue(STAR)
+    found = [chunk.warm_up for chunk in itertools.islice(stream.chunks(), 4)]
+    # the first runs as it is, the second is captured, from then on all is replayed
+    assert found == [True, True, False, False]
+
+
+def test_the_first_chunk_is_the_only_warm_up_without_graphs():
+    stream = make_stream("sdpa")
+    stream.cue(STAR)
+    assert [chunk.warm_up for chunk in itertools.islice(stream.chunks(), 3)] == [True, False, False]
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "triton"])
+def test_compiled_layers_are_one_graph_and_change_nothing(backend, monkeypatch):
+    def compile_layers(self):
+        for layer in self.blocks:
+            layer.compile(fullgraph=True, backend="aot_eager")
+
+    monkeypatch.setattr(Backbone, "compile_layers", compile_layers)
+    switches = {0: STAR, 2: TURN}
+    plain = latents_of(make_stream(backend), 4, switches)
+    torch._dynamo.reset()
+    stream = make_stream(backend, compiled=True)
+    assert stream.compiled
+    assert_close(latents_of(stream, 4, switches), plain, rtol=0, atol=1e-5)
+
+
+class Recorder(TorchDispatchMode):
+    """Counts what is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names[func.overloadpacket._qualified_op_name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_steady_chunk_copies_no_cache_and_asks_the_device_nothing():
+    policy = MEMORIES["anchor"]
+    # sizes and calls without any arithmetic; a value asked for would raise
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        rollout = Rollout.of(Backbone(SIZES), policy, SamplerConfig(), backend="triton")
+        embeds = torch.zeros(1, SIZES.text_len, SIZES.text_dim)
+        text = rollout.model.text_context(embeds)
+        state = rollout.start(text, SHAPE)
+        noise = torch.zeros(4, *SHAPE)
+        for index in range(24):
+            if index == 5:
+                rollout.switch(state, text)
+            with Recorder() as found:
+                rollout.commit(state, rollout.denoise(state, noise))
+    calls = 5 * SIZES.num_layers
+    assert found.names["afstream::segment_attention"] == calls
+    assert found.names["afstream::norm_rotate_write"] == calls
+    assert found.names["afstream::copy_slots"] == 1
+    forbidden = ("clone", "cat", "stack", "roll", "index_select", "_to_copy", "zeros", "item")
+    assert not {name for name in forbidden if found.names[f"aten::{name}"]}
+    # latents in and out of tokens, and the segments of the chunk
+    assert found.names["aten::copy_"] == 2 * 5 + 1
+
+
+def test_a_backend_that_cannot_run_is_one_sentence(monkeypatch):
+    with pytest.raises(ConfigError, match="choose auto, triton, sdpa, reference"):
+        make_stream("cuda")
+    monkeypatch.setenv("AFSTREAM_BACKEND", "tritonn")
+    with pytest.raises(ConfigError, match="AFSTREAM_BACKEND is 'tritonn'"):
+        make_stream(None)
+    monkeypatch.setenv("AFSTREAM_BACKEND", "reference")
+    assert make_stream(None).backend == "reference"
+
+
+def test_compiling_without_a_compiler_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(ConfigError, match=r"compiling needs one of g\+\+, clang\+\+"):
+        make_stream("sdpa", compiled=True)
