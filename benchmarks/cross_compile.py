@@ -4,8 +4,8 @@
 
 Runs the real launches at the production shapes (Wan 1.3B, 480x832, bfloat16) on tensors
 without storage, under a driver that only names a chip. Prints registers, shared memory and
-spills, and exits 1 where a kernel spills, takes more shared memory than the chip has, or does
-not use the chip's own matrix instruction.
+spills, and exits 1 where a kernel spills, takes more shared memory than the chip has, does not
+use the chip's own matrix instruction, or moves less than 16 bytes at a time where bytes count.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # read when a kernel is defined
 os.environ["TRITON_INTERPRET"] = "0"
@@ -32,7 +33,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from afstream_kernels.triton import attention, attention_backward, norm, slots
+from afstream_kernels.triton import attention, attention_backward, norm
+from afstream_kernels.triton import slots as slot_copies
 
 CHIPS = (80, 89, 90, 100, 120)
 # bytes of shared memory that one program may have
@@ -45,7 +47,8 @@ MATRIX = {
     100: "tcgen05.mma",
     120: "mma.sync",
 }
-LAYERS, HEADS, HEAD_DIM, NUM_SLOTS = 30, 12, 128, 7
+LAYERS, HEADS, HEAD_DIM = 30, 12, 128
+NUM_SLOTS, NUM_SEGMENTS = 7, 5
 WIDTH = HEADS * HEAD_DIM
 CHUNK_TOKENS, RECACHE_TOKENS, FRAME_TOKENS = 4680, 18720, 1560
 
@@ -63,6 +66,7 @@ class Compiled:
         spilled_bytes: of a thread, registers that went to memory.
         warps: of a program.
         matrix: matrix instructions of the chip's own kind.
+        wide: reads and writes of 16 bytes.
         fault: what is wrong with it, empty when nothing is.
     """
 
@@ -74,6 +78,7 @@ class Compiled:
     spilled_bytes: int
     warps: int
     matrix: int
+    wide: int
     fault: str
 
 
@@ -102,81 +107,96 @@ def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
-def launches() -> Iterator[tuple[str, Callable[[], Any], bool]]:
-    """Name, launch, and whether it must multiply matrices: all of them at production shapes."""
-    keys = empty(1, NUM_SLOTS, CHUNK_TOKENS, HEADS, HEAD_DIM)
-    table = empty(5, HEAD_DIM // 2, dtype=torch.float32)
-    five = empty(5, dtype=torch.int32)
-    for name, tokens, splits in (
-        ("attention, whole", CHUNK_TOKENS, 1),
-        ("attention, split", CHUNK_TOKENS, 2),
-        ("attention, re-cache", RECACHE_TOKENS, 1),
+class Launch(NamedTuple):
+    """One launch at production shapes.
+
+    Attributes:
+        op: its name.
+        run: launches it.
+        matrix: it must use the chip's own matrix instruction.
+        wide: it must read and write 16 bytes at a time.
+    """
+
+    op: str
+    run: Callable[[], object]
+    matrix: bool = False
+    wide: bool = False
+
+
+def launches() -> Iterator[Launch]:
+    """All of them."""
+    yield from attention_launches()
+    yield from backward_launches()
+    yield from row_launches()
+    yield from copy_launches()
+
+
+def attention_launches() -> Iterator[Launch]:
+    """Whole and split, of a chunk and of a re-cache, and what else the ops allow."""
+    for name, tokens, head_dim, dtype, splits in (
+        ("attention, whole", CHUNK_TOKENS, HEAD_DIM, torch.bfloat16, 1),
+        ("attention, split", CHUNK_TOKENS, HEAD_DIM, torch.bfloat16, 2),
+        ("attention, re-cache", RECACHE_TOKENS, HEAD_DIM, torch.bfloat16, 1),
+        ("attention, head dim 32", CHUNK_TOKENS, 32, torch.bfloat16, 1),
+        ("attention, head dim 64", CHUNK_TOKENS, 64, torch.bfloat16, 1),
+        ("attention, float16", CHUNK_TOKENS, HEAD_DIM, torch.float16, 1),
+        ("attention, float32", CHUNK_TOKENS, HEAD_DIM, torch.float32, 1),
     ):
-        q = empty(1, tokens, HEADS, HEAD_DIM)
-        yield (
-            name,
-            lambda q=q, n=splits: attention.forward(
-                q, keys, keys, five, table, table, num_splits=n
-            ),
-            True,
-        )
-    for head_dim in (32, 64):
-        q = empty(1, CHUNK_TOKENS, HEADS, head_dim)
-        held = empty(1, NUM_SLOTS, CHUNK_TOKENS, HEADS, head_dim)
-        turn = empty(5, head_dim // 2, dtype=torch.float32)
-        yield (
-            f"attention, head dim {head_dim}",
-            lambda q=q, k=held, t=turn: attention.forward(q, k, k, five, t, t, num_splits=1),
-            True,
-        )
+        q = empty(1, tokens, HEADS, head_dim, dtype=dtype)
+        held = empty(1, NUM_SLOTS, CHUNK_TOKENS, HEADS, head_dim, dtype=dtype)
+        turn = empty(NUM_SEGMENTS, head_dim // 2, dtype=torch.float32)
+        slots = empty(NUM_SEGMENTS, dtype=torch.int32)
+        run = partial(attention.forward, q, held, held, slots, turn, turn, num_splits=splits)
+        # small tiles of three tf32 products use the older instruction on every chip
+        yield Launch(name, run, matrix=dtype != torch.float32)
 
-    q = empty(1, CHUNK_TOKENS, HEADS, HEAD_DIM)
+
+def backward_launches() -> Iterator[Launch]:
+    """To the queries, and to the block's own keys and values."""
     lse = empty(1, HEADS, CHUNK_TOKENS, dtype=torch.float32)
-    wide = empty(*q.shape, dtype=torch.float32)
-    yield (
-        "attention backward, queries",
-        lambda: attention_backward.to_queries(
-            q, keys, keys, five, (table, table), q, lse, lse, wide
-        ),
-        True,
-    )
-    yield (
-        "attention backward, own keys",
-        lambda: attention_backward.to_own(q, q, q, q, lse, lse),
-        True,
-    )
+    turn = empty(NUM_SEGMENTS, HEAD_DIM // 2, dtype=torch.float32)
+    slots = empty(NUM_SEGMENTS, dtype=torch.int32)
+    for dtype in (torch.bfloat16, torch.float32):
+        q = empty(1, CHUNK_TOKENS, HEADS, HEAD_DIM, dtype=dtype)
+        held = empty(1, NUM_SLOTS, CHUNK_TOKENS, HEADS, HEAD_DIM, dtype=dtype)
+        summed = empty(*q.shape, dtype=torch.float32)
+        word = "" if dtype == torch.bfloat16 else ", float32"
+        matrix = dtype != torch.float32
+        to_queries = partial(
+            attention_backward.to_queries,
+            *(q, held, held, slots, (turn, turn), q, lse, lse, summed),
+        )
+        yield Launch(f"backward, queries{word}", to_queries, matrix=matrix)
+        to_own = partial(attention_backward.to_own, q, q, q, q, lse, lse)
+        yield Launch(f"backward, own keys{word}", to_own, matrix=matrix)
 
-    x, weight = empty(1, CHUNK_TOKENS, WIDTH), empty(WIDTH)
+
+def row_launches() -> Iterator[Launch]:
+    """What goes token by token."""
+    x, weight, eps = empty(1, CHUNK_TOKENS, WIDTH), empty(WIDTH), 1e-6
+    heads = empty(1, CHUNK_TOKENS, HEADS, HEAD_DIM)
+    keys = empty(1, NUM_SLOTS, CHUNK_TOKENS, HEADS, HEAD_DIM)
     tables = (empty(CHUNK_TOKENS, HEAD_DIM // 2, dtype=torch.float32),) * 2
-    eps = 1e-6
-    yield "norm + RoPE", lambda: norm.norm_rotate(x, weight, *tables, HEADS, eps), False
-    yield (
-        "norm + RoPE + write",
-        lambda: norm.norm_rotate_write(x, x, weight, weight, *tables, keys, (0,), eps),
-        False,
-    )
-    yield (
-        "norm + RoPE backward",
-        lambda: norm.norm_rotate_backward(x, weight, *tables, q, eps),
-        False,
-    )
-    vector = empty(1, 3, 6, 1, WIDTH)[:, :, 0]
-    yield (
-        "LayerNorm + modulation",
-        lambda: norm.modulate(x.view(1, 3, FRAME_TOKENS, WIDTH), vector, vector, eps),
-        False,
-    )
-    held = empty(LAYERS, 1, NUM_SLOTS, CHUNK_TOKENS, HEADS, HEAD_DIM)
-    one = table[:1]
-    yield (
-        "slot copy",
-        lambda: slots.copy_slots(held, held, held, held, (0,), (1,), None, None),
-        False,
-    )
-    yield (
-        "slot copy, turned",
-        lambda: slots.copy_slots(held, held, held, held, (1,), (0,), one, one),
-        False,
+    forward = partial(norm.norm_rotate, x, weight, *tables, HEADS, eps)
+    yield Launch("norm + RoPE", forward, wide=True)
+    write = partial(norm.norm_rotate_write, x, x, weight, weight, *tables, keys, (0,), eps)
+    yield Launch("norm + RoPE + write", write, wide=True)
+    backward = partial(norm.norm_rotate_backward, x, weight, *tables, heads, eps)
+    yield Launch("norm + RoPE backward", backward, wide=True)
+    frames = x.view(1, CHUNK_TOKENS // FRAME_TOKENS, FRAME_TOKENS, WIDTH)
+    vector = empty(1, CHUNK_TOKENS // FRAME_TOKENS, 6, 1, WIDTH)[:, :, 0]
+    modulation = partial(norm.modulate, frames, vector, vector, eps)
+    yield Launch("LayerNorm + modulation", modulation, wide=True)
+
+
+def copy_launches() -> Iterator[Launch]:
+    """Capture, and the turned view."""
+    held = (empty(LAYERS, 1, NUM_SLOTS, CHUNK_TOKENS, HEADS, HEAD_DIM),) * 4
+    turn = (empty(1, HEAD_DIM // 2, dtype=torch.float32),) * 2
+    plain = partial(slot_copies.copy_slots, *held, (0,), (1,), None, None)
+    yield Launch("slot copy", plain, wide=True)
+    yield Launch(
+        "slot copy, turned", partial(slot_copies.copy_slots, *held, (1,), (0,), *turn), wide=True
     )
 
 
@@ -192,35 +212,40 @@ def compile_for(chip: int) -> list[Compiled]:
     JITFunction.run = only_compile  # pyright: ignore[reportAttributeAccessIssue]
     results: list[Compiled] = []
     try:
-        for op, launch, matrix in launches():
-            launch()
-            results += [_read(op, chip, kernel, made, matrix=matrix) for kernel, made in found]
+        for launch in launches():
+            launch.run()
+            results += [_read(launch, chip, kernel, made) for kernel, made in found]
             found.clear()
     finally:
         JITFunction.run = run
     return results
 
 
-def _read(op: str, chip: int, kernel: JITFunction[Any], made: Any, *, matrix: bool) -> Compiled:  # noqa: ANN401
+def _read(launch: Launch, chip: int, kernel: JITFunction[Any], made: Any) -> Compiled:  # noqa: ANN401
     registers, spilled = _usage(made.asm["cubin"])
-    products = made.asm["ptx"].count(MATRIX[chip])
-    name = kernel.fn.__name__
+    name, ptx = kernel.fn.__name__, made.asm["ptx"]
+    # the merge of split keys multiplies nothing
+    needed = MATRIX[chip] if launch.matrix and name != attention.merge_kernel.fn.__name__ else ""
+    wide = {way: len(re.findall(rf"\b{way}\.global\S*\.v4\.b32", ptx)) for way in ("ld", "st")}
     faults: list[str] = []
     if spilled:
         faults.append(f"spills {spilled} bytes")
     if made.metadata.shared > SHARED[chip]:
         faults.append(f"more shared memory than {SHARED[chip]} bytes")
-    if matrix and name != attention.merge_kernel.fn.__name__ and not products:
-        faults.append(f"no {MATRIX[chip]}")
+    if needed not in ptx:
+        faults.append(f"no {needed}")
+    if launch.wide and not all(wide.values()):
+        faults.append("reads or writes less than 16 bytes at a time")
     return Compiled(
-        op=op,
+        op=launch.op,
         kernel=name,
         chip=chip,
         registers=registers,
         shared_bytes=made.metadata.shared,
         spilled_bytes=spilled,
         warps=made.metadata.num_warps,
-        matrix=products,
+        matrix=ptx.count(MATRIX[chip]),
+        wide=sum(wide.values()),
         fault=", ".join(faults),
     )
 
@@ -244,11 +269,11 @@ def as_text(results: Sequence[Compiled]) -> str:
     """For people."""
     lines = [
         f"{'op':29} {'kernel':27} {'sm':>3} {'warps':>5} {'regs':>4} {'shared':>7}"
-        f" {'spills':>6} {'matrix':>6}"
+        f" {'spills':>6} {'matrix':>6} {'16-byte':>7}"
     ]
     lines += [
         f"{row.op:29} {row.kernel:27} {row.chip:3} {row.warps:5} {row.registers:4}"
-        f" {row.shared_bytes:7} {row.spilled_bytes:6} {row.matrix:6}"
+        f" {row.shared_bytes:7} {row.spilled_bytes:6} {row.matrix:6} {row.wide:7}"
         + (f"  FAULT: {row.fault}" if row.fault else "")
         for row in results
     ]

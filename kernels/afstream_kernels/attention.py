@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -276,17 +275,15 @@ def _attend_backward(
     where = device_ints(tuple(host_slots), q.device) if slots is None else slots
     q, grad = q.contiguous(), grad.contiguous()
     delta = torch.einsum("bthd,bthd->bht", out.float(), grad.float()).contiguous()
-    # a row that saw nothing has weights of 0, not exp(-inf - -inf)
-    sums = lse.masked_fill(lse == -math.inf, math.inf)
     to_q = torch.zeros_like(q, dtype=torch.float32)
     if where.shape[0]:
-        backward.to_queries(q, keys, values, where, (cos, sin), grad, sums, delta, to_q)
+        backward.to_queries(q, keys, values, where, (cos, sin), grad, lse, delta, to_q)
     to_own = q.new_empty(0), q.new_empty(0)
     if own_keys is not None and own_values is not None:
         held, seen, one, *tables = _as_segment(own_keys, own_values)
-        backward.to_queries(q, held, seen, one, (tables[0], tables[1]), grad, sums, delta, to_q)
+        backward.to_queries(q, held, seen, one, (tables[0], tables[1]), grad, lse, delta, to_q)
         to_own = backward.to_own(
-            q, own_keys.contiguous(), own_values.contiguous(), grad, sums, delta
+            q, own_keys.contiguous(), own_values.contiguous(), grad, lse, delta
         )
     return to_q.to(q.dtype), *to_own
 

@@ -28,11 +28,11 @@ def make_stream(backend, memory="anchor", **settings):
     return Stream(toy_model(), memory_policy(memory), backend=backend, **settings)
 
 
-def latents_of(stream, count, switches=None):
-    found = []
+def latents_of(stream, count, switches=()):
+    found, prompts = [], dict(switches)
     for index in range(count):
-        if index in (switches or {}):
-            stream.cue(switches[index])
+        if index in prompts:
+            stream.cue(prompts[index])
         found.append(next(stream.chunks()).latents.clone())
     return torch.stack(found)
 
@@ -151,8 +151,9 @@ def test_a_steady_chunk_copies_no_cache_and_asks_the_device_nothing():
         for index in range(24):
             if index == 5:
                 rollout.switch(state, text)
-            with Recorder() as found:
-                rollout.commit(state, rollout.denoise(state, noise))
+            rollout.commit(state, rollout.denoise(state, noise))
+        with Recorder() as found:
+            rollout.commit(state, rollout.denoise(state, noise))
     calls = 5 * SIZES.num_layers
     assert found.names["afstream::segment_attention"] == calls
     assert found.names["afstream::norm_rotate_write"] == calls

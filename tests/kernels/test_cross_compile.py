@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("triton")
 
+MATRIX_OPS = ("attention, whole", "attention, split", "backward, queries", "backward, own keys")
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "cross_compile.py"
 
 
@@ -33,7 +34,7 @@ def test_every_kernel_fits_every_chip(tmp_path, gate):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     kernels = json.loads(table.read_text())["kernels"]
-    ops = {op for op, _, _ in gate.launches()}
+    ops = {launch.op for launch in gate.launches()}
     for chip in gate.CHIPS:
         rows = [row for row in kernels if row["chip"] == chip]
         assert {row["op"] for row in rows} == ops
@@ -41,9 +42,9 @@ def test_every_kernel_fits_every_chip(tmp_path, gate):
             assert row["fault"] == ""
             assert row["spilled_bytes"] == 0
             assert row["shared_bytes"] <= gate.SHARED[chip]
-    # wgmma.mma_async; the merge of split keys multiplies nothing
-    hopper = [row for row in kernels if row["chip"] == 90 and row["op"].startswith("attention")]
-    assert {row["kernel"] for row in hopper if not row["matrix"]} == {"merge_kernel"}
+    half = [row for row in kernels if row["op"] in MATRIX_OPS]
+    assert {row["kernel"] for row in half if not row["matrix"]} == {"merge_kernel"}
+    assert all(row["wide"] for row in kernels if row["kernel"] == "norm_rotate_write_kernel")
 
 
 def made(*, shared: int, ptx: str):
@@ -67,6 +68,23 @@ def test_what_does_not_fit_is_noticed(gate, monkeypatch, shared, ptx, usage, fau
     check = gate._read
     monkeypatch.setitem(check.__globals__, "_usage", lambda _: usage)
     kernel = SimpleNamespace(fn=SimpleNamespace(__name__="forward_kernel"))
-    row = check("attention", 90, kernel, made(shared=shared, ptx=ptx), matrix=True)
-    assert row.fault.startswith(fault)
-    assert bool(row.fault) == bool(fault)
+    launch = gate.Launch("attention", lambda: None, matrix=True)
+    assert check(launch, 90, kernel, made(shared=shared, ptx=ptx)).fault.startswith(fault)
+    assert bool(check(launch, 90, kernel, made(shared=shared, ptx=ptx)).fault) == bool(fault)
+
+
+@pytest.mark.parametrize(
+    ("ptx", "is_wide"),
+    [
+        ("ld.global.v4.b32 st.global.v4.b32", True),
+        ("ld.global.L1::evict_last.v4.b32 st.global.b32", False),
+        ("ld.global.b16 st.global.v4.b32", False),
+    ],
+)
+def test_narrow_reads_and_writes_are_noticed_where_bytes_count(gate, monkeypatch, ptx, is_wide):
+    check = gate._read
+    monkeypatch.setitem(check.__globals__, "_usage", lambda _: (32, 0))
+    kernel = SimpleNamespace(fn=SimpleNamespace(__name__="copy_slots_kernel"))
+    launch = gate.Launch("slot copy", lambda: None, wide=True)
+    row = check(launch, 90, kernel, made(shared=0, ptx=ptx))
+    assert row.fault == ("" if is_wide else "reads or writes less than 16 bytes at a time")

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from afstream_kernels.triton.numerics import EMULATED, dot, jit, narrow, turn
+from afstream_kernels.triton.numerics import EMULATED, dot, jit, kernel, narrow, turn
 from afstream_kernels.triton.tiles import Tile, capability, forward_tile
 
 LOG2_E = math.log2(math.e)
@@ -59,7 +59,7 @@ def score_tile(q, keys, row, length, BLOCK_N: tl.constexpr, EMULATED: tl.constex
     return scores
 
 
-@jit
+@kernel("T", "R", "S", "N")
 def forward_kernel(
     q,  # [B, T, C]
     keys,  # [B * N, R, C]
@@ -129,7 +129,7 @@ def forward_kernel(
     tl.store(at, narrow(result, out.dtype.element_ty, EMULATED), inside[:, None])
 
 
-@jit
+@kernel("T", "splits")
 def merge_kernel(
     part_out,  # [splits, B, T, H, D] float32
     part_lse,  # [splits, B, H, T] float32

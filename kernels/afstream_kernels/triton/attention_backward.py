@@ -16,11 +16,11 @@ import triton.language as tl
 from torch import Tensor
 
 from afstream_kernels.triton.attention import LOG2_E, blocks, load_tile, score_tile
-from afstream_kernels.triton.numerics import EMULATED, dot, jit, narrow, turn
+from afstream_kernels.triton.numerics import EMULATED, dot, kernel, narrow, turn
 from afstream_kernels.triton.tiles import backward_tile
 
 
-@jit
+@kernel("T", "R", "S", "N")
 def to_queries_kernel(
     q,  # [B, T, C]
     keys,  # [B * N, R, C]
@@ -83,7 +83,7 @@ def to_queries_kernel(
         tl.store(at, back, inside[:, None])
 
 
-@jit
+@kernel("T", "K")
 def to_own_kernel(
     q,  # [B, T, C]
     keys,  # [B, K, C]

@@ -1,10 +1,11 @@
-"""RMSNorm over all heads with rotation, and LayerNorm with modulation: one program a token.
+"""RMSNorm over all heads with rotation, and LayerNorm with modulation, token by token.
 
 Everything is computed in float32 and rounded once, when it is stored.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,122 +14,161 @@ import triton.language as tl
 from torch import Tensor
 
 from afstream_kernels.triton.host import device_ints
-from afstream_kernels.triton.numerics import EMULATED, jit, narrow
+from afstream_kernels.triton.numerics import EMULATED, jit, kernel, narrow
 
 # programs that share the rows of a backward pass; each leaves one partial sum for the weight
 BACKWARD_PROGRAMS = 256
+# tokens of a program: a GPU has programs enough, the interpreter is paid by the program
+ROWS = 64 if EMULATED else 1
 
 
 @jit
-def load_pairs(at, pairs, inside):
-    """The even and the odd values of a row of interleaved pairs, in float32."""
-    both = at + 2 * pairs[:, None] + tl.arange(0, 2)[None, :]
-    return tl.split(tl.load(both, inside[:, None], other=0.0).to(tl.float32))
+def load_pairs(at, inside, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Even and odd values [ROWS, BLOCK] of rows of interleaved pairs, in float32.
+
+    `at` [ROWS] points at the rows, `inside` [ROWS, 2 * BLOCK] tells what is there.
+    """
+    # read as it lies, 16 bytes a thread, and only then seen as pairs
+    flat = tl.load(at[:, None] + tl.arange(0, 2 * BLOCK)[None, :], inside, other=0.0)
+    return tl.split(flat.to(tl.float32).reshape(ROWS, BLOCK, 2))
 
 
 @jit
-def store_pairs(at, even, odd, pairs, inside, EMULATED: tl.constexpr):
+def store_pairs(
+    at, even, odd, inside, ROWS: tl.constexpr, BLOCK: tl.constexpr, EMULATED: tl.constexpr
+):
     """The opposite of `load_pairs`."""
-    both = at + 2 * pairs[:, None] + tl.arange(0, 2)[None, :]
-    tl.store(both, narrow(tl.join(even, odd), at.dtype.element_ty, EMULATED), inside[:, None])
+    flat = narrow(tl.join(even, odd).reshape(ROWS, 2 * BLOCK), at.dtype.element_ty, EMULATED)
+    tl.store(at[:, None] + tl.arange(0, 2 * BLOCK)[None, :], flat, inside)
 
 
 @jit
-def norm_rotate_row(
+def norm_rotate_rows(
     source,
     target,
     weight,
     cos,
     sin,
+    there,
     eps,
     C,
     HALF: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
-    """One token: cos and sin point at its row [D / 2]."""
-    pairs = tl.arange(0, BLOCK)
-    inside = pairs < C // 2
-    even, odd = load_pairs(source, pairs, inside)
-    w_even, w_odd = load_pairs(weight, pairs, inside)
-    scale = tl.rsqrt(tl.sum(even * even + odd * odd, 0) / C + eps)
-    c = tl.load(cos + pairs % HALF, inside, other=0.0)
-    s = tl.load(sin + pairs % HALF, inside, other=0.0)
+    """ROWS tokens: pointers to their rows [C], and to their rows [D / 2] of the tables."""
+    whole = (tl.arange(0, 2 * BLOCK) < C)[None, :]
+    inside = there[:, None] & whole
+    even, odd = load_pairs(source, inside, ROWS, BLOCK)
+    w_even, w_odd = load_pairs(weight + tl.arange(0, 1), whole, 1, BLOCK)
+    scale = tl.rsqrt(tl.sum(even * even + odd * odd, 1) / C + eps)[:, None]
+    # every head has the same angles, so what lies beyond the last head may be read as well
+    angles = (tl.arange(0, BLOCK) % HALF)[None, :]
+    c = tl.load(cos[:, None] + angles, there[:, None], other=0.0)
+    s = tl.load(sin[:, None] + angles, there[:, None], other=0.0)
     even = even * scale * w_even
     odd = odd * scale * w_odd
-    store_pairs(target, even * c - odd * s, even * s + odd * c, pairs, inside, EMULATED)
+    store_pairs(target, even * c - odd * s, even * s + odd * c, inside, ROWS, BLOCK, EMULATED)
 
 
-@jit
+@kernel("rows", "T")
 def norm_rotate_kernel(
-    x,  # [B * T, C]
+    x,  # [rows, C]
     weight,  # [C]
     cos,  # [T, D / 2] float32
     sin,  # [T, D / 2] float32
-    out,  # [B * T, C]
+    out,  # [rows, C]
     eps,
+    rows,
     T,
     C,
     HALF: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     angle = (row % T) * HALF
-    norm_rotate_row(
-        x + row * C, out + row * C, weight, cos + angle, sin + angle, eps, C, HALF, BLOCK, EMULATED
+    norm_rotate_rows(
+        x + row * C,
+        out + row * C,
+        weight,
+        cos + angle,
+        sin + angle,
+        row < rows,
+        eps,
+        C,
+        HALF,
+        ROWS,
+        BLOCK,
+        EMULATED,
     )
 
 
-@jit
+@kernel("q_rows", "k_rows", "T", "K", "N", "R")
 def norm_rotate_write_kernel(
-    q,  # [B * T, C]
-    k,  # [B * K, C]
+    q,  # [q_rows, C], q_rows = B * T
+    k,  # [k_rows, C], k_rows = B * K
     q_weight,  # [C]
     k_weight,  # [C]
     cos,  # [T, D / 2] float32
     sin,  # [T, D / 2] float32
-    q_out,  # [B * T, C]
+    q_out,  # [q_rows, C]
     keys,  # [B * N, R, C]
     slots,  # [K / R] int32
     eps,
-    B,
+    q_rows,
+    k_rows,
     T,
     K,
     N,
     R,
     C,
     HALF: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    if row < B * T:
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    if tl.program_id(1) == 0:
         angle = (row % T) * HALF
-        norm_rotate_row(
+        norm_rotate_rows(
             q + row * C,
             q_out + row * C,
             q_weight,
             cos + angle,
             sin + angle,
+            row < q_rows,
             eps,
             C,
             HALF,
+            ROWS,
             BLOCK,
             EMULATED,
         )
     else:
-        row -= B * T
+        there = row < k_rows
         token = row % K
         angle = (token % R) * HALF
-        place = (row // K) * N + tl.load(slots + token // R)
-        target = keys + (place * R + token % R) * C
-        norm_rotate_row(
-            k + row * C, target, k_weight, cos + angle, sin + angle, eps, C, HALF, BLOCK, EMULATED
+        place = (row // K) * N + tl.load(slots + token // R, there, other=0)
+        norm_rotate_rows(
+            k + row * C,
+            keys + (place * R + token % R) * C,
+            k_weight,
+            cos + angle,
+            sin + angle,
+            there,
+            eps,
+            C,
+            HALF,
+            ROWS,
+            BLOCK,
+            EMULATED,
         )
 
 
-@jit
+@kernel("rows", "T")
 def norm_rotate_backward_kernel(
     x,  # [rows, C]
     weight,  # [C]
@@ -145,41 +185,44 @@ def norm_rotate_backward_kernel(
     BLOCK: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
-    pairs = tl.arange(0, BLOCK)
-    inside = pairs < C // 2
-    w_even, w_odd = load_pairs(weight, pairs, inside)
-    sum_even = tl.zeros([BLOCK], tl.float32)
-    sum_odd = tl.zeros([BLOCK], tl.float32)
+    one = tl.arange(0, 1)
+    angles = (tl.arange(0, BLOCK) % HALF)[None, :]
+    inside = (tl.arange(0, 2 * BLOCK) < C)[None, :]
+    w_even, w_odd = load_pairs(weight + one, inside, 1, BLOCK)
+    sum_even = tl.zeros([1, BLOCK], tl.float32)
+    sum_odd = tl.zeros([1, BLOCK], tl.float32)
     for index in range(tl.program_id(0), rows, tl.num_programs(0)):
         row = tl.cast(index, tl.int64)
-        c = tl.load(cos + (row % T) * HALF + pairs % HALF, inside, other=0.0)
-        s = tl.load(sin + (row % T) * HALF + pairs % HALF, inside, other=0.0)
-        even, odd = load_pairs(x + row * C, pairs, inside)
-        scale = tl.rsqrt(tl.sum(even * even + odd * odd, 0) / C + eps)
+        at = row * C + one
+        c = tl.load(cos + (row % T) * HALF + angles)
+        s = tl.load(sin + (row % T) * HALF + angles)
+        even, odd = load_pairs(x + at, inside, 1, BLOCK)
+        scale = tl.rsqrt(tl.sum(even * even + odd * odd, 1) / C + eps)[:, None]
         even *= scale
         odd *= scale
-        up_even, up_odd = load_pairs(grad + row * C, pairs, inside)
+        up_even, up_odd = load_pairs(grad + at, inside, 1, BLOCK)
         g_even = up_even * c + up_odd * s
         g_odd = up_odd * c - up_even * s
         sum_even += g_even * even
         sum_odd += g_odd * odd
         g_even *= w_even
         g_odd *= w_odd
-        mean = tl.sum(g_even * even + g_odd * odd, 0) / C
+        mean = (tl.sum(g_even * even + g_odd * odd, 1) / C)[:, None]
         to_even = (g_even - even * mean) * scale
         to_odd = (g_odd - odd * mean) * scale
-        store_pairs(to_x + row * C, to_even, to_odd, pairs, inside, EMULATED)
-    at = to_weight + tl.program_id(0).to(tl.int64) * C
-    store_pairs(at, sum_even, sum_odd, pairs, inside, EMULATED)
+        store_pairs(to_x + at, to_even, to_odd, inside, 1, BLOCK, EMULATED)
+    at = to_weight + tl.program_id(0).to(tl.int64) * C + one
+    store_pairs(at, sum_even, sum_odd, inside, 1, BLOCK, EMULATED)
 
 
-@jit
+@kernel("rows", "F", "P")
 def modulate_kernel(
-    x,  # [B, F, P, C]
-    shift,  # [B or 1, F or 1, 1, C]
-    scale,  # [B or 1, F or 1, 1, C]
-    out,  # [B, F, P, C]
+    x,  # [rows, C], rows = B * F * P
+    shift,  # [B, F, 1, C], of any strides
+    scale,  # [B, F, 1, C], of any strides
+    out,  # [rows, C]
     eps,
+    rows,
     F,
     P,
     C,
@@ -189,22 +232,23 @@ def modulate_kernel(
     scale_batch,
     scale_frame,
     scale_column,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     frame = row // P
     shift += (frame // F) * shift_batch + (frame % F) * shift_frame
     scale += (frame // F) * scale_batch + (frame % F) * scale_frame
     columns = tl.arange(0, BLOCK)
-    inside = columns < C
-    values = tl.load(x + row * C + columns, inside, other=0.0).to(tl.float32)
-    centred = tl.where(inside, values - tl.sum(values, 0) / C, 0.0)
-    normed = centred * tl.rsqrt(tl.sum(centred * centred, 0) / C + eps)
-    gain = 1 + tl.load(scale + columns * scale_column, inside, other=0.0).to(tl.float32)
-    bias = tl.load(shift + columns * shift_column, inside, other=0.0).to(tl.float32)
-    result = narrow(normed * gain + bias, out.dtype.element_ty, EMULATED)
-    tl.store(out + row * C + columns, result, inside)
+    inside = (row < rows)[:, None] & (columns < C)[None, :]
+    at = row[:, None] * C + columns[None, :]
+    values = tl.load(x + at, inside, other=0.0).to(tl.float32)
+    centred = tl.where(inside, values - (tl.sum(values, 1) / C)[:, None], 0.0)
+    normed = centred * tl.rsqrt(tl.sum(centred * centred, 1) / C + eps)[:, None]
+    gain = 1 + tl.load(scale[:, None] + columns * scale_column, inside, other=0.0).to(tl.float32)
+    bias = tl.load(shift[:, None] + columns * shift_column, inside, other=0.0).to(tl.float32)
+    tl.store(out + at, narrow(normed * gain + bias, out.dtype.element_ty, EMULATED), inside)
 
 
 def norm_rotate(
@@ -213,16 +257,19 @@ def norm_rotate(
     """See `afstream_kernels.norm_rotate`."""
     batch, num_tokens, width = x.shape
     out = x.new_empty(batch, num_tokens, num_heads, width // num_heads)
-    norm_rotate_kernel[(batch * num_tokens,)](
+    rows = batch * num_tokens
+    norm_rotate_kernel[(math.ceil(rows / ROWS),)](
         x,
         weight,
         cos,
         sin,
         out,
         eps,
+        rows,
         num_tokens,
         width,
         HALF=cos.shape[-1],
+        ROWS=ROWS,
         BLOCK=triton.next_power_of_2(width // 2),
         EMULATED=EMULATED,
     )
@@ -245,7 +292,8 @@ def norm_rotate_write(
     _, num_slots, slot_tokens, num_heads, head_dim = keys.shape
     num_keys = k.shape[1]
     out = q.new_empty(batch, num_tokens, num_heads, head_dim)
-    norm_rotate_write_kernel[(batch * (num_tokens + num_keys),)](
+    q_rows, k_rows = batch * num_tokens, batch * num_keys
+    norm_rotate_write_kernel[(math.ceil(max(q_rows, k_rows) / ROWS), 2)](
         q,
         k,
         q_weight,
@@ -256,13 +304,15 @@ def norm_rotate_write(
         keys,
         device_ints(tuple(slots), q.device),
         eps,
-        batch,
+        q_rows,
+        k_rows,
         num_tokens,
         max(num_keys, 1),
         num_slots,
         slot_tokens,
         width,
         HALF=cos.shape[-1],
+        ROWS=ROWS,
         BLOCK=triton.next_power_of_2(width // 2),
         EMULATED=EMULATED,
     )
@@ -303,16 +353,19 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     out = torch.empty_like(x)
     # repeated by strides of 0, and read where they stand: slices of one projection
     shift, scale = (vector.expand(batch, num_frames, 1, width) for vector in (shift, scale))
-    modulate_kernel[(batch * num_frames * num_patches,)](
+    rows = batch * num_frames * num_patches
+    modulate_kernel[(math.ceil(rows / ROWS),)](
         x,
         shift,
         scale,
         out,
         eps,
+        rows,
         num_frames,
         num_patches,
         width,
         *(vector.stride(axis) for vector in (shift, scale) for axis in (0, 1, 3)),
+        ROWS=ROWS,
         BLOCK=triton.next_power_of_2(width),
         EMULATED=EMULATED,
     )

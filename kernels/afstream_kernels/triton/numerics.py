@@ -19,9 +19,18 @@ EMULATED: bool = knobs.runtime.interpret
 jit: Callable[[Callable[..., Any]], Any] = triton.jit
 
 
+def kernel(*lengths: str) -> Callable[[Callable[..., Any]], Any]:
+    """`jit` for what is launched; the named arguments are read as they come.
+
+    Triton compiles anew where a number is 1 or a multiple of 16. A re-cache, whose blocks are
+    longer than a chunk's, would meet the compiler in the middle of a stream.
+    """
+    return triton.jit(do_not_specialize=list(lengths))  # pyright: ignore[reportReturnType]
+
+
 @jit
 def dot(a, b, acc, EMULATED: tl.constexpr):
-    """Add a @ b to acc, summed in float32; float32 factors are not cut to tf32."""
+    """Add a @ b to acc, summed in float32; float32 factors are split into three of tf32."""
     if EMULATED:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
@@ -36,12 +45,6 @@ def narrow(x, dtype: tl.constexpr, EMULATED: tl.constexpr):
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
         return bits.to(tl.uint16).to(tl.bfloat16, bitcast=True)
     return x.to(dtype)
-
-
-@jit
-def widen(x, EMULATED: tl.constexpr):
-    """Any float to float32."""
-    return x.to(tl.float32)
 
 
 @jit

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from afstream_kernels.triton.host import device_ints
 from afstream_kernels.triton.norm import load_pairs, store_pairs
-from afstream_kernels.triton.numerics import EMULATED, jit
+from afstream_kernels.triton.numerics import EMULATED, kernel
 
 # pairs of values that a program moves, of keys and of values each
 BLOCK = 2048
 
 
-@jit
+@kernel("N", "M")
 def copy_slots_kernel(
     keys,  # [L * B, N, E], E values in a slot
     values,  # [L * B, N, E]
@@ -34,22 +34,24 @@ def copy_slots_kernel(
     BLOCK: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
-    pairs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = pairs < E // 2
+    first = tl.program_id(0) * 2 * BLOCK
+    inside = (first + tl.arange(0, 2 * BLOCK) < E)[None, :]
     index = tl.program_id(1)
     layer_batch = tl.program_id(2).to(tl.int64)
-    source = (layer_batch * N + tl.load(sources + index)) * E
-    target = (layer_batch * M + tl.load(targets + index)) * E
-    even, odd = load_pairs(keys + source, pairs, inside)
+    source = (layer_batch * N + tl.load(sources + index)) * E + first + tl.arange(0, 1)
+    target = (layer_batch * M + tl.load(targets + index)) * E + first + tl.arange(0, 1)
+    even, odd = load_pairs(keys + source, inside, 1, BLOCK)
     if TURN:
-        c = tl.load(cos + index * HALF + pairs % HALF, inside, other=0.0)
-        s = tl.load(sin + index * HALF + pairs % HALF, inside, other=0.0)
+        pairs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        angles = index * HALF + (pairs % HALF)[None, :]
+        c = tl.load(cos + angles)
+        s = tl.load(sin + angles)
         turned = even * c - odd * s
         odd = even * s + odd * c
         even = turned
-    store_pairs(to_keys + target, even, odd, pairs, inside, EMULATED)
-    even, odd = load_pairs(values + source, pairs, inside)
-    store_pairs(to_values + target, even, odd, pairs, inside, EMULATED)
+    store_pairs(to_keys + target, even, odd, inside, 1, BLOCK, EMULATED)
+    even, odd = load_pairs(values + source, inside, 1, BLOCK)
+    store_pairs(to_values + target, even, odd, inside, 1, BLOCK, EMULATED)
 
 
 def copy_slots(

@@ -41,7 +41,7 @@ def forward_tile(dtype: torch.dtype) -> Tile:
         return Tile(32, 32, 4, 1, descriptors=True)
     tma = chip >= HOPPER
     if dtype == torch.float32:
-        return Tile(64, 16, 8, 2, descriptors=tma)
+        return Tile(16, 32, 4, 1, descriptors=tma)
     if chip >= BLACKWELL_SMALL:
         return Tile(128, 64, 8, 2, descriptors=tma)
     if chip >= BLACKWELL:
@@ -56,10 +56,9 @@ def backward_tile(dtype: torch.dtype) -> Tile:
     chip = capability()
     if chip == 0:
         return Tile(32, 32, 4, 1, descriptors=True)
-    tma = chip >= HOPPER
     if dtype == torch.float32:
-        return Tile(32, 16, 8, 1, descriptors=tma)
-    return Tile(64, 64, 8, 2, descriptors=tma)
+        return Tile(16, 16, 8, 1, descriptors=False)
+    return Tile(64, 64, 8, 2, descriptors=chip >= HOPPER)
 
 
 def capability() -> int:
