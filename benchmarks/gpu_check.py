@@ -137,7 +137,8 @@ class GpuCheck:
             )
             if not times.finite:
                 self._fault(f"chunk, {times.name}: latents are not finite")
-            for fault in times.profile.get("faults", ()):
+            # on a CPU the twins run, which copy
+            for fault in times.profile.get("faults", ()) if self._device.type == "cuda" else ():
                 self._fault(f"chunk, {times.name}: {fault} in a steady chunk")
             if self._spent_s() > 60 * self._minutes:
                 self._fault("chunk: no time was left for the other ways")

@@ -31,6 +31,7 @@ Outputs = tuple[Tensor, ...]
 Operation = Callable[[str], Outputs]
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+HEAD_DIMS = (32, 64, 128)
 # awkward on purpose: no length is a multiple of a tile
 HEADS, TOKENS, SLOT_TOKENS, SLOTS = 3, 201, 201, 4
 GRID = (3, 1, 67)
@@ -72,7 +73,7 @@ def relative_error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
 
 def check_kernels(device: torch.device) -> Iterator[Check]:
     """All operations, in all dtypes and head dims."""
-    for dtype, head_dim in itertools.product(DTYPES, (32, 64, 128)):
+    for dtype, head_dim in itertools.product(DTYPES, HEAD_DIMS):
         word = str(dtype).removeprefix("torch.")
         for name, operation in operations(dtype, head_dim, device).items():
             truth = operation("truth")

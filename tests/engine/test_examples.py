@@ -29,6 +29,13 @@ def test_readme_python(tmp_path, monkeypatch):
     assert (tmp_path / "star.mp4").stat().st_size > 0
 
 
+def test_kernels_readme_python():
+    text = (ROOT / "kernels" / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert blocks
+    exec("\n".join(blocks), {})
+
+
 def test_the_example_timeline_can_be_played():
     timeline = Timeline.read(ROOT / "examples" / "timeline.txt")
     assert timeline.plan().num_chunks > 0
