@@ -181,33 +181,31 @@ def _vendor_attention(
             mask = functional.pad(mask, (own[0].shape[1], 0), value=True)
     if not held.shape[1]:
         return torch.zeros_like(q)
-    out = functional.scaled_dot_product_attention(
-        *(x.transpose(1, 2) for x in (q, held, seen)), attn_mask=mask
-    )
-    return out.transpose(1, 2)
+    return _plain_attention(q, held, seen, mask)
 
 
-def vendor_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Torch's own attention over keys that lie together, in the chip's fastest version.
-
-    On a GPU without gradients; elsewhere as torch chooses.
+def vendor_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Torch's own attention over keys that lie together, on a GPU in the chip's fastest version.
 
     Args:
         q: [B, T, H, D].
         keys: [B, K, H, D]; values likewise.
         values: see keys.
+        mask: [T, K], true where a query may look; None is everywhere.
 
     Returns:
         [B, T, H, D].
     """
-    if q.is_cuda and not torch.is_grad_enabled():
+    # the operator has no gradient, and not every version takes a mask
+    if q.is_cuda and mask is None and not torch.is_grad_enabled():
         return _vendor(q, keys, values)
-    return _plain_attention(q, keys, values)
+    return _plain_attention(q, keys, values, mask)
 
 
-def _plain_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _plain_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     query, key, value = (x.transpose(1, 2) for x in (q, keys, values))
-    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+    out = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return out.transpose(1, 2)
 
 
 @custom_op("afstream::vendor_attention", mutates_args=())

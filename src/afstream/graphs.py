@@ -63,7 +63,8 @@ class Graphs:
     def _capture(self, call: Call, source: Tensor, device: torch.device) -> _Captured:
         graph = torch.cuda.CUDAGraph()
         place = torch.zeros_like(source, device=device)
-        with torch.cuda.graph(graph):
+        # a cue may be encoded meanwhile, in a thread of its own
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             results = call(place)
         self.num_new += 1
         return _Captured(graph, place, results)

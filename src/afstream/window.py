@@ -47,8 +47,10 @@ def block_tables(
     grid: tuple[int, int, int], head_dim: int, dtype: torch.dtype, device: torch.device
 ) -> Tables:
     """Rotation tables [T, D / 2] of a block at its own positions, kept on the device."""
-    cos, sin = rotation_tables(0, grid=grid, head_dim=head_dim, dtype=dtype)
-    return cos.to(device), sin.to(device)
+    # ordinary tensors, whoever asks first: a training step may need them later
+    with torch.inference_mode(mode=False):
+        cos, sin = rotation_tables(0, grid=grid, head_dim=head_dim, dtype=dtype)
+        return cos.to(device), sin.to(device)
 
 
 @lru_cache(maxsize=256)
@@ -64,8 +66,9 @@ def segments_at(
     In the steady state of bounded positions the same few come back for ever, so nothing is
     computed or sent to the device there.
     """
-    cos, sin = turn_tables(offsets, head_dim=head_dim, dtype=dtype)
-    return Segments(slots, cos.to(device), sin.to(device))
+    with torch.inference_mode(mode=False):
+        cos, sin = turn_tables(offsets, head_dim=head_dim, dtype=dtype)
+        return Segments(slots, cos.to(device), sin.to(device))
 
 
 class FixedSegments:

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from afstream import graphs
+from afstream import graphs, window
 from afstream.config import MEMORIES, SamplerConfig, memory_policy
 from afstream.errors import ConfigError
 from afstream.graphs import Graphs
@@ -59,6 +59,42 @@ def test_a_fork_goes_on_alike_and_disturbs_nobody(backend):
     assert torch.equal(latents_of(stream, 3, {1: STAR}), latents_of(branch, 3, {1: STAR}))
     assert branch.state.segment == stream.state.segment
     assert stream.state.prompt == STAR
+
+
+def gradients(backend):
+    """Of a chunk's flow, to the noisy latents and to a few weights, with a full window behind."""
+    model = toy_model().backbone.requires_grad_()
+    rollout = Rollout.of(model, MEMORIES["anchor"], SamplerConfig(), backend=backend)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        first, second = (model.text_context(torch.randn(1, 24, SIZES.text_dim)) for _ in range(2))
+        state = rollout.start(first, SHAPE)
+        for index in range(8):
+            if index == 4:
+                rollout.switch(state, second)
+            rollout.commit(state, torch.randn(SHAPE))
+        held = state.memory.keys.clone(), state.memory.values.clone()
+    noisy = torch.randn(SHAPE, requires_grad=True)
+    window = state.memory.chunk_window(state.frame)
+    flow = model(noisy, rollout.times[1], state.text, window)
+    names = (f"self_attn.{name}.weight" for name in ("q", "k", "v", "norm_q", "norm_k"))
+    wanted = [noisy, *(model.blocks.get_parameter(f"{layer}.{n}") for n in names for layer in "01")]
+    found = torch.autograd.grad(flow.square().sum(), wanted)
+    for before, after in zip(held, (state.memory.keys, state.memory.values), strict=True):
+        # while gradients are on, slots are only read
+        assert torch.equal(before[:, :, 1:], after[:, :, 1:])
+    return found
+
+
+def test_gradients_are_those_of_the_reference_on_every_backend():
+    # a stream goes first: what it leaves in caches must be fit for training
+    latents_of(make_stream("triton"), 2, {0: STAR})
+    exact = gradients("reference")
+    for backend in ("triton", "sdpa"):
+        for found, expected in zip(gradients(backend), exact, strict=True):
+            assert float(expected.abs().max()) > 0
+            scale = expected.abs().max()
+            assert_close(found / scale, expected / scale, rtol=0, atol=2e-5)
 
 
 @pytest.fixture
@@ -139,7 +175,16 @@ class Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_steady_chunk_copies_no_cache_and_asks_the_device_nothing():
+@pytest.fixture
+def empty_caches():
+    """Tensors without values must not stay behind where others look for theirs."""
+    caches = (window.block_tables, window.segments_at, window._packed)
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_a_steady_chunk_copies_no_cache_and_asks_the_device_nothing(empty_caches):
     policy = MEMORIES["anchor"]
     # sizes and calls without any arithmetic; a value asked for would raise
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():

@@ -309,10 +309,10 @@ class StudentTrainer:
         after = self._text([second for _, second in wordings])
         tokens = self._policy.chunk_frames * clean.shape[-2] * clean.shape[-1] // PATCH**2
         second = torch.tensor(plan.second_prompt).repeat_interleave(tokens)[:, None]
-        length = before[0].k.shape[-2]
+        length = before[0].k.shape[1]
         mask = torch.cat([~second.expand(-1, length), second.expand(-1, length)], dim=1)
         return tuple(
-            TextKeys(torch.cat([a.k, b.k], dim=2), torch.cat([a.v, b.v], dim=2), mask)
+            TextKeys(torch.cat([a.k, b.k], dim=1), torch.cat([a.v, b.v], dim=1), mask)
             for a, b in zip(before, after, strict=True)
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from afstream.config import BackboneConfig
-from afstream_kernels import Backend, modulate
+from afstream_kernels import Backend, modulate, vendor_attention
 
 
 class LayerAttention(Protocol):
@@ -48,7 +48,7 @@ class AttentionWindow(Protocol):
 
 
 class TextKeys(NamedTuple):
-    """Keys and values of prompts for one layer's cross-attention, [B, H, T, D].
+    """Keys and values of prompts for one layer's cross-attention, [B, T, H, D].
 
     Attributes:
         k: keys.
@@ -111,18 +111,16 @@ class CrossAttention(Projections):
 
     def forward(self, x: Tensor, text: TextKeys) -> Tensor:
         """[B, F, P, C] to the same."""
-        q = self._normed(self.q(x.flatten(1, 2)), self.norm_q)
-        out = functional.scaled_dot_product_attention(
-            self._heads(q), text.k, text.v, attn_mask=text.mask
-        )
-        return self.o(out.transpose(1, 2).flatten(-2)).view_as(x)
+        q = self._heads(self._normed(self.q(x.flatten(1, 2)), self.norm_q))
+        out = vendor_attention(q, text.k, text.v, text.mask)
+        return self.o(out.flatten(-2)).view_as(x)
 
     def _normed(self, x: Tensor, norm: RMSNorm) -> Tensor:
         return functional.rms_norm(x, x.shape[-1:], norm.weight, self.eps)
 
     def _heads(self, x: Tensor) -> Tensor:
-        """[B, T, H * D] -> [B, H, T, D]."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        """[B, T, H * D] -> [B, T, H, D]."""
+        return x.unflatten(-1, (self.num_heads, -1))
 
 
 class Layer(nn.Module):
