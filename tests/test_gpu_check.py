@@ -1,6 +1,8 @@
 """The GPU check, as far as a CPU can run it: nothing that it times here means anything."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ import torch
 pytest.importorskip("triton")
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+CPU = torch.device("cpu")
 FIGURES = {
     "name",
     "cold_ms",
@@ -44,7 +47,7 @@ def test_one_file_holds_every_figure_and_its_prediction(stages, monkeypatch, tmp
     sdpa = [way for way in stages.chunk.VARIANTS if way.name == "sdpa, eager"]
     monkeypatch.setattr(stages.chunk, "VARIANTS", sdpa)
     out = tmp_path / "found.json"
-    assert stages.check.main(["--only", "chunk", "--out", str(out)]) == 0
+    assert stages.check.main(["--device", "cpu", "--only", "chunk", "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["faults"] == []
     public, ours = found["chunk"]
@@ -68,41 +71,45 @@ def test_a_stage_that_breaks_is_a_fault_and_ends_nothing(stages, monkeypatch, tm
         lambda *_: iter([stages.correctness.Check(name="a stream", error=float("nan"), allowed=1)]),
     )
     out = tmp_path / "found.json"
-    assert stages.check.main(["--only", "kernels", "stream", "--out", str(out)]) == 1
+    assert (
+        stages.check.main(["--device", "cpu", "--only", "kernels", "stream", "--out", str(out)])
+        == 1
+    )
     assert json.loads(out.read_text())["faults"] == [
         "kernels: RuntimeError: no such kernel",
         "a stream is off by nan",
     ]
 
 
-def test_kernels_pass_and_a_wrong_one_does_not(stages, monkeypatch):
+def test_kernels_pass(stages, monkeypatch):
     correctness = stages.correctness
     monkeypatch.setattr(correctness, "DTYPES", (torch.float32,))
     monkeypatch.setattr(correctness, "HEAD_DIMS", (32,))
-    found = list(correctness.check_kernels(torch.device("cpu")))
+    found = list(correctness.check_kernels(CPU))
     assert len(found) == 7
     assert all(check.passed for check in found)
 
-    plain = correctness.copy_slots
 
-    def forgets_the_turn(*args, **settings):
-        plain(*args[:6], **settings)
+def test_a_kernel_that_forgets_something_does_not_pass(stages, monkeypatch):
+    correctness = stages.correctness
+    monkeypatch.setattr(correctness, "DTYPES", (torch.float32,))
+    monkeypatch.setattr(correctness, "HEAD_DIMS", (32,))
+    whole = correctness.copy_slots
+
+    def forgets_the_turn(*args, backend):
+        whole(*(args[:6] if backend == "triton" else args), backend=backend)
 
     monkeypatch.setattr(correctness, "copy_slots", forgets_the_turn)
-    operation = correctness.operations(torch.float32, 32, torch.device("cpu"))["slot copy, turned"]
-    right = operation("truth")
-    monkeypatch.undo()
-    truth = correctness.operations(torch.float32, 32, torch.device("cpu"))["slot copy, turned"]
-    assert correctness.relative_error(right, truth("truth")) > 0.1
+    wrong = [check.name for check in correctness.check_kernels(CPU) if not check.passed]
+    assert wrong == ["slot copy, turned, float32, head dim 32"]
 
 
 def test_a_stream_on_the_device_is_held_against_the_cpu(stages):
     play = stages.correctness.play
-    cpu = torch.device("cpu")
-    exact = play(cpu, torch.float32, "reference", 5)
+    exact = play(CPU, torch.float32, "reference", 5)
     assert exact.shape == (5, 1, 3, 16, 8, 8)
     assert (
-        stages.correctness.relative_error([play(cpu, torch.float32, "sdpa", 5)], [exact.double()])
+        stages.correctness.relative_error([play(CPU, torch.float32, "sdpa", 5)], [exact.double()])
         < 1e-5
     )
 
@@ -112,3 +119,21 @@ def test_copies_in_a_chunk_are_noticed(stages):
     assert stages.profiling.profiled(lambda: x + 1)["faults"] == []
     faults = stages.profiling.profiled(lambda: torch.cat([x.clone(), x]).sum().item())["faults"]
     assert {"1 x aten::clone", "1 x aten::cat", "1 x aten::item"} <= set(faults)
+
+
+def test_what_would_not_end_in_time_is_left_out(stages):
+    check = stages.check.GpuCheck(CPU, stages.check.TINY, 0.0)
+    # on a CPU nothing is left out
+    check._device = torch.device("cuda")
+    check.run(["chunk"], lambda _: None)
+    assert check.found["skipped"] == ["chunk"]
+    assert check.found["faults"] == []
+
+
+@pytest.mark.gpu
+def test_everything_holds_on_the_gpu(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--device", "cuda"]
+    stages = ["--only", "kernels", "stream", "--out", str(tmp_path / "found.json")]
+    # the tests interpret; the GPU must not
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    subprocess.run([*command, *stages], env=environment, check=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from afstream.measure.kernels.public import rotate_complex128, sdpa
 from afstream.model.layers import Projections
 from afstream_kernels import Backend, rms_norm, rotation_tables
 
@@ -45,14 +45,15 @@ class PublicWindow:
         self._keys = torch.randn(shape, dtype=dtype, device=device)
         self._values = torch.randn(shape, dtype=dtype, device=device)
         pairs = [
-            torch.complex(*rotation_tables(at, grid=grid, head_dim=head_dim, dtype=torch.float64))
+            rotation_tables(at, grid=grid, head_dim=head_dim, dtype=torch.float64)
             for at in positions
         ]
-        self._angles = torch.cat(pairs).to(device)[:, None]
+        cos, sin = (torch.cat(part)[:, None].to(device) for part in zip(*pairs, strict=True))
+        self._tables = cos, sin
 
     def layer(self, index: int) -> PublicLayer:
         """One layer's part of it."""
-        return PublicLayer(self._keys[index], self._values[index], self._angles)
+        return PublicLayer(self._keys[index], self._values[index], self._tables)
 
 
 class PublicLayer:
@@ -60,8 +61,8 @@ class PublicLayer:
 
     backend: Backend = "reference"
 
-    def __init__(self, keys: Tensor, values: Tensor, angles: Tensor) -> None:
-        self._keys, self._values, self._angles = keys, values, angles
+    def __init__(self, keys: Tensor, values: Tensor, tables: tuple[Tensor, Tensor]) -> None:
+        self._keys, self._values, self._tables = keys, values, tables
 
     def attend(self, tokens: Tensor, weights: Projections) -> Tensor:
         """Tokens [B, T, C] to attention's output [B, T, C]."""
@@ -71,13 +72,6 @@ class PublicLayer:
         q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k, weights.v(tokens)))
         keys = torch.cat([self._keys.clone(), k], dim=1)
         values = torch.cat([self._values.clone(), v], dim=1)
-        q = self._rotate(q, self._angles[-q.shape[1] :])
-        keys = self._rotate(keys, self._angles)
-        query, key, value = (x.transpose(1, 2) for x in (q, keys, values))
-        out = functional.scaled_dot_product_attention(query, key, value)
-        return out.transpose(1, 2).flatten(-2)
-
-    @staticmethod
-    def _rotate(x: Tensor, angles: Tensor) -> Tensor:
-        pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * angles).flatten(-2).to(x.dtype)
+        own = tokens.shape[1]
+        q = rotate_complex128(q, (self._tables[0][-own:], self._tables[1][-own:]))
+        return sdpa(q, rotate_complex128(keys, self._tables), values).flatten(-2)

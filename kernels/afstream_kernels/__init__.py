@@ -3,15 +3,12 @@
 The package knows tensors and ints only: no prompts, no streams, no models.
 """
 
-from afstream_kernels.attention import (
-    segment_attention,
-    segment_attention_lse,
-    vendor_attention,
-)
+from afstream_kernels.attention import segment_attention, segment_attention_lse
 from afstream_kernels.dispatch import BACKENDS, Backend, choose_backend
 from afstream_kernels.norm import modulate, norm_rotate, norm_rotate_write
 from afstream_kernels.reference import apply_rotation, rms_norm, rotation_tables, turn_tables
 from afstream_kernels.slots import copy_slots
+from afstream_kernels.vendor import vendor_attention
 
 __all__ = [
     "BACKENDS",
