@@ -12,7 +12,7 @@ PIP_INSTALL = $(BIN)/python -m pip install $(if $(CI),--quiet) --disable-pip-ver
 	--constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check test-gpu bench build clean
+.PHONY: help demo setup test check test-gpu bench cross-compile build clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-gpu: $(VENV)/installed-dev  ## the tests that need a CUDA device
 
 bench: $(VENV)/installed  ## measure a whole stream
 	$(BIN)/afstream bench
+
+cross-compile: $(VENV)/installed-dev  ## compile the kernels for GPUs that are not here
+	$(BIN)/python benchmarks/cross_compile.py --json benchmarks/results/cross_compile.json
 
 # Anything missing from the wheel shows only after an install, so look inside before it leaves.
 WHEEL_PARTS := afstream/py.typed afstream_kernels/py.typed afstream_cli/py.typed \

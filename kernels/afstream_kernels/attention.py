@@ -73,13 +73,13 @@ def segment_attention_lse(
     """`segment_attention` and the scores' log-sum-exp, by which parts can be merged.
 
     Args:
-        q: see `segment_attention`, as for all up to `own`.
-        keys: -
-        values: -
-        slots: -
-        cos: -
-        sin: -
-        own: -
+        q: as for `segment_attention`.
+        keys: as there.
+        values: as there.
+        slots: as there.
+        cos: as there.
+        sin: as there.
+        own: as there.
         num_splits: how often Triton cuts the keys, to fill a GPU; 0 chooses.
         backend: torch's own attention gives no log-sum-exp, so `sdpa` runs the twin.
 
@@ -98,6 +98,8 @@ def segment_attention_lse(
         return out, lse.detach()
     if q.shape[-1] not in HEAD_DIMS:
         raise ValueError(f"head dim is {q.shape[-1]}; on Triton it must be one of {HEAD_DIMS}")
+    if not (keys.is_contiguous() and values.is_contiguous()):
+        raise ValueError("keys or values are not contiguous; on Triton slots are read as they lie")
     where, host_slots = (slots, ()) if isinstance(slots, Tensor) else (None, slots)
     out, lse = _attend(
         q, keys, values, where, host_slots, cos, sin, *(own or (None, None)), num_splits

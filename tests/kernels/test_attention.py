@@ -147,6 +147,13 @@ def test_a_query_that_is_not_contiguous_is_read_right():
     assert torch.equal(case.attend(), strided.attend())
 
 
+def test_slots_that_are_not_contiguous_are_refused():
+    case = make_case()
+    strided = case.but(keys=case.keys.transpose(2, 3).contiguous().transpose(2, 3))
+    with pytest.raises(ValueError, match="not contiguous"):
+        strided.attend()
+
+
 def test_a_batch_equals_its_rows_one_by_one():
     # what a tail reads past its end is the next row's
     case = make_case(own_tokens=9, batch=2)
