@@ -15,7 +15,7 @@ from torch import Tensor
 from afstream.config import BackboneConfig, MemoryPolicy
 from afstream.positions import Anchors, Visible, query_position, visible_chunks
 from afstream.window import FixedSegments, Segments, Window, block_tables, segments_at
-from afstream_kernels import Backend, choose_backend, copy_slots
+from afstream_kernels import Backend, copy_slots
 
 # the slot of the chunk in the making
 CURRENT = 0
@@ -75,7 +75,7 @@ class Memory:
         batch: int = 1,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        backend: Backend | None = None,
+        backend: Backend,
     ) -> Memory:
         """Reserve the slots; zeros, because 0 x NaN is NaN.
 
@@ -86,9 +86,8 @@ class Memory:
             batch: B, streams run side by side.
             dtype: of keys and values.
             device: where they live.
-            backend: of the kernels; chosen by device and dtype when None.
+            backend: of the kernels.
         """
-        chosen = backend or choose_backend(device=device, dtype=dtype)
         tokens = policy.chunk_frames * grid.tokens_per_frame
 
         def slots(count: int) -> Tensor:
@@ -101,12 +100,12 @@ class Memory:
         return cls(
             policy=policy,
             grid=grid,
-            backend=chosen,
+            backend=backend,
             keys=keys,
             values=slots(num_slots),
-            view=(slots(num_seen), slots(num_seen)) if chosen == "sdpa" else None,
+            view=(slots(num_seen), slots(num_seen)) if backend == "sdpa" else None,
             fixed=FixedSegments(num_seen, backbone.head_dim, keys.device)
-            if chosen == "triton"
+            if backend == "triton"
             else None,
             owners=[RESERVED] + [FREE] * (num_slots - 1),
         )

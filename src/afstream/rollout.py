@@ -19,7 +19,7 @@ from afstream.graphs import Graphs
 from afstream.memory import Grid, Memory
 from afstream.model.dit import Backbone, TextContext, TimeContext
 from afstream.schedule import Schedule, add_noise, clean_from_flow
-from afstream_kernels import Backend
+from afstream_kernels import Backend, choose_backend
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Rollout:
     model: Backbone
     policy: MemoryPolicy
     schedule: Schedule
-    backend: Backend | None = None
+    backend: Backend
     use_graphs: bool = False
     times: tuple[TimeContext, ...] = field(repr=False)
 
@@ -84,7 +84,19 @@ class Rollout:
         backend: Backend | None = None,
         use_graphs: bool = False,
     ) -> Rollout:
-        """Embed the schedule's timesteps once."""
+        """Embed the schedule's timesteps once.
+
+        Args:
+            model: predicts flows.
+            policy: what is remembered.
+            sampler: the denoise steps.
+            backend: of the kernels; chosen by the model's device and dtype when None.
+            use_graphs: see the attribute.
+
+        Raises:
+            ValueError: the backend cannot run there.
+        """
+        chosen = choose_backend(backend, device=model.device, dtype=model.dtype)
         schedule = Schedule.of(sampler)
         with torch.no_grad():
             times = tuple(
@@ -95,8 +107,8 @@ class Rollout:
             model=model,
             policy=policy,
             schedule=schedule,
-            backend=backend,
-            use_graphs=use_graphs and model.device.type == "cuda" and backend != "reference",
+            backend=chosen,
+            use_graphs=use_graphs and model.device.type == "cuda" and chosen != "reference",
             times=times,
         )
 

@@ -198,7 +198,7 @@ class Stream:
         return self.geometry.width_px, self.geometry.height_px
 
     @property
-    def backend(self) -> Backend | None:
+    def backend(self) -> Backend:
         """What the kernels run on."""
         return self._rollout.backend
 
