@@ -4,9 +4,9 @@
 
 In this order: every kernel against its twin on the CPU, a pocket stream against one on the
 CPU, each kernel timed beside what one would run without it, one chunk of a randomly
-initialised 1.3B backbone at 480x832 in every way it can be run, each result beside its
-prediction. Needs torch, triton, numpy, einops and safetensors, and nothing installed of
-afstream itself. Exits 1 where something is wrong; a stage that fails does not end the others.
+initialised 1.3B backbone at 480x832 in every way it can be run, attention under other tiles
+than those chosen. Each result stands beside its prediction. Needs torch, triton, numpy, einops
+and safetensors, and nothing installed of afstream itself. Exits 1 where something is wrong; a stage that fails does not end the others.
 
 Without a GPU the same stages run on a tiny model in Triton's interpreter, as far as they can:
 nothing that they time means anything.
@@ -39,13 +39,14 @@ from gpu_stages.correctness import Check, check_kernels, check_streams
 from gpu_stages.predictions import predictions
 from gpu_stages.profiling import profiled
 from gpu_stages.scale import PRODUCTION, TINY, Scale
+from gpu_stages.tiles import as_rows, time_tiles
 from gpu_stages.wan_chunk import ChunkTimes, time_all
 
 from afstream.measure.kernels import run_kernel_bench
 from afstream.measure.machine import Machine
 
 # seconds that each stage may take on a GPU; none begins that would not end in time
-STAGES = {"kernels": 90, "stream": 45, "bench": 75, "chunk": 150, "compiled": 120}
+STAGES = {"kernels": 90, "stream": 45, "bench": 75, "chunk": 150, "tiles": 60, "compiled": 120}
 VARIANT_S = 75
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -78,6 +79,7 @@ class GpuCheck:
             "stream": self._stream,
             "bench": lambda: self._bench("bench", compiled=False),
             "chunk": self._chunk,
+            "tiles": self._tiles,
             # by far the slowest to prepare, and of the least interest
             "compiled": lambda: self._bench("compiled", compiled=True),
         }
@@ -148,6 +150,14 @@ class GpuCheck:
             if not self._has_time_for(VARIANT_S):
                 self._skip(f"ways to run a chunk after {times.name}")
                 return
+
+    @torch.no_grad()
+    def _tiles(self) -> None:
+        rows = as_rows(list(time_tiles(self._device, self._scale.size)))
+        self.found["tiles"] = rows
+        for row in rows:
+            ms = row["note"] if row["ms"] is None else f"{row['ms']:.4f} ms"
+            print(f"  {tuple(row['tile'].values())}, {row['splits']} splits: {ms}", flush=True)
 
     def _has_time_for(self, seconds: float) -> bool:
         return self._device.type == "cpu" or self._spent_s() + seconds <= 60 * self._minutes

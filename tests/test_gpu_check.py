@@ -30,13 +30,14 @@ FIGURES = {
 def stages(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu_check
-    from gpu_stages import correctness, predictions, profiling, wan_chunk
+    from gpu_stages import correctness, predictions, profiling, tiles, wan_chunk
 
     yield SimpleNamespace(
         check=gpu_check,
         correctness=correctness,
         predictions=predictions,
         profiling=profiling,
+        tiles=tiles,
         chunk=wan_chunk,
     )
     for name in [name for name in sys.modules if name.startswith(("gpu_stages", "gpu_check"))]:
@@ -119,6 +120,15 @@ def test_copies_in_a_chunk_are_noticed(stages):
     assert stages.profiling.profiled(lambda: x + 1)["faults"] == []
     faults = stages.profiling.profiled(lambda: torch.cat([x.clone(), x]).sum().item())["faults"]
     assert {"1 x aten::clone", "1 x aten::cat", "1 x aten::item"} <= set(faults)
+
+
+def test_tiles_are_compared_fastest_first(stages, monkeypatch, tmp_path):
+    out = tmp_path / "found.json"
+    assert stages.check.main(["--device", "cpu", "--only", "tiles", "--out", str(out)]) == 0
+    (row,) = json.loads(out.read_text())["tiles"]
+    assert row["ms"] > 0
+    times = [stages.tiles.TileTime(tile={}, splits=1, ms=ms) for ms in (2.0, None, 1.0)]
+    assert [row["ms"] for row in stages.tiles.as_rows(times)] == [1.0, 2.0, None]
 
 
 def test_what_would_not_end_in_time_is_left_out(stages):
