@@ -6,7 +6,8 @@ In this order: every kernel against its twin on the CPU, a pocket stream against
 CPU, each kernel timed beside what one would run without it, one chunk of a randomly
 initialised 1.3B backbone at 480x832 in every way it can be run, attention under other tiles
 than those chosen. Each result stands beside its prediction. Needs torch, triton, numpy, einops
-and safetensors, and nothing installed of afstream itself. Exits 1 where something is wrong; a stage that fails does not end the others.
+and safetensors, and nothing installed of afstream itself. Exits 1 where something is wrong; a
+stage that fails does not end the others.
 
 Without a GPU the same stages run on a tiny model in Triton's interpreter, as far as they can:
 nothing that they time means anything.
