@@ -15,10 +15,11 @@ from torch import Tensor
 
 from afstream.config import MemoryPolicy, SamplerConfig
 from afstream.geometry import PATCH
-from afstream.graphs import Graphs
+from afstream.graphs import Call, Graphs, Results
 from afstream.memory import Grid, Memory
 from afstream.model.dit import Backbone, TextContext, TimeContext
 from afstream.schedule import Schedule, add_noise, clean_from_flow
+from afstream.window import Window
 from afstream_kernels import Backend, choose_backend
 
 
@@ -168,11 +169,7 @@ class Rollout:
                 noisy = add_noise(clean, noise[step + 1], sigmas[step + 1])
             return noisy, self.model(noisy, self.times[-2], state.text, window)
 
-        if state.graphs is None:
-            noisy, flow = predict(noise.to(self.model.device, non_blocking=True))
-        else:
-            name = ("denoise", window.view_slots)
-            noisy, flow = state.graphs.run(name, predict, noise, self.model.device)
+        noisy, flow = self._run(state, "denoise", predict, noise, window)
         # outside of the graph, whose results are overwritten by the next chunk's
         return clean_from_flow(noisy, flow, sigmas[-1])
 
@@ -184,10 +181,7 @@ class Rollout:
         def predict(clean: Tensor) -> tuple[Tensor]:
             return (self.model(clean, self.times[-1], state.text, window),)
 
-        if state.graphs is None:
-            predict(clean)
-        else:
-            state.graphs.run(("context", window.view_slots), predict, clean, self.model.device)
+        self._run(state, "context", predict, clean, window)
         state.memory.capture(state.frame)
         state.recent.append(clean)
         state.frame += self.policy.chunk_frames
@@ -210,6 +204,17 @@ class Rollout:
             self._recache(state)
         if anchor and self.policy.junction != "none":
             state.memory.anchors.promote(state.frame)
+
+    def _run(
+        self, state: RolloutState, name: str, call: Call, source: Tensor, window: Window
+    ) -> Results:
+        """`call(source)`, replayed where that can be."""
+        device = self.model.device
+        # a view that still grows is met once a scene: not worth a graph
+        grows = 0 < window.view_slots < self.policy.window_frames // self.policy.chunk_frames
+        if state.graphs is None or grows:
+            return call(source.to(device, non_blocking=True))
+        return state.graphs.run((name, window.view_slots), call, source, device)
 
     def _recache(self, state: RolloutState) -> None:
         """One call on the last W clean latents under the new prompt, warm from the anchors."""
