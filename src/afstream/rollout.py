@@ -178,10 +178,11 @@ class Rollout:
         """Context pass: compute the finished chunk's keys and values, keep them, and move on."""
         window = state.memory.chunk_window(state.frame)
 
-        def predict(clean: Tensor) -> tuple[Tensor]:
-            return (self.model(clean, self.times[-1], state.text, window),)
+        def remember(clean: Tensor) -> tuple[()]:
+            self.model.remember(clean, self.times[-1], state.text, window)
+            return ()
 
-        self._run(state, "context", predict, clean, window)
+        self._run(state, "context", remember, clean, window)
         state.memory.capture(state.frame)
         state.recent.append(clean)
         state.frame += self.policy.chunk_frames
@@ -226,7 +227,7 @@ class Rollout:
         latents = torch.cat(tuple(state.recent), dim=1)
         # once a switch, with other slots each time: a compiled call would be compiled anew
         with torch.compiler.set_stance("force_eager"):
-            self.model(latents, self.times[-1], state.text, window)
+            self.model.remember(latents, self.times[-1], state.text, window)
 
     @staticmethod
     def _set_text(state: RolloutState, text: TextContext) -> None:

@@ -203,6 +203,20 @@ class LayerWindow:
         )
         return out.flatten(-2)
 
+    def write(self, tokens: Tensor, weights: Projections) -> None:
+        """Only write the keys and values of tokens [B, T, C], where nobody needs the output."""
+        window = self._window
+        rows = tokens[:, window.first_row :]
+        keys, weight = weights.k(rows), weights.norm_k.weight
+        self._write_values(rows, weights.v)
+        cos, sin = (table[: rows.shape[1]] for table in window.tables)
+        # the query's half is thrown away: one layer in all does this
+        norm_rotate_write(
+            *(keys, keys, weight, weight, cos, sin, self._keys, window.writes),
+            eps=weights.eps,
+            backend=window.backend,
+        )
+
     def _write_values(self, rows: Tensor, project: nn.Module) -> None:
         """Project straight into the slots."""
         slots = self._window.writes

@@ -188,6 +188,9 @@ class ClipWindow:
             out.append(functional.scaled_dot_product_attention(query, key, value))
         return torch.cat(out, dim=-2).transpose(1, 2).flatten(-2)
 
+    def write(self, tokens: Tensor, weights: Projections) -> None:
+        """Nothing is kept: all blocks of a clip are there in each call."""
+
     def _blocks(self, x: Tensor) -> Tensor:
         """[B, N * T, H * D] -> [N, B, H, T, D]."""
         blocks = x.unflatten(1, (len(self._plan.blocks), -1))

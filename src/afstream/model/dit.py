@@ -123,10 +123,7 @@ class Backbone(nn.Module):
             [B, F, C, h, w] in the latents' dtype.
         """
         rows = latents.shape[-2] // PATCH
-        patches = self._patches(latents)
-        # kernel = stride: the convolution is a linear map of each patch
-        weight = self.patch_embedding.weight.flatten(1)
-        x = functional.linear(patches, weight, self.patch_embedding.bias)
+        x = self._tokens(latents)
         for index, layer in enumerate(self._layers()):
             x = layer(x, time.projection, text[index], window.layer(index))
         out = self.head(x, time.embedding, window.backend)
@@ -136,6 +133,25 @@ class Backbone(nn.Module):
             rearrange(out, "b f (y x) (p q c) -> b f c y p x q", y=rows, p=PATCH, q=PATCH)
         )
         return flow
+
+    def remember(
+        self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
+    ) -> None:
+        """Only write the keys and values of every layer; see `forward`.
+
+        The last layer's output, and a flow, are then of no use to anyone.
+        """
+        x = self._tokens(latents)
+        *others, last = self._layers()
+        for index, layer in enumerate(others):
+            x = layer(x, time.projection, text[index], window.layer(index))
+        last.remember(x, time.projection, window.layer(len(others)))
+
+    def _tokens(self, latents: Tensor) -> Tensor:
+        """[B, F, C, h, w] to embedded tokens [B, F, P, dim]."""
+        # kernel = stride: the convolution is a linear map of each patch
+        weight = self.patch_embedding.weight.flatten(1)
+        return functional.linear(self._patches(latents), weight, self.patch_embedding.bias)
 
     def _patches(self, latents: Tensor) -> Tensor:
         """[B, F, C, h, w] to tokens [B, F, P, C * p * q] in the weights' dtype."""

@@ -29,6 +29,10 @@ class LayerAttention(Protocol):
         """Tokens [B, T, C] to attention's output [B, T, C], before the output projection."""
         ...
 
+    def write(self, tokens: Tensor, weights: Projections) -> None:
+        """Only keep the keys and values of tokens [B, T, C]."""
+        ...
+
 
 class AttentionWindow(Protocol):
     """What a model call looks at; see `afstream.window.Window`.
@@ -152,7 +156,7 @@ class Layer(nn.Module):
         Returns:
             [B, F, P, C].
         """
-        vectors = (self.modulation + time).unsqueeze(-2).unbind(dim=2)
+        vectors = self._vectors(time)
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = vectors
         backend = attention.backend
         normed = modulate(x, shift, scale, eps=self.eps, backend=backend)
@@ -161,3 +165,13 @@ class Layer(nn.Module):
         x = x + self.cross_attn(self.norm3(x), text)
         normed = modulate(x, ffn_shift, ffn_scale, eps=self.eps, backend=backend)
         return torch.addcmul(x, ffn_gate, self.ffn(normed))
+
+    def remember(self, x: Tensor, time: Tensor, attention: LayerAttention) -> None:
+        """Only the keys and values of x [B, F, P, C]; see `forward`."""
+        shift, scale = self._vectors(time)[:2]
+        normed = modulate(x, shift, scale, eps=self.eps, backend=attention.backend)
+        attention.write(normed.flatten(1, 2), self.self_attn)
+
+    def _vectors(self, time: Tensor) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of self-attention, then of the feed-forward, [B, F, 1, C] each."""
+        return (self.modulation + time).unsqueeze(-2).unbind(dim=2)
