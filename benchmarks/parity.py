@@ -22,14 +22,9 @@ from torch import Tensor
 
 from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig, from_mapping
 from afstream.errors import AfstreamError
+from afstream.model.checkpoints import merge_loras, read_lora, read_student
 from afstream.model.dit import Backbone
-from afstream.model.weights import (
-    Weights,
-    load_into,
-    lora_weights,
-    merge_lora,
-    student_weights,
-)
+from afstream.model.weights import Weights, load_into
 from afstream.rollout import Rollout, RolloutState
 from afstream_kernels import BACKENDS, Backend
 
@@ -112,13 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("cases", nargs="+", type=Path)
     options = parser.parse_args(arguments)
     tolerance = options.tolerance or TOLERANCES[options.dtype]
-    lora = lora_weights(options.lora) if options.lora else {}
-    base = student_weights(options.weights or options.base)
+    base = read_student(options.weights or options.base).weights
 
     failed = 0
     for path in options.cases:
         config, case = read_case(path)
-        weights = merge_lora(base, lora, alpha=config.get("lora_alpha"))
+        given = [options.lora] if options.lora else []
+        loras = [read_lora(lora, alpha=config.get("lora_alpha")) for lora in given]
+        weights = merge_loras(base, loras)
         dtype = getattr(torch, options.dtype)
         latents, _ = replay(config, case, weights, dtype, options.backend)
         recorded = case["latents"]

@@ -72,6 +72,8 @@ def bench(
     switch_every: SwitchEvery = 10.0,
     out: Out = None,
     model: options.Model = "pocket",
+    student: options.Student = None,
+    lora: options.Lora = None,
     seed: Seed = 0,
     size: options.Size = None,
     memory: options.Memory = "anchor",
@@ -114,6 +116,8 @@ def bench(
             torch.set_num_threads(threads)
         setup = Setup(
             model=model,
+            student=student,
+            loras=tuple(lora or ()),
             seed=seed,
             size=frame_size,
             memory=memory,

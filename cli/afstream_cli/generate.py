@@ -27,6 +27,8 @@ def generate(
     scale: options.Scale = None,
     sheet: options.Sheet = None,
     model: options.Model = "pocket",
+    student: options.Student = None,
+    lora: options.Lora = None,
     seed: options.Seed = None,
     size: options.Size = None,
     memory: options.Memory = "anchor",
@@ -86,6 +88,8 @@ def generate(
         began = time.perf_counter()
         stream = Stream.open(
             model,
+            student=student,
+            loras=lora or (),
             seed=(timeline.seed if timeline else seed) or 0,
             size=frame_size,
             memory=memory,

@@ -60,7 +60,24 @@ Model = Annotated[
     str,
     typer.Option(
         metavar="NAME|PATH",
-        help="Embedded model, or a model file.",
+        help="Embedded model, a model file, a Wan2.1 folder, or random:wan-1.3b (speed only).",
+        rich_help_panel=MODEL,
+    ),
+]
+Student = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Few-step student, in the place of a Wan folder's own backbone.",
+        rich_help_panel=MODEL,
+    ),
+]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:SCALE]",
+        help="Added to a Wan model's weights; may be given several times.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from afstream.errors import CheckpointError, ConfigError
 from afstream.model.bundle import VideoModel
 from afstream.model.dit import Backbone
 from afstream.pocket.model import POCKET_PATH, load_pocket
+from afstream.wan.model import open_wan
+from afstream.wan.random import RANDOM, open_random
 from afstream_kernels import Backend, choose_backend
 
 DTYPES = {
@@ -22,30 +25,69 @@ DTYPES = {
 
 
 def open_model(
-    name: str = "pocket", *, device: str | None = None, dtype: str | None = None
+    name: str = "pocket",
+    *,
+    student: str | None = None,
+    loras: Sequence[str] = (),
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> VideoModel:
     """Load a model for a device.
 
     Args:
-        name: `pocket`, or the path of a model file.
+        name: `pocket`, the path of a pocket model file or of a Wan2.1 folder, or
+            `random:wan-1.3b` or `random:wan-14b` (see `afstream.wan.random`).
+        student: a few-step student's file, in the place of a Wan folder's own backbone.
+        loras: files to add to the backbone, each `FILE` or `FILE:SCALE`.
         device: cpu or cuda; the GPU where there is one.
         dtype: a key of `DTYPES`; bfloat16 on a GPU, float32 elsewhere.
 
     Raises:
         ConfigError: unknown dtype, or a device that this machine lacks.
-        CheckpointError: there is no such model.
+        CheckpointError: there is no such model, or a piece of it is missing or does not fit.
     """
     where = _device(device)
     chosen = dtype or ("bfloat16" if where.type == "cuda" else "float32")
     if chosen not in DTYPES:
         raise ConfigError(f"dtype is {chosen!r}; choose one of {', '.join(DTYPES)}")
     path = POCKET_PATH if name == "pocket" else Path(name)
-    if not path.exists():
-        raise CheckpointError(
-            f"there is no model {name!r}; give 'pocket' (built in) or the path of a pocket"
-            " model file (.safetensors)"
+    if _is_folder(path):
+        return open_wan(
+            path,
+            student=None if student is None else Path(student),
+            loras=loras,
+            device=where,
+            dtype=DTYPES[chosen],
         )
+    if student is not None or loras:
+        raise ConfigError(
+            f"a student or a LoRA was given with the model {name!r}; they need a Wan2.1 folder as"
+            " the model"
+        )
+    if name.startswith(RANDOM):
+        return open_random(name, device=where, dtype=DTYPES[chosen])
     return load_pocket(path, device=where, dtype=DTYPES[chosen])
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a model is a folder and no file.
+
+    Raises:
+        CheckpointError: it is neither, or out of reach.
+    """
+    reason = f"there is no model {str(path)!r}"
+    try:
+        if path.is_dir():
+            return True
+        if path.is_file() or str(path).startswith(RANDOM):
+            return False
+    except OSError as error:
+        reason = f"the model {str(path)!r} cannot be reached: {error.strerror}"
+    raise CheckpointError(
+        f"{reason}; give 'pocket' (built in), the path of a pocket model file (.safetensors), the"
+        f" folder of a Wan2.1 text-to-video model, or {RANDOM}wan-1.3b or {RANDOM}wan-14b for"
+        " random weights of that size"
+    )
 
 
 def _device(name: str | None) -> torch.device:

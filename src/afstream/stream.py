@@ -125,6 +125,8 @@ class Stream:
         cls,
         model: str = "pocket",
         *,
+        student: str | None = None,
+        loras: Sequence[str] = (),
         seed: int = 0,
         size: tuple[int, int] | None = None,
         memory: str = "anchor",
@@ -138,7 +140,10 @@ class Stream:
         """Load a model and make a stream that waits for its first prompt.
 
         Args:
-            model: `pocket`, or the path of a model file.
+            model: `pocket`, the path of a model file or of a Wan2.1 folder, or
+                `random:wan-1.3b`; see `afstream.models.open_model`.
+            student: a few-step student's file, in the place of a Wan folder's own backbone.
+            loras: files to add to the backbone, each `FILE` or `FILE:SCALE`.
             seed: same seed, same machine: identical frames.
             size: width and height in pixels; the model's own by default.
             memory: anchor, recache, recapture, rolling or clear.
@@ -151,12 +156,12 @@ class Stream:
 
         Raises:
             ConfigError: a setting is unknown or impossible here.
-            CheckpointError: there is no such model.
+            CheckpointError: there is no such model, or a piece is missing or does not fit.
         """
         geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
         policy = memory_policy(memory, junction=junction)
         return cls(
-            open_model(model, device=device, dtype=dtype),
+            open_model(model, student=student, loras=loras, device=device, dtype=dtype),
             policy,
             seed=seed,
             size=geometry,

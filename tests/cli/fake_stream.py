@@ -8,7 +8,7 @@ import queue
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,6 +82,8 @@ class Stream:
         cls,
         model: str = "pocket",
         *,
+        student: str | None = None,
+        loras: Sequence[str] = (),
         seed: int = 0,
         size: tuple[int, int] | None = None,
         memory: str = "anchor",

@@ -70,7 +70,7 @@ def test_student_checkpoint_with_lora_matches():
 def test_a_wrong_memory_is_noticed(tmp_path):
     """The anchor case run without its junction lies far above the tolerance."""
     config, case = parity.read_case(GOLDEN / "rollout_anchor.safetensors")
-    weights = parity.student_weights(GOLDEN / "backbone.safetensors")
+    weights = parity.read_student(GOLDEN / "backbone.safetensors").weights
     latents, _ = parity.replay(config | {"use_prompt_cache": False}, case, weights, torch.float32)
     assert parity.relative_error(latents, case["latents"]) > 1e-3
 
@@ -78,7 +78,7 @@ def test_a_wrong_memory_is_noticed(tmp_path):
 @pytest.mark.parametrize("name", CASES)
 def test_window_holds_the_recorded_keys_and_values(name):
     config, case = parity.read_case(GOLDEN / f"rollout_{name}.safetensors")
-    weights = parity.student_weights(GOLDEN / "backbone.safetensors")
+    weights = parity.read_student(GOLDEN / "backbone.safetensors").weights
     _, state = parity.replay(config, case, weights, torch.float64)
     memory, policy = state.memory, state.memory.policy
     last = state.frame - policy.chunk_frames
@@ -113,8 +113,8 @@ def turn(keys, config, frame):
 
 def test_missing_weights_are_one_sentence(tmp_path):
     with pytest.raises(parity.AfstreamError, match="no checkpoint at"):
-        parity.student_weights(tmp_path / "nothing.safetensors")
+        parity.read_student(tmp_path / "nothing.safetensors")
     broken = tmp_path / "broken.safetensors"
     shutil.copy(GOLDEN / "lora_base.pt", broken)
     with pytest.raises(parity.AfstreamError, match="cannot be read"):
-        parity.student_weights(broken)
+        parity.read_student(broken)

@@ -20,7 +20,7 @@ PROMPTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """A stream and the load it is put under; see `Stream.open` for the first ten.
+    """A stream and the load it is put under; see `Stream.open` for the first twelve.
 
     Attributes:
         duration_s: seconds of video to make.
@@ -31,6 +31,8 @@ class Setup:
     """
 
     model: str = "pocket"
+    student: str | None = None
+    loras: tuple[str, ...] = ()
     seed: int = 0
     size: tuple[int, int] | None = None
     memory: str = "anchor"
@@ -64,6 +66,8 @@ class Setup:
         """Open the stream."""
         return Stream.open(
             self.model,
+            student=self.student,
+            loras=self.loras,
             seed=self.seed,
             size=self.size,
             memory=self.memory,

@@ -1,15 +1,17 @@
-"""Checkpoints of the backbone: reading, key renames, LoRA merged once.
+"""Weight files: read as plain data, mapped into memory, and brought into a module.
 
-Checkpoint names live here and nowhere else.
+How checkpoints name their weights stands in `afstream.model.checkpoints` and nowhere else.
 """
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,96 +19,52 @@ from afstream.errors import CheckpointError
 
 Weights = dict[str, Tensor]
 
-WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")
-STUDENT_ENTRIES = ("generator_ema", "generator")
-STUDENT_PREFIX = "model."
-LORA_ENTRY = "generator_lora"
-LORA_PREFIX = "base_model.model."
+SAFETENSORS = ".safetensors"
 
 
 def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
     """Read a `.safetensors` or a `.pt` file as plain data, never running code from it.
 
+    The tensors are views of the file: nothing is read before it is used.
+
     Raises:
         CheckpointError: the file is missing or no checkpoint.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
     try:
-        if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
+        if path.suffix == SAFETENSORS:
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if not zipfile.is_zipfile(path):
+            raise _unreadable(path, "it is cut short, or not what torch.save writes")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise _unreadable(path, "it holds Python objects that could run code") from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+        raise _unreadable(path, str(error).partition("\n")[0]) from error
 
 
-def student_weights(path: Path, *, entry: str | None = None) -> Weights:
-    """Backbone weights under Wan's names, from any student checkpoint.
-
-    Args:
-        path: weights directly, or a dict with `generator_ema` and/or `generator`.
-        entry: which of them; without it the first that is there.
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts in a safetensors file's header; none for other files.
 
     Raises:
-        CheckpointError: the file is missing, no checkpoint, or lacks the entry.
+        CheckpointError: the file cannot be read.
     """
-    content = read_weights(path)
-    if entry is not None and entry not in content:
-        raise CheckpointError(f"{path} has no entry {entry!r}; it has {', '.join(content)}")
-    names = [entry] if entry is not None else [name for name in STUDENT_ENTRIES if name in content]
-    weights: dict[str, Any] = content[names[0]] if names else content
-    if not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(
-            f"{path} holds {', '.join(weights)}; expected weights, or one of"
-            f" {', '.join(STUDENT_ENTRIES)}"
-        )
-    return {_plain(name).removeprefix(STUDENT_PREFIX): value for name, value in weights.items()}
+    if path.suffix != SAFETENSORS:
+        return {}
+    try:
+        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, str(error)) from error
 
 
-def lora_weights(path: Path) -> Weights:
-    """The low-rank pairs `<layer>.lora_A.weight`, `<layer>.lora_B.weight` of a PEFT dict.
+def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
+    """See that weights have the names and shapes of a module's own.
 
     Raises:
-        CheckpointError: the file is missing, no checkpoint, or holds no pair.
-    """
-    content = read_weights(path)
-    weights: Weights = content.get(LORA_ENTRY, content)
-    pairs = {
-        _plain(name).removeprefix(LORA_PREFIX).replace(".default.", "."): value
-        for name, value in weights.items()
-        if ".lora_" in name
-    }
-    if not pairs:
-        raise CheckpointError(f"{path} holds no LoRA weights (names with lora_A and lora_B)")
-    return pairs
-
-
-def merge_lora(weights: Weights, lora: Weights, *, alpha: float | None = None) -> Weights:
-    """Add alpha / rank * B A to every weight that has a pair; alpha is the rank by default.
-
-    Raises:
-        CheckpointError: a pair is incomplete or has no weight to go to.
-    """
-    merged = dict(weights)
-    for name, down in lora.items():
-        if not name.endswith(".lora_A.weight"):
-            continue
-        target = name.replace(".lora_A.weight", ".weight")
-        up = lora.get(name.replace("lora_A", "lora_B"))
-        if up is None or target not in weights:
-            raise CheckpointError(f"LoRA pair {name} has no partner or no weight {target}")
-        scale = 1.0 if alpha is None else alpha / down.shape[0]
-        # the product in float64: merged once, so its rounding should not be seen
-        delta = scale * (up.double() @ down.double())
-        merged[target] = (weights[target].double() + delta).to(weights[target].dtype)
-    return merged
-
-
-def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
-    """Copy weights into a module; every name and shape must agree.
-
-    Raises:
-        CheckpointError: says how many names are missing or unknown, and one of each.
+        CheckpointError: says how many names are missing or unknown, and one of each, or names
+            the first weight of another shape.
     """
     wanted = module.state_dict()
     missing = sorted(wanted.keys() - weights.keys())
@@ -124,10 +82,20 @@ def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
                 f"{what} does not fit the model: {name} is {tuple(weights[name].shape)},"
                 f" the model needs {tuple(value.shape)}"
             )
+
+
+def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
+    """Copy weights into a module; every name and shape must agree.
+
+    Raises:
+        CheckpointError: see `check_fit`; the module is as it was.
+    """
+    check_fit(module, weights, what=what)
     module.load_state_dict(weights)
 
 
-def _plain(name: str) -> str:
-    for wrapper in WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name
+def _unreadable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be read as a checkpoint: {reason}; give a .safetensors file or a .pt"
+        " file of tensors"
+    )

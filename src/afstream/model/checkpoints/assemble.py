@@ -1,0 +1,64 @@
+"""A backbone from weights in files, with at most one copy of them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from afstream.config import BackboneConfig
+from afstream.model.checkpoints.lora import Lora
+from afstream.model.dit import Backbone
+from afstream.model.weights import Weights, check_fit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSource:
+    """What a backbone is made from.
+
+    Attributes:
+        what: what errors call the weights.
+        config: its sizes.
+        weights: under Wan's names; views of files stay unread until their turn comes.
+        loras: added to the weights on the way.
+    """
+
+    what: str
+    config: BackboneConfig
+    weights: Weights
+    loras: Sequence[Lora] = ()
+
+    def check(self) -> Backbone:
+        """See that everything fits, before much is read.
+
+        Returns:
+            The backbone without memory for its weights.
+
+        Raises:
+            CheckpointError: weights or a LoRA do not fit.
+        """
+        with torch.device("meta"):
+            backbone = Backbone(self.config)
+        check_fit(backbone, self.weights, what=self.what)
+        for lora in self.loras:
+            lora.check(self.weights)
+        return backbone
+
+    @torch.no_grad()
+    def build(self, *, device: torch.device | str, dtype: torch.dtype) -> Backbone:
+        """A backbone on a device; the weights are brought there one after the other.
+
+        Raises:
+            CheckpointError: weights or a LoRA do not fit; nothing was loaded.
+        """
+        # all weights get their places first: what is needed on the way, made in between, would
+        # leave holes in memory
+        backbone = self.check().to(dtype).to_empty(device=device)
+        for name, place in backbone.named_parameters():
+            # copied even where the file holds the same: it may be replaced, and lies at odd places
+            value = self.weights[name].to(device)
+            for lora in self.loras:
+                value = lora.added(name, value)
+            place.copy_(value)
+        return backbone.requires_grad_(False).eval()

@@ -1,0 +1,149 @@
+"""Wan2.1 model folders as they are downloaded: the original layout, and diffusers'."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from afstream.errors import CheckpointError
+from afstream.model.checkpoints.students import named_weights
+from afstream.model.weights import Weights, read_weights
+
+Layout = Literal["original", "diffusers"]
+
+BACKBONE_FILES = "diffusion_pytorch_model*.safetensors"
+INDEX_FILES = "diffusion_pytorch_model*.safetensors.index.json"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WanFolder:
+    """Where the parts of a model lie.
+
+    Attributes:
+        path: the folder.
+        layout: who arranged it.
+        backbone: the folder with the backbone's files.
+        vae: a file in the original layout, a folder in diffusers'; likewise text.
+        text: the text encoder.
+        tokenizer: its tokenizer's folder.
+    """
+
+    path: Path
+    layout: Layout
+    backbone: Path
+    vae: Path
+    text: Path
+    tokenizer: Path
+
+    @property
+    def config(self) -> Path:
+        """The backbone's sizes."""
+        return self.backbone / CONFIG
+
+    def weights(self) -> Weights:
+        """The backbone's weights under Wan's names, views of their files.
+
+        Raises:
+            CheckpointError: a file is missing or no checkpoint.
+        """
+        weights: Weights = {}
+        for path in backbone_files(self.backbone):
+            weights.update(named_weights(read_weights(path), path))
+        return weights
+
+
+def find_parts(path: Path, *, with_backbone: bool = True) -> WanFolder:
+    """Find out a folder's layout by what lies in it.
+
+    Args:
+        path: the folder.
+        with_backbone: false when a student takes the backbone's place.
+
+    Raises:
+        CheckpointError: it is no Wan folder, or pieces are missing; says which.
+    """
+    layouts = [_original(path), _diffusers(path)]
+    lacking = [_missing(parts, with_backbone=with_backbone) for parts in layouts]
+    best = min(range(len(layouts)), key=lambda index: len(lacking[index]))
+    parts, missing = layouts[best], lacking[best]
+    if all(_nothing_in(parts) for parts in layouts):
+        raise CheckpointError(
+            f"{path} holds no Wan2.1 model; give a folder as it is downloaded: original"
+            " (config.json, Wan2.1_VAE.pth, ...) or diffusers' (transformer/, vae/, ...)"
+        )
+    if missing:
+        raise CheckpointError(
+            f"the Wan2.1 folder {path} ({parts.layout} layout) lacks"
+            f" {', '.join(str(piece.relative_to(path)) for piece in missing)}; download it again,"
+            " or add what is missing"
+        )
+    return parts
+
+
+def backbone_files(folder: Path) -> Sequence[Path]:
+    """The backbone's files: those that an index names, else all that are there.
+
+    Raises:
+        CheckpointError: an index cannot be read, or names files that are not there.
+    """
+    named: set[str] = set()
+    for index in folder.glob(INDEX_FILES):
+        try:
+            named.update(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{index} cannot be read as the index of a sharded model; get it anew"
+            ) from error
+    # an index may name files beside itself only
+    files = sorted(folder / Path(name).name for name in named) or sorted(
+        folder.glob(BACKBONE_FILES)
+    )
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise CheckpointError(
+            f"the model in {folder} lacks {', '.join(missing)}, which its index names; download"
+            " it again, or add what is missing"
+        )
+    return files
+
+
+def _original(path: Path) -> WanFolder:
+    return WanFolder(
+        path=path,
+        layout="original",
+        backbone=path,
+        vae=path / "Wan2.1_VAE.pth",
+        text=path / "models_t5_umt5-xxl-enc-bf16.pth",
+        tokenizer=path / "google" / "umt5-xxl",
+    )
+
+
+def _diffusers(path: Path) -> WanFolder:
+    return WanFolder(
+        path=path,
+        layout="diffusers",
+        backbone=path / "transformer",
+        vae=path / "vae",
+        text=path / "text_encoder",
+        tokenizer=path / "tokenizer",
+    )
+
+
+def _missing(parts: WanFolder, *, with_backbone: bool) -> list[Path]:
+    others = [part for part in (parts.vae, parts.text, parts.tokenizer) if not part.exists()]
+    if not with_backbone or _has_backbone(parts.backbone):
+        return others
+    return [parts.backbone / BACKBONE_FILES, *others]
+
+
+def _has_backbone(folder: Path) -> bool:
+    return any(folder.glob(BACKBONE_FILES)) or any(folder.glob(INDEX_FILES))
+
+
+def _nothing_in(parts: WanFolder) -> bool:
+    there = any(part.exists() for part in (parts.vae, parts.text, parts.tokenizer))
+    return not there and not _has_backbone(parts.backbone)

@@ -1,0 +1,152 @@
+"""Wan2.1's video decoder as a stream: diffusers' layers, their caches carried from call to call.
+
+The decoder is causal. It turns a scene's first latent frame into one video frame and every
+later one into four, and each of its convolutions remembers two frames of its past. Latent
+frames go through it one by one, so a scene decoded chunk by chunk is bit for bit the scene
+decoded at once, in memory that does not grow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from afstream.errors import CheckpointError
+from afstream.model.weights import Weights
+from afstream.wan.loading import file_weights, folder_weights, optional, placed, read_config
+
+LATENT_CHANNELS = 16
+KIND = "AutoencoderKLWan"
+WEIGHTS_STEM = "diffusion_pytorch_model"
+
+# weights of the original layout that tell a size: name, which size, and its axis
+SIZES = (
+    ("encoder.conv1.weight", "base_dim", 0),
+    ("decoder.head.2.weight", "decoder_base_dim", 1),
+    ("conv2.weight", "z_dim", 0),
+)
+CONV3D_DIMS = 5
+
+
+class DecoderState(NamedTuple):
+    """What the decoder remembers of a scene: for each convolution, the features it saw last.
+
+    Keep it and come back to it: no later call changes it.
+    """
+
+    features: tuple[Any, ...]
+
+
+class WanVae:
+    """The decoder, ready to stream. Video is [B, N, 3, H, W], latents [B, F, 16, H / 8, W / 8].
+
+    Args:
+        autoencoder: diffusers' `AutoencoderKLWan` with its weights.
+        latent_mean: of each latent channel, one number per channel.
+        latent_std: likewise.
+    """
+
+    def __init__(
+        self, autoencoder: nn.Module, *, latent_mean: list[float], latent_std: list[float]
+    ) -> None:
+        self.autoencoder: Any = autoencoder
+        weight = next(autoencoder.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        # bfloat16 would move every latent by up to half a percent
+        exact = torch.promote_types(self.dtype, torch.float32)
+        self._mean = torch.tensor(latent_mean, dtype=exact, device=self.device)[:, None, None]
+        self._std = torch.tensor(latent_std, dtype=exact, device=self.device)[:, None, None]
+        # an upper bound of what the decoder asks for; slots that it does not use stay empty
+        decoder: nn.Module = self.autoencoder.decoder
+        self._num_slots = sum(isinstance(part, nn.Conv3d) for part in decoder.modules())
+
+    def decode(
+        self, latents: Tensor, state: DecoderState | None = None
+    ) -> tuple[Tensor, DecoderState]:
+        """Latents [B, F, 16, h, w] -> video [B, N, 3, 8 h, 8 w] in [-1, 1], and the new state.
+
+        Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
+        """
+        raw = latents.to(self.device, self._mean.dtype) * self._std + self._mean
+        frames = rearrange(raw.to(self.dtype), "b f c h w -> b c f h w").split(1, dim=2)
+        # the decoder replaces entries of this list, never what lies in them
+        features = list(state.features) if state else [None] * self._num_slots
+        pictures = [self._decode_frame(frame, features) for frame in frames]
+        video = torch.cat(pictures, dim=2).clamp(-1, 1)
+        return rearrange(video, "b c n h w -> b n c h w"), DecoderState(tuple(features))
+
+    def _decode_frame(self, frame: Tensor, features: list[Any]) -> Tensor:
+        """One latent frame [B, 16, 1, h, w] -> [B, 3, 1 or 4, H, W]; `features` goes on."""
+        # one by one from here on: a convolution over more frames may round differently
+        coarse = self.autoencoder.post_quant_conv(frame)
+        return self.autoencoder.decoder(coarse, feat_cache=features, feat_idx=[0])
+
+
+def load_vae(
+    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> WanVae:
+    """Read Wan2.1's video autoencoder.
+
+    Args:
+        path: a diffusers `vae/` folder, or the original `Wan2.1_VAE.pth`.
+        device: where it will run.
+        dtype: of its weights.
+
+    Raises:
+        ConfigError: diffusers is not installed.
+        CheckpointError: there is no such file, or it is no Wan2.1 VAE.
+    """
+    model: Any = optional("diffusers", KIND)
+    config, weights = _from_folder(path) if path.is_dir() else _from_original(path)
+    autoencoder: Any = placed(
+        lambda: model.from_config(config), weights, what=f"VAE {path}", device=device, dtype=dtype
+    )
+    settings = autoencoder.config
+    return WanVae(autoencoder, latent_mean=settings.latents_mean, latent_std=settings.latents_std)
+
+
+def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
+    path = folder / "config.json"
+    config = read_config(path)
+    kind = config.get("_class_name", KIND)
+    if kind != KIND:
+        raise CheckpointError(f"{path} describes a {kind}; give the vae/ folder of Wan2.1")
+    _check_channels(config.get("z_dim", LATENT_CHANNELS), folder)
+    return config, folder_weights(folder, WEIGHTS_STEM)
+
+
+def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
+    weights = file_weights(path)
+    config: dict[str, Any] = {}
+    for name, size, axis in SIZES:
+        if name not in weights:
+            raise CheckpointError(
+                f"{path} is no Wan2.1 VAE: it has no {name}; give Wan2.1_VAE.pth or a vae/ folder"
+            )
+        if weights[name].ndim != CONV3D_DIMS:
+            raise CheckpointError(
+                f"{path} is no Wan2.1 VAE: its {name} is {tuple(weights[name].shape)}, not of"
+                f" {CONV3D_DIMS} axes; give Wan2.1_VAE.pth or a vae/ folder"
+            )
+        config[size] = weights[name].shape[axis]
+    _check_channels(config["z_dim"], path)
+    rename: Any = optional("diffusers.loaders.single_file_utils", "convert_wan_vae_to_diffusers")
+    # it fails on names that only look like Wan's
+    try:
+        return config, rename(weights)
+    except (ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{path} is no Wan2.1 VAE: its weights have other names; give Wan2.1_VAE.pth"
+        ) from error
+
+
+def _check_channels(channels: object, path: Path) -> None:
+    if channels != LATENT_CHANNELS:
+        raise CheckpointError(
+            f"VAE {path} has {channels} latent channels; give Wan2.1's, which has"
+            f" {LATENT_CHANNELS} (Wan2.2's 5B model has another VAE)"
+        )
