@@ -16,6 +16,7 @@ from afstream.geometry import CHUNK_FRAMES, PATCH, TEMPORAL_STRIDE
 from afstream.model.dit import Backbone, TextContext
 from afstream.positions import query_position, visible_chunks
 from afstream.rollout import Rollout, RolloutState
+from afstream.wan.random import random_backbone
 from afstream_kernels import Backend
 from gpu_stages.public_way import PublicWindow
 from gpu_stages.scale import Scale
@@ -83,14 +84,6 @@ class ChunkTimes:
     peak_bytes: int | None
     finite: bool
     profile: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-def random_backbone(scale: Scale, device: torch.device) -> Backbone:
-    """A backbone with torch's own initialisation, made on the device."""
-    torch.manual_seed(0)
-    with torch.device(device):
-        backbone = Backbone(scale.backbone)
-    return backbone.to(scale.dtype).requires_grad_(False).eval()
 
 
 @torch.inference_mode()
@@ -247,7 +240,7 @@ def time_all(
     scale: Scale, device: torch.device, profile: Callable[[Callable[[], Any]], Any]
 ) -> Iterator[ChunkTimes | tuple[str, Exception]]:
     """The public way, then every variant; what fails is told and does not end the rest."""
-    backbone = random_backbone(scale, device)
+    backbone = random_backbone(scale.backbone, device=device, dtype=scale.dtype)
     ways: list[tuple[str, Callable[[], ChunkTimes]]] = [
         ("public way, eager", lambda: time_public_way(backbone, scale))
     ]
