@@ -38,13 +38,15 @@ def choose_backend(
         ValueError: unknown name, or a backend that cannot run there.
     """
     wanted = name or os.environ.get(VARIABLE) or "auto"
-    hindrance = triton_hindrance(torch.device(device), dtype)
+    where = torch.device(device)
     if wanted == "auto":
         # on a CPU the interpreter is for tests only
-        on_gpu = torch.device(device).type == "cuda"
-        return "triton" if on_gpu and hindrance is None else "sdpa"
-    if wanted == "triton" and hindrance is not None:
-        raise ValueError(f"the backend triton cannot run here: {hindrance}; use auto")
+        on_triton = where.type == "cuda" and triton_hindrance(where, dtype) is None
+        return "triton" if on_triton else "sdpa"
+    if wanted == "triton":
+        hindrance = triton_hindrance(where, dtype)
+        if hindrance is not None:
+            raise ValueError(f"the backend triton cannot run here: {hindrance}; use auto")
     for backend in BACKENDS:
         if wanted == backend:
             return backend
@@ -59,10 +61,13 @@ def runs_triton(backend: Backend, x: torch.Tensor) -> bool:
     return x.is_cuda and triton_hindrance(x.device, x.dtype) is None
 
 
-@torch.compiler.assume_constant_result
 def triton_hindrance(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why Triton cannot compute with such tensors, None if it can."""
     return _hindrance(device, dtype)
+
+
+# what torch.compiler.assume_constant_result does, which would load the compiler: a second at start
+triton_hindrance._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -226,7 +227,10 @@ class Rollout:
         window = state.memory.recache_window(first, num_frames)
         latents = torch.cat(tuple(state.recent), dim=1)
         # once a switch, with other slots each time: a compiled call would be compiled anew
-        with torch.compiler.set_stance("force_eager"):
+        eager = (
+            torch.compiler.set_stance("force_eager") if self.model.is_compiled else nullcontext()
+        )
+        with eager:
             self.model.remember(latents, self.times[-1], state.text, window)
 
     @staticmethod

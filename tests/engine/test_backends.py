@@ -1,6 +1,9 @@
 """The same stream on every backend, captured or not, compiled or not."""
 
 import itertools
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -151,6 +154,7 @@ def test_the_first_chunk_is_the_only_warm_up_without_graphs():
 @pytest.mark.parametrize("backend", ["sdpa", "triton"])
 def test_compiled_layers_are_one_graph_and_change_nothing(backend, monkeypatch):
     def compile_layers(self):
+        self.is_compiled = True
         for layer in self.blocks:
             layer.compile(fullgraph=True, backend="aot_eager")
 
@@ -224,3 +228,23 @@ def test_compiling_without_a_compiler_is_one_sentence(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(ConfigError, match=r"compiling needs one of g\+\+, clang\+\+"):
         make_stream("sdpa", compiled=True)
+
+
+FIRST_MINUTE = """
+import sys
+from afstream import Stream
+stream = Stream.open()
+stream.cue("A red star drifts left.")
+chunks = stream.chunks()
+next(chunks)
+stream.cue("It turns right.")
+next(chunks)
+loaded = {"triton", "torch._dynamo", "transformers", "diffusers"} & sys.modules.keys()
+assert not loaded, loaded
+"""
+
+
+def test_a_stream_on_a_cpu_loads_no_compiler():
+    """They take a second to load, and memory; a switch must not meet them either."""
+    environment = {name: os.environ[name] for name in os.environ if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", FIRST_MINUTE], env=environment, check=True)

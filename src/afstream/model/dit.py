@@ -66,6 +66,7 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
+        self.is_compiled = False
         dim = config.dim
         patch = (1, PATCH, PATCH)
         self.patch_embedding = nn.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch)
@@ -105,6 +106,7 @@ class Backbone(nn.Module):
 
     def compile_layers(self) -> None:
         """Compile each layer; they share their code, so the work is done once."""
+        self.is_compiled = True
         for layer in self._layers():
             layer.compile(fullgraph=True)
 
