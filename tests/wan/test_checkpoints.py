@@ -300,9 +300,14 @@ def test_other_families_are_refused(tmp_path):
         config.write_text(json.dumps(content))
         with pytest.raises(CheckpointError, match=r"give a Wan2\.1 text-to-video model"):
             read_config(config)
-    for text in ("[1]", "{", '{"dim": 64, "num_heads": 0}', '{"dim": "x", "num_heads": 2}'):
+    for text, message in (
+        ("[1]", "holds no settings by name"),
+        ("{", r"cannot be read as a model's config\.json"),
+        ('{"dim": 64, "num_heads": 0}', "has impossible sizes"),
+        ('{"dim": "x", "num_heads": 2}', "has impossible sizes"),
+    ):
         config.write_text(text)
-        with pytest.raises(CheckpointError, match=r"cannot be read as a model's config\.json"):
+        with pytest.raises(CheckpointError, match=message):
             read_config(config)
 
 

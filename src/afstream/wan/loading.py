@@ -1,18 +1,16 @@
-"""What the text encoder and the decoder share: optional packages, config files, placing weights."""
+"""What the text encoder and the decoder share: optional packages, placing weights."""
 
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from afstream.errors import CheckpointError, ConfigError
-from afstream.model.weights import Weights, check_fit, read_weights
+from afstream.model.weights import Weights, check_fit
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -37,59 +35,6 @@ def optional(package: str, name: str) -> Any:  # noqa: ANN401  another package's
             f"Wan models need {name} from {package}, which the installed release does not give;"
             f" update it with {INSTALL} --upgrade"
         ) from error
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a `config.json`.
-
-    Raises:
-        CheckpointError: it is missing, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a model's config.json; download it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no settings by name; download it again")
-    return content
-
-
-def folder_weights(folder: Path, stem: str) -> Weights:
-    """Weights from `<stem>.safetensors`, or from the shards that its index names.
-
-    Raises:
-        CheckpointError: a file is missing or no checkpoint.
-    """
-    index = folder / f"{stem}.safetensors.index.json"
-    if not index.is_file():
-        return file_weights(folder / f"{stem}.safetensors")
-    shards: Any = read_config(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise CheckpointError(f"{index} names no files of weights; download it again")
-    weights: Weights = {}
-    # an index may name files beside itself only
-    for name in sorted({Path(str(shard)).name for shard in shards.values()}):
-        weights.update(file_weights(folder / name))
-    return weights
-
-
-def file_weights(path: Path) -> Weights:
-    """Weights by name from one file, views of it.
-
-    Raises:
-        CheckpointError: the file is missing, no checkpoint, or holds something else.
-    """
-    content = read_weights(path)
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{path} holds no weights by name; give a checkpoint that does")
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if others:
-        raise CheckpointError(
-            f"{path} holds {others[0]!r}, which is no tensor; give a file of weights alone"
-        )
-    return content
 
 
 def placed(

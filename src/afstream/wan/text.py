@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from afstream.errors import AfstreamError, CheckpointError, PromptError
+from afstream.model.files import file_weights, folder_weights, read_json
 from afstream.model.weights import Weights
-from afstream.wan.loading import file_weights, folder_weights, optional, placed, read_config
+from afstream.wan.loading import optional, placed
 
 KIND = "umt5"
 WEIGHTS_STEM = "model"
@@ -224,7 +225,7 @@ def _tokenizer_from_folder(folder: Path) -> tuple[int, Tokenize]:
 
 def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
     path = folder / "config.json"
-    config = read_config(path)
+    config = read_json(path)
     kind = config.get("model_type", KIND)
     if kind != KIND:
         raise CheckpointError(

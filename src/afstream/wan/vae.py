@@ -16,8 +16,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from afstream.errors import CheckpointError
+from afstream.model.files import file_weights, folder_weights, read_json
 from afstream.model.weights import Weights
-from afstream.wan.loading import file_weights, folder_weights, optional, placed, read_config
+from afstream.wan.loading import optional, placed
 
 LATENT_CHANNELS = 16
 KIND = "AutoencoderKLWan"
@@ -111,7 +112,7 @@ def load_vae(
 
 def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
     path = folder / "config.json"
-    config = read_config(path)
+    config = read_json(path)
     kind = config.get("_class_name", KIND)
     if kind != KIND:
         raise CheckpointError(f"{path} describes a {kind}; give the vae/ folder of Wan2.1")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from afstream.errors import CheckpointError
 from afstream.model.checkpoints.students import named_weights
-from afstream.model.weights import Weights, read_weights
+from afstream.model.files import folder_weights
+from afstream.model.weights import Weights
 
 Layout = Literal["original", "diffusers"]
 
-BACKBONE_FILES = "diffusion_pytorch_model*.safetensors"
-INDEX_FILES = "diffusion_pytorch_model*.safetensors.index.json"
+STEM = "diffusion_pytorch_model"
+BACKBONE_FILES = f"{STEM}*.safetensors"
+INDEX_FILES = f"{BACKBONE_FILES}.index.json"
 CONFIG = "config.json"
 
 
@@ -50,10 +50,7 @@ class WanFolder:
         Raises:
             CheckpointError: a file is missing or no checkpoint.
         """
-        weights: Weights = {}
-        for path in backbone_files(self.backbone):
-            weights.update(named_weights(read_weights(path), path))
-        return weights
+        return named_weights(folder_weights(self.backbone, STEM), self.backbone)
 
 
 def find_parts(path: Path, *, with_backbone: bool = True) -> WanFolder:
@@ -82,33 +79,6 @@ def find_parts(path: Path, *, with_backbone: bool = True) -> WanFolder:
             " or add what is missing"
         )
     return parts
-
-
-def backbone_files(folder: Path) -> Sequence[Path]:
-    """The backbone's files: those that an index names, else all that are there.
-
-    Raises:
-        CheckpointError: an index cannot be read, or names files that are not there.
-    """
-    named: set[str] = set()
-    for index in folder.glob(INDEX_FILES):
-        try:
-            named.update(json.loads(index.read_bytes())["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{index} cannot be read as the index of a sharded model; get it anew"
-            ) from error
-    # an index may name files beside itself only
-    files = sorted(folder / Path(name).name for name in named) or sorted(
-        folder.glob(BACKBONE_FILES)
-    )
-    missing = [path.name for path in files if not path.is_file()]
-    if missing:
-        raise CheckpointError(
-            f"the model in {folder} lacks {', '.join(missing)}, which its index names; download"
-            " it again, or add what is missing"
-        )
-    return files
 
 
 def _original(path: Path) -> WanFolder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from afstream.config import BackboneConfig, from_mapping
 from afstream.errors import CheckpointError, ConfigError
 from afstream.geometry import PATCH
 from afstream.model.checkpoints.names import LAYER
+from afstream.model.files import read_json
 from afstream.model.weights import Weights
 
 # what no weight tells: how Wan2.1 is, unless a config.json says otherwise
@@ -42,8 +42,8 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read, or describes another kind of model.
     """
+    content = read_json(path) if path.exists() else {}
     try:
-        content = json.loads(path.read_bytes()) if path.exists() else {}
         given: dict[str, Any] = {
             CONFIG_NAMES.get(str(name), str(name)): value for name, value in content.items()
         }
@@ -51,10 +51,8 @@ def read_config(path: Path) -> dict[str, Any]:
             given["head_dim"] = given["dim"] // given["num_heads"]
         elif {"head_dim", "num_heads"} <= given.keys():
             given["dim"] = given["head_dim"] * given["num_heads"]
-    except (OSError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a model's config.json: {error}; get it anew"
-        ) from error
+    except (TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path} has impossible sizes: {error}; download it again") from error
     kind, family = given.get("model_type", "t2v"), given.get("_class_name", "Wan")
     if kind != "t2v" or "Wan" not in str(family):
         raise CheckpointError(
