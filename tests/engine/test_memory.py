@@ -90,6 +90,20 @@ def test_a_fork_holds_the_same_and_shares_nothing():
     assert all(torch.equal(held[owner], kept) for owner, kept in slots_of(memory).items())
 
 
+@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+def test_a_fork_in_the_middle_of_a_chunk_writes_into_its_own_buffers(backend):
+    rollout, state, _ = make_rollout(backend)
+    commit(rollout, state, 4)
+    clean = rollout.denoise(state, torch.randn(4, *SHAPE))
+    fork = state.fork()
+    rollout.commit(state, clean)
+    kept = slots_of(state.memory)
+    rollout.commit(fork, clean)
+    assert all(torch.equal(kept[owner], copy) for owner, copy in slots_of(fork.memory).items())
+    rollout.commit(fork, torch.randn(SHAPE))
+    assert all(torch.equal(kept[owner], held) for owner, held in slots_of(state.memory).items())
+
+
 def test_only_vendor_attention_takes_the_memory_of_a_view():
     grid = Grid(rows=1, columns=2)
     views = {
