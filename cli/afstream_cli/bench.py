@@ -89,8 +89,9 @@ def bench(
 ) -> None:
     """Measure a whole stream: speed, latency, stalls, memory.
 
-    Tells denoising, decoding and everything together apart, and names the machine. The first
-    chunk and those that compile or capture are the warm-up: they count as latency only.
+    Tells denoising, decoding and everything together apart, and names the machine.
+
+    The first chunk, and those that compile or capture, are the warm-up: they count as latency only.
 
     Figures of a CPU mean nothing for a GPU, and those of a busy machine mean little.
     """
