@@ -333,12 +333,20 @@ class Stream:
                 context_ms=spent["context"],
                 total_ms=1000 * (ended - began),
             ),
-            warm_up=state.chunk == 0
-            or (rollout.graphs is not None and rollout.graphs.num_new > new_before),
+            warm_up=self._warms_up(rollout, new_before),
         )
         state.chunk += 1
         state.video_frame += len(frames)
         return chunk
+
+    def _warms_up(self, rollout: RolloutState, new_before: int) -> bool:
+        """Whether the chunk just made prepared something that later ones use."""
+        if rollout.graphs is not None and rollout.graphs.num_new > new_before:
+            return True
+        # compiled layers meet other lengths until the window is full
+        policy = self._rollout.policy
+        full = policy.window_frames // policy.chunk_frames
+        return self.state.chunk < (full if self.compiled else 1)
 
     def _waiting(self) -> list[_Request]:
         """All requests that came in since the last chunk."""

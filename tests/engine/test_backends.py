@@ -165,6 +165,8 @@ def test_compiled_layers_are_one_graph_and_change_nothing(backend, monkeypatch):
     stream = make_stream(backend, compiled=True)
     assert stream.compiled
     assert_close(latents_of(stream, 4, switches), plain, rtol=0, atol=1e-5)
+    # four chunks fill the window, and each met the compiler with another length
+    assert not next(stream.chunks()).warm_up
 
 
 class Recorder(TorchDispatchMode):
