@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from afstream.config import WAN_BACKBONES, BackboneConfig
-from afstream.geometry import Geometry
+from afstream.geometry import CHUNK_FRAMES, Geometry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Scale:
     def chunk_shape(self) -> tuple[int, int, int, int, int]:
         """Of one chunk of latents, (B, c, C, h, w)."""
         geometry = self.geometry
-        return 1, 3, self.backbone.in_dim, geometry.latent_height, geometry.latent_width
+        return 1, CHUNK_FRAMES, self.backbone.in_dim, geometry.latent_height, geometry.latent_width
 
 
 PRODUCTION = Scale(

@@ -188,11 +188,10 @@ class Memory:
         )
 
     def _slot_window(self, at: int, cached: list[Visible]) -> Window:
-        segments = self._segments(at, cached)
         slots, offsets = self._places(at, cached)
-        here, still = (CURRENT, *slots), (0, *offsets)
-        reads = self.fixed.fill(here, still) if self.fixed else self._at(here, still)
-        return self._chunk_window(self.keys, self.values, reads, segments)
+        seen = (CURRENT, *slots), (0, *offsets)
+        reads = self.fixed.fill(*seen) if self.fixed else self._at(*seen)
+        return self._chunk_window(self.keys, self.values, reads, self._at(slots, offsets))
 
     def _view_window(self, at: int, cached: list[Visible], keys: Tensor, values: Tensor) -> Window:
         """Warm start: bring what is seen to where it is seen, all layers at once."""

@@ -74,12 +74,23 @@ def file_weights(path: Path) -> Weights:
     Raises:
         CheckpointError: the file is missing, no checkpoint, or holds something else.
     """
-    content = read_weights(path)
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{path} holds no weights by name; give a checkpoint that does")
+    return named_tensors(read_weights(path), path)
+
+
+def named_tensors(
+    content: object, path: Path, *, wanted: str = "a file of weights alone"
+) -> Weights:
+    """See that what was read from a file is nothing but weights by name.
+
+    Raises:
+        CheckpointError: it is not; says what is wanted.
+    """
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise CheckpointError(f"{path} holds {kind}, no weights by name; give {wanted}")
+    if not content:
+        raise CheckpointError(f"{path} holds no weights by name; give {wanted}")
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if others:
-        raise CheckpointError(
-            f"{path} holds {others[0]!r}, which is no tensor; give a file of weights alone"
-        )
+        raise CheckpointError(f"{path} holds {others[0]!r}, which is no tensor; give {wanted}")
     return content

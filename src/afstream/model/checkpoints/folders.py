@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from afstream.errors import CheckpointError
-from afstream.model.checkpoints.students import named_weights
+from afstream.model.checkpoints.students import in_wan_names
 from afstream.model.files import folder_weights
 from afstream.model.weights import Weights
 
@@ -50,7 +50,7 @@ class WanFolder:
         Raises:
             CheckpointError: a file is missing or no checkpoint.
         """
-        return named_weights(folder_weights(self.backbone, STEM), self.backbone)
+        return in_wan_names(folder_weights(self.backbone, STEM))
 
 
 def find_parts(path: Path, *, with_backbone: bool = True) -> WanFolder:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
-
-from afstream.errors import CheckpointError
 from afstream.model.checkpoints.names import wan_name
+from afstream.model.files import named_tensors
 from afstream.model.weights import Weights, read_weights
 
 # the moving average of the weights first: it makes the better pictures
@@ -46,29 +43,13 @@ def read_student(path: Path) -> Student:
         CheckpointError: the file is missing, no checkpoint, or holds something else.
     """
     content = read_weights(path)
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{path} holds {type(content).__name__}; a student holds weights by name, or one of"
-            f" {', '.join(ENTRIES)}"
-        )
-    entry = next((name for name in ENTRIES if content.get(name)), "")
-    return Student(
-        path=path, entry=entry, weights=named_weights(content[entry] if entry else content, path)
-    )
+    known = content if isinstance(content, dict) else {}
+    entry = next((name for name in ENTRIES if known.get(name)), "")
+    wanted = f"a student, which holds weights by name, or one of {', '.join(ENTRIES)}"
+    weights = named_tensors(known[entry] if entry else content, path, wanted=wanted)
+    return Student(path=path, entry=entry, weights=in_wan_names(weights))
 
 
-def named_weights(content: Any, path: Path) -> Weights:  # noqa: ANN401  straight from a file
-    """Weights under Wan's names.
-
-    Raises:
-        CheckpointError: there is anything but tensors, or nothing at all.
-    """
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{path} holds no weights; give a checkpoint that does")
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if others:
-        raise CheckpointError(
-            f"{path} holds {others[0]!r}, which is no tensor; a student holds weights by name, or"
-            f" one of {', '.join(ENTRIES)}"
-        )
-    return {wan_name(str(name)): value for name, value in content.items()}
+def in_wan_names(weights: Weights) -> Weights:
+    """Weights under Wan's names."""
+    return {wan_name(str(name)): value for name, value in weights.items()}
