@@ -87,7 +87,7 @@ def named_tensors(
     """
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise CheckpointError(f"{path} holds {kind}, no weights by name; give {wanted}")
+        raise CheckpointError(f"{path} holds {kind}, so it holds no weights by name; give {wanted}")
     if not content:
         raise CheckpointError(f"{path} holds no weights by name; give {wanted}")
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
