@@ -21,6 +21,7 @@ from afstream.errors import AfstreamError
 from afstream.evaluate import Accuracy, RecordBook, Sizes, make_cases, markdown, measure, summarise
 from afstream.evaluate.validate import oracle_accuracy
 from afstream.models import open_model
+from afstream.spec import ModelSpec
 from afstream.stream import Stream
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,7 @@ ORACLE_CLIPS = 100
 
 def run(options: argparse.Namespace, book: RecordBook) -> None:
     """Play this shard's cases that have no record yet."""
-    model = open_model(options.model, device="cpu")
+    model = open_model(ModelSpec(name=options.model, device="cpu"))
     policy = memory_policy(options.memory)
     shard, of = (int(part) for part in options.shard.split("/"))
     sizes = Sizes(steady=options.prompts, switch=options.prompts, long=options.long)

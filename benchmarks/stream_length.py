@@ -21,6 +21,7 @@ import torch
 
 from afstream.errors import AfstreamError
 from afstream.measure import Meter, Setup
+from afstream.spec import ModelSpec
 from afstream.video import VideoWriter
 
 RESULT = "stream_length"
@@ -189,9 +190,8 @@ def main() -> int:
             if given.threads:
                 torch.set_num_threads(given.threads)
             setup = Setup(
-                model=given.model,
+                model=ModelSpec(name=given.model, device=given.device),
                 memory=given.memory,
-                device=given.device,
                 duration_s=given.minutes * MINUTE_S,
                 stretch_s=MINUTE_S,
                 consumer="mp4",

@@ -74,6 +74,9 @@ def bench(
     model: options.Model = "pocket",
     student: options.Student = None,
     lora: options.Lora = None,
+    vae: options.Vae = None,
+    text_encoder: options.TextEncoder = None,
+    offload: options.Offload = 0,
     seed: Seed = 0,
     size: options.Size = None,
     memory: options.Memory = "anchor",
@@ -99,11 +102,21 @@ def bench(
         refuse_options(context)
         return
 
-    from afstream_cli.inputs import read_pixels
+    from afstream_cli.inputs import read_pixels, read_spec
     from afstream_cli.interruption import Interruption
     from afstream_cli.progress import open_job
 
     frame_size, seconds = read_pixels(size), read_seconds(duration)
+    spec = read_spec(
+        model,
+        student=student,
+        loras=lora,
+        vae=vae,
+        text=text_encoder,
+        offload=offload,
+        device=device,
+        dtype=dtype,
+    )
     if out:
         from afstream.video import check_output
 
@@ -116,15 +129,11 @@ def bench(
         if threads:
             torch.set_num_threads(threads)
         setup = Setup(
-            model=model,
-            student=student,
-            loras=tuple(lora or ()),
+            model=spec,
             seed=seed,
             size=frame_size,
             memory=memory,
             junction=junction,
-            device=device,
-            dtype=dtype,
             backend=backend,
             compiled=compiled,
             graphs=not no_graph,

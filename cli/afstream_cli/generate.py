@@ -29,6 +29,9 @@ def generate(
     model: options.Model = "pocket",
     student: options.Student = None,
     lora: options.Lora = None,
+    vae: options.Vae = None,
+    text_encoder: options.TextEncoder = None,
+    offload: options.Offload = 0,
     seed: options.Seed = None,
     size: options.Size = None,
     memory: options.Memory = "anchor",
@@ -56,7 +59,7 @@ def generate(
     """
     from afstream.config import memory_policy
     from afstream_cli.console import open_report
-    from afstream_cli.inputs import read_moment, read_pixels, read_timeline
+    from afstream_cli.inputs import read_moment, read_pixels, read_spec, read_timeline
     from afstream_cli.outputs import Outputs
     from afstream_cli.preview import show_plan
 
@@ -64,6 +67,16 @@ def generate(
         raise ConfigError("--quiet and --json were both given; choose one of them")
     frame_size, length = read_pixels(size), read_moment(duration)
     policy = memory_policy(memory, junction=junction)
+    spec = read_spec(
+        model,
+        student=student,
+        loras=lora,
+        vae=vae,
+        text=text_encoder,
+        offload=offload,
+        device=device,
+        dtype=dtype,
+    )
     timeline: Timeline | None = None
     if prompts != STDIN:
         timeline = read_timeline(
@@ -71,6 +84,10 @@ def generate(
         )
     elif dry_run or switch_frames or line:
         raise ConfigError("--dry-run, --switch-frames and --line need a file of prompts, not '-'")
+    if timeline is None and spec.text == "drop":
+        raise ConfigError(
+            "--text-encoder drop needs a file of prompts, not '-': prompts come later; give cpu"
+        )
     if timeline and dry_run:
         show_plan(timeline.plan(), as_json=as_json)
         return
@@ -87,18 +104,15 @@ def generate(
 
         began = time.perf_counter()
         stream = Stream.open(
-            model,
-            student=student,
-            loras=lora or (),
+            spec,
             seed=(timeline.seed if timeline else seed) or 0,
             size=frame_size,
             memory=memory,
             junction=junction,
-            device=device,
-            dtype=dtype,
             backend=backend,
             compiled=compiled,
             graphs=not no_graph,
+            prompts=[cue.prompt for cue in timeline.cues] if timeline else (),
         )
         load_s = time.perf_counter() - began
         session = Session.open(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from afstream.errors import ConfigError
+from afstream.spec import ModelSpec, text_place
 from afstream.timeline import Moment, Timeline, pick_line, read_jsonl
 from afstream.timeline.directives import read_duration
 from afstream.timeline.place import Place
@@ -23,6 +25,30 @@ def read_pixels(size: str | None) -> tuple[int, int] | None:
     if match is None:
         raise ConfigError(f"--size is {size!r}; write width x height in pixels, such as 832x480")
     return int(match[1]), int(match[2])
+
+
+def read_spec(
+    model: str,
+    *,
+    student: str | None,
+    loras: Sequence[str] | None,
+    vae: str | None,
+    text: str | None,
+    offload: int,
+    device: str | None,
+    dtype: str | None,
+) -> ModelSpec:
+    """The options about the model, together."""
+    return ModelSpec(
+        name=model,
+        student=student,
+        loras=tuple(loras or ()),
+        vae=vae,
+        text=text_place(text),
+        offload=offload,
+        device=device,
+        dtype=dtype,
+    )
 
 
 def read_moment(duration: str | None) -> Moment | None:

@@ -81,6 +81,33 @@ Lora = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Vae = Annotated[
+    str | None,
+    typer.Option(
+        "--vae",
+        metavar="tiny|PATH",
+        help="Another decoder for a Wan model: a tiny one (faster, softer), or the one at a path.",
+        rich_help_panel=MODEL,
+    ),
+]
+TextEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--text-encoder",
+        metavar="PLACE",
+        help="Of a Wan model: device, cpu, or drop (gone once a timeline's prompts are encoded).",
+        rich_help_panel=MODEL,
+    ),
+]
+Offload = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Layers of a Wan model that lie in host memory: less GPU memory, slower.",
+        rich_help_panel=MODEL,
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from afstream.errors import AfstreamError
+from afstream.spec import ModelSpec
 from afstream.timeline import Cue, Plan, Timeline
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "Chunk",
     "ContactSheet",
     "Cue",
+    "ModelSpec",
     "Plan",
     "Receipt",
     "Stream",

@@ -13,6 +13,7 @@ from afstream.errors import CheckpointError, ConfigError
 from afstream.model.bundle import VideoModel
 from afstream.model.dit import Backbone
 from afstream.pocket.model import POCKET_PATH, load_pocket
+from afstream.spec import ModelSpec
 from afstream.wan.model import open_wan
 from afstream.wan.random import RANDOM, open_random
 from afstream_kernels import Backend, choose_backend
@@ -24,49 +25,36 @@ DTYPES = {
 }
 
 
-def open_model(
-    name: str = "pocket",
-    *,
-    student: str | None = None,
-    loras: Sequence[str] = (),
-    device: str | None = None,
-    dtype: str | None = None,
-) -> VideoModel:
+def open_model(spec: ModelSpec, *, prompts: Sequence[str] = ()) -> VideoModel:
     """Load a model for a device.
 
     Args:
-        name: `pocket`, the path of a pocket model file or of a Wan2.1 folder, or
-            `random:wan-1.3b` or `random:wan-14b` (see `afstream.wan.random`).
-        student: a few-step student's file, in the place of a Wan folder's own backbone.
-        loras: files to add to the backbone, each `FILE` or `FILE:SCALE`.
-        device: cpu or cuda; the GPU where there is one.
-        dtype: a key of `DTYPES`; bfloat16 on a GPU, float32 elsewhere.
+        spec: which one, from which files, and where its parts go.
+        prompts: those that are known beforehand; see `ModelSpec.text`.
 
     Raises:
-        ConfigError: unknown dtype, or a device that this machine lacks.
+        ConfigError: unknown dtype, a device that this machine lacks, or what the model cannot
+            take.
         CheckpointError: there is no such model, or a piece of it is missing or does not fit.
+        PromptError: the model cannot understand a prompt.
     """
-    where = _device(device)
-    chosen = dtype or ("bfloat16" if where.type == "cuda" else "float32")
+    device, dtype = _device(spec.device), spec.dtype
+    chosen = dtype or ("bfloat16" if device.type == "cuda" else "float32")
     if chosen not in DTYPES:
         raise ConfigError(f"dtype is {chosen!r}; choose one of {', '.join(DTYPES)}")
-    path = POCKET_PATH if name == "pocket" else Path(name)
+    path = POCKET_PATH if spec.name == "pocket" else Path(spec.name)
     if _is_folder(path):
-        return open_wan(
-            path,
-            student=None if student is None else Path(student),
-            loras=loras,
-            device=where,
-            dtype=DTYPES[chosen],
-        )
-    if student is not None or loras:
+        return open_wan(path, spec, device=device, dtype=DTYPES[chosen], prompts=prompts)
+    if spec.additions:
         raise ConfigError(
-            f"a student or a LoRA was given with the model {name!r}; they need a Wan2.1 folder as"
-            " the model"
+            f"a {next(iter(spec.additions))} was given with the model {spec.name!r}; it needs a"
+            " Wan2.1 folder as the model"
         )
-    if name.startswith(RANDOM):
-        return open_random(name, device=where, dtype=DTYPES[chosen])
-    return load_pocket(path, device=where, dtype=DTYPES[chosen])
+    if spec.name.startswith(RANDOM):
+        return open_random(spec.name, device=device, dtype=DTYPES[chosen], offload=spec.offload)
+    if spec.offload:
+        raise ConfigError(f"the model {spec.name!r} is small; leave --offload out")
+    return load_pocket(path, device=device, dtype=DTYPES[chosen])
 
 
 def _is_folder(path: Path) -> bool:

@@ -64,8 +64,8 @@ class Rollout:
         policy: what is remembered.
         schedule: the denoise steps.
         backend: of the kernels.
-        use_graphs: capture the model calls of a chunk and replay them, on a GPU and where the
-            backend finds the slots by device integers or in a view.
+        use_graphs: capture the model calls of a chunk and replay them, on a GPU, with all
+            weights there, and where the backend finds the slots by device integers or in a view.
         times: the embedded timesteps; the last one is the context pass's 0.
     """
 
@@ -110,7 +110,10 @@ class Rollout:
             policy=policy,
             schedule=schedule,
             backend=chosen,
-            use_graphs=use_graphs and model.device.type == "cuda" and chosen != "reference",
+            use_graphs=use_graphs
+            and model.device.type == "cuda"
+            and chosen != "reference"
+            and not model.is_offloaded,
             times=times,
         )
 

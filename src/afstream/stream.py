@@ -23,6 +23,7 @@ from afstream.geometry import Geometry
 from afstream.model.bundle import VideoModel
 from afstream.models import compile_backbone, kernel_backend, open_model
 from afstream.rollout import Rollout, RolloutState
+from afstream.spec import ModelSpec
 from afstream.stopwatch import Stopwatch
 from afstream.timeline import Plan, Timeline
 from afstream.timeline.plan import blend_length
@@ -123,45 +124,41 @@ class Stream:
     @classmethod
     def open(
         cls,
-        model: str = "pocket",
+        model: str | ModelSpec = "pocket",
         *,
-        student: str | None = None,
-        loras: Sequence[str] = (),
         seed: int = 0,
         size: tuple[int, int] | None = None,
         memory: str = "anchor",
         junction: str | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
         backend: str | None = None,
         compiled: bool = False,
         graphs: bool = True,
+        prompts: Sequence[str] = (),
     ) -> Stream:
         """Load a model and make a stream that waits for its first prompt.
 
         Args:
-            model: `pocket`, the path of a model file or of a Wan2.1 folder, or
-                `random:wan-1.3b`; see `afstream.models.open_model`.
-            student: a few-step student's file, in the place of a Wan folder's own backbone.
-            loras: files to add to the backbone, each `FILE` or `FILE:SCALE`.
+            model: a model's name, or all of what `ModelSpec` can say about it.
             seed: same seed, same machine: identical frames.
             size: width and height in pixels; the model's own by default.
             memory: anchor, recache, recapture, rolling or clear.
             junction: hold or gap, for the anchor memory.
-            device: cpu or cuda; the GPU where there is one.
-            dtype: float32, bfloat16 or float64; bfloat16 on a GPU, float32 elsewhere.
             backend: triton, sdpa, reference or auto; None asks AFSTREAM_BACKEND, else auto.
             compiled: compile the layers' elementwise parts, which takes up to minutes at first.
             graphs: on a GPU, capture a chunk's model calls once and replay them.
+            prompts: those that are known beforehand; all of them where the model's text encoder
+                is to be dropped.
 
         Raises:
             ConfigError: a setting is unknown or impossible here.
             CheckpointError: there is no such model, or a piece is missing or does not fit.
+            PromptError: the model cannot understand a prompt.
         """
         geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
         policy = memory_policy(memory, junction=junction)
+        spec = ModelSpec(name=model) if isinstance(model, str) else model
         return cls(
-            open_model(model, student=student, loras=loras, device=device, dtype=dtype),
+            open_model(spec, prompts=prompts),
             policy,
             seed=seed,
             size=geometry,

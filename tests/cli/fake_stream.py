@@ -16,6 +16,7 @@ import numpy as np
 from afstream.config import memory_policy
 from afstream.errors import CheckpointError, PromptError
 from afstream.geometry import chunk_video_frames
+from afstream.spec import ModelSpec
 from afstream.timeline import Plan, Timeline
 
 SIZE = (64, 48)
@@ -80,22 +81,20 @@ class Stream:
     @classmethod
     def open(
         cls,
-        model: str = "pocket",
+        model: ModelSpec | str = "pocket",
         *,
-        student: str | None = None,
-        loras: Sequence[str] = (),
         seed: int = 0,
         size: tuple[int, int] | None = None,
         memory: str = "anchor",
         junction: str | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
         backend: str | None = None,
         compiled: bool = False,
         graphs: bool = True,
+        prompts: Sequence[str] = (),
     ) -> "Stream":
-        if model != "pocket":
-            raise CheckpointError(f"there is no model {model!r}; give 'pocket'")
+        name = model if isinstance(model, str) else model.name
+        if name != "pocket":
+            raise CheckpointError(f"there is no model {name!r}; give 'pocket'")
         return cls(seed, memory_policy(memory, junction=junction))
 
     def cue(

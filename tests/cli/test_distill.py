@@ -11,6 +11,7 @@ import torch
 from afstream.distill import presets
 from afstream.distill.presets import FULL, QUICK, STAGES
 from afstream.models import open_model
+from afstream.spec import ModelSpec
 
 Run = Callable[..., Any]
 TINY = ("distill", "--quick", "--steps", "2", "--clips", "2", "--folder", "run")
@@ -23,7 +24,7 @@ def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path)
     for stage in STAGES:
         assert f"stage {stage} took" in done.err
     assert "try it: afstream generate --model run/pocket.safetensors" in done.err
-    model = open_model(str(tmp_path / "run" / "pocket.safetensors"), device="cpu")
+    model = open_model(ModelSpec(name=str(tmp_path / "run" / "pocket.safetensors"), device="cpu"))
     assert model.name == "pocket"
     made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
 

@@ -11,6 +11,7 @@ from tests.engine.toy import toy_model
 from afstream.config import MEMORIES, memory_policy
 from afstream.errors import ConfigError, PromptError
 from afstream.geometry import Geometry
+from afstream.spec import ModelSpec
 from afstream.stream import Stream
 from afstream.timeline import Timeline
 
@@ -228,8 +229,8 @@ def test_other_sizes_where_the_model_can(model):
     [
         ({"size": (65, 64)}, "width is 65 px; it must be a multiple of 16"),
         ({"memory": "elephant"}, "choose one of anchor"),
-        ({"dtype": "int8"}, "choose one of float32"),
-        ({"device": "toaster"}, "choose cpu or cuda"),
+        ({"model": ModelSpec(dtype="int8")}, "choose one of float32"),
+        ({"model": ModelSpec(device="toaster")}, "choose cpu or cuda"),
         ({"model": "no/such/model"}, "there is no model 'no/such/model'"),
     ],
     ids=str,

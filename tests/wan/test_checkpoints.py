@@ -24,6 +24,7 @@ from afstream.model.checkpoints import (
 from afstream.model.checkpoints.lora import split_scale
 from afstream.models import open_model
 from afstream.rollout import Rollout
+from afstream.spec import ModelSpec
 
 LAYOUTS = ("original", "diffusers")
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -367,7 +368,7 @@ def test_unreachable_paths_are_one_sentence(tmp_path):
     with pytest.raises(
         CheckpointError, match="cannot be reached: File name too long; give 'pocket'"
     ):
-        open_model("x" * 300, device="cpu")
+        open_model(ModelSpec(name="x" * 300, device="cpu"))
 
 
 def test_a_golden_student_reads_the_same_from_every_kind_of_file(tmp_path):

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 from tests.wan_transformer import CONFIG, wan_weights
 
-from afstream.errors import CheckpointError, ConfigError
+from afstream.errors import CheckpointError, ConfigError, PromptError
 from afstream.models import open_model
+from afstream.spec import ModelSpec
 from afstream_cli.app import main
 
 pytest.importorskip("transformers")
@@ -124,7 +125,7 @@ def test_complaints_are_one_sentence_and_leave_nothing(generate, tmp_path, folde
     save_file({"unet.weight": torch.ones(1)}, wrong)
     for name, given, words in (
         ("a", ("--model", "no/such"), "give 'pocket' (built in)"),
-        ("b", ("--student", additions[0]), "need a Wan2.1 folder"),
+        ("b", ("--student", additions[0]), "needs a Wan2.1 folder"),
         ("c", ("--model", folders["original"], "--student", wrong), "is no Wan2.1 backbone"),
         ("d", ("--model", folders["original"], "--lora", wrong), "no part of a low-rank pair"),
         ("e", ("--model", tmp_path), "holds no Wan2.1 model"),
@@ -137,6 +138,22 @@ def test_complaints_are_one_sentence_and_leave_nothing(generate, tmp_path, folde
         assert not list((tmp_path / name).iterdir())
 
 
+def test_where_parts_lie_changes_no_picture(generate, folders):
+    folder = ("--model", folders["original"])
+    kept, _ = generate("kept", *folder, timeline=SWITCHED)
+    for given in (("--text-encoder", "cpu"), ("--text-encoder", "drop"), ("--offload", "1")):
+        assert generate("other", *folder, *given, timeline=SWITCHED)[0] == kept
+
+
+def test_a_dropped_text_encoder_knows_no_other_prompt(folders):
+    spec = ModelSpec(name=str(folders["original"]), text="drop", device="cpu")
+    model = open_model(spec, prompts=["a red star"])
+    kept = open_model(replace(spec, text=None))
+    assert torch.equal(*(one.text.encode(["a red star"]) for one in (model, kept)))
+    with pytest.raises(PromptError, match="'a blue star' came after the text encoder was dropped"):
+        model.text.encode(["a blue star"])
+
+
 def test_bench_takes_the_same_options(folders, additions, capsys):
     student, lora = additions
     with pytest.raises(SystemExit) as caught:
@@ -146,16 +163,16 @@ def test_bench_takes_the_same_options(folders, additions, capsys):
         )
     assert not caught.value.code
     data = json.loads(capsys.readouterr().out)
-    assert data["setup"]["loras"] == [f"{lora}:0.5"]
+    assert data["setup"]["model"]["loras"] == [f"{lora}:0.5"]
 
 
 def test_parts_of_two_models_are_refused(folders, tmp_path):
     student = tmp_path / "s.pt"
     torch.save(wan_weights() | {"text_embedding.0.weight": torch.ones(64, 48)}, student)
     with pytest.raises(CheckpointError, match="reads text embeddings of 48 values"):
-        open_model(str(folders["original"]), student=str(student), device="cpu")
+        open_model(ModelSpec(name=str(folders["original"]), student=str(student), device="cpu"))
 
 
 def test_other_models_take_no_student():
-    with pytest.raises(ConfigError, match="need a Wan2"):
-        open_model("pocket", loras=["a.pt"])
+    with pytest.raises(ConfigError, match="needs a Wan2"):
+        open_model(ModelSpec(loras=("a.pt",)))

@@ -9,7 +9,10 @@ from tests.wan_transformer import CONFIG
 from afstream.config import WAN_BACKBONES
 from afstream.errors import CheckpointError
 from afstream.models import open_model
+from afstream.spec import ModelSpec
 from afstream.stream import Stream
+
+TINY = ModelSpec(name="random:wan-tiny", device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +21,7 @@ def small(monkeypatch):
 
 
 def test_it_streams_and_says_what_it_is():
-    stream = Stream.open("random:wan-tiny", size=(32, 48), device="cpu")
+    stream = Stream.open(TINY, size=(32, 48))
     stream.cue("anything at all")
     first, second = itertools.islice(stream.chunks(), 2)
     assert first.frames.shape == (9, 48, 32, 3)
@@ -29,7 +32,7 @@ def test_it_streams_and_says_what_it_is():
 
 
 def test_the_same_size_has_the_same_weights_and_prompts_differ():
-    one, other = (open_model("random:wan-tiny", device="cpu") for _ in range(2))
+    one, other = (open_model(TINY) for _ in range(2))
     weights = other.backbone.state_dict()
     assert all(
         torch.equal(value, weights[name]) for name, value in one.backbone.state_dict().items()
@@ -42,4 +45,4 @@ def test_the_same_size_has_the_same_weights_and_prompts_differ():
 
 def test_an_unknown_size_lists_the_known_ones():
     with pytest.raises(CheckpointError, match=r"random:wan-1\.3b or random:wan-14b"):
-        open_model("random:wan-2b", device="cpu")
+        open_model(ModelSpec(name="random:wan-2b", device="cpu"))

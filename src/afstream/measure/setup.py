@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from afstream.errors import ConfigError
+from afstream.spec import ModelSpec
 from afstream.stream import Stream
 
 # Full and under-specified prompts in turn, in words that the pocket model knows too.
@@ -20,7 +21,7 @@ PROMPTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """A stream and the load it is put under; see `Stream.open` for the first twelve.
+    """A stream and the load it is put under; see `Stream.open` for the first eight.
 
     Attributes:
         duration_s: seconds of video to make.
@@ -30,15 +31,11 @@ class Setup:
         consumer: what takes the frames, in words.
     """
 
-    model: str = "pocket"
-    student: str | None = None
-    loras: tuple[str, ...] = ()
+    model: ModelSpec = field(default_factory=ModelSpec)
     seed: int = 0
     size: tuple[int, int] | None = None
     memory: str = "anchor"
     junction: str | None = None
-    device: str | None = None
-    dtype: str | None = None
     backend: str | None = None
     compiled: bool = False
     graphs: bool = True
@@ -66,17 +63,14 @@ class Setup:
         """Open the stream."""
         return Stream.open(
             self.model,
-            student=self.student,
-            loras=self.loras,
             seed=self.seed,
             size=self.size,
             memory=self.memory,
             junction=self.junction,
-            device=self.device,
-            dtype=self.dtype,
             backend=self.backend,
             compiled=self.compiled,
             graphs=self.graphs,
+            prompts=self.prompts,
         )
 
     def prompt(self, segment: int) -> str:

@@ -7,6 +7,7 @@ models (their window is the whole clip).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional
 from afstream.config import BackboneConfig
 from afstream.geometry import PATCH
 from afstream.model.layers import AttentionWindow, Layer, TextKeys
+from afstream.model.offload import Travellers, allot, spread
 from afstream_kernels import Backend, modulate
 
 TIME_BASE = 10000.0
@@ -67,6 +69,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.is_compiled = False
+        self._travellers: Travellers | None = None
         dim = config.dim
         patch = (1, PATCH, PATCH)
         self.patch_embedding = nn.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch)
@@ -100,9 +103,34 @@ class Backbone(nn.Module):
     def text_context(self, prompt_embeds: Tensor) -> TextContext:
         """Project prompt embeddings [B, T <= text_len, text_dim] for every layer, once."""
         missing = self.config.text_len - prompt_embeds.shape[1]
-        padded = functional.pad(prompt_embeds, (0, 0, 0, missing)).to(self.dtype)
+        padded = functional.pad(prompt_embeds, (0, 0, 0, missing)).to(self.device, self.dtype)
         text = self.text_embedding(padded)
-        return tuple(layer.cross_attn.text_keys(text) for layer in self._layers())
+        return tuple(layer.cross_attn.text_keys(text) for layer in self._visit())
+
+    @property
+    def is_offloaded(self) -> bool:
+        """Whether some layers' weights lie in host memory."""
+        return self._travellers is not None
+
+    def allot(self, device: torch.device, *, offload: int = 0) -> None:
+        """Give weights without memory their places, to be filled; then call `settle`.
+
+        Args:
+            device: where the model will run.
+            offload: layers whose weights get a place in host memory.
+
+        Raises:
+            ConfigError: there are fewer layers.
+        """
+        layers = self._layers()
+        travelling = [layers[index] for index in spread(offload, len(layers))]
+        self._travellers = Travellers(travelling, device) if travelling else None
+        allot(self, device)
+
+    def settle(self) -> None:
+        """The weights are filled in: layers in host memory leave for the device in turn."""
+        if self._travellers:
+            self._travellers.depart()
 
     def compile_layers(self) -> None:
         """Compile each layer; they share their code, so the work is done once."""
@@ -126,7 +154,7 @@ class Backbone(nn.Module):
         """
         rows = latents.shape[-2] // PATCH
         x = self._tokens(latents)
-        for index, layer in enumerate(self._layers()):
+        for index, layer in enumerate(self._visit()):
             x = layer(x, time.projection, text[index], window.layer(index))
         out = self.head(x, time.embedding, window.backend)
         flow = torch.empty_like(latents)
@@ -144,10 +172,12 @@ class Backbone(nn.Module):
         The last layer's output, and a flow, are then of no use to anyone.
         """
         x = self._tokens(latents)
-        *others, last = self._layers()
-        for index, layer in enumerate(others):
-            x = layer(x, time.projection, text[index], window.layer(index))
-        last.remember(x, time.projection, window.layer(len(others)))
+        last = len(self.blocks) - 1
+        for index, layer in enumerate(self._visit()):
+            if index < last:
+                x = layer(x, time.projection, text[index], window.layer(index))
+            else:
+                layer.remember(x, time.projection, window.layer(index))
 
     def _tokens(self, latents: Tensor) -> Tensor:
         """[B, F, C, h, w] to embedded tokens [B, F, P, dim]."""
@@ -166,6 +196,11 @@ class Backbone(nn.Module):
             patches, "b f (y x) (c p q) -> b f c y p x q", y=height // PATCH, p=PATCH, q=PATCH
         ).copy_(rearrange(latents, "b f c (y p) (x q) -> b f c y p x q", p=PATCH, q=PATCH))
         return patches
+
+    def _visit(self) -> Iterator[Layer]:
+        """The layers in order, each while its weights are on the device."""
+        layers = self._layers()
+        return self._travellers.visit(layers) if self._travellers else iter(layers)
 
     def _layers(self) -> list[Layer]:
         return list(self.blocks)  # pyright: ignore[reportReturnType]

@@ -21,7 +21,8 @@ from afstream.model.checkpoints import (
     sizes_of,
 )
 from afstream.model.dit import Backbone
-from afstream.wan.text import load_text
+from afstream.spec import ModelSpec
+from afstream.wan.text import EncodedPrompts, load_text
 from afstream.wan.vae import load_vae
 
 # what the public models were trained at
@@ -33,40 +34,35 @@ SHARED = ("head_dim", "text_len", "eps")
 
 def open_wan(
     folder: Path,
+    spec: ModelSpec,
     *,
-    student: Path | None = None,
-    loras: Sequence[str] = (),
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    prompts: Sequence[str] = (),
 ) -> VideoModel:
     """Load a model folder, original or diffusers' layout.
 
     Args:
-        folder: backbone, VAE and text encoder; with a student, the backbone may be absent.
-        student: a file whose backbone takes the place of the folder's.
-        loras: files, each with its scale behind a colon if it is not 1.
+        folder: backbone, VAE and text encoder; what the spec replaces may be absent.
+        spec: what takes a part's place, what is added, and where the parts go.
         device: where it will run.
         dtype: of all weights.
+        prompts: encoded at once; a text encoder that is dropped afterwards knows no others.
 
     Raises:
         CheckpointError: pieces are missing or do not fit; says which.
+        ConfigError: more layers are to be offloaded than there are.
+        PromptError: a prompt is too long.
     """
-    parts = find_parts(folder, with_backbone=student is None)
+    parts = find_parts(folder, with_backbone=spec.student is None, with_vae=spec.vae is None)
     details = {"path": str(folder), "layout": parts.layout}
-    source = _source(parts, student, loras, details)
+    source = _source(parts, spec, details)
     # what is cheap to find out first: the other parts take long to read
     source.check()
-    text = load_text(
-        parts.text, parts.tokenizer, device=device, dtype=dtype, text_len=source.config.text_len
-    )
-    width = text.encoder.get_parameter("shared.weight").shape[1]
-    if width != source.config.text_dim:
-        raise CheckpointError(
-            f"{source.what} reads text embeddings of {source.config.text_dim} values, but the text"
-            f" encoder {parts.text} writes {width}; give parts of one model"
-        )
-    vae = load_vae(parts.vae, device=device, dtype=dtype)
-    backbone = source.build(device=device, dtype=dtype)
+    # before the others, so that they find its room free when it is dropped
+    text = _text(parts, spec, source, prompts, device, dtype)
+    vae = load_vae(parts.vae if spec.vae is None else Path(spec.vae), device=device, dtype=dtype)
+    backbone = source.build(device=device, dtype=dtype, offload=spec.offload)
     return wan_model(folder.resolve().name, backbone, text, vae, details)
 
 
@@ -86,21 +82,45 @@ def wan_model(
     )
 
 
-def _source(
-    parts: WanFolder, student: Path | None, given: Sequence[str], details: dict[str, str]
-) -> BackboneSource:
+def _text(
+    parts: WanFolder,
+    spec: ModelSpec,
+    source: BackboneSource,
+    prompts: Sequence[str],
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> TextEncoder:
+    """The text encoder where it is wanted, prompts encoded."""
+    text = load_text(
+        parts.text,
+        parts.tokenizer,
+        device="cpu" if spec.text == "cpu" else device,
+        dtype=dtype,
+        text_len=source.config.text_len,
+    )
+    width = text.encoder.get_parameter("shared.weight").shape[1]
+    if width != source.config.text_dim:
+        raise CheckpointError(
+            f"{source.what} reads text embeddings of {source.config.text_dim} values, but the text"
+            f" encoder {parts.text} writes {width}; give parts of one model"
+        )
+    known = EncodedPrompts.of(text, prompts)
+    return known if spec.text == "drop" else text
+
+
+def _source(parts: WanFolder, spec: ModelSpec, details: dict[str, str]) -> BackboneSource:
     """What the backbone is made from; also said in `details`."""
     declared = read_config(parts.config)
-    if student is None:
+    if spec.student is None:
         what, weights = f"the backbone in {parts.backbone}", parts.weights()
         details["backbone"] = "the folder's own; a plain Wan2.1 makes no good video in few steps"
     else:
-        found = read_student(student)
-        what, weights = f"student {student}", found.weights
+        found = read_student(Path(spec.student))
+        what, weights = f"student {spec.student}", found.weights
         declared = {name: declared[name] for name in SHARED if name in declared}
         details["student"] = found.describe()
     config = sizes_of(weights, what=what, declared=declared)
-    loras = read_loras(given)
+    loras = read_loras(spec.loras)
     if loras:
         details["loras"] = ", ".join(lora.describe() for lora in loras)
     return BackboneSource(what=what, config=config, weights=weights, loras=loras)

@@ -57,7 +57,11 @@ class ChannelsAsColours:
 
 
 def open_random(
-    name: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    offload: int = 0,
 ) -> VideoModel:
     """A model of a known size, made up on the device.
 
@@ -65,9 +69,11 @@ def open_random(
         name: `random:` and a key of `WAN_BACKBONES`.
         device: where it will run.
         dtype: of the weights.
+        offload: layers whose weights stay in host memory.
 
     Raises:
         CheckpointError: no such size.
+        ConfigError: there are fewer layers than are to be offloaded.
     """
     size = name.removeprefix(RANDOM)
     if size not in WAN_BACKBONES:
@@ -81,7 +87,7 @@ def open_random(
     }
     return wan_model(
         name,
-        random_backbone(config, device=device, dtype=dtype),
+        random_backbone(config, device=device, dtype=dtype, offload=offload),
         HashedText(config, device),
         ChannelsAsColours(),
         details,
@@ -90,16 +96,22 @@ def open_random(
 
 @torch.no_grad()
 def random_backbone(
-    config: BackboneConfig, *, device: torch.device | str, dtype: torch.dtype
+    config: BackboneConfig,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    offload: int = 0,
 ) -> Backbone:
-    """A backbone whose weights never were anywhere but on the device; always the same there."""
+    """A backbone whose weights never were anywhere but in their places; always the same there."""
+    where = torch.device(device)
     with torch.device("meta"):
         backbone = Backbone(config).to(dtype)
-    backbone.to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
+    backbone.allot(where, offload=offload)
+    generators = {place: torch.Generator(place).manual_seed(0) for place in (where.type, "cpu")}
     for name, weight in backbone.named_parameters():
         if weight.ndim > 1:
-            weight.normal_(0, SPREAD, generator=generator)
+            weight.normal_(0, SPREAD, generator=generators[weight.device.type])
         else:
             weight.fill_(0.0 if name.endswith("bias") else 1.0)
+    backbone.settle()
     return backbone.requires_grad_(False).eval()

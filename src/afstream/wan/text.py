@@ -99,10 +99,9 @@ class WanText:
         text = clean(prompt)
         numbers = self._tokenize(text)
         if len(numbers) > self.text_len:
-            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
             raise PromptError(
-                f"the prompt {shown!r} has {len(numbers)} tokens; {self.text_len} are allowed, so"
-                " shorten it"
+                f"the prompt {shorten(text)!r} has {len(numbers)} tokens; {self.text_len} are"
+                " allowed, so shorten it"
             )
         return numbers
 
@@ -143,6 +142,45 @@ class WanText:
         if len(self._kept) > KEPT_PROMPTS:
             self._kept.popitem(last=False)
         return row
+
+
+class EncodedPrompts:
+    """Embeddings of prompts that were known beforehand; the encoder is gone.
+
+    Args:
+        rows: by prompt, [text_len, text_dim].
+    """
+
+    def __init__(self, rows: dict[str, Tensor]) -> None:
+        self._rows = rows
+
+    @classmethod
+    def of(cls, text: WanText, prompts: Sequence[str]) -> EncodedPrompts:
+        """Encode prompts.
+
+        Raises:
+            PromptError: one is too long.
+        """
+        return cls({prompt: text.encode([prompt])[0] for prompt in prompts})
+
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts to embeddings [B, text_len, text_dim].
+
+        Raises:
+            PromptError: a prompt was not known beforehand.
+        """
+        for prompt in prompts:
+            if prompt not in self._rows:
+                raise PromptError(
+                    f"the prompt {shorten(prompt)!r} came after the text encoder was dropped; keep"
+                    " the encoder on the cpu to give prompts later"
+                )
+        return torch.stack([self._rows[prompt] for prompt in prompts])
+
+
+def shorten(text: str) -> str:
+    """As much of a prompt as an error repeats."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def load_text(

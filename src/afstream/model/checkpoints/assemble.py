@@ -46,19 +46,30 @@ class BackboneSource:
         return backbone
 
     @torch.no_grad()
-    def build(self, *, device: torch.device | str, dtype: torch.dtype) -> Backbone:
+    def build(
+        self, *, device: torch.device | str, dtype: torch.dtype, offload: int = 0
+    ) -> Backbone:
         """A backbone on a device; the weights are brought there one after the other.
+
+        Args:
+            device: where it will run.
+            dtype: of its weights there.
+            offload: layers whose weights stay in host memory.
 
         Raises:
             CheckpointError: weights or a LoRA do not fit; nothing was loaded.
+            ConfigError: there are fewer layers than are to be offloaded.
         """
         # all weights get their places first: what is needed on the way, made in between, would
         # leave holes in memory
-        backbone = self.check().to(dtype).to_empty(device=device)
+        where = torch.device(device)
+        backbone = self.check().to(dtype)
+        backbone.allot(where, offload=offload)
         for name, place in backbone.named_parameters():
             # copied even where the file holds the same: it may be replaced, and lies at odd places
-            value = self.weights[name].to(device)
+            value = self.weights[name].to(where)
             for lora in self.loras:
                 value = lora.added(name, value)
             place.copy_(value)
+        backbone.settle()
         return backbone.requires_grad_(False).eval()

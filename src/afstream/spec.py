@@ -1,0 +1,70 @@
+"""Which model, from which files, and where its parts go; told before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from afstream.errors import ConfigError
+
+TextPlace = Literal["device", "cpu", "drop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A model as a user asks for it.
+
+    Attributes:
+        name: `pocket`, the path of a pocket model file or of a Wan2.1 folder, or
+            `random:wan-1.3b` or `random:wan-14b` (see `afstream.wan.random`).
+        student: a few-step student's file, in the place of a Wan folder's own backbone.
+        loras: files to add to the backbone, each `FILE` or `FILE:SCALE`.
+        vae: `tiny`, or the path of another decoder; else the folder's own.
+        text: where the text encoder runs: on the `device`, on the `cpu`, or on the device until
+            the prompts that are known beforehand are encoded, and nowhere afterwards (`drop`).
+            On the device unless told otherwise.
+        offload: layers of the backbone that lie in host memory and visit the device in turn.
+        device: cpu or cuda; the GPU where there is one.
+        dtype: float32, bfloat16 or float64; bfloat16 on a GPU, float32 elsewhere.
+    """
+
+    name: str = "pocket"
+    student: str | None = None
+    loras: tuple[str, ...] = ()
+    vae: str | None = None
+    text: TextPlace | None = None
+    offload: int = 0
+    device: str | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number that means nothing."""
+        if self.offload < 0:
+            raise ConfigError(f"{self.offload} layers are to be offloaded; give 0 or more")
+
+    @property
+    def additions(self) -> dict[str, object]:
+        """What only a Wan2.1 folder can take, by name, where it is asked for."""
+        given: dict[str, object] = {
+            "student": self.student,
+            "LoRA": self.loras,
+            "other VAE": self.vae,
+            "place for the text encoder": self.text,
+        }
+        return {name: value for name, value in given.items() if value}
+
+
+def text_place(word: str | None) -> TextPlace | None:
+    """The text encoder's place by its name; None stays None.
+
+    Raises:
+        ConfigError: nothing has this name.
+    """
+    for place in get_args(TextPlace):
+        if word == place:
+            return place
+    if word is None:
+        return None
+    raise ConfigError(
+        f"the text encoder's place is {word!r}; choose one of {', '.join(get_args(TextPlace))}"
+    )

@@ -1,0 +1,74 @@
+"""Layers in host memory: the same numbers, with two layers' room on the device."""
+
+import pytest
+import torch
+from tests.wan_transformer import CONFIG
+
+from afstream.config import BackboneConfig, SamplerConfig, memory_policy
+from afstream.errors import ConfigError
+from afstream.model.offload import spread
+from afstream.rollout import Rollout
+from afstream.wan.random import random_backbone
+
+LAYERS = 5
+DEEP = BackboneConfig(
+    dim=CONFIG.dim,
+    ffn_dim=CONFIG.ffn_dim,
+    freq_dim=CONFIG.freq_dim,
+    text_dim=CONFIG.text_dim,
+    text_len=8,
+    num_heads=CONFIG.num_heads,
+    num_layers=LAYERS,
+)
+
+
+def backbone(offload):
+    return random_backbone(DEEP, device="cpu", dtype=torch.float32, offload=offload)
+
+
+@torch.no_grad()
+def latents(model):
+    """Three chunks with a switch before the last."""
+    rollout = Rollout.of(model, memory_policy("anchor"), SamplerConfig())
+    draw = torch.Generator().manual_seed(1)
+    texts = [model.text_context(torch.randn(1, 8, DEEP.text_dim, generator=draw)) for _ in range(2)]
+    state = rollout.start(texts[0], (1, 3, 16, 4, 4))
+    made = []
+    for chunk in range(3):
+        if chunk == 2:
+            rollout.switch(state, texts[1])
+        clean = rollout.denoise(state, torch.randn(4, 1, 3, 16, 4, 4, generator=draw))
+        rollout.commit(state, clean)
+        made.append(clean)
+    return torch.cat(made, dim=1)
+
+
+@pytest.mark.parametrize("offload", range(1, LAYERS + 1))
+def test_offloaded_layers_compute_the_same(offload):
+    model = backbone(offload)
+    assert model.is_offloaded
+    assert torch.equal(latents(model), latents(backbone(0)))
+
+
+def test_travelling_layers_share_two_places():
+    model = backbone(4)
+    places = {weight.untyped_storage().data_ptr() for weight in model.blocks.parameters()}
+    layer = sum(weight.numel() for weight in model.blocks[0].parameters())
+    held = sum(
+        storage.nbytes()
+        for storage in {
+            weight.untyped_storage().data_ptr(): weight.untyped_storage()
+            for weight in model.blocks.parameters()
+        }.values()
+    )
+    # one layer stays, two places serve the other four
+    assert len(places) == 2 + len(list(model.blocks[0].parameters()))
+    assert held <= 4 * 3 * layer * 1.1
+
+
+def test_which_layers_travel():
+    assert spread(0, 5) == ()
+    assert spread(2, 5) == (0, 2)
+    assert spread(5, 5) == (0, 1, 2, 3, 4)
+    with pytest.raises(ConfigError, match="6 layers are to be offloaded, but the model has 5"):
+        spread(6, 5)
