@@ -149,7 +149,6 @@ class Rollout:
         self._set_text(state, text)
         state.frame = 0
 
-    @torch.no_grad()
     def denoise(self, state: RolloutState, noise: Tensor) -> Tensor:
         """All denoise steps of the next chunk.
 
@@ -161,21 +160,54 @@ class Rollout:
         Returns:
             The clean chunk [B, c, C, h, w].
         """
+        noisy, flow = self.predict(state, noise)
+        # outside of the graph, whose results are overwritten by the next chunk's
+        return clean_from_flow(noisy, flow, self.schedule.sigmas[-1])
+
+    @torch.no_grad()
+    def predict(self, state: RolloutState, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The next chunk's denoise steps, as many as there is noise for.
+
+        Args:
+            state: see `denoise`.
+            noise: [steps or fewer, B, c, C, h, w]; see `denoise`.
+
+        Returns:
+            What the last of these steps starts from, and its flow, [B, c, C, h, w] both.
+        """
         window = state.memory.chunk_window(state.frame)
-        sigmas = self.schedule.sigmas
+        num_steps = len(noise)
+        sigmas = self.schedule.sigmas[:num_steps]
 
         def predict(noise: Tensor) -> tuple[Tensor, Tensor]:
-            """What the last step starts from, and its flow."""
             noisy = noise[0]
             for step, sigma in enumerate(sigmas[:-1]):
                 flow = self.model(noisy, self.times[step], state.text, window)
                 clean = clean_from_flow(noisy, flow, sigma)
                 noisy = add_noise(clean, noise[step + 1], sigmas[step + 1])
-            return noisy, self.model(noisy, self.times[-2], state.text, window)
+            return noisy, self.model(noisy, self.times[num_steps - 1], state.text, window)
 
-        noisy, flow = self._run(state, "denoise", predict, noise, window)
-        # outside of the graph, whose results are overwritten by the next chunk's
-        return clean_from_flow(noisy, flow, sigmas[-1])
+        noisy, flow = self._run(state, f"denoise {num_steps}", predict, noise, window)
+        return noisy, flow
+
+    def step(self, state: RolloutState, noisy: Tensor, index: int, text: TextContext) -> Tensor:
+        """One denoise step of the next chunk, with gradients to the weights.
+
+        The chunk's own keys and values carry gradients, those of finished chunks none.
+
+        Args:
+            state: only read; call `backward` before it changes.
+            noisy: where the step starts [B, c, C, h, w].
+            index: of the step, 0 the noisiest.
+            text: the prompt in force, with gradients if they shall reach its projections.
+
+        Returns:
+            The clean chunk [B, c, C, h, w] as this step sees it.
+        """
+        window = state.memory.chunk_window(state.frame)
+        timestep = torch.full((1, 1), self.schedule.timesteps[index], device=noisy.device)
+        flow = self.model(noisy, self.model.time_context(timestep), text, window)
+        return clean_from_flow(noisy, flow, self.schedule.sigmas[index])
 
     @torch.no_grad()
     def commit(self, state: RolloutState, clean: Tensor) -> None:
