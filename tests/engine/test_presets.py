@@ -212,3 +212,10 @@ def test_the_guide_shows_the_settings_of_a_preset(name):
     expected = list(settings_of(PRESETS[name]))
     # the line between is the table's rule
     assert lines[start + 2 : start + 2 + len(expected)] == expected
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if PRESETS[name].entry])
+def test_the_guide_says_which_weights_the_public_script_takes(name):
+    text = GUIDE.read_text(encoding="utf-8")
+    (section,) = (part for part in text.split("\n## ") if f"| preset | `{name}` |" in part)
+    assert f"\n- It takes `{PRESETS[name].entry}`" in section
