@@ -70,7 +70,7 @@ def machine_table(result: dict[str, Any]) -> str:
     rows = [
         ("model", f"{model['name']}, {model['backbone_parameters'] / 1e6:.1f} M parameters"),
         ("video", f"{width}x{height} px, {result['fps']} fps, written as {setup['consumer']}"),
-        ("memory", setup["memory"]),
+        ("memory", model["memory"]),
         ("device", f"{model['device']}, {model['dtype']}"),
         ("processor", f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads"),
         ("GPU", machine["gpu"] or "none used"),

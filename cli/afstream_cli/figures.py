@@ -44,7 +44,7 @@ def describe(result: Measurement) -> list[str]:
     commit = f" ({machine.commit})" if machine.commit else ""
     threads = "1 thread" if machine.threads == 1 else f"{machine.threads} threads"
     return [
-        f"{model['name']}, {width}x{height} at {result.fps} fps, memory {result.setup.memory},"
+        f"{model['name']}, {width}x{height} at {result.fps} fps, memory {model['memory']},"
         f" {model['dtype']} on {model['device']}, kernels {model['backend']}",
         f"{machine.gpu or machine.cpu}, {machine.cores} cores, {threads},"
         f" torch {machine.torch}, afstream {machine.afstream}{commit}",

@@ -34,8 +34,9 @@ def generate(
     offload: options.Offload = 0,
     seed: options.Seed = None,
     size: options.Size = None,
-    memory: options.Memory = "anchor",
+    memory: options.Memory = None,
     junction: options.Junction = None,
+    preset: options.Preset = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     backend: options.Backend = None,
@@ -57,7 +58,7 @@ def generate(
     changes it, while the video keeps pace with the clock. After the last line it goes on until
     the newest prompt has lasted 10 s, or for --duration. A timeline beside it replays it.
     """
-    from afstream.config import memory_policy
+    from afstream.presets import choose_memory, find_preset
     from afstream_cli.console import open_report
     from afstream_cli.inputs import read_moment, read_pixels, read_spec, read_timeline
     from afstream_cli.outputs import Outputs
@@ -66,7 +67,6 @@ def generate(
     if quiet and as_json:
         raise ConfigError("--quiet and --json were both given; choose one of them")
     frame_size, length = read_pixels(size), read_moment(duration)
-    policy = memory_policy(memory, junction=junction)
     spec = read_spec(
         model,
         student=student,
@@ -77,6 +77,7 @@ def generate(
         device=device,
         dtype=dtype,
     )
+    remembered = choose_memory(memory, junction, find_preset(preset, spec))
     timeline: Timeline | None = None
     if prompts != STDIN:
         timeline = read_timeline(
@@ -109,6 +110,7 @@ def generate(
             size=frame_size,
             memory=memory,
             junction=junction,
+            preset=preset,
             backend=backend,
             compiled=compiled,
             graphs=not no_graph,
@@ -120,7 +122,7 @@ def generate(
             outputs,
             report,
             scale=scale,
-            settings=describe_run(stream, memory, policy),
+            settings=describe_run(stream, *remembered),
             load_s=load_s,
         )
         if typing:

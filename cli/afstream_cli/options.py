@@ -123,11 +123,21 @@ Size = Annotated[
         metavar="WxH", help="Of the generated frames, px; else the model's.", rich_help_panel=MODEL
     ),
 ]
-Memory = Annotated[
-    str,
+Preset = Annotated[
+    str | None,
     typer.Option(
         metavar="NAME",
-        help="anchor, recache, recapture, rolling or clear.",
+        help="Window, memory and denoise steps of a public family of students: self-forcing,"
+        " causal-forcing, longlive, longlive-infinity, memflow, anchor-forcing or krea-realtime;"
+        " else as the files' names tell.",
+        rich_help_panel=MODEL,
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="anchor, recache, recapture, rolling or clear; else the preset's, else anchor.",
         rich_help_panel=MODEL,
     ),
 ]

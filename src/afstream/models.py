@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from afstream.errors import CheckpointError, ConfigError
 from afstream.model.bundle import VideoModel
 from afstream.model.dit import Backbone
 from afstream.pocket.model import POCKET_PATH, load_pocket
+from afstream.presets import Preset
 from afstream.spec import ModelSpec
 from afstream.wan.model import open_wan
 from afstream.wan.random import RANDOM, open_random
@@ -25,12 +27,15 @@ DTYPES = {
 }
 
 
-def open_model(spec: ModelSpec, *, prompts: Sequence[str] = ()) -> VideoModel:
+def open_model(
+    spec: ModelSpec, *, prompts: Sequence[str] = (), like: Preset | None = None
+) -> VideoModel:
     """Load a model for a device.
 
     Args:
         spec: which one, from which files, and where its parts go.
         prompts: those that are known beforehand; see `ModelSpec.text`.
+        like: the family that it belongs to, whose denoise steps it then takes.
 
     Raises:
         ConfigError: unknown dtype, a device that this machine lacks, or what the model cannot
@@ -38,6 +43,13 @@ def open_model(spec: ModelSpec, *, prompts: Sequence[str] = ()) -> VideoModel:
         CheckpointError: there is no such model, or a piece of it is missing or does not fit.
         PromptError: the model cannot understand a prompt.
     """
+    model = _open(spec, prompts)
+    if like is None:
+        return model
+    return replace(model, sampler=like.sampler, details={**model.details, "preset": like.name})
+
+
+def _open(spec: ModelSpec, prompts: Sequence[str]) -> VideoModel:
     device, dtype = _device(spec.device), spec.dtype
     chosen = dtype or ("bfloat16" if device.type == "cuda" else "float32")
     if chosen not in DTYPES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from afstream.errors import ConfigError
@@ -52,6 +53,22 @@ class ModelSpec:
             "place for the text encoder": self.text,
         }
         return {name: value for name, value in given.items() if value}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The student's path, then those of the LoRAs; none without a student."""
+        if self.student is None:
+            return ()
+        return self.student, *(str(split_scale(lora)[0]) for lora in self.loras)
+
+
+def split_scale(given: str) -> tuple[Path, float]:
+    """`FILE` or `FILE:SCALE`; a colon before anything but a number belongs to the path."""
+    path, _, scale = given.rpartition(":")
+    try:
+        return Path(path or given), float(scale) if path else 1.0
+    except ValueError:
+        return Path(given), 1.0
 
 
 def text_place(word: str | None) -> TextPlace | None:

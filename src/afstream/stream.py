@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from afstream.chunk import Chunk, ChunkTiming, Receipt, Transition
-from afstream.config import MemoryPolicy, memory_policy
+from afstream.config import MemoryPolicy
 from afstream.errors import ConfigError
 from afstream.geometry import Geometry
 from afstream.model.bundle import VideoModel
 from afstream.models import compile_backbone, kernel_backend, open_model
+from afstream.presets import choose_memory, find_preset
 from afstream.rollout import Rollout, RolloutState
 from afstream.spec import ModelSpec
 from afstream.stopwatch import Stopwatch
@@ -128,8 +129,9 @@ class Stream:
         *,
         seed: int = 0,
         size: tuple[int, int] | None = None,
-        memory: str = "anchor",
+        memory: str | None = None,
         junction: str | None = None,
+        preset: str | None = None,
         backend: str | None = None,
         compiled: bool = False,
         graphs: bool = True,
@@ -141,8 +143,10 @@ class Stream:
             model: a model's name, or all of what `ModelSpec` can say about it.
             seed: same seed, same machine: identical frames.
             size: width and height in pixels; the model's own by default.
-            memory: anchor, recache, recapture, rolling or clear.
-            junction: hold or gap, for the anchor memory.
+            memory: anchor, recache, recapture, rolling or clear; else the preset's, else anchor.
+            junction: hold or gap, for a memory with a junction.
+            preset: settings of a public family, see `afstream.presets`; else as recognised by
+                the files' names.
             backend: triton, sdpa, reference or auto; None asks AFSTREAM_BACKEND, else auto.
             compiled: compile the layers' elementwise parts, which takes up to minutes at first.
             graphs: on a GPU, capture a chunk's model calls once and replay them.
@@ -155,10 +159,11 @@ class Stream:
             PromptError: the model cannot understand a prompt.
         """
         geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
-        policy = memory_policy(memory, junction=junction)
         spec = ModelSpec(name=model) if isinstance(model, str) else model
+        found = find_preset(preset, spec)
+        _, policy = choose_memory(memory, junction, found)
         return cls(
-            open_model(spec, prompts=prompts),
+            open_model(spec, prompts=prompts, like=found),
             policy,
             seed=seed,
             size=geometry,

@@ -85,8 +85,9 @@ class Stream:
         *,
         seed: int = 0,
         size: tuple[int, int] | None = None,
-        memory: str = "anchor",
+        memory: str | None = None,
         junction: str | None = None,
+        preset: str | None = None,
         backend: str | None = None,
         compiled: bool = False,
         graphs: bool = True,
@@ -95,7 +96,7 @@ class Stream:
         name = model if isinstance(model, str) else model.name
         if name != "pocket":
             raise CheckpointError(f"there is no model {name!r}; give 'pocket'")
-        return cls(seed, memory_policy(memory, junction=junction))
+        return cls(seed, memory_policy(memory or "anchor", junction=junction))
 
     def cue(
         self,

@@ -95,9 +95,7 @@ class TeacherTrainer:
         errors = (flow - (noise - clean)).square().mean(dim=(1, 2, 3, 4))
         loss = errors.mean()
         loss.backward()
-        share = trapezoid(
-            self.step, warmup=config.warmup, decay=config.decay, total=config.steps
-        )
+        share = trapezoid(self.step, warmup=config.warmup, decay=config.decay, total=config.steps)
         norm = self.optimizer.step(share)
         self.average.update(self.backbone, self.step)
         return {"loss": float(loss.detach()), **_halves(errors.detach(), sigma), "norm": norm}

@@ -112,6 +112,7 @@ class Meter:
             "name": self.stream.model_name,
             "device": str(backbone.device),
             "dtype": str(backbone.dtype).removeprefix("torch."),
+            "memory": self.setup.memory_name,
             "backend": self.stream.backend,
             "compiled": self.stream.compiled,
             "graphs": self.stream.graphs,

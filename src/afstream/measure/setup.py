@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from afstream.errors import ConfigError
+from afstream.presets import choose_memory, find_preset
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 
@@ -21,7 +22,7 @@ PROMPTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """A stream and the load it is put under; see `Stream.open` for the first eight.
+    """A stream and the load it is put under; see `Stream.open` for the first nine.
 
     Attributes:
         duration_s: seconds of video to make.
@@ -34,8 +35,9 @@ class Setup:
     model: ModelSpec = field(default_factory=ModelSpec)
     seed: int = 0
     size: tuple[int, int] | None = None
-    memory: str = "anchor"
+    memory: str | None = None
     junction: str | None = None
+    preset: str | None = None
     backend: str | None = None
     compiled: bool = False
     graphs: bool = True
@@ -67,11 +69,17 @@ class Setup:
             size=self.size,
             memory=self.memory,
             junction=self.junction,
+            preset=self.preset,
             backend=self.backend,
             compiled=self.compiled,
             graphs=self.graphs,
             prompts=self.prompts,
         )
+
+    @property
+    def memory_name(self) -> str:
+        """What the stream remembers, by name."""
+        return choose_memory(self.memory, self.junction, find_preset(self.preset, self.model))[0]
 
     def prompt(self, segment: int) -> str:
         """The prompt of a segment, counted from 0."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from afstream.errors import CheckpointError
 from afstream.model.checkpoints.names import wan_name
 from afstream.model.weights import Weights, read_metadata, read_weights
+from afstream.spec import split_scale
 
 ENTRY = "generator_lora"
 ALPHA = "lora_alpha"
@@ -93,15 +94,6 @@ class Lora:
         down, up = (half.to(weight.device, dtype) for half in (pair.down, pair.up))
         factor = self.scale * pair.alpha / pair.down.shape[0]
         return torch.addmm(weight.to(dtype), up, down, alpha=factor)
-
-
-def split_scale(given: str) -> tuple[Path, float]:
-    """`FILE` or `FILE:SCALE`; a colon before anything but a number belongs to the path."""
-    path, _, scale = given.rpartition(":")
-    try:
-        return Path(path or given), float(scale) if path else 1.0
-    except ValueError:
-        return Path(given), 1.0
 
 
 def read_loras(given: Sequence[str]) -> list[Lora]:
