@@ -180,6 +180,14 @@ def test_bfloat16_is_near(folder, vae):
     assert 0 < error.mean() < 0.02
 
 
+def test_bfloat16_rounds_latents_once(folder):
+    low = load_tiny(folder / "lighttaew2_1.pth", dtype=torch.bfloat16)
+    latent = torch.randn(1, 16, 4, 4)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (LATENT_MEAN, LATENT_STD))
+    bounded = torch.tanh((latent * std + mean) / 3) * 3
+    assert torch.equal(low._bounded(latent), bounded.bfloat16())
+
+
 @pytest.mark.parametrize("encoder", [True, False])
 @pytest.mark.parametrize("name", ["taew2_1.safetensors", "TAEW2_1_fp32.Safetensors", "taew2_1.pth"])
 def test_layouts_give_the_same(tmp_path, vae, name, encoder):
