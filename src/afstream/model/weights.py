@@ -33,7 +33,7 @@ def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
     try:
         if not path.is_file():
             raise CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
-        if path.suffix == SAFETENSORS:
+        if path.suffix.lower() == SAFETENSORS:
             return load_file(path)
         if not zipfile.is_zipfile(path):
             raise _unreadable(path, "it is cut short, or not what torch.save writes")
@@ -50,7 +50,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: the file cannot be read.
     """
-    if path.suffix != SAFETENSORS:
+    if path.suffix.lower() != SAFETENSORS:
         return {}
     try:
         with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]

@@ -93,7 +93,8 @@ def load_vae(
     """Read Wan2.1's video autoencoder.
 
     Args:
-        path: a diffusers `vae/` folder, or the original `Wan2.1_VAE.pth`.
+        path: a diffusers `vae/` folder, or the original `Wan2.1_VAE.pth`; also a light VAE in
+            the original layout, which is the same with every width cut by one rate.
         device: where it will run.
         dtype: of its weights.
 
