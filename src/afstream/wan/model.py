@@ -22,8 +22,11 @@ from afstream.model.checkpoints import (
 )
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
+from afstream.wan.decoders import find_tiny, open_decoder
 from afstream.wan.text import EncodedPrompts, load_text
-from afstream.wan.vae import load_vae
+
+# `--vae tiny`
+TINY = "tiny"
 
 # what the public models were trained at
 GEOMETRY = Geometry(width_px=832, height_px=480)
@@ -61,7 +64,9 @@ def open_wan(
     source.check()
     # before the others, so that they find its room free when it is dropped
     text = _text(parts, spec, source, prompts, device, dtype)
-    vae = load_vae(parts.vae if spec.vae is None else Path(spec.vae), device=device, dtype=dtype)
+    vae = open_decoder(_vae_path(parts, spec), device=device, dtype=dtype)
+    if spec.vae is not None:
+        details["vae"] = spec.vae
     backbone = source.build(device=device, dtype=dtype, offload=spec.offload)
     return wan_model(folder.resolve().name, backbone, text, vae, details)
 
@@ -80,6 +85,13 @@ def wan_model(
         any_size=True,
         details=details,
     )
+
+
+def _vae_path(parts: WanFolder, spec: ModelSpec) -> Path:
+    """The decoder that is wanted; see `ModelSpec.vae`."""
+    if spec.vae is None:
+        return parts.vae
+    return find_tiny(parts.path) if spec.vae == TINY else Path(spec.vae)
 
 
 def _text(
