@@ -49,10 +49,7 @@ def critic_loss(flow: Tensor, noise: Tensor, clean: Tensor) -> Tensor:
     return (flow - (noise - clean)).square().mean()
 
 
-def draw_timesteps(
-    count: int, *, shift: float, generator: torch.Generator, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Random timesteps [count]: uniform over 0 .. 999, shifted toward noise, clamped."""
-    drawn = torch.randint(TIMESTEPS, (count,), generator=generator)
-    shifted = [TIMESTEPS * shifted_sigma(float(t) / TIMESTEPS, shift) for t in drawn]
-    return torch.tensor(shifted, device=device).clamp(*TIMESTEP_RANGE)
+def matching_timestep(drawn: float, shift: float) -> float:
+    """A timestep 0 .. 999, drawn evenly, moved toward noise and clamped to what teaches."""
+    moved = TIMESTEPS * shifted_sigma(drawn / TIMESTEPS, shift)
+    return min(max(moved, TIMESTEP_RANGE[0]), TIMESTEP_RANGE[1])

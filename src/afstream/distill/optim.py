@@ -84,6 +84,12 @@ class RunningAverage:
         }
 
     @torch.no_grad()
+    def begin(self, module: nn.Module) -> None:
+        """Forget, and begin with the module's weights."""
+        for name, value in module.state_dict().items():
+            self.weights[name].copy_(value)
+
+    @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Move toward the module's weights; faster during the first steps."""
         decay = min(self._decay, (1 + step) / (10 + step))

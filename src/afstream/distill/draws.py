@@ -1,0 +1,32 @@
+"""Random numbers of a training run, drawn so that nothing depends on how work is divided.
+
+Each number depends on the seed and on what it is for, never on what was drawn before it: a
+resumed run and one that is spread over other processes draw the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def generator(seed: int, *names: object) -> torch.Generator:
+    """A generator that depends on the seed and on what its numbers are for."""
+    text = ":".join(map(str, (seed, *names)))
+    digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+
+
+def pick(count: int, seed: int, *names: object) -> int:
+    """One of 0 .. count - 1."""
+    return int(torch.randint(count, (1,), generator=generator(seed, *names)))
+
+
+def normal(shape: Sequence[int], rows: Sequence[int], seed: int, *names: object) -> Tensor:
+    """Normal noise [len(rows), *shape]; each row depends on its own number alone."""
+    return torch.stack(
+        [torch.randn(*shape, generator=generator(seed, *names, row)) for row in rows]
+    )
