@@ -48,11 +48,12 @@ def test_later_cues_wait_for_their_time(
     fake_stream: ModuleType, monkeypatch: pytest.MonkeyPatch, ahead: bool
 ):
     monkeypatch.setattr(fake_stream.Stream, "ahead", ahead)
-    lines = iter(["a ball\n", "# remark\n", "\n", "0:02 a star\n", "[8c] cut a ring\n"])
-    chunks, _, live = play(fake_stream, lines)
+    later = ["[2c] a cube\n", "0:02 a star\n", "[8c] cut a ring\n"]
+    chunks, _, live = play(fake_stream, iter(["a ball\n", "# remark\n", "\n", *later]))
     opened = [(chunk.index, chunk.prompt) for chunk in chunks if chunk.receipts]
-    assert opened == [(0, "a ball"), (3, "a star"), (8, "a ring")]
-    assert [live.asked(segment)[1] for segment in range(3)] == [0.0, 2.0, chunks[8].start_s]
+    assert opened == [(0, "a ball"), (2, "a cube"), (3, "a star"), (8, "a ring")]
+    asked = [live.asked(segment)[1] for segment in range(4)]
+    assert asked == [0.0, chunks[2].start_s, 2.0, chunks[8].start_s]
 
 
 def test_a_line_takes_effect_at_the_next_chunk(fake_stream: ModuleType):

@@ -403,7 +403,7 @@ def test_a_stream_that_runs_ahead_is_measured(monkeypatch):
     assert result.switch_ms.count == 2
     assert 0 <= result.outside_model < 1
     # the cuts that were timed were seen: three, each behind the chunk in flight
-    assert stream.state.segment == 2 + 3
+    assert stream.next_chunk == chunks[-1].index + 2 + 3 * 2
     assert result.first_frame.warm_ms > result.parts_ms["denoise"].median
 
 
