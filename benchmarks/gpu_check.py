@@ -36,7 +36,13 @@ import torch
 on_cpu = "cpu" in sys.argv or not torch.cuda.is_available()
 os.environ.setdefault("TRITON_INTERPRET", "1" if on_cpu else "0")
 
-from gpu_stages.correctness import Check, check_kernels, check_streams
+from gpu_stages.correctness import (
+    AHEAD_CHUNKS,
+    Check,
+    check_ahead,
+    check_kernels,
+    check_streams,
+)
 from gpu_stages.predictions import predictions
 from gpu_stages.profiling import profiled
 from gpu_stages.scale import PRODUCTION, TINY, Scale
@@ -105,6 +111,7 @@ class GpuCheck:
 
     def _stream(self) -> None:
         self._checks("stream", check_streams(self._device, self._scale.stream_chunks))
+        self._checks("stream", check_ahead(self._device, AHEAD_CHUNKS))
 
     def _checks(self, stage: str, checks: Iterator[Check]) -> None:
         rows = self.found.setdefault(stage, [])

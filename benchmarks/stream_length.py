@@ -91,7 +91,7 @@ def summary_table(result: dict[str, Any]) -> str:
         ("denoising (with context passes and re-caches)", f"{rates['denoise']:.1f} fps"),
         ("decoding", f"{rates['decode']:.1f} fps"),
         ("share of time outside the model", f"{result['outside_model']:.1%}"),
-        ("of that, writing the video", f"{result['in_consumer']:.1%}"),
+        ("share of time spent on writing the video", f"{result['in_consumer']:.1%}"),
         ("first frame, cold (model loaded from disk)", f"{cold:.0f} ms"),
         ("first frame, warm (a cut)", f"{first['warm_ms']:.0f} ms"),
         (f"switch, median of {switch['count']}", f"{switch['median']:.0f} ms"),

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from afstream.config import memory_policy
+from afstream.model.bundle import VideoDecoder, VideoModel
 from afstream.pocket.model import load_pocket
 from afstream.stream import Stream
+from afstream.timeline import Plan, Timeline
 from afstream_kernels import (
     Backend,
     copy_slots,
@@ -40,6 +43,10 @@ ALLOWED = 2.0
 FLOORS = {torch.bfloat16: 2e-3, torch.float16: 3e-4, torch.float32: 2e-6}
 PROMPTS = ("A red star drifts left over a meadow.", "The red star spins at night.")
 SWITCH_CHUNK = 4
+# the decoder's state begins afresh while the chunk before is still being decoded
+CUT = "[6c] cut A blue heart drifts left."
+AHEAD_CHUNKS = 12
+DECODES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +195,63 @@ def check_streams(device: torch.device, num_chunks: int) -> Iterator[Check]:
             )
 
 
+def check_ahead(device: torch.device, num_chunks: int) -> Iterator[Check]:
+    """Frames of a stream that runs ahead against one that waits for each chunk: bit for bit.
+
+    Once more with a decoder that takes its time, so that the main stream gets far enough ahead
+    to overwrite what is not protected.
+    """
+    for slow, graphs in itertools.product((False, True), (False, True)):
+        if graphs and device.type != "cuda":
+            continue
+        model = load_pocket(device=device, dtype=torch.float32)
+        if slow:
+            model = replace(model, vae=SlowDecoder(model.vae))
+        waits, ahead = (
+            frames_of(model, timeline(num_chunks, CUT), graphs=graphs, ahead=ahead)
+            for ahead in (False, True)
+        )
+        words = f"{', slow decoder' if slow else ''}{', graphs' if graphs else ''}"
+        yield Check(
+            name=f"pocket stream, ahead{words}",
+            error=float((waits - ahead).abs().max()),
+            allowed=0.0,
+        )
+
+
+class SlowDecoder:
+    """Decodes every chunk several times over.
+
+    Args:
+        decoder: does the work.
+    """
+
+    def __init__(self, decoder: VideoDecoder) -> None:
+        self._decoder = decoder
+
+    def decode(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
+        """As `VideoDecoder.decode`; the last time counts."""
+        for _ in range(DECODES - 1):
+            self._decoder.decode(latents, state)
+        return self._decoder.decode(latents, state)
+
+
+def frames_of(model: VideoModel, plan: Plan, *, graphs: bool, ahead: bool) -> Tensor:
+    """All frames [N, H, W, 3] of a stream, as signed integers."""
+    stream = Stream(
+        model, memory_policy("anchor"), seed=3, backend="sdpa", graphs=graphs, ahead=ahead
+    )
+    frames = [torch.from_numpy(chunk.frames) for chunk in stream.play(plan)]
+    return torch.cat(frames).to(torch.int16)
+
+
+def timeline(num_chunks: int, *more: str) -> Plan:
+    """A switch on the way, and more cues."""
+    first, second = PROMPTS
+    lines = [f"@duration [{num_chunks}c]", f"0:00 {first}", f"[{SWITCH_CHUNK}c] {second}", *more]
+    return Timeline.parse("\n".join(lines)).plan()
+
+
 def play(
     device: torch.device,
     dtype: torch.dtype,
@@ -199,12 +263,4 @@ def play(
     """Clean latents [chunks, 1, c, C, h, w] of a pocket stream."""
     model = load_pocket(device=device, dtype=dtype)
     stream = Stream(model, memory_policy("anchor"), seed=3, backend=backend, graphs=graphs)
-    stream.cue(PROMPTS[0])
-    found: list[Tensor] = []
-    for index, chunk in enumerate(stream.chunks()):
-        found.append(chunk.latents.cpu())
-        if index + 1 == num_chunks:
-            return torch.stack(found)
-        if index + 1 == SWITCH_CHUNK:
-            stream.cue(PROMPTS[1])
-    raise AssertionError  # chunks() does not end
+    return torch.stack([chunk.latents.cpu() for chunk in stream.play(timeline(num_chunks))])

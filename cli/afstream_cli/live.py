@@ -35,7 +35,8 @@ class LiveCues:
     While lines may still come, the video keeps pace with the clock, one chunk ahead at most,
     so that a cue given after ten seconds is seen after ten seconds. After the last line the
     rest is made at full speed: as long as was asked for, else until the newest prompt has
-    lasted as long as a timeline's last prompt does.
+    lasted as long as a timeline's last prompt does. A stream that runs ahead has one more chunk
+    launched, which no cue changes any more.
 
     Args:
         stream: a stream without a prompt.
@@ -90,11 +91,10 @@ class LiveCues:
 
     def chunks(self) -> Iterator[Chunk]:
         """The stream's chunks, cues put in where they are due."""
-        source = self._stream.chunks()
+        source = self._stream.chunks(before=self._ask_due)
         began = time.monotonic()
         while not self._over():
             self._keep_pace(began)
-            self._ask_due()
             chunk = next(source)
             self._advance(chunk)
             yield chunk
@@ -130,7 +130,7 @@ class LiveCues:
             cue = self._reader.read(line, self._next_s)
             if cue is None:
                 return
-            if self._reached(cue.start):
+            if self._due(cue):
                 self._ask(cue)
             elif self._asked or self._applied:
                 self._later.append(cue)
@@ -157,14 +157,15 @@ class LiveCues:
         if first and seed is not None:
             self.seed = seed
         # Latent frames and chunks have no time of their own; they are here when they are due.
-        requested_s = self._next_s if counts_latents(cue.start) else in_seconds(cue.start)
+        here_s = self._stream.next_s
+        requested_s = here_s if counts_latents(cue.start) else in_seconds(cue.start)
         self._asked.append(_Asked(cue=cue, requested_s=requested_s, receipt=receipt))
 
     def _ask_due(self) -> None:
         """Ask for the cues whose time has come."""
         with self._lock:
-            due = [cue for cue in self._later if self._reached(cue.start)]
-            self._later = [cue for cue in self._later if not self._reached(cue.start)]
+            due = [cue for cue in self._later if self._due(cue)]
+            self._later = [cue for cue in self._later if not self._due(cue)]
             for cue in due:
                 try:
                     self._ask(cue)
@@ -172,10 +173,10 @@ class LiveCues:
                     self._warn(str(error))
 
     def _advance(self, chunk: Chunk) -> None:
-        """Remember what took effect, and where the next chunk stands."""
+        """Remember what took effect, and where the next chunk to be seen stands."""
         with self._lock:
-            done = [asked for asked in self._asked if asked.receipt.chunk is not None]
-            self._asked = [asked for asked in self._asked if asked.receipt.chunk is None]
+            done = [asked for asked in self._asked if _shown(asked.receipt, chunk)]
+            self._asked = [asked for asked in self._asked if not _shown(asked.receipt, chunk)]
             if done:
                 # Of several on one chunk the last one counts.
                 self._applied.append(done[-1])
@@ -187,7 +188,7 @@ class LiveCues:
         with self._lock:
             duration = self._duration or self._reader.directives.duration
             if duration is not None:
-                return self._reached(duration)
+                return _reached(duration, self._next_chunk, self._next_s)
             if not self._ended.is_set() or self._later or self._asked:
                 return False
             newest = self._applied[-1].cue
@@ -200,11 +201,21 @@ class LiveCues:
             self._news.wait(ahead_s)
         self._news.clear()
 
-    def _reached(self, moment: Moment) -> bool:
-        """Whether the next chunk starts at or after an absolute moment."""
-        if counts_latents(moment):
-            return self._next_chunk * CHUNK_FRAMES >= in_latents(moment)
-        return self._next_s >= in_seconds(moment)
+    def _due(self, cue: Cue) -> bool:
+        """Whether the next chunk that a cue can change starts at or after this one."""
+        return _reached(cue.start, self._stream.next_chunk, self._stream.next_s)
+
+
+def _reached(moment: Moment, chunk: int, seconds: float) -> bool:
+    """Whether a chunk that starts after so many seconds starts at or after a moment."""
+    if counts_latents(moment):
+        return chunk * CHUNK_FRAMES >= in_latents(moment)
+    return seconds >= in_seconds(moment)
+
+
+def _shown(receipt: Receipt, chunk: Chunk) -> bool:
+    """Whether a change took effect up to this chunk, and not with one still in flight."""
+    return receipt.chunk is not None and receipt.chunk <= chunk.index
 
 
 def stdin_lines() -> Iterator[str]:

@@ -6,6 +6,7 @@ Everything that belongs to one stream of latents stands in `RolloutState`.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -148,6 +149,20 @@ class Rollout:
         state.recent.clear()
         self._set_text(state, text)
         state.frame = 0
+
+    def noise(self, state: RolloutState, *, seed: int, chunk: int) -> Tensor:
+        """A chunk's noise [steps, B, c, C, h, w], a function of seed and chunk alone.
+
+        Drawn on the CPU, so that a GPU starts from the same noise.
+        """
+        number = hashlib.blake2b(f"{seed}:{chunk}".encode(), digest_size=7).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(number, "big"))
+        # latents stay in float32 or better: the sampler's sums lose too much in bfloat16
+        dtype = torch.promote_types(self.model.dtype, torch.float32)
+        # a copy from ordinary memory would make the host wait
+        pinned = self.model.device.type == "cuda"
+        shape = (len(self.schedule.sigmas), *state.shape)
+        return torch.empty(shape, pin_memory=pinned).normal_(generator=generator).to(dtype)
 
     def denoise(self, state: RolloutState, noise: Tensor) -> Tensor:
         """All denoise steps of the next chunk.

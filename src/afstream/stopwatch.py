@@ -3,44 +3,55 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import torch
 
+# a moment: of the host's clock in seconds, or of a GPU's stream
+Mark = float | torch.cuda.Event
+
 
 class Stopwatch:
-    """Times laps: with events on a GPU, with the host's clock elsewhere.
+    """Times laps, each on the stream on which it begins and ends.
 
     Args:
-        device: where the work runs.
+        mark: gives the present moment, such as `host_mark`.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._names: list[str] = []
-        self._marks = [self._mark()]
+    def __init__(self, mark: Callable[[], Mark]) -> None:
+        self._mark = mark
+        self._laps: dict[str, tuple[Mark, Mark]] = {}
+        self.began = mark()
 
-    def lap(self, name: str) -> None:
-        """End the lap `name` here."""
-        self._names.append(name)
-        self._marks.append(self._mark())
+    @contextmanager
+    def lap(self, name: str) -> Generator[None, None, None]:
+        """Time what is done in here."""
+        start = self._mark()
+        yield
+        self._laps[name] = start, self._mark()
 
     def read_ms(self) -> dict[str, float]:
         """Milliseconds of every lap; on a GPU the work must be done by then."""
-        pairs = zip(self._marks, self._marks[1:], strict=False)
-        spans = [self._between_ms(start, stop) for start, stop in pairs]
-        return dict(zip(self._names, spans, strict=True))
+        return {name: span_ms(*ends) for name, ends in self._laps.items()}
 
-    def _mark(self) -> float | torch.cuda.Event:
-        if not self._on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
 
-    @staticmethod
-    def _between_ms(start: float | torch.cuda.Event, stop: float | torch.cuda.Event) -> float:
-        if isinstance(start, torch.cuda.Event) and isinstance(stop, torch.cuda.Event):
-            return start.elapsed_time(stop)
-        if isinstance(start, float) and isinstance(stop, float):
-            return 1000 * (stop - start)
-        raise AssertionError
+def host_mark() -> float:
+    """Seconds of the host's clock."""
+    return time.perf_counter()
+
+
+def gpu_mark(device: torch.device) -> torch.cuda.Event:
+    """Reached when the device's current stream has done all that it was given so far."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def span_ms(start: Mark, stop: Mark) -> float:
+    """Milliseconds between two marks of one clock; both must have been reached."""
+    if isinstance(start, (int, float)) and isinstance(stop, (int, float)):
+        return 1000 * (stop - start)
+    if isinstance(start, (int, float)) or isinstance(stop, (int, float)):
+        raise TypeError("a mark of the host and one of a GPU have no common clock")
+    return start.elapsed_time(stop)

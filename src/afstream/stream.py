@@ -1,80 +1,38 @@
 """A stream: prompts in at any time, decoded video out chunk by chunk, for as long as wanted.
 
-`Stream` is the one place where text encoder, rollout and decoder meet. Generating,
-benchmarking and evaluating all iterate over it.
+`Stream` is the one place where prompts, rollout and delivery meet. Generating, benchmarking
+and evaluating all iterate over it.
+
+A chunk is first launched, then handed out: launching brings prompts into force, denoises, begins
+to decode and makes the context pass, and on a GPU waits for none of it; handing out waits for the
+frames. A stream that runs ahead launches each chunk before it hands out the one before.
 """
 
 from __future__ import annotations
 
-import hashlib
-import queue
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor
 
-from afstream.chunk import Chunk, ChunkTiming, Receipt, Transition
+from afstream.chunk import Chunk, Receipt, Transition
 from afstream.config import MemoryPolicy
+from afstream.delivery import Delivery, InFlight, lane_on
 from afstream.errors import ConfigError
 from afstream.geometry import Geometry
 from afstream.model.bundle import VideoModel
 from afstream.models import compile_backbone, kernel_backend, open_model
 from afstream.presets import choose_memory, find_preset
+from afstream.prompts import Prompts, Request
 from afstream.rollout import Rollout, RolloutState
 from afstream.spec import ModelSpec
+from afstream.state import StreamState
 from afstream.stopwatch import Stopwatch
 from afstream.timeline import Plan, Timeline
 from afstream.timeline.plan import blend_length
 from afstream_kernels import Backend
 
-
-@dataclass(slots=True, kw_only=True)
-class _Request:
-    """A prompt change on its way: encoded, and when it was asked for."""
-
-    receipt: Receipt
-    embeds: Tensor
-    asked: float | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Blend:
-    """A text on its way from one prompt's embeddings to another's."""
-
-    start: Tensor
-    goal: Tensor
-    chunks: int
-    done: int = 0
-
-
-@dataclass(slots=True, kw_only=True)
-class StreamState:
-    """All that changes while a stream runs; nothing of it grows.
-
-    Attributes:
-        rollout: memory, recent latents and position in the scene; None before the start.
-        decoder: the decoder's own state, None at a scene's start.
-        seed: of the noise.
-        chunk: index of the next chunk.
-        segment: index of the prompt in force, -1 before the first.
-        video_frame: video frames made so far.
-        prompt: the prompt in force.
-        embeds: its embeddings [1, T, text_dim].
-        blend: set while one prompt turns into another.
-    """
-
-    seed: int
-    rollout: RolloutState | None = None
-    decoder: Any = None
-    chunk: int = 0
-    segment: int = -1
-    video_frame: int = 0
-    prompt: str = ""
-    embeds: Tensor | None = None
-    blend: _Blend | None = field(default=None, repr=False)
+__all__ = ["Chunk", "Receipt", "Stream", "StreamState"]
 
 
 class Stream:
@@ -100,6 +58,7 @@ class Stream:
         backend: str | None = None,
         compiled: bool = False,
         graphs: bool = True,
+        ahead: bool | None = None,
     ) -> None:
         if size is not None and size != model.geometry and not model.any_size:
             own = model.geometry
@@ -120,7 +79,10 @@ class Stream:
         if compiled:
             compile_backbone(model.backbone)
         self.compiled = compiled
-        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        device = model.backbone.device
+        self.ahead = device.type == "cuda" if ahead is None else ahead
+        self._prompts = Prompts(model, self.geometry)
+        self._delivery = Delivery(model.vae, lane_on(device))
 
     @classmethod
     def open(
@@ -136,6 +98,7 @@ class Stream:
         compiled: bool = False,
         graphs: bool = True,
         prompts: Sequence[str] = (),
+        ahead: bool | None = None,
     ) -> Stream:
         """Load a model and make a stream that waits for its first prompt.
 
@@ -152,6 +115,8 @@ class Stream:
             graphs: on a GPU, capture a chunk's model calls once and replay them.
             prompts: those that are known beforehand; all of them where the model's text encoder
                 is to be dropped.
+            ahead: launch each chunk before the one before it is handed out, from the second one
+                on; None does so on a GPU. Frames are the same.
 
         Raises:
             ConfigError: a setting is unknown or impossible here.
@@ -170,28 +135,29 @@ class Stream:
             backend=backend,
             compiled=compiled,
             graphs=graphs,
+            ahead=ahead,
         )
 
     def fork(self) -> Stream:
         """A stream of its own that goes on from here; neither disturbs the other.
 
-        Weights are shared. Prompts that wait for the next chunk stay with this stream.
+        Weights are shared. Prompts that wait for the next chunk stay with this stream; a chunk
+        that was launched and not handed out yet is handed out by both.
         """
-        state, rollout = self.state, self._rollout
+        rollout = self._rollout
         other = Stream(
             self.model,
             rollout.policy,
             size=self.geometry,
             backend=rollout.backend,
             graphs=rollout.use_graphs,
+            ahead=self.ahead,
         )
         other.compiled = self.compiled
+        # the decoder's state lives on the lane, so both go on there
+        other._delivery = self._delivery
         with torch.inference_mode():
-            other.state = replace(
-                state,
-                rollout=state.rollout and state.rollout.fork(),
-                blend=state.blend and replace(state.blend),
-            )
+            other.state = self.state.fork()
         return other
 
     @property
@@ -219,6 +185,16 @@ class Stream:
         """The model's name."""
         return self.model.name
 
+    @property
+    def next_chunk(self) -> int:
+        """Index of the next chunk to be launched: the first that a cue can change."""
+        return self.state.chunk
+
+    @property
+    def next_s(self) -> float:
+        """Time in the video at which that chunk begins."""
+        return self.state.video_frame / self.fps
+
     def cue(
         self,
         prompt: str,
@@ -228,7 +204,9 @@ class Stream:
         seed: int | None = None,
         note: str = "",
     ) -> Receipt:
-        """Change the prompt with the next chunk; may be called from any thread, at any time.
+        """Change the prompt with the next chunk that is launched.
+
+        May be called from any thread, at any time.
 
         Args:
             prompt: what shall be seen from now on.
@@ -250,179 +228,111 @@ class Stream:
             seed=seed,
             note=note,
         )
-        self._ask(receipt, asked=time.perf_counter())
+        self._prompts.ask(receipt, asked=time.perf_counter())
         return receipt
 
     def play(self, timeline: Timeline | Plan) -> Iterator[Chunk]:
         """Play a timeline from its start to its end; every prompt is checked beforehand.
+
+        Nothing is computed beyond its last chunk. A chunk that an iterator given up before had
+        launched comes first.
 
         Raises:
             PromptError: the model cannot understand a prompt; no frame has been made.
             TimelineError: the timeline cannot be laid out on chunks.
         """
         plan = timeline.plan() if isinstance(timeline, Timeline) else timeline
-        due: dict[int, list[_Request]] = {}
-        for planned in plan.cues:
-            cue = planned.cue
-            receipt = Receipt(
-                prompt=cue.prompt,
-                transition=cue.transition,
-                blend_chunks=planned.blend_chunks,
-                seed=cue.seed,
-                note=cue.note,
-            )
-            due.setdefault(planned.chunk, []).append(self._encode(receipt, asked=None))
-        return self._play(due, plan.num_chunks)
+        due = self._prompts.planned(plan)
+        return self._hand_out(iter([due.get(index, []) for index in range(plan.num_chunks)]))
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, before: Callable[[], object] | None = None) -> Iterator[Chunk]:
         """Chunks without end; give a first prompt with `cue` before taking one.
+
+        Where the stream runs ahead, the next chunk has been launched when a chunk is handed
+        out. A cue given then changes the one after it: it waits one chunk longer than in a
+        stream that was opened with `ahead=False`. An iterator may be given up at any chunk;
+        the next one goes on behind it.
+
+        Args:
+            before: called before each launch; what it cues takes effect with that chunk.
 
         Raises:
             ConfigError: no prompt was given yet.
         """
+
+        def turns() -> Iterator[Sequence[Request]]:
+            while True:
+                if before is not None:
+                    before()
+                yield ()
+
+        return self._hand_out(turns())
+
+    def _hand_out(self, turns: Iterator[Sequence[Request]]) -> Iterator[Chunk]:
+        """Launch a chunk at each turn, and hand all of them out in their order."""
         while True:
-            yield self._next_chunk(())
+            began = time.perf_counter()
+            flying, warm_up = self.state.in_flight, False
+            while len(flying) < self._wanted(flying):
+                planned = next(turns, None)
+                if planned is None:
+                    break
+                flying.append(self._launch(planned))
+                warm_up |= flying[-1].warm_up
+            if not flying:
+                return
+            # taken away when it is there: a wait that is broken off loses nothing
+            chunk = self._delivery.hand_out(flying[0], began=began, warm_up=warm_up)
+            flying.popleft()
+            yield chunk
 
-    def _play(self, due: dict[int, list[_Request]], num_chunks: int) -> Iterator[Chunk]:
-        for index in range(num_chunks):
-            yield self._next_chunk(due.get(index, ()))
+    def _wanted(self, flying: Sequence[InFlight]) -> int:
+        """How many chunks to have in flight: the first one is handed out as soon as it can be."""
+        return 2 if self.ahead and flying and flying[0].index > 0 else 1
 
-    def _ask(self, receipt: Receipt, *, asked: float | None) -> None:
-        self._requests.put(self._encode(receipt, asked=asked))
-
-    def _encode(self, receipt: Receipt, *, asked: float | None) -> _Request:
-        return _Request(
-            receipt=receipt, embeds=self.model.text.encode([receipt.prompt]), asked=asked
-        )
-
-    def _next_chunk(self, planned: Sequence[_Request]) -> Chunk:
+    def _launch(self, planned: Sequence[Request]) -> InFlight:
+        """Compute the next chunk; on a GPU all of it may still lie before us afterwards."""
         began = time.perf_counter()
-        watch = Stopwatch(self.model.backbone.device)
-        state = self.state
-        requests = [*planned, *self._waiting()]
+        state, lane = self.state, self._delivery.lane
+        watch = Stopwatch(lane.mark)
+        requests = [*planned, *self._prompts.waiting()]
         with torch.inference_mode():
-            self._apply(requests)
-            rollout = state.rollout
-            if rollout is None:
+            with watch.lap("switch"):
+                self._prompts.apply(requests, state, self._rollout)
+            scene = state.rollout
+            if scene is None:
                 raise ConfigError("the stream has no prompt yet; call cue(prompt) first")
-            watch.lap("switch")
-            new_before = rollout.graphs.num_new if rollout.graphs else 0
-            noise = self._noise(rollout)
-            clean = self._rollout.denoise(rollout, noise)
-            watch.lap("denoise")
-            video, state.decoder = self.model.vae.decode(clean, state.decoder)
-            pictures = ((video[0].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
-            watch.lap("decode")
-            self._rollout.commit(rollout, clean)
-            watch.lap("context")
-            frames = pictures.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        ended = time.perf_counter()
-        for request in requests:
-            request.receipt.switch_ms = 1000 * (ended - (request.asked or began))
-        spent = watch.read_ms()
-        chunk = Chunk(
+            new_before = scene.graphs.num_new if scene.graphs else 0
+            with watch.lap("denoise"):
+                noise = self._rollout.noise(scene, seed=state.seed, chunk=state.chunk)
+                clean = self._rollout.denoise(scene, noise)
+            frames, state.decoder = self._delivery.launch(clean, state.decoder, watch)
+            with watch.lap("context"):
+                self._rollout.commit(scene, clean)
+        before, state.done = state.done, lane.finish()
+        flight = InFlight(
             index=state.chunk,
             segment=state.segment,
             prompt=state.prompt,
-            frames=frames,
             latents=clean,
-            start_s=state.video_frame / self.fps,
+            start_s=self.next_s,
             receipts=tuple(request.receipt for request in requests),
-            timing=ChunkTiming(
-                switch_ms=spent["switch"],
-                denoise_ms=spent["denoise"],
-                decode_ms=spent["decode"],
-                context_ms=spent["context"],
-                total_ms=1000 * (ended - began),
-            ),
-            warm_up=self._warms_up(rollout, new_before),
+            asked=tuple(request.asked or began for request in requests),
+            frames=frames,
+            watch=watch,
+            before=before,
+            done=state.done,
+            warm_up=self._warms_up(scene, new_before),
         )
         state.chunk += 1
         state.video_frame += len(frames)
-        return chunk
+        return flight
 
-    def _warms_up(self, rollout: RolloutState, new_before: int) -> bool:
-        """Whether the chunk just made prepared something that later ones use."""
-        if rollout.graphs is not None and rollout.graphs.num_new > new_before:
+    def _warms_up(self, scene: RolloutState, new_before: int) -> bool:
+        """Whether the chunk just launched prepared something that later ones use."""
+        if scene.graphs is not None and scene.graphs.num_new > new_before:
             return True
         # compiled layers meet other lengths until the window is full
         policy = self._rollout.policy
         full = policy.window_frames // policy.chunk_frames
         return self.state.chunk < (full if self.compiled else 1)
-
-    def _waiting(self) -> list[_Request]:
-        """All requests that came in since the last chunk."""
-        found: list[_Request] = []
-        while not self._requests.empty():
-            found.append(self._requests.get())
-        return found
-
-    def _apply(self, requests: Sequence[_Request]) -> None:
-        """Bring the newest request into force, and go on with a blend."""
-        state = self.state
-        for request in requests:
-            request.receipt.chunk = state.chunk
-            request.receipt.superseded = request is not requests[-1]
-            if request.receipt.seed is not None:
-                state.seed = request.receipt.seed
-        if requests:
-            self._begin_segment(requests[-1])
-        elif state.blend is not None:
-            self._step_blend(state.blend)
-
-    def _begin_segment(self, request: _Request) -> None:
-        state, receipt = self.state, request.receipt
-        before, state.embeds, state.blend = state.embeds, request.embeds, None
-        state.prompt = receipt.prompt
-        state.segment += 1
-        if state.rollout is None or receipt.transition == "cut":
-            self._begin_scene(request.embeds)
-        elif receipt.blend_chunks and before is not None:
-            state.blend = _Blend(start=before, goal=request.embeds, chunks=receipt.blend_chunks)
-            self._step_blend(state.blend)
-        else:
-            text = self.model.backbone.text_context(request.embeds)
-            self._rollout.switch(state.rollout, text)
-
-    def _begin_scene(self, embeds: Tensor) -> None:
-        state = self.state
-        text = self.model.backbone.text_context(embeds)
-        state.decoder = None
-        if state.rollout is not None:
-            self._rollout.restart(state.rollout, text)
-            return
-        size, config = self.geometry, self.model.backbone.config
-        frames = self._rollout.policy.chunk_frames
-        shape = (1, frames, config.in_dim, size.latent_height, size.latent_width)
-        state.rollout = self._rollout.start(text, shape)
-
-    def _step_blend(self, blend: _Blend) -> None:
-        """One chunk further on the way between two prompts; the last one is the anchor."""
-        state = self.state
-        if state.rollout is None:
-            return
-        blend.done += 1
-        arrived = blend.done == blend.chunks
-        embeds = torch.lerp(blend.start, blend.goal, blend.done / blend.chunks)
-        text = self.model.backbone.text_context(embeds)
-        self._rollout.switch(state.rollout, text, anchor=arrived)
-        state.embeds = embeds
-        if arrived:
-            state.blend = None
-
-    def _noise(self, rollout: RolloutState) -> Tensor:
-        """The chunk's noise [steps, 1, c, C, h, w], a function of seed and chunk alone.
-
-        Drawn on the CPU, so that a GPU starts from the same noise.
-        """
-        steps = len(self._rollout.schedule.sigmas)
-        shape = (steps, *rollout.shape)
-        name = f"{self.state.seed}:{self.state.chunk}".encode()
-        number = int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "big")
-        generator = torch.Generator().manual_seed(number)
-        # latents stay in float32 or better: the sampler's sums lose too much in bfloat16
-        dtype = torch.promote_types(self.model.backbone.dtype, torch.float32)
-        # a copy from ordinary memory would make the host wait
-        pinned = self.model.backbone.device.type == "cuda"
-        noise = torch.empty(shape, pin_memory=pinned).normal_(generator=generator)
-        return noise.to(dtype)

@@ -8,7 +8,8 @@ import queue
 import sys
 import time
 import types
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +41,7 @@ class ChunkTiming:
     denoise_ms: float = 20.0
     decode_ms: float = 3.0
     context_ms: float = 5.0
+    model_ms: float = 29.0
     total_ms: float = 30.0
 
 
@@ -65,6 +67,7 @@ class Stream:
     backend = "sdpa"
     compiled = False
     graphs = False
+    ahead = False
 
     def __init__(self, seed: int, policy: object) -> None:
         self.seed = seed
@@ -92,6 +95,7 @@ class Stream:
         compiled: bool = False,
         graphs: bool = True,
         prompts: Sequence[str] = (),
+        ahead: bool | None = None,
     ) -> "Stream":
         name = model if isinstance(model, str) else model.name
         if name != "pocket":
@@ -127,12 +131,25 @@ class Stream:
             self._next([due[index]] if index in due else []) for index in range(plan.num_chunks)
         )
 
-    def chunks(self) -> Iterator[Chunk]:
+    @property
+    def next_chunk(self) -> int:
+        return self._index
+
+    @property
+    def next_s(self) -> float:
+        return self._frames / self.fps
+
+    def chunks(self, before: Callable[[], object] | None = None) -> Iterator[Chunk]:
+        made: deque[Chunk] = deque()
         while True:
-            waiting: list[Receipt] = []
-            while not self._requests.empty():
-                waiting.append(self._requests.get())
-            yield self._next(waiting)
+            while not made or (self.ahead and made[0].index and len(made) == 1):
+                if before is not None:
+                    before()
+                waiting: list[Receipt] = []
+                while not self._requests.empty():
+                    waiting.append(self._requests.get())
+                made.append(self._next(waiting))
+            yield made.popleft()
 
     def _checked(self, receipt: Receipt) -> Receipt:
         if "wug" in receipt.prompt:

@@ -43,12 +43,17 @@ def test_one_line_gives_ten_seconds(fake_stream: ModuleType):
     assert 160 <= frames < 172
 
 
-def test_later_cues_wait_for_their_time(fake_stream: ModuleType):
-    lines = iter(["a ball\n", "# remark\n", "\n", "0:02 a star\n", "[8c] cut a ring\n"])
-    chunks, _, live = play(fake_stream, lines)
+@pytest.mark.parametrize("ahead", [False, True])
+def test_later_cues_wait_for_their_time(
+    fake_stream: ModuleType, monkeypatch: pytest.MonkeyPatch, ahead: bool
+):
+    monkeypatch.setattr(fake_stream.Stream, "ahead", ahead)
+    later = ["[2c] a cube\n", "0:02 a star\n", "[8c] cut a ring\n"]
+    chunks, _, live = play(fake_stream, iter(["a ball\n", "# remark\n", "\n", *later]))
     opened = [(chunk.index, chunk.prompt) for chunk in chunks if chunk.receipts]
-    assert opened == [(0, "a ball"), (3, "a star"), (8, "a ring")]
-    assert [live.asked(segment)[1] for segment in range(3)] == [0.0, 2.0, chunks[8].start_s]
+    assert opened == [(0, "a ball"), (2, "a cube"), (3, "a star"), (8, "a ring")]
+    asked = [live.asked(segment)[1] for segment in range(4)]
+    assert asked == [0.0, chunks[2].start_s, 2.0, chunks[8].start_s]
 
 
 def test_a_line_takes_effect_at_the_next_chunk(fake_stream: ModuleType):
@@ -69,6 +74,36 @@ def test_a_line_takes_effect_at_the_next_chunk(fake_stream: ModuleType):
     given.wait()
     prompts += [next(chunks).prompt for _ in range(2)]
     assert prompts == ["a ball", "a ball", "a star", "a star"]
+
+
+def test_a_line_waits_for_the_chunk_that_was_launched_ahead(
+    fake_stream: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fake_stream.Stream, "ahead", True)
+    seen, given = threading.Event(), threading.Event()
+
+    def lines() -> Iterator[str]:
+        yield "a ball\n"
+        seen.wait()
+        yield "now a star\n"
+        given.set()
+
+    live = LiveCues(fake_stream.Stream.open(), lines(), warn=pytest.fail, seed=None, duration=None)
+    live.wait()
+    chunks = live.chunks()
+    made = [next(chunks) for _ in range(2)]
+    seen.set()
+    given.wait()
+    made += [next(chunks)]
+    # the receipt names chunk 3 by now, but chunk 2 is what was handed out
+    assert len(live.replay(3).cues) == 1
+    made += chunks
+    assert [chunk.prompt for chunk in made[:5]] == ["a ball"] * 3 + ["a star"] * 2
+    # asked for when chunk 2 was the next to be seen
+    assert live.asked(1)[1] == made[2].start_s
+    # ten seconds of the last prompt, whatever was launched beyond
+    assert made[-1].start_s - made[3].start_s == pytest.approx(10, abs=0.75)
+    assert [str(cue.start) for cue in live.replay(len(made)).cues] == ["[0c]", "[3c]"]
 
 
 def test_the_video_keeps_pace_while_lines_may_come(
@@ -142,7 +177,15 @@ def test_duration_ends_the_stream(fake_stream: ModuleType, given: bool):
     assert len(chunks) == 20
 
 
-def test_a_live_run_can_be_replayed(afstream: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_live_run_can_be_replayed(
+    afstream: Run,
+    fake_stream: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead: bool,
+):
+    monkeypatch.setattr(fake_stream.Stream, "ahead", ahead)
     typed = "@seed 8\na red ball\n0:02 cut a star\n[40f] seed=2 it turns green\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
     assert afstream("generate", "-p", "-", "-q", "-o", "live.mp4").code == 0

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afstream.pocket.captions import caption, follow_up
-from afstream.pocket.scene import random_scene
+from afstream.pocket.captions import caption
+from afstream.pocket.clips import follow_up, random_scene
 from afstream.pocket.text import PocketText
 
 # of the second prompts, those that leave out some of what stays as it was
@@ -39,9 +39,7 @@ class PocketPrompts:
     def pair(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Embeddings [B, T, text_dim] of the first and the second prompts."""
         pairs = [prompt_pair(self._seed, number) for number in numbers]
-        first, second = (
-            self._text.encode(prompts) for prompts in zip(*pairs, strict=True)
-        )
+        first, second = (self._text.encode(prompts) for prompts in zip(*pairs, strict=True))
         return first, second
 
     def unconditional(self, count: int) -> Tensor:

@@ -135,9 +135,7 @@ class LongSequence:
         return self.state.frame >= self.plan.last_frame
 
     @torch.no_grad()
-    def advance(
-        self, rollout: Rollout, noise: DrawNoise, exit_step: int, *, keep: bool
-    ) -> Window:
+    def advance(self, rollout: Rollout, noise: DrawNoise, exit_step: int, *, keep: bool) -> Window:
         """Make the next window.
 
         Args:

@@ -116,6 +116,7 @@ class Meter:
             "backend": self.stream.backend,
             "compiled": self.stream.compiled,
             "graphs": self.stream.graphs,
+            "ahead": self.stream.ahead,
             "backbone_parameters": sum(weight.numel() for weight in backbone.parameters()),
             # A result is passed on; where the file lies on this machine is nobody's business.
             **{key: text for key, text in self.stream.model.details.items() if key != "path"},
@@ -144,7 +145,8 @@ class Meter:
                 end_to_end=end_to_end,
                 times_real_time=round(end_to_end / self.stream.fps, 3),
             ),
-            outside_model=1 - self._model_ms / wall_ms if wall_ms else 0.0,
+            # a stream that runs ahead began its first timed chunk in the time of the one before
+            outside_model=max(0.0, 1 - self._model_ms / wall_ms) if wall_ms else 0.0,
             in_consumer=parts["consume"].total / wall_ms if wall_ms else 0.0,
             resident_bytes=peak_resident_bytes(),
             device_bytes=largest([self._device_bytes, *(part.device_bytes for part in stretches)]),
@@ -181,8 +183,10 @@ class Meter:
     def _cut_ms(self, chunks: Iterator[Chunk]) -> float:
         """From the request of a fresh scene to its first frames."""
         began = time.perf_counter()
-        self.stream.cue(self.setup.prompt(0), transition="cut")
-        next(chunks)
+        receipt = self.stream.cue(self.setup.prompt(0), transition="cut")
+        # a chunk that was launched before comes first
+        while receipt not in next(chunks).receipts:
+            pass
         return _since_ms(began)
 
 

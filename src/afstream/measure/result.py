@@ -23,8 +23,8 @@ class FirstFrame:
         cold_ms: from the first prompt on, in a stream that has just been opened.
         warm_up_ms: the chunks during which something was loaded, compiled or captured for the
             later ones, all together; the first chunk is one of them.
-        warm_ms: the same for a cut in a stream that runs, the median of a few; None when the
-            measurement was broken off.
+        warm_ms: the same for a cut in a stream that runs, the median of a few; a chunk that
+            was launched ahead comes first. None when the measurement was broken off.
     """
 
     open_ms: float
@@ -38,8 +38,9 @@ class Rates:
     """Video frames a second.
 
     Attributes:
-        denoise: of the backbone alone: denoise steps, context passes, re-caches.
-        decode: of the decoder alone.
+        denoise: of the backbone's time: denoise steps, context passes, re-caches.
+        decode: of the decoder's time. On a GPU both run at the same time and slow each other
+            down, so neither is what it could do alone.
         end_to_end: of everything, from the request for a chunk until it is consumed.
         times_real_time: `end_to_end` relative to the rate at which the video plays.
     """
@@ -98,13 +99,16 @@ class Measurement:
             use when other processes took the cores.
         first_frame: latency at the start.
         switch_ms: from the request of a prompt, between two chunks, to the first frame under
-            it. A request that comes while a chunk is made waits for that chunk as well.
-        parts_ms: of a chunk: `denoise`, `recache` (of chunks that begin a prompt), `context`,
-            `decode`, their sum and the rest in `total`, and what the consumer took in
-            `consume`; `all` is total and consumer together.
+            it. A request that comes while a chunk is made, or was launched ahead, waits for
+            that chunk as well.
+        parts_ms: of a chunk: `denoise`, `recache` (of chunks that begin a prompt), `context`
+            and `decode`, on a GPU partly at the same time; in `total` how long it was waited
+            for, in `consume` what the consumer took; `all` is these two together. See
+            `ChunkTiming`.
         rates: video frames a second.
-        outside_model: share of the time that neither backbone nor decoder took.
-        in_consumer: share of the time that the consumer took; part of `outside_model`.
+        outside_model: share of the time in which neither backbone nor decoder worked.
+        in_consumer: share of the time that the consumer took. Part of `outside_model`, but for
+            a stream that runs ahead on a GPU: there the next chunk is made meanwhile.
         resident_bytes: most memory of the process; None where unknown.
         device_bytes: most memory that tensors took on the GPU; None on a CPU.
         stretches: speed and memory along the video.
