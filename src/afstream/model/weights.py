@@ -20,6 +20,8 @@ from afstream.errors import CheckpointError
 Weights = dict[str, Tensor]
 
 SAFETENSORS = ".safetensors"
+# weights of another shape that an error names
+MOST_NAMED = 3
 
 
 def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
@@ -64,7 +66,7 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
 
     Raises:
         CheckpointError: says how many names are missing or unknown, and one of each, or names
-            the first weight of another shape.
+            the first weights of another shape.
     """
     wanted = module.state_dict()
     missing = sorted(wanted.keys() - weights.keys())
@@ -75,13 +77,21 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
             for word, names in (("missing", missing), ("unknown", unknown))
             if names
         ]
-        raise CheckpointError(f"{what} does not fit the model: {'; '.join(parts)}")
-    for name, value in wanted.items():
-        if value.shape != weights[name].shape:
-            raise CheckpointError(
-                f"{what} does not fit the model: {name} is {tuple(weights[name].shape)},"
-                f" the model needs {tuple(value.shape)}"
-            )
+        raise CheckpointError(
+            f"{what} does not fit the model: {'; '.join(parts)}; give the weights of one whole"
+            " model of this kind"
+        )
+    wrong = [name for name, value in wanted.items() if value.shape != weights[name].shape]
+    if wrong:
+        parts = [
+            f"{name} is {tuple(weights[name].shape)}, the model needs {tuple(wanted[name].shape)}"
+            for name in wrong[:MOST_NAMED]
+        ]
+        if len(wrong) > MOST_NAMED:
+            parts.append(f"{len(wrong) - MOST_NAMED} more differ")
+        raise CheckpointError(
+            f"{what} does not fit the model: {'; '.join(parts)}; give weights of this model's size"
+        )
 
 
 def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
