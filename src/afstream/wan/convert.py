@@ -273,9 +273,11 @@ def _backbone_file(source: BackboneSource) -> WeightFile:
         return WeightFile(BACKBONE_FILE, ordered)
     # where `generate` merges them by default, so that both round alike
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return WeightFile(
-        BACKBONE_FILE, ordered, lambda name, weight: source.merged(name, weight.to(device))
-    )
+
+    def merged(name: str, weight: Tensor) -> Tensor:
+        return source.merged(name, weight.to(device))
+
+    return WeightFile(BACKBONE_FILE, ordered, merged)
 
 
 def _under_one_name(text: ModuleSource[Any]) -> Weights:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from afstream.errors import CheckpointError
 from afstream.model.checkpoints.folders import STEM as WEIGHTS_STEM
 from afstream.model.checkpoints.identify import VAE_CLASS as KIND
-from afstream.model.files import file_weights, folder_weights, read_json
+from afstream.model.files import file_weights, folder_weights, is_folder, read_json
 from afstream.model.weights import Weights
 from afstream.wan.loading import ModuleSource, optional
 
@@ -114,7 +114,7 @@ def vae_source(path: Path) -> ModuleSource[Any]:
         CheckpointError: there is no such file, or it is no Wan2.1 VAE.
     """
     model: Any = optional("diffusers", KIND)
-    config, weights = _from_folder(path) if path.is_dir() else _from_original(path)
+    config, weights = _from_folder(path) if is_folder(path) else _from_original(path)
     return ModuleSource(what=f"VAE {path}", make=lambda: model.from_config(config), weights=weights)
 
 

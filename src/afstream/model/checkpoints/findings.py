@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
 from afstream.model.checkpoints.families import FAMILY
 from afstream.model.checkpoints.lora import AlphaFrom, check_layers
 from afstream.model.checkpoints.manifest import Manifest
-from afstream.model.dit import Backbone
 from afstream.model.weights import Weights
 
 Kind = Literal[
@@ -89,6 +86,7 @@ class Finding:
         family: of which models; empty where that means nothing.
         size: `1.3B` or `14B`, else how deep and wide; empty without a backbone.
         backbone: the sizes of its backbone.
+        shapes: of the backbone's weights, by their names in Wan.
         layout: who arranged or named it; empty where there is one way only.
         dtypes: parameters by the dtype in which they lie.
         num_bytes: of the files of weights.
@@ -107,6 +105,7 @@ class Finding:
     family: str = ""
     size: str = ""
     backbone: BackboneConfig | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, "tuple[int, ...]"])
     layout: str = ""
     dtypes: Mapping[str, int] = field(default_factory=dict[str, int])
     num_bytes: int = 0
@@ -157,7 +156,7 @@ def short(name: str) -> str:
 
 
 def lacking(
-    provided: Iterable[Piece], size: str = "", names: Mapping[Piece, str] | None = None
+    provided: Iterable[str], size: str = "", names: Mapping[Piece, str] | None = None
 ) -> tuple[Missing, ...]:
     """What a complete model has beside some pieces, and where it comes from.
 
@@ -175,10 +174,9 @@ def lacking(
     )
 
 
-def weight_shapes(config: BackboneConfig) -> Weights:
-    """The weights of a backbone of some size, without memory."""
-    with torch.device("meta"):
-        return Backbone(config).state_dict()
+def weight_shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight."""
+    return {name: tuple(value.shape) for name, value in weights.items()}
 
 
 def judge(findings: Sequence[Finding]) -> Together:
@@ -186,7 +184,7 @@ def judge(findings: Sequence[Finding]) -> Together:
     usable = [one for one in findings if one.kind in GIVEN_ALONE and one.supported]
     given = [one for one in usable if one.kind in BACKBONES]
     folders = [one for one in usable if one.kind in FOLDERS]
-    base = next((one for one in (*given, *folders) if one.backbone), None)
+    base = next((one for one in (*given, *folders) if one.shapes), None)
     remarks = [
         *_too_many("models", folders),
         *_too_many("students", given),
@@ -224,10 +222,10 @@ def _text_remarks(given: Sequence[Finding], folders: Sequence[Finding]) -> list[
 def _fit(finding: Finding, base: Finding | None) -> str:
     """Whether a LoRA fits what it would be added to."""
     lora = finding.lora
-    if lora is None or base is None or base.backbone is None:
+    if lora is None or base is None:
         return f"{finding.path} has nothing here to be added to"
     try:
-        check_layers(finding.path, lora.layers, weight_shapes(base.backbone))
+        check_layers(finding.path, lora.layers, base.shapes)
     except CheckpointError as error:
         return f"{error} (here {base.path})"
     return f"LoRA {finding.path} fits {base.path}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,7 +66,7 @@ class WanFolder:
             CheckpointError: they cannot be read, or are another kind of model's.
         """
         manifest = self.manifest
-        return asdict(manifest.backbone) if manifest else read_config(self.backbone / CONFIG)
+        return manifest.declared if manifest else read_config(self.backbone / CONFIG)
 
     def weights(self) -> Weights:
         """The backbone's weights under Wan's names, views of their files.

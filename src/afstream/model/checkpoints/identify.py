@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from afstream.config import WAN_BACKBONES
+from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
 from afstream.model.checkpoints.families import (
     FAMILY,
@@ -38,6 +39,7 @@ from afstream.model.checkpoints.lora import Lora, check_layers, is_lora_name, re
 from afstream.model.checkpoints.manifest import BACKBONE_FILE, MANIFEST
 from afstream.model.checkpoints.sizes import CHANNELS, read_config, sizes_of
 from afstream.model.checkpoints.students import ENTRIES, in_wan_names, read_student
+from afstream.model.dit import Backbone
 from afstream.model.files import folder_weights, named_tensors, read_json, shard_files
 from afstream.model.weights import Weights, read_metadata, read_weights
 
@@ -152,11 +154,12 @@ def _student(path: Path, num_bytes: int) -> Finding:
 def _backbone(finding: Finding, weights: Weights, declared: Mapping[str, Any]) -> Finding:
     """A finding with what the backbone's weights, under Wan's names, say of it."""
     finding = replace(finding, dtypes=_dtypes(weights), provides=PROVIDES[finding.kind])
-    if BACKBONE_NAMES[0] not in weights:
+    if any(name not in weights for name in BACKBONE_NAMES):
         return _unknown(finding, weights)
     family = family_of(weights)
     if family != FAMILY:
         return replace(finding, family=family, provides=())
+    finding = replace(finding, shapes=weight_shapes(weights))
     try:
         config = sizes_of(weights, what=str(finding.path), declared=declared)
     except CheckpointError as error:
@@ -173,7 +176,7 @@ def _lora(lora: Lora, num_bytes: int) -> Finding:
     fits = tuple(
         short(name)
         for name, config in WAN_BACKBONES.items()
-        if _fits(lora.path, layers, weight_shapes(config))
+        if _fits(lora.path, layers, _made_up(config))
     )
     halves = [half for pair in lora.pairs.values() for half in (pair.down, pair.up)]
     found = LoraFinding(
@@ -196,9 +199,17 @@ def _lora(lora: Lora, num_bytes: int) -> Finding:
     )
 
 
-def _fits(path: Path, layers: Mapping[str, tuple[int, ...]], weights: Weights) -> bool:
+def _made_up(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of a backbone's weights, from its sizes alone."""
+    with torch.device("meta"):
+        return weight_shapes(Backbone(config).state_dict())
+
+
+def _fits(
+    path: Path, layers: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]
+) -> bool:
     try:
-        check_layers(path, layers, weights)
+        check_layers(path, layers, shapes)
     except CheckpointError:
         return False
     return True
@@ -265,8 +276,8 @@ def _wan_folder(parts: WanFolder) -> Finding:
         *([_backbone_part(parts)] if parts.has_backbone() else []),
         *(identify(path) for path in (parts.text, parts.tokenizer, parts.vae) if path.exists()),
     ]
-    there = {piece for one in found for piece in one.provides}
-    provides = tuple(piece for piece in PIECES if piece in there)
+    there: set[Piece] = {piece for one in found for piece in one.provides}
+    provides: tuple[Piece, ...] = tuple(piece for piece in PIECES if piece in there)
     backbone = next((one for one in found if "backbone" in one.provides), None)
     size = backbone.size if backbone else ""
     other = next((one.family for one in found if one.family not in ("", FAMILY)), "")
@@ -280,6 +291,7 @@ def _wan_folder(parts: WanFolder) -> Finding:
         family=other or FAMILY,
         size=size,
         backbone=backbone.backbone if backbone else None,
+        shapes=backbone.shapes if backbone else {},
         layout=parts.layout,
         dtypes=dict(dtypes),
         num_bytes=sum(one.num_bytes for one in found),

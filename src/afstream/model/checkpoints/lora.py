@@ -71,7 +71,8 @@ class Lora:
 
     def check(self, weights: Weights) -> None:
         """See that every pair has a weight of its shape to go to; see `check_layers`."""
-        check_layers(self.path, {layer: pair.shape for layer, pair in self.pairs.items()}, weights)
+        layers = {layer: pair.shape for layer, pair in self.pairs.items()}
+        check_layers(self.path, layers, {name: value.shape for name, value in weights.items()})
 
     def added(self, name: str, weight: Tensor) -> Tensor:
         """A weight with its pair, in float32 or better; as it is when there is no pair."""
@@ -85,28 +86,30 @@ class Lora:
         return torch.addmm(weight.to(dtype), up, down, alpha=factor)
 
 
-def check_layers(path: Path, layers: Mapping[str, Sequence[int]], weights: Weights) -> None:
+def check_layers(
+    path: Path, layers: Mapping[str, Sequence[int]], shapes: Mapping[str, Sequence[int]]
+) -> None:
     """See that a model has every weight that a LoRA changes.
 
     Args:
         path: the LoRA's file.
         layers: the shape of each weight that it changes, by its name without `.weight`.
-        weights: the model's, under Wan's names; only their shapes count.
+        shapes: of the model's weights, by their names in Wan.
 
     Raises:
         CheckpointError: names the first that does not fit.
     """
     for layer, size in sorted(layers.items()):
         name, shape = f"{layer}.weight", tuple(size)
-        if name not in weights:
+        if name not in shapes:
             raise CheckpointError(
                 f"LoRA {path} is for another base: it changes {name} {shape}, which the model does"
                 " not have; give a LoRA of this model"
             )
-        if shape != tuple(weights[name].shape):
+        if shape != tuple(shapes[name]):
             raise CheckpointError(
                 f"LoRA {path} is for another base: it changes {name} as {shape}, but the model has"
-                f" {tuple(weights[name].shape)}; give a LoRA of this model"
+                f" {tuple(shapes[name])}; give a LoRA of this model"
             )
 
 

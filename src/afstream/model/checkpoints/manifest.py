@@ -40,6 +40,11 @@ class Manifest:
     files: Mapping[str, tuple[str, int]]
 
     @property
+    def declared(self) -> dict[str, Any]:
+        """The backbone's sizes as `read_config` gives them."""
+        return {**asdict(self.backbone), "head_dim": self.backbone.head_dim}
+
+    @property
     def origin(self) -> str:
         """What it was made from, in a few words."""
         return ", ".join(self.made_from.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,12 @@ def read_student(path: Path) -> Student:
     if is_converted(path):
         manifest = read_manifest(path)
         weights = file_weights(path / BACKBONE_FILE)
-        declared = asdict(manifest.backbone)
         return Student(
-            path=path, entry="", weights=weights, declared=declared, origin=manifest.origin
+            path=path,
+            entry="",
+            weights=weights,
+            declared=manifest.declared,
+            origin=manifest.origin,
         )
     content = read_weights(path)
     known = content if isinstance(content, dict) else {}
