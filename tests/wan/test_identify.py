@@ -9,10 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL, wan_weights, write_transformer
 
-import afstream.model.checkpoints.findings as findings
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
-from afstream.model.checkpoints.findings import judge
+from afstream.model.checkpoints.findings import Together, judge
 from afstream.model.checkpoints.identify import identify
 from afstream.model.dit import Backbone
 from afstream.pocket.model import POCKET_PATH
@@ -212,7 +211,7 @@ def test_several_are_judged_together(models, student, lora, tmp_path):
     assert [one.piece for one in alone.missing] == ["text encoder", "tokenizer", "VAE"]
     assert alone.remarks == (f"LoRA {lora} fits {student}",)
     complete = judge([identify(path) for path in (folder, student, lora)])
-    assert complete == findings.Together(missing=(), remarks=(f"LoRA {lora} fits {student}",))
+    assert complete == Together(missing=(), remarks=(f"LoRA {lora} fits {student}",))
     misfit = saved(tmp_path / "wider.pt", {"generator": wan_weights(WIDER)})
     said = judge([identify(folder), identify(misfit), identify(lora)])
     assert "is for another base" in said.remarks[0]

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from afstream.errors import CheckpointError
+from afstream.model.mapping import map_tensors, read_header
 
 Weights = dict[str, Tensor]
 
@@ -36,13 +35,13 @@ def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
         if not path.is_file():
             raise CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
         if path.suffix == SAFETENSORS:
-            return load_file(path)
+            return map_tensors(path)
         if not zipfile.is_zipfile(path):
             raise _unreadable(path, "it is cut short, or not what torch.save writes")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise _unreadable(path, "it holds Python objects that could run code") from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise _unreadable(path, str(error).partition("\n")[0]) from error
 
 
@@ -55,9 +54,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     if path.suffix != SAFETENSORS:
         return {}
     try:
-        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        return read_header(path).metadata
+    except (ValueError, OSError) as error:
         raise _unreadable(path, str(error)) from error
 
 

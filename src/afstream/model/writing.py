@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float32: "F32"}
-LENGTH_BYTES = 8
+from afstream.model.mapping import DTYPES, LENGTH_BYTES, METADATA
+
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # of the header, so that every value of a mapped file lies at a whole multiple of its size
 ALIGNMENT = 8
 
@@ -42,7 +43,7 @@ def write_safetensors(
     Args:
         path: the file to make.
         tensors: by name, in the order in which they shall lie.
-        dtype: of the values in the file: one of `DTYPE_NAMES`.
+        dtype: of the values in the file: one of `afstream.model.mapping.DTYPES`.
         change: called with each name and tensor; gives back what to write, of the same shape.
         tell: called after each tensor with the bytes that it took.
 
@@ -75,7 +76,7 @@ def size_of(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> int:
 
 
 def _header(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[bytes, bytes]:
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    entries: dict[str, object] = {METADATA: {"format": "pt"}}
     end = 0
     for name, value in tensors.items():
         start, end = end, end + value.numel() * dtype.itemsize
