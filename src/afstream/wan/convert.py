@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afstream.config import BackboneConfig
 from afstream.errors import CheckpointError, ConfigError, OutputError
@@ -32,7 +32,6 @@ from afstream.model.checkpoints.manifest import BACKBONE, BACKBONE_FILE
 from afstream.model.weights import Weights
 from afstream.model.writing import as_it_is, size_of, write_safetensors
 from afstream.spec import ModelSpec
-from afstream.wan.loading import ModuleSource
 from afstream.wan.model import backbone_source, check_width, with_loras
 from afstream.wan.text import SHARED, SHARED_AGAIN, read_tokenizer, text_source
 from afstream.wan.vae import vae_source
@@ -254,8 +253,8 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
         made_from=made_from,
         files=(
             backbone,
-            WeightFile(VAE_FILE, vae.weights),
-            WeightFile(TEXT_FILE, _under_one_name(text)),
+            WeightFile(VAE_FILE, {name: vae.weights[name] for name in autoencoder.state_dict()}),
+            WeightFile(TEXT_FILE, _under_one_name(encoder, text.weights)),
         ),
         settings={
             "vae": autoencoder.save_config,
@@ -280,9 +279,9 @@ def _backbone_file(source: BackboneSource) -> WeightFile:
     return WeightFile(BACKBONE_FILE, ordered, merged)
 
 
-def _under_one_name(text: ModuleSource[Any]) -> Weights:
-    """The encoder's weights without the token embedding's second name."""
-    return {name: value for name, value in text.weights.items() if name != SHARED_AGAIN}
+def _under_one_name(encoder: nn.Module, weights: Weights) -> Weights:
+    """The encoder's weights in its order, without the token embedding's second name."""
+    return {name: weights[name] for name in encoder.state_dict() if name != SHARED_AGAIN}
 
 
 def _check_vae(given: str) -> None:
