@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
@@ -40,7 +40,7 @@ class Interruption:
 
 
 @contextmanager
-def stopped_like_ctrl_c() -> Iterator[None]:
+def stopped_like_ctrl_c() -> Generator[None, None, None]:
     """While it lasts, SIGTERM is a KeyboardInterrupt, too: what is half made gets cleaned up."""
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -22,13 +22,12 @@ from afstream.model.checkpoints import (
     BackboneSource,
     Manifest,
     find_parts,
-    is_converted,
     read_manifest,
     read_student,
     sizes_of,
 )
 from afstream.model.checkpoints.identify import identify
-from afstream.model.checkpoints.manifest import BACKBONE, BACKBONE_FILE
+from afstream.model.checkpoints.manifest import BACKBONE, BACKBONE_FILE, is_backbone_alone
 from afstream.model.weights import Weights
 from afstream.model.writing import as_it_is, size_of, write_safetensors
 from afstream.spec import ModelSpec
@@ -200,7 +199,7 @@ def _is_backbone_alone(path: Path) -> bool:
     """
     try:
         if path.is_dir():
-            alone = is_converted(path) and tuple(read_manifest(path).parts) == BACKBONE_ONLY
+            alone = is_backbone_alone(path)
         elif path.exists():
             alone = True
         else:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from afstream.errors import CheckpointError
 from afstream.model.checkpoints.families import FAMILY, has_two_backbones
 from afstream.model.checkpoints.manifest import (
-    BACKBONE,
     BACKBONE_FILE,
     MANIFEST,
     Manifest,
+    is_backbone_alone,
     is_converted,
     read_manifest,
 )
@@ -126,7 +126,7 @@ def find_parts(path: Path, *, with_backbone: bool = True, with_vae: bool = True)
     missing = parts.missing(with_backbone=with_backbone, with_vae=with_vae)
     if not missing:
         return parts
-    if (path / MANIFEST).is_file() and tuple(read_manifest(path).parts) == (BACKBONE,):
+    if is_backbone_alone(path):
         raise CheckpointError(
             f"{path} holds a converted backbone alone; give it as the student, and a Wan2.1 folder"
             " as the model"

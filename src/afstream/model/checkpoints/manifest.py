@@ -96,6 +96,16 @@ def is_converted(path: Path) -> bool:
         return False
 
 
+def is_backbone_alone(path: Path) -> bool:
+    """Whether a path is a converted folder of nothing but a backbone.
+
+    Raises:
+        CheckpointError: its manifest is damaged.
+    """
+    there = is_converted(path) and (path / MANIFEST).is_file()
+    return there and tuple(read_manifest(path).parts) == (BACKBONE,)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read a converted folder's manifest.
 
