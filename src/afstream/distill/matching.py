@@ -218,7 +218,8 @@ class MatchingTrainer:
             self.average.begin(self.models.student)
         else:
             self.average.update(self.models.student, updates)
-        return {"student": float(loss.detach()), "norm": norm, "push": float(direction.abs().mean())}
+        push = float(direction.abs().mean())
+        return {"student": float(loss.detach()), "norm": norm, "push": push}
 
     @torch.no_grad()
     def _direction(self, window: Window) -> Tensor:

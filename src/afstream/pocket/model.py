@@ -18,6 +18,7 @@ from afstream.config import BackboneConfig, SamplerConfig, from_mapping
 from afstream.errors import CheckpointError
 from afstream.geometry import Geometry
 from afstream.model.bundle import VideoModel
+from afstream.model.checkpoints.identify import POCKET as KIND
 from afstream.model.dit import Backbone
 from afstream.model.weights import load_into
 from afstream.pocket.scene import WORLD_PX
@@ -26,7 +27,6 @@ from afstream.pocket.vae import PocketVae, VaeConfig
 
 POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
 PARTS = ("backbone", "text", "vae")
-KIND = "afstream-pocket"
 
 
 def save_pocket(
