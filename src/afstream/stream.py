@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afstream.budget.estimate import Estimate
+from afstream.budget.settle import Demand, settle
 from afstream.chunk import Chunk, ChunkTiming, Receipt, Transition
 from afstream.config import MemoryPolicy, memory_policy
 from afstream.errors import ConfigError
@@ -119,6 +121,8 @@ class Stream:
         if compiled:
             compile_backbone(model.backbone)
         self.compiled = compiled
+        # set by `open` where there is a GPU to fit
+        self.estimate: Estimate | None = None
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
 
     @classmethod
@@ -134,6 +138,7 @@ class Stream:
         compiled: bool = False,
         graphs: bool = True,
         prompts: Sequence[str] = (),
+        gpu_memory: int | None = None,
     ) -> Stream:
         """Load a model and make a stream that waits for its first prompt.
 
@@ -146,18 +151,29 @@ class Stream:
             backend: triton, sdpa, reference or auto; None asks AFSTREAM_BACKEND, else auto.
             compiled: compile the layers' elementwise parts, which takes up to minutes at first.
             graphs: on a GPU, capture a chunk's model calls once and replay them.
-            prompts: those that are known beforehand; all of them where the model's text encoder
-                is to be dropped.
+            prompts: those that are known beforehand; all of them or none, because a Wan folder's
+                text encoder may be dropped once they are encoded (see `ModelSpec.text`).
+            gpu_memory: bytes of GPU memory to reckon with, on a machine without a GPU as well;
+                None for what is free on the GPU.
 
         Raises:
-            ConfigError: a setting is unknown or impossible here.
+            ConfigError: a setting is unknown or impossible here, or the model does not fit.
             CheckpointError: there is no such model, or a piece is missing or does not fit.
             PromptError: the model cannot understand a prompt.
         """
         geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
         policy = memory_policy(memory, junction=junction)
-        spec = ModelSpec(name=model) if isinstance(model, str) else model
-        return cls(
+        demand = Demand(
+            size=geometry,
+            policy=policy,
+            backend=backend,
+            graphs=graphs,
+            prompts=len(set(prompts)),
+            gpu_memory=gpu_memory,
+        )
+        wanted = ModelSpec(name=model) if isinstance(model, str) else model
+        spec, estimate = settle(wanted, demand)
+        stream = cls(
             open_model(spec, prompts=prompts),
             policy,
             seed=seed,
@@ -166,6 +182,8 @@ class Stream:
             compiled=compiled,
             graphs=graphs,
         )
+        stream.estimate = estimate
+        return stream
 
     def fork(self) -> Stream:
         """A stream of its own that goes on from here; neither disturbs the other.
@@ -180,7 +198,7 @@ class Stream:
             backend=rollout.backend,
             graphs=rollout.use_graphs,
         )
-        other.compiled = self.compiled
+        other.compiled, other.estimate = self.compiled, self.estimate
         with torch.inference_mode():
             other.state = replace(
                 state,

@@ -65,6 +65,7 @@ class Stream:
     backend = "sdpa"
     compiled = False
     graphs = False
+    estimate = None
 
     def __init__(self, seed: int, policy: object) -> None:
         self.seed = seed
@@ -91,6 +92,7 @@ class Stream:
         compiled: bool = False,
         graphs: bool = True,
         prompts: Sequence[str] = (),
+        gpu_memory: int | None = None,
     ) -> "Stream":
         name = model if isinstance(model, str) else model.name
         if name != "pocket":

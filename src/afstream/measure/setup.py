@@ -21,7 +21,7 @@ PROMPTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """A stream and the load it is put under; see `Stream.open` for the first eight.
+    """A stream and the load it is put under; see `Stream.open` for the first nine.
 
     Attributes:
         duration_s: seconds of video to make.
@@ -39,6 +39,7 @@ class Setup:
     backend: str | None = None
     compiled: bool = False
     graphs: bool = True
+    gpu_memory: int | None = None
     duration_s: float = 60.0
     switch_every_s: float = 10.0
     stretch_s: float = 10.0
@@ -71,6 +72,7 @@ class Setup:
             compiled=self.compiled,
             graphs=self.graphs,
             prompts=self.prompts,
+            gpu_memory=self.gpu_memory,
         )
 
     def prompt(self, segment: int) -> str:

@@ -21,12 +21,18 @@ from afstream.model.checkpoints import (
     sizes_of,
 )
 from afstream.model.dit import Backbone
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, TextPlace
 from afstream.wan.text import EncodedPrompts, load_text
 from afstream.wan.vae import load_vae
 
 # what the public models were trained at
 GEOMETRY = Geometry(width_px=832, height_px=480)
+# of the text encoder, in words
+PLACES: dict[TextPlace, str] = {
+    "device": "on the device",
+    "cpu": "on the cpu",
+    "drop": "dropped after encoding",
+}
 
 # a student's own file tells its sizes; these it shares with what it was made from
 SHARED = ("head_dim", "text_len", "eps")
@@ -55,7 +61,7 @@ def open_wan(
         PromptError: a prompt is too long.
     """
     parts = find_parts(folder, with_backbone=spec.student is None, with_vae=spec.vae is None)
-    details = {"path": str(folder), "layout": parts.layout}
+    details = {"path": str(folder), "layout": parts.layout, "text": PLACES[spec.text or "device"]}
     source = _source(parts, spec, details)
     # what is cheap to find out first: the other parts take long to read
     source.check()
