@@ -34,10 +34,10 @@ class LiveBytes(TorchDispatchMode):
         # by identity: torch keeps one object for a storage as long as it lives
         self._known: set[int] = set()
 
-    def __torch_dispatch__(  # noqa: D105
+    def __torch_dispatch__(
         self,
         func: Any,  # noqa: ANN401
-        types: Any,  # noqa: ANN401, ARG002
+        types: Any,  # noqa: ANN401
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401

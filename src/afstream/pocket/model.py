@@ -78,7 +78,7 @@ def load_pocket(
     try:
         with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
             metadata: dict[str, str] = file.metadata() or {}
-            names = [] if on_meta else list(file.keys())  # noqa: SIM118
+            names = [] if on_meta else list(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
