@@ -63,8 +63,11 @@ def like_a_gpu(monkeypatch):
     monkeypatch.setattr("afstream_kernels.slots._copy", copy)
 
 
+ASKED = Setting(geometry=SIZE, policy=MEMORIES["anchor"], backend="sdpa")
+
+
 def setting(**changes):
-    return Setting(**{"geometry": SIZE, "policy": MEMORIES["anchor"], "backend": "sdpa", **changes})
+    return replace(ASKED, **changes)
 
 
 def steady(policy, backend):
