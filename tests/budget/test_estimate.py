@@ -25,6 +25,8 @@ from afstream.wan.random import random_backbone
 
 DEEP = replace(CONFIG, num_layers=5)
 SIZE = Geometry(width_px=64, height_px=32)
+# attention over many tokens outweighs the rest, so that what is seen shows
+WIDE = Geometry(width_px=128, height_px=96)
 TINY = "random:wan-tiny"
 BACKENDS = ("sdpa", "reference", "triton")
 NEAR = 0.1
@@ -77,7 +79,7 @@ def steady(policy, backend):
     draw = torch.Generator().manual_seed(0)
     embeds = torch.randn(1, DEEP.text_len, DEEP.text_dim, generator=draw)
     text = model.text_context(embeds)
-    shape = chunk_shape(DEEP, policy, SIZE)
+    shape = chunk_shape(DEEP, policy, WIDE)
     clean = torch.randn(shape, generator=draw)
     noise = torch.randn(4, *shape, generator=draw)
     state = rollout.start(text, shape)
@@ -101,7 +103,7 @@ def measured(call):
 @torch.inference_mode()
 def test_calls_take_what_was_counted_without_memory(backend, memory, like_a_gpu):
     policy = MEMORIES[memory]
-    counted = count_calls(DEEP, policy, SamplerConfig(), SIZE, dtype=torch.float32, backend=backend)
+    counted = count_calls(DEEP, policy, SamplerConfig(), WIDE, dtype=torch.float32, backend=backend)
     rollout, state, text, noise, clean = steady(policy, backend)
     rollout.denoise(state, noise)
     # on a GPU noise comes from the host

@@ -26,6 +26,7 @@ from afstream.measure.footprint import resident_bytes
 from afstream.model.dit import Backbone
 from afstream.models import open_model
 from afstream.spec import ModelSpec
+from afstream.stream import Stream
 from afstream.wan.text import WanText
 
 pytest.importorskip("transformers")
@@ -283,6 +284,19 @@ def test_an_encoder_without_a_place_gets_the_fastest_that_fits(folders, demand, 
         assert found.peak_bytes <= room.gpu_memory
     with pytest.raises(ConfigError, match="add --text-encoder drop, which needs"):
         settle(replace(spec, text="device"), replace(demand, gpu_memory=int(4.9 * GIB)))
+
+
+def test_a_stream_takes_the_place_that_was_found(folders, monkeypatch):
+    monkeypatch.setattr(Outline, "text_bytes", 4 * GIB)
+    spec = ModelSpec(name=str(folders["original"]), device="cpu")
+    stream = Stream.open(spec, size=(64, 32), gpu_memory=2 * GIB)
+    assert stream.model.details["text"] == "on the cpu"
+    assert stream.estimate
+    assert stream.estimate.host_bytes == 4 * GIB
+    assert stream.fork().estimate is stream.estimate
+    plain = Stream.open(spec, size=(64, 32))
+    assert plain.model.details["text"] == "on the device"
+    assert plain.estimate is None
 
 
 def test_a_cpu_is_left_alone(folders, demand):

@@ -86,8 +86,8 @@ def count_calls(
         for _ in range(chunks):
             rollout.commit(state, clean)
 
-    # the next chunk becomes the junction, and leaves the window before the next switch
-    remember(policy.window_frames // policy.chunk_frames + 1)
+    # the sink; the chunk after it becomes the junction, and leaves the window, which is full then
+    remember(1)
     rollout.switch(state, text)
     remember(policy.local_frames // policy.chunk_frames)
     noise = torch.zeros(len(sampler.steps), *shape, dtype=exact)

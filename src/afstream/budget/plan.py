@@ -142,8 +142,8 @@ def _proposals(outline: Outline, asked: Setting, available: int) -> Iterator[Set
 def _offloaded(outline: Outline, setting: Setting, available: int) -> Setting:
     """With as few offloaded layers as fit, or with all of them."""
     layers = len(outline.model.backbone.blocks)
-    for count in range(setting.offload, layers):
+    for count in range(setting.offload + 1, layers):
         proposal = replace(setting, offload=count)
-        if count and estimate(outline, proposal).peak_bytes <= available:
+        if estimate(outline, proposal).peak_bytes <= available:
             return proposal
     return replace(setting, offload=layers)
