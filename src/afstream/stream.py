@@ -153,8 +153,8 @@ class Stream:
             graphs: on a GPU, capture a chunk's model calls once and replay them.
             prompts: those that are known beforehand; all of them or none, because a Wan folder's
                 text encoder may be dropped once they are encoded (see `ModelSpec.text`).
-            gpu_memory: bytes of GPU memory to reckon with, on a machine without a GPU as well;
-                None for what is free on the GPU.
+            gpu_memory: bytes of GPU memory to reckon with, as if there were such a GPU; None for
+                what is free on the one that is there.
 
         Raises:
             ConfigError: a setting is unknown or impossible here, or the model does not fit.
