@@ -50,8 +50,8 @@ def open_model(
 
 
 def _open(spec: ModelSpec, prompts: Sequence[str]) -> VideoModel:
-    device, dtype = _device(spec.device), spec.dtype
-    chosen = dtype or ("bfloat16" if device.type == "cuda" else "float32")
+    device = model_device(spec.device)
+    chosen = dtype_name(spec, device)
     if chosen not in DTYPES:
         raise ConfigError(f"dtype is {chosen!r}; choose one of {', '.join(DTYPES)}")
     path = POCKET_PATH if spec.name == "pocket" else Path(spec.name)
@@ -90,7 +90,17 @@ def _is_folder(path: Path) -> bool:
     )
 
 
-def _device(name: str | None) -> torch.device:
+def dtype_name(spec: ModelSpec, device: torch.device) -> str:
+    """The dtype that is asked for, or what suits the device."""
+    return spec.dtype or ("bfloat16" if device.type == "cuda" else "float32")
+
+
+def model_device(name: str | None) -> torch.device:
+    """A device by name; None is the GPU where there is one.
+
+    Raises:
+        ConfigError: unknown name, or a device that this machine lacks.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

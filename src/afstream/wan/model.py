@@ -22,7 +22,7 @@ from afstream.model.checkpoints import (
 )
 from afstream.model.dit import Backbone
 from afstream.model.weights import Weights
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, TextPlace
 from afstream.wan.decoders import find_tiny, open_decoder
 from afstream.wan.text import EncodedPrompts, load_text
 
@@ -31,6 +31,12 @@ TINY = "tiny"
 
 # what the public models were trained at
 GEOMETRY = Geometry(width_px=832, height_px=480)
+# of the text encoder, in words
+PLACES: dict[TextPlace, str] = {
+    "device": "on the device",
+    "cpu": "on the cpu",
+    "drop": "dropped after encoding",
+}
 
 # a student's own file tells its sizes; these it shares with what it was made from
 SHARED = ("head_dim", "text_len", "eps")
@@ -60,7 +66,12 @@ def open_wan(
     """
     parts = find_parts(folder, with_backbone=spec.student is None, with_vae=spec.vae is None)
     source, made_from = backbone_source(parts, spec)
-    details = {"path": str(folder), "layout": parts.layout, **made_from}
+    details = {
+        "path": str(folder),
+        "layout": parts.layout,
+        "text": PLACES[spec.text or "device"],
+        **made_from,
+    }
     if parts.manifest:
         details["made_from"] = parts.manifest.origin
     if "student" not in made_from:
