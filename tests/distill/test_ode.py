@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from afstream.config import MEMORIES, BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.distill.bidirectional import predict_flow
 from afstream.distill.draws import normal
 from afstream.distill.loop import train
 from afstream.distill.ode import NoisyClips, OdeConfig, OdeTrainer, choose_steps
@@ -153,6 +154,20 @@ def test_pairs_are_guided_and_of_their_prompts(tmp_path):
         for index, sigma in enumerate((*SIGMAS, 0.0)):
             truth = on_trajectory(mean, noise[row], sigma)
             assert_close(found[row, index], truth, rtol=0, atol=0.03)
+
+
+def test_a_backbone_teaches_with_all_frames_in_view(tmp_path):
+    teacher, config = make_backbone(), replace(SMALL, pairs=1, steps=4, solver="euler")
+    make_pairs(teacher, NumberedPrompts(), tmp_path, config, SAMPLER, SIZE)
+    (found,) = Pairs(tmp_path).latents([0])
+    noise = normal((6, *SIZE), [0], 0, "ode noise")
+    with torch.no_grad():
+        cond, uncond = (
+            predict_flow(teacher, noise, torch.tensor([1000.0]), teacher.text_context(embeds))
+            for embeds in (NumberedPrompts().pair([0])[0], NumberedPrompts().unconditional(1))
+        )
+    flow = cond + 3.0 * (cond - uncond)
+    assert_close(found[1], (noise - 0.0625 * flow)[0], rtol=1e-3, atol=1e-3)
 
 
 def test_pairs_do_not_depend_on_how_the_work_is_divided(tmp_path):
@@ -340,6 +355,7 @@ def test_the_loss_falls_and_every_weight_learns(tmp_path):
     for name, weight in trainer.student.state_dict().items():
         assert not torch.equal(weight, before[name]), name
         assert not torch.equal(trainer.average.weights[name], weight), name
+        assert not torch.equal(trainer.average.weights[name], before[name]), name
 
 
 def test_draws_are_functions_of_seed_step_and_row(tmp_path):
