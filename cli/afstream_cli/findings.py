@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from afstream.budget.foretell import Foretold
     from afstream.model.checkpoints.findings import Finding, LoraFinding, Missing, Together
 
 # of a file or a pipe, which has no width of its own
@@ -27,22 +28,55 @@ ALPHA_FROM = {
 }
 
 
-def show_findings(findings: Sequence[Finding], together: Together) -> None:
-    """Write a block of lines for each finding to standard output, and one for all of them."""
+def show_findings(
+    findings: Sequence[Finding],
+    together: Together,
+    foretold: Foretold | None,
+    preset: str | None,
+) -> None:
+    """Write a block of lines for each finding to standard output, one for all, one on memory."""
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     console = Console(highlight=False, markup=False, width=width)
     blocks = [finding_block(finding) for finding in findings]
-    if len(findings) > 1:
-        blocks.append(together_block(together))
+    if len(findings) > 1 or preset:
+        blocks.append(together_block(together, preset))
+    if foretold:
+        blocks.append(memory_block(foretold))
     for index, block in enumerate(blocks):
         if index:
             console.print()
         console.print(block)
 
 
-def as_data(findings: Sequence[Finding], together: Together) -> dict[str, Any]:
+def as_data(
+    findings: Sequence[Finding],
+    together: Together,
+    foretold: Foretold | None,
+    preset: str | None,
+) -> dict[str, Any]:
     """The same as plain data."""
-    return {"findings": [finding_data(one) for one in findings], "together": asdict(together)}
+    return {
+        "findings": [finding_data(one) for one in findings],
+        "together": {**asdict(together), "preset": preset},
+        "memory": foretold and memory_data(foretold),
+    }
+
+
+def memory_data(foretold: Foretold) -> dict[str, Any]:
+    """Memory as plain data."""
+    size, plan = foretold.setting.geometry, foretold.plan
+    data = {
+        "model": foretold.model,
+        "size_px": [size.width_px, size.height_px],
+        "estimate": foretold.estimate.as_data(),
+    }
+    if plan:
+        data["plan"] = {
+            "fits": plan.fits,
+            "options": plan.options,
+            "peak_bytes": plan.estimate.peak_bytes,
+        }
+    return data
 
 
 def finding_data(finding: Finding) -> dict[str, Any]:
@@ -76,10 +110,37 @@ def finding_block(finding: Finding) -> RenderableType:
     return Group(heading, lines(rows))
 
 
-def together_block(together: Together) -> RenderableType:
+def together_block(together: Together, preset: str | None) -> RenderableType:
     """What all of them make."""
-    rows = [*missing_rows(together.missing), *(("note", remark) for remark in together.remarks)]
+    rows = [
+        *missing_rows(together.missing),
+        ("preset", f"{preset}, by the files' names" if preset else ""),
+        *(("note", remark) for remark in together.remarks),
+    ]
     return Group(Text("together", "bold"), lines(rows))
+
+
+def memory_block(foretold: Foretold) -> RenderableType:
+    """What a stream of it takes on a GPU, part by part, and the plan."""
+    from afstream.budget.units import show_bytes
+
+    size, found = foretold.setting.geometry, foretold.estimate
+    heading = Text(f"memory on a GPU at {size.width_px}x{size.height_px}, bfloat16", "bold")
+    heading.append(f"  {foretold.model}", "dim")
+    rows = [(part.name, f"{show_bytes(part.bytes)}, {part.why}") for part in found.parts]
+    when = max(found.moments, key=lambda moment: moment.held).name
+    rows.append(("peak", f"{show_bytes(found.peak_bytes)}, at the moment: {when}"))
+    if plan := foretold.plan:
+        there = show_bytes(plan.available)
+        enough = show_bytes(plan.estimate.peak_bytes)
+        options = " ".join(plan.options)
+        if not plan.fits:
+            rows.append(("plan", f"does not fit {there}; with {options} it needs {enough}"))
+        elif options:
+            rows.append(("plan", f"fits {there} with {options}: {enough}"))
+        else:
+            rows.append(("plan", f"fits {there} as it is"))
+    return Group(heading, lines(rows))
 
 
 def lines(rows: Sequence[tuple[str, str]]) -> Table:

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import torch
 
-from afstream.errors import CheckpointError, ConfigError
+from afstream.errors import CheckpointError, ConfigError, PromptError
 from afstream.model.bundle import VideoModel
+from afstream.model.checkpoints.folders import likely_parts
 from afstream.model.dit import Backbone
 from afstream.pocket.model import POCKET_PATH, load_pocket
 from afstream.presets import Preset
 from afstream.spec import ModelSpec
+from afstream.timeline import Cue
 from afstream.wan.model import open_wan
 from afstream.wan.random import RANDOM, open_random
+from afstream.wan.text import read_tokenizer, tokens_of
 from afstream_kernels import Backend, choose_backend
 
 DTYPES = {
@@ -47,6 +50,26 @@ def open_model(
     if like is None:
         return model
     return replace(model, sampler=like.sampler, details={**model.details, "preset": like.name})
+
+
+def check_cues(spec: ModelSpec, cues: Sequence[Cue]) -> None:
+    """See that prompts are not too long, where a Wan folder's tokenizer is at hand.
+
+    Raises:
+        TimelineError: one has too many tokens; says where it stands.
+        CheckpointError: the tokenizer is damaged.
+        ConfigError: transformers is not installed.
+    """
+    path = Path(spec.name)
+    parts = likely_parts(path) if path.is_dir() else None
+    if parts is None or not parts.tokenizer.is_dir():
+        return
+    tokenize = read_tokenizer(parts.tokenizer)
+    for cue in cues:
+        try:
+            tokens_of(cue.prompt, tokenize)
+        except PromptError as error:
+            raise cue.place.error(str(error)) from error
 
 
 def _open(spec: ModelSpec, prompts: Sequence[str]) -> VideoModel:

@@ -8,7 +8,7 @@ from afstream.errors import ConfigError
 
 AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT])(i?B)?", re.IGNORECASE)
 POWERS = {letter: power for power, letter in enumerate("KMGT", start=1)}
-MIB, GIB = 2**20, 2**30
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
 def read_bytes(text: str, *, what: str = "--gpu-memory") -> int:
@@ -32,5 +32,7 @@ def read_bytes(text: str, *, what: str = "--gpu-memory") -> int:
 
 
 def show_bytes(amount: int) -> str:
-    """Bytes in the larger of MiB and GiB that fits: `11.6 GiB`."""
-    return f"{amount / GIB:.1f} GiB" if amount >= GIB else f"{amount / MIB:.0f} MiB"
+    """Bytes in the largest of KiB, MiB and GiB that fits: `11.6 GiB`."""
+    if amount >= GIB:
+        return f"{amount / GIB:.1f} GiB"
+    return f"{amount / MIB:.0f} MiB" if amount >= MIB else f"{amount / KIB:.0f} KiB"

@@ -96,14 +96,7 @@ class WanText:
         Raises:
             PromptError: there are more than `text_len`.
         """
-        text = clean(prompt)
-        numbers = self._tokenize(text)
-        if len(numbers) > self.text_len:
-            raise PromptError(
-                f"the prompt {shorten(text)!r} has {len(numbers)} tokens; {self.text_len} are"
-                " allowed, so shorten it"
-            )
-        return numbers
+        return tokens_of(prompt, self._tokenize, self.text_len)
 
     def encode_ids(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embeddings of token numbers.
@@ -228,12 +221,28 @@ def text_source(path: Path) -> ModuleSource[Any]:
     )
 
 
-def read_tokenizer(folder: Path, vocab_size: int) -> Tokenize:
+def tokens_of(prompt: str, tokenize: Tokenize, text_len: int = TEXT_LEN) -> list[int]:
+    """A prompt's token numbers, end mark included.
+
+    Raises:
+        PromptError: there are more than `text_len`.
+    """
+    text = clean(prompt)
+    numbers = tokenize(text)
+    if len(numbers) > text_len:
+        raise PromptError(
+            f"the prompt {shorten(text)!r} has {len(numbers)} tokens; {text_len} are allowed, so"
+            " shorten it"
+        )
+    return numbers
+
+
+def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenize:
     """Read the tokenizer of an encoder.
 
     Args:
         folder: with a `tokenizer.json`, or a sentencepiece model.
-        vocab_size: tokens that the encoder knows.
+        vocab_size: tokens that the encoder knows; None when it is not at hand.
 
     Raises:
         CheckpointError: it is missing, damaged, or another encoder's.
@@ -250,7 +259,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenize:
         raise CheckpointError(
             f"{folder} cannot be read as a tokenizer; download it again"
         ) from error
-    if size > vocab_size:
+    if vocab_size is not None and size > vocab_size:
         raise CheckpointError(
             f"the tokenizer {folder} knows {size} tokens, the text encoder {vocab_size}; give the"
             " tokenizer of this encoder"
