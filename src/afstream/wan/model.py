@@ -59,7 +59,7 @@ def open_wan(
     """
     parts = find_parts(folder, with_backbone=spec.student is None, with_vae=spec.vae is None)
     details = {"path": str(folder), "layout": parts.layout}
-    source = _source(parts, spec, details)
+    source = backbone_source(parts, spec, details)
     # what is cheap to find out first: the other parts take long to read
     source.check()
     # before the others, so that they find its room free when it is dropped
@@ -120,8 +120,12 @@ def _text(
     return known if spec.text == "drop" else text
 
 
-def _source(parts: WanFolder, spec: ModelSpec, details: dict[str, str]) -> BackboneSource:
-    """What the backbone is made from; also said in `details`."""
+def backbone_source(parts: WanFolder, spec: ModelSpec, details: dict[str, str]) -> BackboneSource:
+    """What the backbone is made from; also said in `details`.
+
+    Raises:
+        CheckpointError: a file is missing, no checkpoint, or of another kind of model.
+    """
     declared = read_config(parts.config)
     if spec.student is None:
         what, weights = f"the backbone in {parts.backbone}", parts.weights()

@@ -53,19 +53,32 @@ class WanFolder:
         return in_wan_names(folder_weights(self.backbone, STEM))
 
 
-def find_parts(path: Path, *, with_backbone: bool = True, with_vae: bool = True) -> WanFolder:
+def find_parts(
+    path: Path, *, with_backbone: bool = True, with_vae: bool = True, with_text: bool = True
+) -> WanFolder:
     """Find out a folder's layout by what lies in it.
 
     Args:
         path: the folder.
         with_backbone: false when a student takes the backbone's place.
         with_vae: false when another decoder takes the VAE's place.
+        with_text: false when nobody asks for the text encoder and its tokenizer.
 
     Raises:
         CheckpointError: it is no Wan folder, or pieces are missing; says which.
     """
     layouts = [_original(path), _diffusers(path)]
-    lacking = [_missing(parts, with_backbone=with_backbone, with_vae=with_vae) for parts in layouts]
+    wanted = [
+        [
+            *((parts.vae,) if with_vae else ()),
+            *((parts.text, parts.tokenizer) if with_text else ()),
+        ]
+        for parts in layouts
+    ]
+    lacking = [
+        _missing(parts, others, with_backbone=with_backbone)
+        for parts, others in zip(layouts, wanted, strict=True)
+    ]
     best = min(range(len(layouts)), key=lambda index: len(lacking[index]))
     parts, missing = layouts[best], lacking[best]
     if all(_nothing_in(parts) for parts in layouts):
@@ -104,8 +117,7 @@ def _diffusers(path: Path) -> WanFolder:
     )
 
 
-def _missing(parts: WanFolder, *, with_backbone: bool, with_vae: bool) -> list[Path]:
-    wanted = (*((parts.vae,) if with_vae else ()), parts.text, parts.tokenizer)
+def _missing(parts: WanFolder, wanted: list[Path], *, with_backbone: bool) -> list[Path]:
     others = [part for part in wanted if not part.exists()]
     if not with_backbone or _has_backbone(parts.backbone):
         return others
