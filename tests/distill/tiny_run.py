@@ -128,7 +128,9 @@ def main(goal: Path, cases: list[str]):
     with joined("cpu") as processes:
         for case in cases:
             words = case.split("-")
-            trainer = make_trainer(processes, lora="lora" in words, sharded="sharded" in words)
+            trainer = make_trainer(
+                processes, lora="lora" in words, sharded="sharded" in words, iterations=4
+            )
             found[case] = run(trainer, goal.parent / case, processes)
     if processes.is_first:
         torch.save(found, goal)

@@ -165,9 +165,11 @@ def shard(model: Backbone, processes: Processes, *, dtype: torch.dtype | None = 
 
 
 def gathered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole weights in host memory; all processes must call it."""
+    """Copies of whole weights in host memory; all processes must call it."""
     return {
-        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
+        name: (value.full_tensor() if isinstance(value, DTensor) else value)
+        .detach()
+        .to("cpu", copy=True)
         for name, value in weights.items()
     }
 
