@@ -258,7 +258,8 @@ class MatchingTrainer:
         loss = dmd_loss(leaf, direction, window.counts)
         (gradient,) = torch.autograd.grad(loss / len(self._parts), leaf)
         replay(rollout, window, gradient)
-        return {"student": float(loss.detach()), "push": float(direction.abs().mean())}
+        push = float(direction.abs().mean())
+        return {"student": float(loss.detach()), "push": push}
 
     @torch.no_grad()
     def _direction(self, window: Window, rows: Sequence[int]) -> Tensor:

@@ -21,7 +21,7 @@ from afstream.distill.embeddings import CachedPrompts, EmbeddingCache, read_pair
 from afstream.distill.matching import Models, Prompts
 from afstream.distill.parallel import Processes, gathered, shard
 from afstream.errors import ConfigError
-from afstream.model.checkpoints import WanFolder, find_parts, read_config
+from afstream.model.checkpoints import WanFolder, find_parts
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
 from afstream.wan.model import backbone_source
@@ -133,7 +133,7 @@ def open_prompts(
             parts.tokenizer,
             device=processes.device,
             dtype=dtype,
-            text_len=read_config(parts.config).get("text_len", TEXT_LEN),
+            text_len=parts.declared().get("text_len", TEXT_LEN),
         )
         kept.add(wanted, text)
     processes.wait()
@@ -185,7 +185,8 @@ def _backbone(
 ) -> Backbone:
     parts = find_parts(folder, with_backbone=start is None, with_vae=False, with_text=False)
     spec = ModelSpec(name=str(folder), student=start)
-    return backbone_source(parts, spec, {}).build(device=device, dtype=dtype)
+    source, _ = backbone_source(parts, spec)
+    return source.build(device=device, dtype=dtype)
 
 
 def _identity(parts: WanFolder, dtype: torch.dtype) -> str:

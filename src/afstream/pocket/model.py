@@ -18,6 +18,7 @@ from afstream.config import BackboneConfig, SamplerConfig, from_mapping
 from afstream.errors import CheckpointError
 from afstream.geometry import Geometry
 from afstream.model.bundle import VideoModel
+from afstream.model.checkpoints.identify import POCKET as KIND
 from afstream.model.dit import Backbone
 from afstream.model.weights import load_into
 from afstream.pocket.scene import WORLD_PX
@@ -26,7 +27,6 @@ from afstream.pocket.vae import PocketVae, VaeConfig
 
 POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
 PARTS = ("backbone", "text", "vae")
-KIND = "afstream-pocket"
 
 
 def save_pocket(
@@ -62,6 +62,8 @@ def load_pocket(
 ) -> VideoModel:
     """Read a pocket model; the codec always runs in float32.
 
+    On the meta device only its settings are read.
+
     Args:
         path: a file that `save_pocket` wrote; the embedded one by default.
         device: where it will run.
@@ -70,12 +72,14 @@ def load_pocket(
     Raises:
         CheckpointError: no such file, or not a pocket model.
     """
+    on_meta = torch.device(device).type == "meta"
     if not path.is_file():
         raise CheckpointError(f"no pocket model at {path}; give the path of a .safetensors file")
     try:
         with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
             metadata: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [] if on_meta else list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
     if metadata.get("kind") != KIND:
@@ -92,9 +96,13 @@ def load_pocket(
             for name, value in tensors.items()
             if name.startswith(prefix)
         }
-        load_into(module, weights, what=f"{path.name}, part {part!r},")
+        if not on_meta:
+            load_into(module, weights, what=f"{path.name}, part {part!r},")
         module.requires_grad_(False).eval()
     sampler = config["sampler"]
+    details = {"path": str(path)}
+    if not on_meta:
+        details["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return VideoModel(
         name="pocket" if path == POCKET_PATH else path.stem,
         backbone=backbone.to(device, dtype),
@@ -103,5 +111,5 @@ def load_pocket(
         sampler=SamplerConfig(steps=tuple(sampler["steps"]), shift=sampler["shift"]),
         geometry=Geometry(width_px=WORLD_PX, height_px=WORLD_PX),
         any_size=False,
-        details={"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+        details=details,
     )

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from afstream.errors import CheckpointError
 from afstream.geometry import TEMPORAL_STRIDE
-from afstream.model.files import file_weights, folder_weights, read_json
+from afstream.model.checkpoints.folders import STEM as WEIGHTS_STEM
+from afstream.model.checkpoints.identify import VAE_CLASS as KIND
+from afstream.model.files import file_weights, folder_weights, is_folder, read_json
 from afstream.model.weights import Weights
-from afstream.wan.loading import optional, placed
+from afstream.wan.loading import ModuleSource, optional
 
 LATENT_CHANNELS = 16
-KIND = "AutoencoderKLWan"
-WEIGHTS_STEM = "diffusion_pytorch_model"
 
 # weights of the original layout that tell a size: name, which size, and its axis
 SIZES = (
@@ -136,13 +136,21 @@ def load_vae(
         ConfigError: diffusers is not installed.
         CheckpointError: there is no such file, or it is no Wan2.1 VAE.
     """
-    model: Any = optional("diffusers", KIND)
-    config, weights = _from_folder(path) if path.is_dir() else _from_original(path)
-    autoencoder: Any = placed(
-        lambda: model.from_config(config), weights, what=f"VAE {path}", device=device, dtype=dtype
-    )
+    autoencoder: Any = vae_source(path).build(device=device, dtype=dtype)
     settings = autoencoder.config
     return WanVae(autoencoder, latent_mean=settings.latents_mean, latent_std=settings.latents_std)
+
+
+def vae_source(path: Path) -> ModuleSource[Any]:
+    """What diffusers' `AutoencoderKLWan` is made from; see `load_vae`.
+
+    Raises:
+        ConfigError: diffusers is not installed.
+        CheckpointError: there is no such file, or it is no Wan2.1 VAE.
+    """
+    model: Any = optional("diffusers", KIND)
+    config, weights = _from_folder(path) if is_folder(path) else _from_original(path)
+    return ModuleSource(what=f"VAE {path}", make=lambda: model.from_config(config), weights=weights)
 
 
 def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
