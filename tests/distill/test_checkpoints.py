@@ -7,15 +7,13 @@ import random
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from tests.distill.tiny_run import make_trainer, outcome, run
-from torch.testing import assert_close
 
 from afstream.distill.checkpoints import CheckpointFolders
-from afstream.distill.loop import OneFile, train
+from afstream.distill.loop import train
 from afstream.errors import CheckpointError
 
 ITERATIONS = 24
@@ -185,14 +183,15 @@ def test_one_file_holds_the_same(tmp_path):
 def test_plain_numbers_come_back_exactly(tmp_path):
     store = CheckpointFolders(tmp_path)
     sums = {"loss": [0.1, 1 / 3]}
-    state = {"step": 3, "seconds": 1 / 7, "sums": sums, "weights": {"a": {"b": torch.arange(3.0)}}}
+    weight, place = torch.arange(3.0), torch.zeros(3)
+    state = {"step": 3, "seconds": 1 / 7, "sums": sums, "weights": {"a": {"b": weight}}}
     store.save(3, state)
-    into = {"step": 0, "seconds": 0.0, "sums": {}, "weights": {"a": {"b": torch.zeros(3)}}}
+    into = {"step": 0, "seconds": 0.0, "sums": {}, "weights": {"a": {"b": place}}}
     found, warnings = store.load(into)
     assert warnings == []
+    assert found is not None
     assert found["seconds"] == 1 / 7
     assert found["sums"] == sums
-    assert_close(into["weights"]["a"]["b"], torch.arange(3.0))
-    assert isinstance(OneFile(Path("x.pt")).log, Path)
+    assert torch.equal(place, weight)
     shutil.rmtree(tmp_path / "step-000003")
     assert store.load(into) == (None, [])

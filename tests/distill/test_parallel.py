@@ -95,8 +95,9 @@ def test_a_group_of_one_shards_and_learns_the_same(tmp_path, alone):
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_bfloat16_computes_and_float32_learns(tmp_path, alone, lora):
     with joined("cpu") as processes:
-        settings = {"iterations": 4, "sharded": True, "dtype": torch.bfloat16, "recompute": True}
-        trainer = make_trainer(processes, lora=lora, **settings)
+        trainer = make_trainer(
+            processes, lora=lora, sharded=True, recompute=True, dtype=torch.bfloat16, iterations=4
+        )
         before = outcome(trainer)["student"]
         told, found = run(trainer, tmp_path, processes)
         student = trainer.models.student
