@@ -84,18 +84,22 @@ class WanFolder:
             return (self.backbone / BACKBONE_FILE).is_file()
         return any(any(self.backbone.glob(name)) for name in (BACKBONE_FILES, INDEX_FILES))
 
-    def missing(self, *, with_backbone: bool = True, with_vae: bool = True) -> list[Path]:
+    def missing(
+        self, *, with_backbone: bool = True, with_vae: bool = True, with_text: bool = True
+    ) -> list[Path]:
         """Pieces that a complete model has and this folder has not, relative to it.
 
         Args:
             with_backbone: false when a student takes the backbone's place.
             with_vae: false when another decoder takes the VAE's place.
+            with_text: false when nobody asks for the text encoder and its tokenizer.
         """
         converted = self.layout == "converted"
         pieces = [self.path / MANIFEST] if converted else []
         if with_backbone and not self.has_backbone():
             pieces.append(self.backbone / (BACKBONE_FILE if converted else BACKBONE_FILES))
-        pieces += [*([self.vae] if with_vae else []), self.text, self.tokenizer]
+        pieces += [self.vae] if with_vae else []
+        pieces += [self.text, self.tokenizer] if with_text else []
         return [piece.relative_to(self.path) for piece in pieces if not piece.exists()]
 
     def is_empty(self) -> bool:
@@ -104,18 +108,21 @@ class WanFolder:
         return not there and not self.has_backbone()
 
 
-def find_parts(path: Path, *, with_backbone: bool = True, with_vae: bool = True) -> WanFolder:
+def find_parts(
+    path: Path, *, with_backbone: bool = True, with_vae: bool = True, with_text: bool = True
+) -> WanFolder:
     """Find out a folder's layout by what lies in it, and see that it is complete.
 
     Args:
         path: the folder.
         with_backbone: false when a student takes the backbone's place.
         with_vae: false when another decoder takes the VAE's place.
+        with_text: false when nobody asks for the text encoder and its tokenizer.
 
     Raises:
         CheckpointError: it is no Wan folder, or pieces are missing; says which.
     """
-    parts = likely_parts(path, with_backbone=with_backbone, with_vae=with_vae)
+    parts = likely_parts(path, with_backbone=with_backbone, with_vae=with_vae, with_text=with_text)
     if has_two_backbones(path):
         raise CheckpointError(f"{path} is a Wan2.2 folder; give the folder of a {FAMILY} model")
     if parts is None:
@@ -123,7 +130,7 @@ def find_parts(path: Path, *, with_backbone: bool = True, with_vae: bool = True)
             f"{path} holds no Wan2.1 model; give a folder as it is downloaded: original"
             " (config.json, Wan2.1_VAE.pth, ...) or diffusers' (transformer/, vae/, ...)"
         )
-    missing = parts.missing(with_backbone=with_backbone, with_vae=with_vae)
+    missing = parts.missing(with_backbone=with_backbone, with_vae=with_vae, with_text=with_text)
     if not missing:
         return parts
     if is_backbone_alone(path):
@@ -139,7 +146,7 @@ def find_parts(path: Path, *, with_backbone: bool = True, with_vae: bool = True)
 
 
 def likely_parts(
-    path: Path, *, with_backbone: bool = True, with_vae: bool = True
+    path: Path, *, with_backbone: bool = True, with_vae: bool = True, with_text: bool = True
 ) -> WanFolder | None:
     """The layout that a folder fits best, pieces missing or not; None when it fits none."""
     if is_converted(path):
@@ -150,7 +157,9 @@ def likely_parts(
     # the first of those that lack least
     return min(
         layouts,
-        key=lambda parts: len(parts.missing(with_backbone=with_backbone, with_vae=with_vae)),
+        key=lambda parts: len(
+            parts.missing(with_backbone=with_backbone, with_vae=with_vae, with_text=with_text)
+        ),
     )
 
 
