@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from afstream.distill.presets import FULL, QUICK, STAGES
 
 from afstream.distill import presets
-from afstream.distill.presets import FULL, QUICK, STAGES
 from afstream.models import open_model
 from afstream.spec import ModelSpec
 

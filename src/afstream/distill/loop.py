@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from afstream.distill.optim import save_checkpoint
 
 Report = Callable[[Mapping[str, Any]], None]
+# a step, counted from 1, and what it told
+After = Callable[[int, Mapping[str, float]], None]
 
 
 class Trainer(Protocol):
@@ -47,6 +50,7 @@ def train(
     *,
     every: int = 20,
     save_every: int = 100,
+    after: After = lambda _step, _told: None,
 ) -> None:
     """Run to the last step; goes on from the checkpoint where there is one.
 
@@ -57,6 +61,7 @@ def train(
         report: called with step, seconds and the means of what `advance` told.
         every: steps between two reports.
         save_every: steps between two checkpoints.
+        after: called after each step; what it raises ends the run, and the checkpoint stays.
     """
     if checkpoint.is_file():
         content = torch.load(checkpoint, weights_only=True)
@@ -69,8 +74,11 @@ def train(
         told = trainer.advance()
         trainer.seconds += time.perf_counter() - began
         trainer.step += 1
+        after(trainer.step, told)
         for name, value in told.items():
-            sums.setdefault(name, []).append(value)
+            # JSON has no NaN, and one skipped step shall not hide the others
+            if math.isfinite(value):
+                sums.setdefault(name, []).append(value)
         if trainer.step % every == 0:
             means = {name: sum(values) / len(values) for name, values in sums.items()}
             entry = {"step": trainer.step, "seconds": round(trainer.seconds, 1), **means}

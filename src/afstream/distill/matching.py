@@ -145,7 +145,8 @@ class MatchingTrainer:
         learns = (self.step + 1) % self.config.critic_updates == 0
         window = self._window(keep=learns)
         told = self._train_student(window) if learns else {}
-        return told | self._train_critic(window)
+        motion = window.latents[:, window.counts].diff(dim=1).abs().mean()
+        return told | self._train_critic(window) | {"motion": float(motion)}
 
     def state(self) -> dict[str, Any]:
         """See `Trainer.state`; take it between two sequences only."""
@@ -218,7 +219,11 @@ class MatchingTrainer:
             self.average.begin(self.models.student)
         else:
             self.average.update(self.models.student, updates)
-        return {"student": float(loss.detach()), "norm": norm, "push": float(direction.abs().mean())}
+        return {
+            "student": float(loss.detach()),
+            "norm": norm,
+            "push": float(direction.abs().mean()),
+        }
 
     @torch.no_grad()
     def _direction(self, window: Window) -> Tensor:
@@ -258,9 +263,10 @@ class MatchingTrainer:
         return add_noise(clean, noise, sigma), timestep, noise
 
     def _update(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> float:
-        """Clip, step and clear; the norm before it was clipped."""
+        """Clip, step and clear; the norm before it was clipped. Without a norm, no step."""
         norm = nn.utils.clip_grad_norm_(_trained(model), self.config.clip)
-        optimizer.step()
+        if norm.isfinite():
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return float(norm)
 

@@ -55,12 +55,16 @@ class MixedOptimizer:
         self._parameters = [p for _, p in named]
 
     def step(self, share: float, *, clip: float = 1.0) -> float:
-        """Clip the gradients' norm, update at `share` of the peak rate, clear; the norm."""
+        """Clip the gradients' norm, update at `share` of the peak rate, clear; the norm.
+
+        Nothing is updated where the norm is no number.
+        """
         norm = nn.utils.clip_grad_norm_(self._parameters, clip)
         for part, peak in zip(self._parts, self._peaks, strict=True):
             for group in part.param_groups:
                 group["lr"] = peak * share
-            part.step()
+            if norm.isfinite():
+                part.step()
             part.zero_grad(set_to_none=True)
         return float(norm)
 

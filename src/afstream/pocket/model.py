@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -54,18 +54,20 @@ def save_pocket(
     save_file(tensors, path, {"kind": KIND, "config": json.dumps(config)})
 
 
-def load_pocket(
-    path: Path = POCKET_PATH,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> VideoModel:
-    """Read a pocket model; the codec always runs in float32.
+class PocketParts(NamedTuple):
+    """What a pocket model file holds, in float32, without gradients."""
+
+    backbone: Backbone
+    text: PocketText
+    vae: PocketVae
+    sampler: SamplerConfig
+
+
+def load_parts(path: Path = POCKET_PATH) -> PocketParts:
+    """Read a pocket model's networks.
 
     Args:
         path: a file that `save_pocket` wrote; the embedded one by default.
-        device: where it will run.
-        dtype: of backbone and text encoder.
 
     Raises:
         CheckpointError: no such file, or not a pocket model.
@@ -95,13 +97,50 @@ def load_pocket(
         load_into(module, weights, what=f"{path.name}, part {part!r},")
         module.requires_grad_(False).eval()
     sampler = config["sampler"]
-    return VideoModel(
+    return PocketParts(
+        backbone, text, vae, SamplerConfig(steps=tuple(sampler["steps"]), shift=sampler["shift"])
+    )
+
+
+def load_pocket(
+    path: Path = POCKET_PATH,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> VideoModel:
+    """A pocket model, ready to stream; the codec always runs in float32.
+
+    Args:
+        path: see `load_parts`.
+        device: where it will run.
+        dtype: of backbone and text encoder.
+
+    Raises:
+        CheckpointError: no such file, or not a pocket model.
+    """
+    parts = load_parts(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return bundle(
+        PocketParts(
+            parts.backbone.to(device, dtype),
+            parts.text.to(device, dtype),
+            parts.vae.to(device),
+            parts.sampler,
+        ),
         name="pocket" if path == POCKET_PATH else path.stem,
-        backbone=backbone.to(device, dtype),
-        text=text.to(device, dtype),
-        vae=vae.to(device),
-        sampler=SamplerConfig(steps=tuple(sampler["steps"]), shift=sampler["shift"]),
+        details={"path": str(path), "sha256": digest},
+    )
+
+
+def bundle(parts: PocketParts, *, name: str, details: Mapping[str, str]) -> VideoModel:
+    """Networks of the pocket world as one model; `details` go into run records."""
+    return VideoModel(
+        name=name,
+        backbone=parts.backbone,
+        text=parts.text,
+        vae=parts.vae,
+        sampler=parts.sampler,
         geometry=Geometry(width_px=WORLD_PX, height_px=WORLD_PX),
         any_size=False,
-        details={"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+        details=dict(details),
     )
