@@ -39,8 +39,9 @@ def _memory(stage: Stage) -> Iterator[str]:
 
 def spell_bytes(count: float) -> str:
     """A number of bytes in three digits."""
-    for unit in UNITS:
-        if count < UNIT or unit == UNITS[-1]:
-            break
+    *smaller, largest = UNITS
+    for unit in smaller:
+        if count < UNIT:
+            return f"{count:.3g} {unit}"
         count /= UNIT
-    return f"{count:.3g} {unit}"
+    return f"{count:.3g} {largest}"

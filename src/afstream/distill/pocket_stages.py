@@ -34,7 +34,7 @@ class ClipSet(NamedTuple):
     """Clips that are made together, for one purpose."""
 
     name: str
-    count: int
+    num_clips: int
     frames: int
     switch_frames: tuple[int, ...]
     seed: int
@@ -108,11 +108,13 @@ def _clips(recipe: PocketRecipe, folder: Path, reads: str) -> Stage:
     sets = clip_sets(recipe)
     return Stage(
         name="clips",
-        what=", ".join(f"{each.count} {each.name} of {each.frames} latent frames" for each in sets),
+        what=", ".join(
+            f"{each.num_clips} {each.name} of {each.frames} latent frames" for each in sets
+        ),
         reads=(reads,),
         made=tuple(folder / f"{each.name}.safetensors" for each in sets),
         memory=tuple(
-            preflight.Share(each.name, preflight.clip_bytes(each.count, (each.frames, *SIZE)))
+            preflight.Share(each.name, preflight.clip_bytes(each.num_clips, (each.frames, *SIZE)))
             for each in sets
         ),
     )

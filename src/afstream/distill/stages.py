@@ -79,14 +79,17 @@ class Run(Protocol):
     """A recipe in a folder.
 
     Attributes:
-        recipe: what is done.
         folder: where everything is written.
         stages: in their order.
     """
 
-    recipe: Recipe
     folder: Path
     stages: tuple[Stage, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is done."""
+        ...
 
     def do(self, stage: Stage, report: Report) -> None:
         """Do a stage from where it stopped to its end.

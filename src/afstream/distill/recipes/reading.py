@@ -127,17 +127,18 @@ def _change(values: dict[str, Any], setting: str) -> None:
     """Bring one `table.key=value` in; whether it fits is checked with everything else."""
     name, equals, text = setting.partition("=")
     *tables, key = name.strip().split(".")
+    place: Any = values
     if not equals or not key:
         raise ConfigError(f"--set is {setting!r}; write it as table.key=value")
     for table in tables:
-        values = values.setdefault(table, {})
-        if not isinstance(values, dict):
+        place = place.setdefault(table, {})
+        if not isinstance(place, dict):
             raise ConfigError(f"--set is {setting!r}, but {table} is no table of the recipe")
     try:
-        values[key] = tomllib.loads(f"value = {text}")["value"]
+        place[key] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         # a path or a name, written without quotes as a shell has it
-        values[key] = text.strip()
+        place[key] = text.strip()
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401
