@@ -8,12 +8,12 @@ With tri-region positions, it is RoPE re-alignment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from afstream.config import TIMESTEPS, MemoryPolicy, SamplerConfig
 from afstream.distill.bidirectional import predict_clean, predict_flow
@@ -25,8 +25,10 @@ from afstream.distill.losses import (
     guided,
     matching_timestep,
 )
-from afstream.distill.optim import RunningAverage
+from afstream.distill.optim import RunningAverage, adamw, trained
+from afstream.distill.parallel import ALONE, Processes, update
 from afstream.distill.sequences import Codec, LongSequence, Window, WindowPlan, replay
+from afstream.errors import CheckpointError, ConfigError
 from afstream.model.dit import Backbone
 from afstream.rollout import Rollout
 from afstream.schedule import add_noise
@@ -51,7 +53,9 @@ class MatchingConfig:
     Attributes:
         iterations: windows made, and critic updates; a multiple of `critic_updates`.
         critic_updates: of these, per update of the student.
-        batch: sequences side by side, over all processes.
+        batch: sequences that an update learns from, over all processes.
+        parts: that a process learns from its sequences in, one after the other, to need less
+            memory; gradients add up to the same.
         plan: lengths of windows and sequences.
         switch: whether the prompt changes once in each sequence.
         guidance: g of the teacher.
@@ -69,6 +73,7 @@ class MatchingConfig:
     iterations: int
     critic_updates: int = 5
     batch: int = 8
+    parts: int = 1
     plan: WindowPlan = field(default_factory=WindowPlan)
     switch: bool = True
     guidance: float = 3.0
@@ -105,13 +110,18 @@ class Models:
 class MatchingTrainer:
     """One run of a stage; see `afstream.distill.loop.Trainer`.
 
+    Weights train that require gradients, in their own dtype.
+
     Args:
         config: how.
         models: who.
         policy: what the student's streams remember, at which positions.
         sampler: their denoise steps.
         size: of a latent frame, (C, h, w).
-        rows: the sequences of the batch that this process makes.
+        processes: that share the batch.
+
+    Raises:
+        ConfigError: the batch cannot be divided evenly.
     """
 
     def __init__(
@@ -121,7 +131,7 @@ class MatchingTrainer:
         policy: MemoryPolicy,
         sampler: SamplerConfig,
         size: tuple[int, int, int],
-        rows: Sequence[int] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.config = config
         self.models = models
@@ -129,153 +139,197 @@ class MatchingTrainer:
         self.step = 0
         self.seconds = 0.0
         self._policy, self._sampler, self._size = policy, sampler, size
-        self._rows = list(range(config.batch)) if rows is None else list(rows)
-        self._optimizer = _adamw(models.student, config.lr, config)
-        self._critic_optimizer = _adamw(models.critic, config.critic_lr, config)
-        self._sequence: LongSequence | None = None
+        self._processes = processes
+        self._parts = _divided(processes.rows(config.batch), config.parts)
+        self._optimizer, self._critic_optimizer = (
+            adamw(
+                trained(model).values(),
+                lr=lr,
+                betas=config.betas,
+                weight_decay=config.weight_decay,
+            )
+            for model, lr in (
+                (models.student, config.lr),
+                (models.critic, config.critic_lr),
+            )
+        )
+        self._sequences: list[LongSequence] = []
         self._number = 0
 
     @property
     def between_sequences(self) -> bool:
         """Whether nothing is lost by stopping here: no rollout is in the making."""
-        return self._sequence is None
+        return not self._sequences
 
     def advance(self) -> dict[str, float]:
         """One iteration: a window, the critic's update, and now and then the student's."""
         learns = (self.step + 1) % self.config.critic_updates == 0
-        window = self._window(keep=learns)
-        told = self._train_student(window) if learns else {}
-        motion = window.latents[:, window.counts].diff(dim=1).abs().mean()
-        return told | self._train_critic(window) | {"motion": float(motion)}
+        rollout = Rollout.of(self.models.student, self._policy, self._sampler)
+        if not self._sequences:
+            self._sequences = [self._begin(rollout, rows) for rows in self._parts]
+        told: dict[str, float] = {}
+        for sequence, rows in zip(self._sequences, self._parts, strict=True):
+            window = self._window(rollout, sequence, rows, keep=learns)
+            losses = self._teach_student(rollout, window, rows) if learns else {}
+            losses |= self._teach_critic(window, rows)
+            motion = window.latents[:, window.counts].diff(dim=1).abs().mean()
+            losses["motion"] = float(motion)
+            for name, value in losses.items():
+                told[name] = told.get(name, 0.0) + value / len(self._parts)
+        # a run's last sequence ends with it
+        if self._sequences[0].finished or self.step + 1 == self.config.iterations:
+            self._sequences = []
+            self._number += 1
+        told = self._processes.mean(told)
+        if learns:
+            told["norm"] = update(self._optimizer, self.config.clip)
+            self._follow()
+        return told | {"critic_norm": update(self._critic_optimizer, self.config.clip)}
 
-    def state(self) -> dict[str, Any]:
-        """See `Trainer.state`; take it between two sequences only."""
+    def state(self) -> dict[str, Any] | None:
+        """See `Trainer.state`: while a rollout is in the making, it cannot be told.
+
+        All that is drawn is a function of the seed, the step and the sequence's number, so
+        there are no random states.
+        """
+        return self._state() if self.between_sequences else None
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Trainer.restore`.
+
+        Raises:
+            CheckpointError: the state has other weights.
+        """
+        own = self._state()
+        self._number = state["number"]
+        for name, value in own.items():
+            if isinstance(value, Mapping):
+                _fill(value, state[name], name)
+
+    def _state(self) -> dict[str, Any]:
+        student, critic = trained(self.models.student), trained(self.models.critic)
         return {
-            "student": self.models.student.state_dict(),
-            "critic": self.models.critic.state_dict(),
+            "student": {name: weight.detach() for name, weight in student.items()},
+            "critic": {name: weight.detach() for name, weight in critic.items()},
             "average": self.average.weights,
-            "optimizer": self._optimizer.state_dict(),
-            "critic_optimizer": self._critic_optimizer.state_dict(),
+            "optimizer": {name: self._optimizer.state[it] for name, it in student.items()},
+            "critic_optimizer": {
+                name: self._critic_optimizer.state[it] for name, it in critic.items()
+            },
             "number": self._number,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainer.restore`."""
-        self.models.student.load_state_dict(state["student"])
-        self.models.critic.load_state_dict(state["critic"])
-        self.average.weights = state["average"]
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self._number = state["number"]
-
-    def _window(self, *, keep: bool) -> Window:
-        """The next window of the sequence in the making, or the first of a new one."""
-        config, steps = self.config, len(self._sampler.steps)
-        rollout = Rollout.of(self.models.student, self._policy, self._sampler)
-        if self._sequence is None:
-            self._sequence = self._begin(rollout)
-        sequence, number = self._sequence, self._number
-        shape = (steps, self._policy.chunk_frames, *self._size)
-
-        def noise(chunk: int) -> Tensor:
-            drawn = normal(shape, self._rows, config.seed, "noise", number, chunk)
-            return drawn.transpose(0, 1)
-
-        # the same for all sequences and processes: they take part in the same model calls
-        exit_step = pick(steps, config.seed, "exit", self.step)
-        window = sequence.advance(rollout, noise, exit_step, keep=keep)
-        if sequence.finished:
-            self._sequence = None
-            self._number += 1
-        return window
-
-    def _begin(self, rollout: Rollout) -> LongSequence:
+    def _begin(self, rollout: Rollout, rows: Sequence[int]) -> LongSequence:
+        """New streams, with the numbers that their rows of the batch have."""
         config, number = self.config, self._number
-        numbers = [number * config.batch + row for row in self._rows]
+        numbers = [number * config.batch + row for row in rows]
         boundaries = config.plan.boundaries
         at = 0
         if config.switch and boundaries:
+            # the same for all, as the exit step
             at = boundaries[pick(len(boundaries), config.seed, "switch", number)]
         return LongSequence(
             rollout,
             config.plan,
             self.models.prompts.pair(numbers),
             switch_frame=at,
-            shape=(len(self._rows), self._policy.chunk_frames, *self._size),
+            shape=(len(rows), self._policy.chunk_frames, *self._size),
             codec=self.models.codec,
         )
 
-    def _train_student(self, window: Window) -> dict[str, float]:
-        """One update by distribution matching."""
-        rollout = Rollout.of(self.models.student, self._policy, self._sampler)
-        direction = self._direction(window)
+    def _window(
+        self, rollout: Rollout, sequence: LongSequence, rows: Sequence[int], *, keep: bool
+    ) -> Window:
+        """The next window of a sequence in the making."""
+        config, number, steps = self.config, self._number, len(self._sampler.steps)
+        shape = (steps, self._policy.chunk_frames, *self._size)
+
+        def noise(chunk: int) -> Tensor:
+            return normal(shape, rows, config.seed, "noise", number, chunk).transpose(0, 1)
+
+        # the same for all sequences and processes: they take part in the same model calls
+        exit_step = pick(steps, config.seed, "exit", self.step)
+        return sequence.advance(rollout, noise, exit_step, keep=keep)
+
+    def _teach_student(
+        self, rollout: Rollout, window: Window, rows: Sequence[int]
+    ) -> dict[str, float]:
+        """Gradients of distribution matching."""
+        direction = self._direction(window, rows)
         leaf = window.latents.detach().clone().requires_grad_(True)
         loss = dmd_loss(leaf, direction, window.counts)
-        (gradient,) = torch.autograd.grad(loss, leaf)
+        (gradient,) = torch.autograd.grad(loss / len(self._parts), leaf)
         replay(rollout, window, gradient)
-        norm = self._update(self._optimizer, self.models.student)
-        updates = (self.step + 1) // self.config.critic_updates
-        if updates <= self.config.average_from:
-            self.average.begin(self.models.student)
-        else:
-            self.average.update(self.models.student, updates)
-        return {
-            "student": float(loss.detach()),
-            "norm": norm,
-            "push": float(direction.abs().mean()),
-        }
+        return {"student": float(loss.detach()), "push": float(direction.abs().mean())}
 
     @torch.no_grad()
-    def _direction(self, window: Window) -> Tensor:
+    def _direction(self, window: Window, rows: Sequence[int]) -> Tensor:
         """Where teacher and critic disagree about the window, [B, 21, C, h, w]."""
         models, config = self.models, self.config
-        noisy, timestep, _ = self._noised(window.latents, "student")
+        noisy, timestep, _ = self._noised(window.latents, "student", rows)
 
         def clean(model: Backbone, embeds: Tensor) -> Tensor:
             return predict_clean(model, noisy, timestep, model.text_context(embeds))
 
         cond = clean(models.teacher, window.embeds)
-        uncond = clean(models.teacher, models.prompts.unconditional(len(self._rows)))
+        uncond = clean(models.teacher, models.prompts.unconditional(len(rows)))
         fake = clean(models.critic, window.embeds)
         real = guided(cond, uncond, config.guidance)
         return dmd_gradient(window.latents.double(), real, fake)
 
-    def _train_critic(self, window: Window) -> dict[str, float]:
-        """One update of the critic on what the student made."""
+    def _teach_critic(self, window: Window, rows: Sequence[int]) -> dict[str, float]:
+        """Gradients of the critic's loss on what the student made."""
         critic, clean = self.models.critic, window.latents
-        noisy, timestep, noise = self._noised(clean, "critic")
+        noisy, timestep, noise = self._noised(clean, "critic", rows)
         flow = predict_flow(critic, noisy, timestep, critic.text_context(window.embeds))
         loss = critic_loss(flow, noise, clean)
-        loss.backward()
-        norm = self._update(self._critic_optimizer, critic)
-        return {"critic": float(loss.detach()), "critic_norm": norm}
+        (loss / len(self._parts)).backward()
+        return {"critic": float(loss.detach())}
 
-    def _noised(self, clean: Tensor, what: str) -> tuple[Tensor, Tensor, Tensor]:
+    def _noised(
+        self, clean: Tensor, what: str, rows: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Clips on their way to noise: noisy clips, their timesteps [B], the noise."""
         config = self.config
         names = config.seed, what, self.step
-        drawn = [pick(TIMESTEPS, *names, "t", row) for row in self._rows]
+        drawn = [pick(TIMESTEPS, *names, "t", row) for row in rows]
         timestep = torch.tensor(
             [matching_timestep(t, config.shift) for t in drawn], device=clean.device
         )
-        noise = normal(clean.shape[1:], self._rows, *names).to(clean)
+        noise = normal(clean.shape[1:], rows, *names).to(clean)
         sigma = (timestep / TIMESTEPS)[:, None, None, None, None]
         return add_noise(clean, noise, sigma), timestep, noise
 
-    def _update(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> float:
-        """Clip, step and clear; the norm before it was clipped. Without a norm, no step."""
-        norm = nn.utils.clip_grad_norm_(_trained(model), self.config.clip)
-        if norm.isfinite():
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+    def _follow(self) -> None:
+        """The average after an update of the student."""
+        updates = (self.step + 1) // self.config.critic_updates
+        if updates <= self.config.average_from:
+            self.average.begin(self.models.student)
+        else:
+            self.average.update(self.models.student, updates)
 
 
-def _trained(model: nn.Module) -> Iterable[nn.Parameter]:
-    return [weight for weight in model.parameters() if weight.requires_grad]
+def _divided(rows: Sequence[int], parts: int) -> list[Sequence[int]]:
+    """Rows in equal parts."""
+    if parts < 1 or len(rows) % parts:
+        raise ConfigError(
+            f"a process makes {len(rows)} sequences in {parts} parts; give a number of parts that"
+            f" divides {len(rows)}"
+        )
+    size = len(rows) // parts
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _adamw(model: nn.Module, lr: float, config: MatchingConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        _trained(model), lr=lr, betas=config.betas, weight_decay=config.weight_decay
-    )
+@torch.no_grad()
+def _fill(own: Mapping[str, Any], given: Mapping[str, Any], what: str) -> None:
+    """Copy tensors by name, except where they are the same."""
+    if own.keys() != given.keys():
+        raise CheckpointError(
+            f"the checkpoint's {what} has other weights than this run's; resume with the same"
+            " settings"
+        )
+    for name, value in own.items():
+        if isinstance(value, Mapping):
+            _fill(value, given[name], f"{what}.{name}")
+        elif value is not given[name]:
+            value.copy_(given[name])

@@ -78,26 +78,46 @@ class MixedOptimizer:
             part.load_state_dict(state)
 
 
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that learn, by name."""
+    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+
+
+def adamw(
+    weights: Iterable[nn.Parameter], *, lr: float, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW whose moments are there from the beginning, so that a checkpoint can fill them."""
+    optimizer = torch.optim.AdamW(list(weights), lr=lr, betas=betas, weight_decay=weight_decay)
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            optimizer.state[weight] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(weight),
+                "exp_avg_sq": torch.zeros_like(weight),
+            }
+    return optimizer
+
+
 class RunningAverage:
-    """Exponential moving average of a module's weights."""
+    """Exponential moving average of the weights of a module that learn."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
         self.weights: dict[str, Tensor] = {
-            name: value.detach().clone() for name, value in module.state_dict().items()
+            name: value.detach().clone() for name, value in trained(module).items()
         }
 
     @torch.no_grad()
     def begin(self, module: nn.Module) -> None:
         """Forget, and begin with the module's weights."""
-        for name, value in module.state_dict().items():
+        for name, value in trained(module).items():
             self.weights[name].copy_(value)
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Move toward the module's weights; faster during the first steps."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for name, value in module.state_dict().items():
+        for name, value in trained(module).items():
             self.weights[name].lerp_(value, 1 - decay)
 
 

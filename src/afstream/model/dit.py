@@ -69,6 +69,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.is_compiled = False
+        # where weights of another dtype are cast for each call, as FSDP does
+        self.compute_dtype: torch.dtype | None = None
         self._travellers: Travellers | None = None
         dim = config.dim
         patch = (1, PATCH, PATCH)
@@ -86,8 +88,8 @@ class Backbone(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.head.head.weight.dtype
+        """Of the weights as they compute."""
+        return self.compute_dtype or self.head.head.weight.dtype
 
     @property
     def device(self) -> torch.device:
@@ -105,7 +107,7 @@ class Backbone(nn.Module):
         missing = self.config.text_len - prompt_embeds.shape[1]
         padded = functional.pad(prompt_embeds, (0, 0, 0, missing)).to(self.device, self.dtype)
         text = self.text_embedding(padded)
-        return tuple(layer.cross_attn.text_keys(text) for layer in self._visit())
+        return tuple(layer.text_keys(text) for layer in self._visit())
 
     @property
     def is_offloaded(self) -> bool:
@@ -137,6 +139,14 @@ class Backbone(nn.Module):
         self.is_compiled = True
         for layer in self._layers():
             layer.compile(fullgraph=True)
+
+    def recompute_layers(self) -> None:
+        """Keep only each layer's input for the backward pass, and compute the rest again there.
+
+        The window must not change in between.
+        """
+        for layer in self._layers():
+            layer.recomputes = True
 
     def forward(
         self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from afstream.config import BackboneConfig
 from afstream_kernels import Backend, modulate, vendor_attention
@@ -134,6 +135,7 @@ class Layer(nn.Module):
         super().__init__()
         self.dim = config.dim
         self.eps = config.eps
+        self.recomputes = False
         self.self_attn = SelfAttention(config)
         self.norm3 = nn.LayerNorm(config.dim, eps=config.eps)
         self.cross_attn = CrossAttention(config)
@@ -156,6 +158,18 @@ class Layer(nn.Module):
         Returns:
             [B, F, P, C].
         """
+        if self.recomputes and torch.is_grad_enabled():
+            # nothing here is random, so there is no state to keep
+            return checkpoint(
+                *(self._compute, x, time, text, attention),
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+        return self._compute(x, time, text, attention)
+
+    def _compute(
+        self, x: Tensor, time: Tensor, text: TextKeys, attention: LayerAttention
+    ) -> Tensor:
         vectors = self._vectors(time)
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = vectors
         backend = attention.backend
@@ -165,6 +179,10 @@ class Layer(nn.Module):
         x = x + self.cross_attn(self.norm3(x), text)
         normed = modulate(x, ffn_shift, ffn_scale, eps=self.eps, backend=backend)
         return torch.addcmul(x, ffn_gate, self.ffn(normed))
+
+    def text_keys(self, text: Tensor) -> TextKeys:
+        """A prompt's keys and values for this layer; see `CrossAttention.text_keys`."""
+        return self.cross_attn.text_keys(text)
 
     def remember(self, x: Tensor, time: Tensor, attention: LayerAttention) -> None:
         """Only the keys and values of x [B, F, P, C]; see `forward`."""

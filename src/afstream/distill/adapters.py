@@ -1,0 +1,87 @@
+"""LoRA through PEFT: thin pairs of matrices beside every Linear of the layers."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from afstream.errors import ConfigError
+from afstream.model.dit import Backbone
+
+INSTALL = "pip install 'afstream[train]'"
+ADAPTER = "default"
+LAYERS = "blocks."
+# PEFT's own prefix in files, and the adapter's name, which files leave out
+PREFIX = "base_model.model."
+HALF = re.compile(rf"(.+\.lora_[AB])\.{ADAPTER}(\.weight)")
+
+
+def adapt(backbone: Backbone, *, rank: int, alpha: float, seed: int = 0) -> None:
+    """Put pairs beside every Linear of the layers, in place; only they train from now on.
+
+    The backbone computes what it did: the second matrix of a pair begins with zeros.
+
+    Args:
+        backbone: its weights stay the same tensors.
+        rank: of the pairs.
+        alpha: pairs count alpha / rank times.
+        seed: of the first matrices.
+
+    Raises:
+        ConfigError: PEFT is not installed, or the rank is below 1.
+    """
+    if rank < 1:
+        raise ConfigError(f"the LoRA's rank is {rank}; give 1 or more")
+    peft = _peft()
+    names = [
+        name
+        for name, part in backbone.named_modules()
+        if name.startswith(LAYERS) and type(part) is nn.Linear
+    ]
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=names)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(config, backbone, adapter_name=ADAPTER)
+    # small beside the weights, and small steps would vanish in bfloat16
+    for weight in backbone.parameters():
+        if weight.requires_grad and weight.dtype == torch.bfloat16:
+            weight.data = weight.data.float()
+
+
+def save_adapters(path: Path, weights: Mapping[str, Tensor], *, alpha: float) -> None:
+    """Write a LoRA under PEFT's names, which `read_lora` and others read.
+
+    Args:
+        path: a `.safetensors` file, replaced at once.
+        weights: of an adapted backbone, by name, whole; those that are no pairs are left out.
+        alpha: see `adapt`.
+
+    Raises:
+        ConfigError: there are no pairs.
+    """
+    found = {name: HALF.fullmatch(name) for name in weights}
+    tensors = {
+        f"{PREFIX}{half[1]}{half[2]}": weights[name].detach().contiguous()
+        for name, half in found.items()
+        if half
+    }
+    if not tensors:
+        raise ConfigError("the model has no LoRA to write; write its weights instead")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, {"format": "pt", "lora_alpha": f"{alpha:g}"})
+    partial.replace(path)
+
+
+def _peft() -> Any:  # noqa: ANN401  a package that only training needs
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise ConfigError(f"training a LoRA needs peft; install it with {INSTALL}") from error

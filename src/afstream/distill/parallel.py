@@ -1,0 +1,194 @@
+"""Several processes, one run: torchrun's group, FSDP2, and what they tell each other."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import (
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor
+
+from afstream.errors import ConfigError
+from afstream.model.dit import Backbone
+
+T = TypeVar("T")
+
+CPU = torch.device("cpu")
+
+# the others wait while one of them encodes all prompts
+PATIENCE = timedelta(hours=2)
+
+# what is called besides forward
+LAYER_METHODS = ("remember", "text_keys")
+BACKBONE_METHODS = ("remember", "text_context", "time_context")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """Those that share a run, seen from one of them.
+
+    Attributes:
+        rank: which one this is; 0 writes logs.
+        count: how many there are.
+        device: where this one computes.
+    """
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device = CPU
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that speaks for all."""
+        return self.rank == 0
+
+    def rows(self, batch: int) -> range:
+        """The part of a global batch that falls to this process.
+
+        Raises:
+            ConfigError: it cannot be divided evenly.
+        """
+        if batch % self.count:
+            raise ConfigError(
+                f"the batch is {batch} and there are {self.count} processes; give a multiple of"
+                f" {self.count}"
+            )
+        share = batch // self.count
+        return range(self.rank * share, (self.rank + 1) * share)
+
+    def mean(self, told: Mapping[str, float]) -> dict[str, float]:
+        """Means over all processes, each of which must tell the same names."""
+        if self.count == 1:
+            return dict(told)
+        values = torch.tensor(list(told.values()), dtype=torch.float64, device=self.device)
+        dist.all_reduce(values)
+        return dict(zip(told, (values / self.count).tolist(), strict=True))
+
+    def agree(self, value: T) -> T:
+        """What the first process says; the others' value is ignored."""
+        if self.count == 1:
+            return value
+        held: list[T] = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined(device: str | None = None) -> Iterator[Processes]:
+    """Join the processes that torchrun started; without torchrun, a group of one.
+
+    Args:
+        device: cpu or cuda; GPUs where there are any.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes on this machine.
+    """
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    rank, count, local = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+    )
+    if kind == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ConfigError(
+                f"process {local} of this machine has no GPU, there are"
+                f" {torch.cuda.device_count()}; start as many processes"
+            )
+        torch.cuda.set_device(local)
+    # gloo too, for what lies in host memory
+    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+    started = "RANK" in os.environ
+    dist.init_process_group(
+        backend,
+        store=None if started else dist.HashStore(),
+        rank=rank,
+        world_size=count,
+        timeout=PATIENCE,
+    )
+    where = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+    try:
+        yield Processes(rank=rank, count=count, device=where)
+    finally:
+        dist.destroy_process_group()
+
+
+def shard(model: Backbone, processes: Processes, *, dtype: torch.dtype | None = None) -> None:
+    """Spread a model's weights over all processes; each layer is gathered while it computes.
+
+    Args:
+        model: on this process's device; changed in place.
+        processes: within `joined`, also when there is one.
+        dtype: that weights are cast to when they are gathered; gradients are then summed over
+            processes, and weights updated, in float32. None leaves all in the weights' own.
+    """
+    mesh = init_device_mesh(processes.device.type, (processes.count,))
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype,
+        reduce_dtype=None if dtype is None else torch.float32,
+        # latents and timesteps lose too much in bfloat16; the backbone casts what it may
+        cast_forward_inputs=False,
+    )
+    parts: list[tuple[nn.Module, tuple[str, ...]]] = [
+        *((layer, LAYER_METHODS) for layer in model.blocks),
+        (model, BACKBONE_METHODS),
+    ]
+    for part, methods in parts:
+        # the outermost too, so that between calls the parameters are those that are trained
+        fully_shard(part, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
+        for method in methods:
+            register_fsdp_forward_method(part, method)
+    model.compute_dtype = dtype
+    # contexts are views, and nobody writes into them
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+
+
+def gathered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole weights in host memory; all processes must call it."""
+    return {
+        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
+        for name, value in weights.items()
+    }
+
+
+def update(optimizer: torch.optim.Optimizer, largest: float) -> float:
+    """Clip the gradients' norm, over all processes, step and clear.
+
+    Args:
+        optimizer: of weights that may be spread over processes.
+        largest: norm of the gradients that stay as they are.
+
+    Returns:
+        The norm before it was clipped; where it is no number, nothing is updated.
+    """
+    norm = nn.utils.clip_grad_norm_(_weights(optimizer), largest)
+    total = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    if math.isfinite(total):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total
+
+
+def _weights(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
