@@ -4,6 +4,9 @@ A call holds three kinds of chunks of the same clip: *context* chunks (clean, ti
 *re-cached* chunks (the clean past of a prompt switch under the new prompt) and *noisy*
 chunks, whose flow is learned. Who sees whom, and at which positions, comes from
 `afstream.positions`, as in a stream; only the layout differs, all chunks side by side.
+
+In the block-causal calls of ODE regression the noisy chunks are each other's past, and there
+is no other kind.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from afstream.positions import Anchors, query_position, visible_chunks
 from afstream_kernels import Backend, apply_rotation, rms_norm, rotation_tables
 
 Kind = Literal["context", "recached", "noisy"]
+Past = Literal["context", "noisy"]
 
 
 class Block(NamedTuple):
@@ -72,7 +76,9 @@ class ClipPlan:
         )
 
 
-def plan_clip(policy: MemoryPolicy, num_frames: int, switch_frame: int | None) -> ClipPlan:
+def plan_clip(
+    policy: MemoryPolicy, num_frames: int, switch_frame: int | None, *, past: Past = "context"
+) -> ClipPlan:
     """Lay out a clip of `num_frames` latent frames with at most one switch.
 
     Blocks that no noisy chunk depends on are left out.
@@ -81,7 +87,16 @@ def plan_clip(policy: MemoryPolicy, num_frames: int, switch_frame: int | None) -
         policy: the memory that the stream will have.
         num_frames: a multiple of the chunk.
         switch_frame: a chunk start above 0, or None.
+        past: what a chunk sees of earlier ones: clean copies, or the noisy chunks themselves.
+
+    Raises:
+        ValueError: a switch in a noisy past, which no stream has.
     """
+    if past == "noisy" and switch_frame is not None:
+        raise ValueError(
+            f"the switch is at frame {switch_frame} and the past is noisy; a re-cache is of clean"
+            " chunks, so leave the switch out"
+        )
     chunk = policy.chunk_frames
     noisy = [Block("noisy", frame) for frame in range(0, num_frames, chunk)]
     sees: dict[Block, tuple[int, list[tuple[Block, int]]]] = {}
@@ -89,7 +104,7 @@ def plan_clip(policy: MemoryPolicy, num_frames: int, switch_frame: int | None) -
     while waiting:
         block = waiting.pop()
         if block not in sees:
-            sees[block] = _look(policy, block, switch_frame)
+            sees[block] = _look(policy, block, switch_frame, past)
             waiting += [source for source, _ in sees[block][1]]
 
     rank: dict[Kind, int] = {"context": 0, "recached": 1, "noisy": 2}
@@ -113,7 +128,7 @@ def plan_clip(policy: MemoryPolicy, num_frames: int, switch_frame: int | None) -
 
 
 def _look(
-    policy: MemoryPolicy, block: Block, switch_frame: int | None
+    policy: MemoryPolicy, block: Block, switch_frame: int | None, past: Past
 ) -> tuple[int, list[tuple[Block, int]]]:
     """Where a block stands, and which blocks it sees at which positions."""
     start, length, anchors = block.frame, policy.chunk_frames, Anchors()
@@ -131,7 +146,7 @@ def _look(
         """Which version of the chunk at `frame` is seen."""
         if frame in rewritten:
             return Block("recached", frame)
-        return block if frame == block.frame else Block("context", frame)
+        return block if frame == block.frame else Block(past, frame)
 
     visible = visible_chunks(policy, anchors, start, length)
     position = query_position(policy, start, length) + block.frame - start
@@ -147,6 +162,8 @@ class ClipWindow:
         num_heads: H.
         head_dim: D.
         dtype: of the rotation tables.
+        device: of the tokens.
+        backend: of the kernels around attention.
     """
 
     def __init__(
@@ -157,14 +174,16 @@ class ClipWindow:
         num_heads: int,
         head_dim: int,
         dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+        backend: Backend = "reference",
     ) -> None:
-        self.backend: Backend = "reference"
+        self.backend: Backend = backend
         self._plan = plan
         self._num_heads = num_heads
-        self._key_blocks = torch.tensor([read.block for read in plan.keys])
-        self._query_tables = _block_tables(plan.positions, grid, head_dim, dtype)
+        self._key_blocks = torch.tensor([read.block for read in plan.keys], device=device)
+        self._query_tables = _block_tables(plan.positions, grid, head_dim, dtype, device)
         at = [read.position for read in plan.keys]
-        self._key_tables = _block_tables(at, grid, head_dim, dtype)
+        self._key_tables = _block_tables(at, grid, head_dim, dtype, device)
 
     def layer(self, index: int) -> ClipWindow:
         """The same for every layer."""
@@ -198,9 +217,15 @@ class ClipWindow:
 
 
 def _block_tables(
-    positions: Sequence[int], grid: tuple[int, int, int], head_dim: int, dtype: torch.dtype
+    positions: Sequence[int],
+    grid: tuple[int, int, int],
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device | None,
 ) -> tuple[Tensor, Tensor]:
     """Tables [N, 1, 1, T, D/2] that broadcast over batch and heads."""
     pairs = [rotation_tables(at, grid=grid, head_dim=head_dim, dtype=dtype) for at in positions]
-    cos, sin = (torch.stack(tables)[:, None, None] for tables in zip(*pairs, strict=True))
+    cos, sin = (
+        torch.stack(tables)[:, None, None].to(device) for tables in zip(*pairs, strict=True)
+    )
     return cos, sin
