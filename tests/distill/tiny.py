@@ -8,6 +8,7 @@ from tests.engine.toy import SIZES, toy_model
 from afstream.config import MEMORIES, SamplerConfig
 from afstream.distill.matching import MatchingConfig, MatchingTrainer, Models
 from afstream.distill.pocket_prompts import PocketPrompts
+from afstream.distill.sequences import WindowPlan
 from afstream.pocket.text import PocketText, vocabulary
 
 
@@ -23,5 +24,13 @@ def match_trainer() -> MatchingTrainer:
         codec=None,
         prompts=PocketPrompts(text, 0),
     )
-    config = MatchingConfig(iterations=4, critic_updates=1, batch=1, lr=1e-3, critic_lr=1e-3)
+    config = MatchingConfig(
+        iterations=4,
+        critic_updates=1,
+        batch=1,
+        plan=WindowPlan(max_frames=21),
+        switch=False,
+        lr=1e-3,
+        critic_lr=1e-3,
+    )
     return MatchingTrainer(config, models, MEMORIES["anchor"], SamplerConfig(), (16, 2, 4))

@@ -31,7 +31,8 @@ class MatchingTable:
         memory: what the student's streams remember, at which positions.
         iterations: windows made, and critic updates.
         critic_updates: of these, per update of the student.
-        batch: sequences side by side, over all processes.
+        batch: sequences that an update learns from, over all processes.
+        parts: that a process learns from its sequences in, one after the other.
         horizon_frames: latent frames of a window, what the teacher sees.
         overlap_frames: of the window before, that a later one begins with.
         max_frames: a sequence ends when another window would make it longer.
@@ -52,6 +53,7 @@ class MatchingTable:
     iterations: Count
     critic_updates: Count
     batch: Count
+    parts: Count
     horizon_frames: Count
     overlap_frames: Count
     max_frames: Count
