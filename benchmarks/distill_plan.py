@@ -183,17 +183,16 @@ def clip_passes(recipe: WanRecipe, config: BackboneConfig, rank: int, *, learns:
 
 def student_passes(
     recipe: WanRecipe, table: MatchingTable, config: BackboneConfig, rank: int
-) -> tuple[Passes, Passes]:
-    """Rollout and replay of a window, means over a sequence and over the exit steps."""
+) -> Passes:
+    """Rollout of a window and its share of a replay, means over a sequence and exit steps."""
     geometry, sampler = recipe.sizes.geometry, SamplerConfig()
     policy = MEMORIES[table.memory]
     size = (config.in_dim, geometry.latent_height, geometry.latent_width)
     num_windows = 1 + len(table.plan.boundaries)
     steps = len(sampler.steps)
 
-    def run(sizes: BackboneConfig, exit_step: int) -> tuple[list[Passes], list[Passes]]:
-        made: list[Passes] = []
-        replayed: list[Passes] = []
+    def run(sizes: BackboneConfig, exit_step: int) -> list[Passes]:
+        windows: list[Passes] = []
         model = make(sizes, rank, learns=True)
         rollout = Rollout.of(model, policy, sampler, backend="reference", use_graphs=False)
         prompt = meta(1, sizes.text_len, sizes.text_dim)
@@ -205,46 +204,34 @@ def student_passes(
             shape=(1, policy.chunk_frames, *size),
         )
         for _ in range(min(COUNTED_WINDOWS, num_windows)):
-            with counting(model, made):
-                window = sequence.advance(
-                    rollout,
-                    lambda _: meta(steps, 1, policy.chunk_frames, *size),
-                    exit_step,
-                    keep=True,
-                )
-            with counting(model, replayed):
+            found: list[Passes] = []
+            with counting(model, found):
+                noise = meta(steps, 1, policy.chunk_frames, *size)
+                window = sequence.advance(rollout, lambda _, x=noise: x, exit_step, keep=True)
+            with counting(model, found):
                 replay(rollout, window, torch.empty_like(window.latents))
-        return _whole(made, num_windows), _whole(replayed, num_windows)
+            made, replayed = found
+            windows.append(made.plus(replayed, 1 / table.critic_updates))
+        # the last one counted stands for all that follow
+        return windows + windows[-1:] * (num_windows - len(windows))
 
-    # both grow evenly with the exit step, which is drawn evenly
-    ends = (0, steps - 1)
-    means: list[Passes] = []
-    for part in (0, 1):
-        total = NOTHING
-        for exit_step in ends:
-            found = all_layers(config, lambda sizes, at=exit_step: run(sizes, at)[part])
-            total = total.plus(found, 1 / (len(ends) * num_windows))
-        means.append(total)
-    return means[0], means[1]
-
-
-def _whole(windows: list[Passes], num_windows: int) -> list[Passes]:
-    """The counted windows, and the last of them for all others."""
-    return windows + windows[-1:] * (num_windows - len(windows))
+    # cost grows evenly with the exit step, which is drawn evenly
+    first, last = (
+        all_layers(config, lambda sizes, at=exit_step: run(sizes, at))
+        for exit_step in (0, steps - 1)
+    )
+    return NOTHING.plus(first.plus(last), 1 / (2 * num_windows))
 
 
 def iteration(recipe: WanRecipe, table: MatchingTable, rank: int) -> Work:
     """What one iteration does for one sequence."""
-    student, teacher = (
-        WAN_BACKBONES[name] for name in (recipe.sizes.student, recipe.sizes.teacher)
-    )
+    student, teacher = WAN_BACKBONES[recipe.sizes.student], WAN_BACKBONES[recipe.sizes.teacher]
     share = 1 / table.critic_updates
-    made, replayed = student_passes(recipe, table, student, rank)
     learned = clip_passes(recipe, student, rank, learns=True)
     asked = clip_passes(recipe, student, rank, learns=False)
     taught = clip_passes(recipe, teacher, 0, learns=False)
     return Work(
-        student=made.plus(replayed, share),
+        student=student_passes(recipe, table, student, rank),
         critic=learned.plus(asked, share),
         teacher=NOTHING.plus(taught, 2 * share),
     )
