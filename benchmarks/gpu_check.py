@@ -143,11 +143,13 @@ class GpuCheck:
                 name, error = times
                 self._fault(f"chunk, {name}: {type(error).__name__}: {error}")
                 continue
-            rows.append(asdict(times))
+            rows.append(asdict(times) | {"peak_share": times.peak_share})
+            share = times.peak_share
+            memory = "" if share is None else f", memory {share:.2f} of what was foretold"
             switch = "" if times.recache_ms is None else f", switch {times.recache_ms:.1f} ms"
             print(
                 f"  {times.name}: {times.chunk_ms:.1f} ms a chunk, {times.fps:.1f} fps{switch},"
-                f" first chunk {times.cold_ms:.0f} ms, warm-up {times.warm_up_ms:.0f} ms",
+                f" first chunk {times.cold_ms:.0f} ms, warm-up {times.warm_up_ms:.0f} ms{memory}",
                 flush=True,
             )
             if not times.finite:

@@ -1,10 +1,13 @@
-"""Check rollouts of the engine against recorded rollouts of the method.
+"""Check rollouts of the engine, and training's figures, against recorded ones of the method.
 
     python benchmarks/parity.py --weights WEIGHTS.safetensors CASE.safetensors...
     python benchmarks/parity.py --base STUDENT.pt --lora LORA.pt CASE.safetensors...
+    python benchmarks/parity.py DMD.safetensors...
 
 Prints, per case, the largest error relative to the largest recorded value, and the same
-for the last chunk; exits 1 if any case lies above the tolerance.
+for a rollout's last chunk; exits 1 if any case lies above the tolerance. A case of distribution
+matching holds its own weights; its figures are the flows of teacher and critic, both losses,
+and the gradient by the latents.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig, from_mapping
+from afstream.distill.bidirectional import predict_clean, predict_flow
+from afstream.distill.losses import critic_loss, dmd_gradient, dmd_loss, guided
 from afstream.errors import AfstreamError
+from afstream.geometry import CHUNK_FRAMES
 from afstream.model.checkpoints import merge_loras, read_lora, read_student
 from afstream.model.dit import Backbone
 from afstream.model.weights import Weights, load_into
@@ -89,6 +95,63 @@ def replay(
     return noise, state
 
 
+def is_matching(config: dict[str, Any]) -> bool:
+    """Whether a recorded config is of distribution matching."""
+    return "guidance_scale" in config
+
+
+def matching_figures(
+    config: dict[str, Any], case: dict[str, Tensor], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What distribution matching computes from a case's inputs, by the recorded names."""
+    models = {name: _bidirectional(config, case, name, dtype) for name in ("teacher", "critic")}
+    latents, noise, noisy, timestep, cond, uncond = (
+        case[name].to(dtype)
+        for name in (
+            *("latents", "noise", "noisy", "timestep"),
+            *("prompt_embeds", "negative_embeds"),
+        )
+    )
+    with torch.no_grad():
+        texts = {
+            name: (model.text_context(cond), model.text_context(uncond))
+            for name, model in models.items()
+        }
+        flows = {
+            name: predict_flow(model, noisy, timestep, texts[name][0])
+            for name, model in models.items()
+        }
+        clean, without = (
+            predict_clean(models["teacher"], noisy, timestep, text) for text in texts["teacher"]
+        )
+        fake = predict_clean(models["critic"], noisy, timestep, texts["critic"][0])
+    real = guided(clean, without, config["guidance_scale"])
+    leaf = latents.clone().requires_grad_()
+    # the recorded mask: frames 3 and later
+    counts = torch.arange(config["num_frames"]) >= CHUNK_FRAMES
+    loss = dmd_loss(leaf, dmd_gradient(latents.double(), real, fake), counts)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    return {
+        "teacher_flow": flows["teacher"],
+        "critic_flow": flows["critic"],
+        "dmd_loss": loss.detach()[None],
+        "dmd_grad": gradient,
+        "critic_loss": critic_loss(flows["critic"], noise, latents)[None],
+    }
+
+
+def _bidirectional(
+    config: dict[str, Any], case: dict[str, Tensor], name: str, dtype: torch.dtype
+) -> Backbone:
+    model = Backbone(from_mapping(BackboneConfig, config)).to(dtype)
+    prefix = f"{name}."
+    weights = {
+        key.removeprefix(prefix): value for key, value in case.items() if key.startswith(prefix)
+    }
+    load_into(model, weights, what=f"the {name}")
+    return model
+
+
 def relative_error(found: Tensor, recorded: Tensor) -> float:
     """Largest difference over largest recorded value."""
     return float((found - recorded).abs().max() / recorded.abs().max())
@@ -97,7 +160,7 @@ def relative_error(found: Tensor, recorded: Tensor) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all cases; 0 if every one lies within the tolerance."""
     parser = argparse.ArgumentParser(description="Check rollouts against recorded ones.")
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("--weights", type=Path, help="backbone weights, Wan names")
     source.add_argument("--base", type=Path, help="student checkpoint (.pt)")
     parser.add_argument("--lora", type=Path, help="LoRA for --base (.pt)")
@@ -107,24 +170,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("cases", nargs="+", type=Path)
     options = parser.parse_args(arguments)
     tolerance = options.tolerance or TOLERANCES[options.dtype]
-    base = read_student(options.weights or options.base).weights
+    source_path = options.weights or options.base
+    base = read_student(source_path).weights if source_path else {}
 
     failed = 0
     for path in options.cases:
         config, case = read_case(path)
+        dtype = getattr(torch, options.dtype)
+        if is_matching(config):
+            for name, found in matching_figures(config, case, dtype).items():
+                worst = relative_error(found, case[name])
+                failed += not worst <= tolerance
+                print(f"{path.name}: {name}, {_verdict(worst, tolerance)}")
+            continue
+        if not source_path:
+            parser.error(f"{path.name} is a rollout; give --weights or --base")
         given = [options.lora] if options.lora else []
         loras = [read_lora(lora, alpha=config.get("lora_alpha")) for lora in given]
         weights = merge_loras(base, loras)
-        dtype = getattr(torch, options.dtype)
         latents, _ = replay(config, case, weights, dtype, options.backend)
         recorded = case["latents"]
         worst = relative_error(latents, recorded)
         tail = config["frames_per_block"]
         last = relative_error(latents[:, -tail:], recorded[:, -tail:])
         failed += not worst <= tolerance
-        verdict = "ok" if worst <= tolerance else f"ABOVE {tolerance:g}"
-        print(f"{path.name}: largest error {worst:.2e}, last chunk {last:.2e}  {verdict}")
+        print(f"{path.name}: last chunk {last:.2e}, {_verdict(worst, tolerance)}")
     return 1 if failed else 0
+
+
+def _verdict(worst: float, tolerance: float) -> str:
+    judged = "ok" if worst <= tolerance else f"ABOVE {tolerance:g}"
+    return f"largest error {worst:.2e}  {judged}"
 
 
 if __name__ == "__main__":

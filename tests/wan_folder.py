@@ -11,6 +11,7 @@ import torch
 from tests.wan_transformer import CONFIG, write_transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from afstream.config import BackboneConfig
 from afstream.wan.vae import load_vae
 
 Layout = Literal["original", "diffusers"]
@@ -21,12 +22,12 @@ WORDS = ["a", "red", "star", "blue", "drifts", "left", "over", "the", "meadow", 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;-'\"!?()"
 
 
-def make_wan_folder(path: Path, *, layout: Layout) -> Path:
+def make_wan_folder(path: Path, *, layout: Layout, config: BackboneConfig = CONFIG) -> Path:
     """Write a complete model with random weights; both layouts hold the same ones."""
     path.mkdir(parents=True, exist_ok=True)
-    write_transformer(path, layout)
+    write_transformer(path, layout, config=config)
     write_vae(path, layout)
-    write_text_encoder(path, layout)
+    write_text_encoder(path, layout, text_dim=config.text_dim)
     write_tokenizer(path, layout)
     if layout == "diffusers":
         _write_index(path)
@@ -42,13 +43,13 @@ def write_vae(path: Path, layout: Layout) -> Path:
     return path / "vae"
 
 
-def write_text_encoder(path: Path, layout: Layout) -> Path:
+def write_text_encoder(path: Path, layout: Layout, *, text_dim: int = CONFIG.text_dim) -> Path:
     """A UMT5 encoder with the vocabulary of `write_tokenizer`, and some room behind it."""
     from transformers import UMT5Config, UMT5EncoderModel
 
     config = UMT5Config(
         vocab_size=len(pieces()) + 4,
-        d_model=CONFIG.text_dim,
+        d_model=text_dim,
         d_kv=4,
         d_ff=40,
         num_layers=2,

@@ -75,7 +75,22 @@ def diffusers_name(name):
     return name
 
 
-def write_transformer(path: Path, layout: str, *, shards: int = 1, weights=None) -> None:
+def settings(config: BackboneConfig, layout: str) -> dict:
+    """What a `config.json` of a layout holds for a backbone."""
+    original = ORIGINAL | {
+        name: getattr(config, name) for name in ("dim", "ffn_dim", "freq_dim", "num_heads")
+    }
+    diffusers = DIFFUSERS | {
+        "attention_head_dim": config.head_dim,
+        "num_attention_heads": config.num_heads,
+        **{name: getattr(config, name) for name in ("ffn_dim", "freq_dim", "text_dim")},
+    }
+    return (original if layout == "original" else diffusers) | {"num_layers": config.num_layers}
+
+
+def write_transformer(
+    path: Path, layout: str, *, shards: int = 1, weights=None, config: BackboneConfig = CONFIG
+) -> None:
     """Write the backbone's part of a model folder.
 
     Args:
@@ -83,12 +98,12 @@ def write_transformer(path: Path, layout: str, *, shards: int = 1, weights=None)
         layout: `original` or `diffusers`.
         shards: with more than one, an index says which file holds what.
         weights: under Wan's names.
+        config: their sizes.
     """
-    weights = wan_weights() if weights is None else weights
+    weights = wan_weights(config) if weights is None else weights
     folder = path if layout == "original" else path / "transformer"
     folder.mkdir(parents=True, exist_ok=True)
-    config = ORIGINAL if layout == "original" else DIFFUSERS
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    (folder / "config.json").write_text(json.dumps(settings(config, layout), indent=2))
     if layout == "diffusers":
         weights = {diffusers_name(name): value for name, value in weights.items()}
     if shards == 1:

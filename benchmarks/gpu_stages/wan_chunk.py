@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afstream.budget.estimate import Outline, Setting, estimate
 from afstream.config import MEMORIES, SamplerConfig
 from afstream.geometry import CHUNK_FRAMES, PATCH, TEMPORAL_STRIDE
 from afstream.model.dit import Backbone, TextContext
 from afstream.positions import query_position, visible_chunks
 from afstream.rollout import Rollout, RolloutState
-from afstream.wan.random import random_backbone
+from afstream.spec import ModelSpec
+from afstream.wan.model import wan_model
+from afstream.wan.random import ChannelsAsColours, HashedText, random_backbone
 from afstream_kernels import Backend
 from gpu_stages.public_way import PublicWindow
 from gpu_stages.scale import Scale
@@ -71,6 +74,7 @@ class ChunkTimes:
         recache_ms: median of a whole prompt switch: text keys and re-cache.
         fps: video frames a second of the backbone alone.
         peak_bytes: most memory that tensors took.
+        foretold_bytes: the same as `afstream.budget` foretells it, nothing compiled.
         finite: all latents were finite.
         profile: what a steady chunk copied and waited for; see `profiled`.
     """
@@ -83,7 +87,15 @@ class ChunkTimes:
     fps: float
     peak_bytes: int | None
     finite: bool
+    foretold_bytes: int | None = None
     profile: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def peak_share(self) -> float | None:
+        """What was measured relative to what was foretold."""
+        if self.peak_bytes is None or self.foretold_bytes is None:
+            return None
+        return self.peak_bytes / self.foretold_bytes
 
 
 @torch.inference_mode()
@@ -149,8 +161,25 @@ def time_variant(
         fps=1000 * VIDEO_FRAMES / chunk_ms,
         peak_bytes=torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
         finite=all(bool(chunk.isfinite().all()) for chunk in latents),
+        foretold_bytes=foretold_bytes(scale, variant),
         profile=found,
     )
+
+
+def foretold_bytes(scale: Scale, variant: Variant) -> int:
+    """Most memory that tensors will take in this stage, which decodes nothing."""
+    config = scale.backbone
+    backbone = random_backbone(config, device="meta", dtype=scale.dtype)
+    stand_ins = HashedText(config, "meta"), ChannelsAsColours()
+    outline = Outline(wan_model("chunk", backbone, *stand_ins, {}), ModelSpec())
+    setting = Setting(
+        geometry=scale.geometry, policy=POLICY, backend=variant.backend, graphs=variant.graphs
+    )
+    found = estimate(outline, setting)
+    absent = ("decoding", "decoder state", "prompt embeddings")
+    # two prompts' keys are kept here, one of them in force unless a graph has its own
+    kept = (1 + variant.graphs) * found.bytes_of("text keys")
+    return found.tensor_bytes - sum(map(found.bytes_of, absent)) + kept
 
 
 @torch.inference_mode()

@@ -8,19 +8,34 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from afstream.errors import AfstreamError
 from afstream_cli.bench import bench
 from afstream_cli.bench_kernels import bench_kernels
+from afstream_cli.convert import convert
 from afstream_cli.distill import distill
 from afstream_cli.generate import generate
+from afstream_cli.inspect import inspect
 from afstream_cli.versions import package_version
 
 USER_ERROR = 2
 INTERRUPTED = 130
 
+COMMANDS = ("generate", "inspect", "convert", "bench", "distill")
+
+
+class InOrder(TyperGroup):
+    """Lists the commands as they are needed; else those with subcommands come last."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Their names."""
+        return list(COMMANDS)
+
+
 app = typer.Typer(
     name="afstream",
+    cls=InOrder,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,12 +43,14 @@ app = typer.Typer(
 )
 # Importing a command must stay cheap: whatever needs torch is imported when it runs.
 app.command()(generate)
-app.command()(distill)
+app.command()(inspect)
+app.command()(convert)
 # `afstream bench` alone measures a stream; what else can be measured has a name behind it.
 benches = typer.Typer(subcommand_metavar="[COMMAND [ARGS]...]")
 benches.callback(invoke_without_command=True)(bench)
 benches.command("kernels")(bench_kernels)
 app.add_typer(benches, name="bench")
+app.command()(distill)
 
 
 def show_version(asked: bool) -> None:

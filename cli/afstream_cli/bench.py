@@ -77,6 +77,7 @@ def bench(
     vae: options.Vae = None,
     text_encoder: options.TextEncoder = None,
     offload: options.Offload = 0,
+    gpu_memory: options.GpuMemory = None,
     seed: Seed = 0,
     size: options.Size = None,
     memory: options.Memory = None,
@@ -103,11 +104,12 @@ def bench(
         refuse_options(context)
         return
 
-    from afstream_cli.inputs import read_pixels, read_spec
+    from afstream_cli.inputs import read_memory, read_pixels, read_spec
     from afstream_cli.interruption import Interruption
     from afstream_cli.progress import open_job
 
     frame_size, seconds = read_pixels(size), read_seconds(duration)
+    room = read_memory(gpu_memory)
     spec = read_spec(
         model,
         student=student,
@@ -139,6 +141,7 @@ def bench(
             backend=backend,
             compiled=compiled,
             graphs=not no_graph,
+            gpu_memory=room,
             duration_s=seconds,
             switch_every_s=switch_every,
             consumer=(out.suffix.lstrip(".") or "png") if out else "none",

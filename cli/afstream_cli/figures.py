@@ -93,6 +93,15 @@ def speed_table(result: Measurement) -> Table:
         rows.append(("peak memory", mib(result.resident_bytes), "of the process"))
     if result.device_bytes is not None:
         rows.append(("peak GPU memory", mib(result.device_bytes), "of tensors"))
+    foretold = result.memory_estimate
+    if foretold is not None:
+        rows.append(
+            (
+                "foretold GPU memory",
+                mib(foretold["tensor_bytes"]),
+                f"of tensors; {mib(foretold['peak_bytes'])} with all that is taken beside them",
+            )
+        )
     for row in rows:
         table.add_row(*row)
     return table

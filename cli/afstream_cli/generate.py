@@ -32,6 +32,7 @@ def generate(
     vae: options.Vae = None,
     text_encoder: options.TextEncoder = None,
     offload: options.Offload = 0,
+    gpu_memory: options.GpuMemory = None,
     seed: options.Seed = None,
     size: options.Size = None,
     memory: options.Memory = None,
@@ -60,13 +61,20 @@ def generate(
     """
     from afstream.presets import choose_memory, find_preset
     from afstream_cli.console import open_report
-    from afstream_cli.inputs import read_moment, read_pixels, read_spec, read_timeline
+    from afstream_cli.inputs import (
+        read_memory,
+        read_moment,
+        read_pixels,
+        read_spec,
+        read_timeline,
+    )
     from afstream_cli.outputs import Outputs
     from afstream_cli.preview import show_plan
 
     if quiet and as_json:
         raise ConfigError("--quiet and --json were both given; choose one of them")
     frame_size, length = read_pixels(size), read_moment(duration)
+    room = read_memory(gpu_memory)
     spec = read_spec(
         model,
         student=student,
@@ -90,6 +98,11 @@ def generate(
             "--text-encoder drop needs a file of prompts, not '-': prompts come later; give cpu"
         )
     if timeline and dry_run:
+        if Path(model).is_dir():
+            # torch comes with it, so the embedded model does without
+            from afstream.models import check_cues
+
+            check_cues(spec, timeline.cues)
         show_plan(timeline.plan(), as_json=as_json)
         return
     outputs = Outputs.beside(out, record=record, sheet=sheet, live=timeline is None)
@@ -115,6 +128,7 @@ def generate(
             compiled=compiled,
             graphs=not no_graph,
             prompts=[cue.prompt for cue in timeline.cues] if timeline else (),
+            gpu_memory=room,
         )
         load_s = time.perf_counter() - began
         session = Session.open(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from afstream.budget.units import read_bytes
 from afstream.errors import ConfigError
 from afstream.spec import ModelSpec, text_place
 from afstream.timeline import Moment, Timeline, pick_line, read_jsonl
@@ -25,6 +26,11 @@ def read_pixels(size: str | None) -> tuple[int, int] | None:
     if match is None:
         raise ConfigError(f"--size is {size!r}; write width x height in pixels, such as 832x480")
     return int(match[1]), int(match[2])
+
+
+def read_memory(amount: str | None) -> int | None:
+    """`12GiB` in bytes; None stays None."""
+    return None if amount is None else read_bytes(amount)
 
 
 def read_spec(

@@ -95,7 +95,8 @@ TextEncoder = Annotated[
     typer.Option(
         "--text-encoder",
         metavar="PLACE",
-        help="Of a Wan model: device, cpu, or drop (gone once a timeline's prompts are encoded).",
+        help="Of a Wan model: device, cpu, or drop (gone once a timeline's prompts are encoded);"
+        " else as it fits.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -105,6 +106,14 @@ Offload = Annotated[
         metavar="N",
         min=0,
         help="Layers of a Wan model that lie in host memory: less GPU memory, slower.",
+        rich_help_panel=MODEL,
+    ),
+]
+GpuMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Reckon with so much GPU memory, such as 12GiB; else with what is free.",
         rich_help_panel=MODEL,
     ),
 ]

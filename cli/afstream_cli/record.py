@@ -96,4 +96,5 @@ def describe_run(stream: Stream, memory: str, policy: MemoryPolicy) -> dict[str,
         "backend": stream.backend,
         "compiled": stream.compiled,
         "graphs": stream.graphs,
+        "memory_estimate": stream.estimate and stream.estimate.as_data(),
     }

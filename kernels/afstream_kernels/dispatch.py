@@ -21,6 +21,8 @@ VARIABLE = "AFSTREAM_BACKEND"
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Triton's matrix products need Ampere
 LOWEST_CAPABILITY = (8, 0)
+# tensors without memory go the ways of a GPU, so that what it would need can be counted
+GPUS = ("cuda", "meta")
 
 
 def choose_backend(
@@ -41,7 +43,7 @@ def choose_backend(
     where = torch.device(device)
     if wanted == "auto":
         # on a CPU the interpreter is for tests only
-        on_triton = where.type == "cuda" and triton_hindrance(where, dtype) is None
+        on_triton = where.type in GPUS and triton_hindrance(where, dtype) is None
         return "triton" if on_triton else "sdpa"
     if wanted == "triton":
         hindrance = triton_hindrance(where, dtype)
@@ -58,7 +60,12 @@ def runs_triton(backend: Backend, x: torch.Tensor) -> bool:
     """Whether an operation other than attention on x runs on Triton under a backend."""
     if backend != "sdpa":
         return backend == "triton"
-    return x.is_cuda and triton_hindrance(x.device, x.dtype) is None
+    return goes_as_on_gpu(x) and triton_hindrance(x.device, x.dtype) is None
+
+
+def goes_as_on_gpu(x: torch.Tensor) -> bool:
+    """Whether x lies on a GPU, or has no memory and stands for something that will."""
+    return x.device.type in GPUS
 
 
 def triton_hindrance(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -79,6 +86,8 @@ def _hindrance(device: torch.device, dtype: torch.dtype) -> str | None:
     from triton import knobs
 
     if knobs.runtime.interpret:
+        return None
+    if device.type == "meta":
         return None
     if device.type != "cuda":
         return f"the device is {device.type}, and TRITON_INTERPRET=1 is not set"

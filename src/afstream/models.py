@@ -10,14 +10,17 @@ from pathlib import Path
 
 import torch
 
-from afstream.errors import CheckpointError, ConfigError
+from afstream.errors import CheckpointError, ConfigError, PromptError
 from afstream.model.bundle import VideoModel
+from afstream.model.checkpoints.folders import likely_parts
 from afstream.model.dit import Backbone
 from afstream.pocket.model import POCKET_PATH, load_pocket
 from afstream.presets import Preset
 from afstream.spec import ModelSpec
+from afstream.timeline import Cue
 from afstream.wan.model import open_wan
 from afstream.wan.random import RANDOM, open_random
+from afstream.wan.text import read_tokenizer, tokens_of
 from afstream_kernels import Backend, choose_backend
 
 DTYPES = {
@@ -49,9 +52,29 @@ def open_model(
     return replace(model, sampler=like.sampler, details={**model.details, "preset": like.name})
 
 
+def check_cues(spec: ModelSpec, cues: Sequence[Cue]) -> None:
+    """See that prompts are not too long, where a Wan folder's tokenizer is at hand.
+
+    Raises:
+        TimelineError: one has too many tokens; says where it stands.
+        CheckpointError: the tokenizer is damaged.
+        ConfigError: transformers is not installed.
+    """
+    path = Path(spec.name)
+    parts = likely_parts(path) if path.is_dir() else None
+    if parts is None or not parts.tokenizer.is_dir():
+        return
+    tokenize = read_tokenizer(parts.tokenizer)
+    for cue in cues:
+        try:
+            tokens_of(cue.prompt, tokenize)
+        except PromptError as error:
+            raise cue.place.error(str(error)) from error
+
+
 def _open(spec: ModelSpec, prompts: Sequence[str]) -> VideoModel:
-    device, dtype = _device(spec.device), spec.dtype
-    chosen = dtype or ("bfloat16" if device.type == "cuda" else "float32")
+    device = model_device(spec.device)
+    chosen = dtype_name(spec, device)
     if chosen not in DTYPES:
         raise ConfigError(f"dtype is {chosen!r}; choose one of {', '.join(DTYPES)}")
     path = POCKET_PATH if spec.name == "pocket" else Path(spec.name)
@@ -90,7 +113,17 @@ def _is_folder(path: Path) -> bool:
     )
 
 
-def _device(name: str | None) -> torch.device:
+def dtype_name(spec: ModelSpec, device: torch.device) -> str:
+    """The dtype that is asked for, or what suits the device."""
+    return spec.dtype or ("bfloat16" if device.type == "cuda" else "float32")
+
+
+def model_device(name: str | None) -> torch.device:
+    """A device by name; None is the GPU where there is one.
+
+    Raises:
+        ConfigError: unknown name, or a device that this machine lacks.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -295,6 +295,20 @@ def recognise(
     return None
 
 
+def recognise_among(paths: Sequence[str]) -> str | None:
+    """The preset for files in any order, with others among them; None when not certain."""
+    files = [str(Path(path).absolute()) for path in paths]
+    names = {name for one in PUBLISHED for name in (*one.students, one.lora)}
+    known = [file for file in files if PurePath(file).name in names]
+    # a student's name may also be that of no LoRA
+    found = {
+        name
+        for index, student in enumerate(known)
+        if (name := recognise([student, *known[:index], *known[index + 1 :]]))
+    }
+    return found.pop() if len(found) == 1 else None
+
+
 def _folder(path: PurePath) -> str:
     """The name of a file's folder, or of the repository in a model hub's cache, folded."""
     folder = path.parent

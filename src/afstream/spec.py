@@ -23,7 +23,8 @@ class ModelSpec:
         vae: `tiny`, or the path of another decoder; else the folder's own.
         text: where the text encoder runs: on the `device`, on the `cpu`, or on the device until
             the prompts that are known beforehand are encoded, and nowhere afterwards (`drop`).
-            On the device unless told otherwise.
+            Unless told otherwise on the device; on a GPU that has no room for it there, `drop`
+            where prompts are known beforehand, else `cpu`.
         offload: layers of the backbone that lie in host memory and visit the device in turn.
         device: cpu or cuda; the GPU where there is one.
         dtype: float32, bfloat16 or float64; bfloat16 on a GPU, float32 elsewhere.

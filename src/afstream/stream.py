@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from afstream.budget.estimate import Estimate
+from afstream.budget.settle import Demand, settle
 from afstream.chunk import Chunk, Receipt, Transition
 from afstream.config import MemoryPolicy
 from afstream.delivery import Delivery, InFlight, lane_on
@@ -83,6 +85,8 @@ class Stream:
         self.ahead = device.type == "cuda" if ahead is None else ahead
         self._prompts = Prompts(model, self.geometry)
         self._delivery = Delivery(model.vae, lane_on(device))
+        # set by `open` where there is a GPU to fit
+        self.estimate: Estimate | None = None
 
     @classmethod
     def open(
@@ -99,6 +103,7 @@ class Stream:
         graphs: bool = True,
         prompts: Sequence[str] = (),
         ahead: bool | None = None,
+        gpu_memory: int | None = None,
     ) -> Stream:
         """Load a model and make a stream that waits for its first prompt.
 
@@ -113,21 +118,32 @@ class Stream:
             backend: triton, sdpa, reference or auto; None asks AFSTREAM_BACKEND, else auto.
             compiled: compile the layers' elementwise parts, which takes up to minutes at first.
             graphs: on a GPU, capture a chunk's model calls once and replay them.
-            prompts: those that are known beforehand; all of them where the model's text encoder
-                is to be dropped.
+            prompts: those that are known beforehand; all of them or none, because a Wan folder's
+                text encoder may be dropped once they are encoded (see `ModelSpec.text`).
+            gpu_memory: bytes of GPU memory to reckon with, as if there were such a GPU; None for
+                what is free on the one that is there.
             ahead: launch each chunk before the one before it is handed out, from the second one
                 on; None does so on a GPU. Frames are the same.
 
         Raises:
-            ConfigError: a setting is unknown or impossible here.
+            ConfigError: a setting is unknown or impossible here, or the model does not fit.
             CheckpointError: there is no such model, or a piece is missing or does not fit.
             PromptError: the model cannot understand a prompt.
         """
         geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
-        spec = ModelSpec(name=model) if isinstance(model, str) else model
-        found = find_preset(preset, spec)
+        wanted = ModelSpec(name=model) if isinstance(model, str) else model
+        found = find_preset(preset, wanted)
         _, policy = choose_memory(memory, junction, found)
-        return cls(
+        demand = Demand(
+            size=geometry,
+            policy=policy,
+            backend=backend,
+            graphs=graphs,
+            prompts=len(set(prompts)),
+            gpu_memory=gpu_memory,
+        )
+        spec, estimate = settle(wanted, demand)
+        stream = cls(
             open_model(spec, prompts=prompts, like=found),
             policy,
             seed=seed,
@@ -137,6 +153,8 @@ class Stream:
             graphs=graphs,
             ahead=ahead,
         )
+        stream.estimate = estimate
+        return stream
 
     def fork(self) -> Stream:
         """A stream of its own that goes on from here; neither disturbs the other.
@@ -153,7 +171,7 @@ class Stream:
             graphs=rollout.use_graphs,
             ahead=self.ahead,
         )
-        other.compiled = self.compiled
+        other.compiled, other.estimate = self.compiled, self.estimate
         # the decoder's state lives on the lane, so both go on there
         other._delivery = self._delivery
         with torch.inference_mode():

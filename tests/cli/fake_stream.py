@@ -68,6 +68,7 @@ class Stream:
     compiled = False
     graphs = False
     ahead = False
+    estimate = None
 
     def __init__(self, seed: int, policy: object) -> None:
         self.seed = seed
@@ -96,6 +97,7 @@ class Stream:
         graphs: bool = True,
         prompts: Sequence[str] = (),
         ahead: bool | None = None,
+        gpu_memory: int | None = None,
     ) -> "Stream":
         name = model if isinstance(model, str) else model.name
         if name != "pocket":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from afstream.errors import ConfigError
-from afstream_cli.app import main
+from afstream_cli.app import COMMANDS, app, main
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -32,6 +32,8 @@ finally:
     [
         ["--help"],
         ["generate", "--help"],
+        ["inspect", "--help"],
+        ["convert", "--help"],
         ["bench", "--help"],
         ["bench", "kernels", "--help"],
         ["--version"],
@@ -43,6 +45,17 @@ def test_help_loads_nothing_heavy(arguments: list[str]):
     assert done.returncode == 0
     assert done.stdout
     assert done.stderr == "LOADED:\n"
+
+
+def test_commands_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    words = capsys.readouterr().out.split()
+    names = [word for word in words if word in COMMANDS]
+    assert names == ["generate", "inspect", "convert", "bench", "distill"]
+    groups = [str(group.name) for group in app.registered_groups]
+    plain = [command.callback.__name__ for command in app.registered_commands]
+    assert sorted(names) == sorted([*plain, *groups])
 
 
 def test_dry_run_loads_no_torch(tmp_path: Path):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -52,17 +53,17 @@ def make_backbone(seed, sizes=SIZES):
 
 
 def make_config(**changes):
-    settings = {
-        "iterations": 8,
-        "critic_updates": 2,
-        "batch": 4,
-        "plan": PLAN,
-        "lr": 1e-3,
-        "critic_lr": 1e-3,
-        "average": 0.5,
-        "average_from": 2,
-    }
-    return MatchingConfig(**{**settings, **changes})
+    config = MatchingConfig(
+        iterations=8,
+        critic_updates=2,
+        batch=4,
+        plan=PLAN,
+        lr=1e-3,
+        critic_lr=1e-3,
+        average=0.5,
+        average_from=2,
+    )
+    return replace(config, **changes)
 
 
 def make_trainer(
@@ -128,7 +129,9 @@ def main(goal: Path, cases: list[str]):
     with joined("cpu") as processes:
         for case in cases:
             words = case.split("-")
-            trainer = make_trainer(processes, lora="lora" in words, sharded="sharded" in words)
+            trainer = make_trainer(
+                processes, lora="lora" in words, sharded="sharded" in words, iterations=4
+            )
             found[case] = run(trainer, goal.parent / case, processes)
     if processes.is_first:
         torch.save(found, goal)

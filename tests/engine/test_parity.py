@@ -35,6 +35,29 @@ def test_rollouts_match(dtype, capsys):
     assert capsys.readouterr().out.count("ok") == len(cases)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_distribution_matching_matches(dtype, capsys):
+    case = str(GOLDEN / "dmd.safetensors")
+    assert parity.main(["--dtype", dtype, case]) == 0
+    # two flows, two losses, a gradient
+    assert capsys.readouterr().out.count("ok") == 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "figures"),
+    [
+        ({"guidance_scale": 2.0}, {"dmd_loss", "dmd_grad"}),
+        ({"eps": 1e-2}, {"teacher_flow", "critic_flow", "dmd_loss", "dmd_grad", "critic_loss"}),
+    ],
+    ids=["guidance", "norm"],
+)
+def test_wrong_figures_of_distribution_matching_are_noticed(wrong, figures):
+    config, case = parity.read_case(GOLDEN / "dmd.safetensors")
+    found = parity.matching_figures(config | wrong, case, torch.float64)
+    off = {name for name, it in found.items() if parity.relative_error(it, case[name]) > 1e-5}
+    assert off == figures
+
+
 @pytest.fixture(params=["reference", "triton"])
 def backend(request, monkeypatch):
     """The backends that a CPU does not take by itself."""

@@ -45,7 +45,7 @@ def write_others(folder, layout):
 def folder_source(folder):
     parts = find_parts(folder)
     weights = parts.weights()
-    config = sizes_of(weights, what="it", declared=read_config(parts.config))
+    config = sizes_of(weights, what="it", declared=parts.declared())
     return BackboneSource(what="it", config=config, weights=weights)
 
 
@@ -344,7 +344,7 @@ def test_missing_pieces_of_a_folder_are_named(tmp_path, layout):
 def test_a_student_may_take_the_place_of_the_backbone(tmp_path, layout):
     write_others(tmp_path, layout)
     assert find_parts(tmp_path, with_backbone=False).layout == layout
-    assert read_config(find_parts(tmp_path, with_backbone=False).config) == {}
+    assert find_parts(tmp_path, with_backbone=False).declared() == {}
     with pytest.raises(CheckpointError, match="diffusion_pytorch_model"):
         find_parts(tmp_path)
 

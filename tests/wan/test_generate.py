@@ -154,6 +154,23 @@ def test_a_dropped_text_encoder_knows_no_other_prompt(folders):
         model.text.encode(["a blue star"])
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_dry_run_counts_tokens(tmp_path, folders, capsys, layout):
+    def dry(words):
+        (tmp_path / "t.txt").write_text("0:00 a red star\n0:05 " + words + "\n")
+        with pytest.raises(SystemExit) as caught:
+            main(["generate", "-p", str(tmp_path / "t.txt"), "--dry-run", "--model", folder])
+        return caught.value.code, capsys.readouterr().err
+
+    folder = str(folders[layout])
+    assert dry("star " * 511) == (0, "")
+    code, said = dry("star " * 512)
+    assert code == 2
+    assert said.startswith(f"afstream: {tmp_path / 't.txt'}:2:")
+    assert "has 513 tokens; 512 are allowed, so shorten it" in said
+    assert said.count("\n") == 1
+
+
 def test_bench_takes_the_same_options(folders, additions, capsys):
     student, lora = additions
     with pytest.raises(SystemExit) as caught:

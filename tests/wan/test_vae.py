@@ -70,6 +70,24 @@ def test_the_golden_pixels(vae, golden):
     assert error.mean() < 1e-6
 
 
+def test_the_golden_latents(vae, golden):
+    latents, _ = vae.encode(golden["encode_pixels"])
+    assert_close(latents, golden["encode_latents"], rtol=0, atol=2e-6)
+    # a scene's first frame alone, which is what training shows a teacher
+    first, _ = vae.encode(golden["encode_pixels"][:, :1])
+    assert_close(first, golden["encode_latents"][:, :1], rtol=0, atol=2e-6)
+
+
+def test_encoding_in_parts_is_bit_for_bit_the_whole(vae, golden):
+    pixels = golden["encode_pixels"]
+    whole, _ = vae.encode(pixels)
+    start, state = vae.encode(pixels[:, :5])
+    rest, _ = vae.encode(pixels[:, 5:], state)
+    assert torch.equal(torch.cat([start, rest], dim=1), whole)
+    # the state can be kept and come back to
+    assert torch.equal(vae.encode(pixels[:, 5:], state)[0], rest)
+
+
 @pytest.mark.parametrize("splits", [(3, 3, 1), (1, 1, 5), (2, 4, 1), (7,)], ids=str)
 def test_chunks_are_bit_for_bit_the_whole(vae, golden, splits):
     latents = golden["latents"][..., :3, :5]

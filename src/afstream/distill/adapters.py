@@ -55,6 +55,11 @@ def adapt(backbone: Backbone, *, rank: int, alpha: float, seed: int = 0) -> None
             weight.data = weight.data.float()
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a weight of that name belongs to a pair."""
+    return HALF.fullmatch(name) is not None
+
+
 def save_adapters(path: Path, weights: Mapping[str, Tensor], *, alpha: float) -> None:
     """Write a LoRA under PEFT's names, which `read_lora` and others read.
 

@@ -13,13 +13,15 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from afstream.distill.parallel import ALONE, Processes
 from afstream.errors import CheckpointError
@@ -63,7 +65,7 @@ class CheckpointFolders:
                 shutil.rmtree(left)
         self._processes.wait()
         with _quiet():
-            dcp.save(_tensors(state), checkpoint_id=partial)
+            save(_tensors(state), checkpoint_id=partial)
         self._processes.wait()
         if self._processes.is_first:
             _complete(partial, _plain(state))
@@ -102,7 +104,7 @@ class CheckpointFolders:
         tensors = _tensors(state)
         _check(found, tensors)
         with _quiet():
-            dcp.load(tensors, checkpoint_id=found)
+            load(tensors, checkpoint_id=found)
         plain = json.loads((found / MANIFEST).read_text("utf-8"))["plain"]
         return {**tensors, **plain}, told
 
@@ -161,7 +163,8 @@ def _fault(folder: Path) -> str:
 
 def _check(folder: Path, tensors: State) -> None:
     """See that a checkpoint has just the tensors that are wanted."""
-    saved: Mapping[str, Any] = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    found: Any = FileSystemReader(folder).read_metadata()
+    saved: dict[str, Any] = found.state_dict_metadata
     wanted = _flat(tensors)
     differing = sorted(saved.keys() ^ wanted.keys())
     differing += sorted(
@@ -185,7 +188,7 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Without the warning that one process saves for itself: that is meant."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*single process.*", category=UserWarning)

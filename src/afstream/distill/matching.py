@@ -182,9 +182,9 @@ class MatchingTrainer:
             self._number += 1
         told = self._processes.mean(told)
         if learns:
-            told["norm"] = update(self._optimizer, self.config.clip)
+            told["norm"] = self._update(self._optimizer)
             self._follow()
-        return told | {"critic_norm": update(self._critic_optimizer, self.config.clip)}
+        return told | {"critic_norm": self._update(self._critic_optimizer)}
 
     def state(self) -> dict[str, Any] | None:
         """See `Trainer.state`: while a rollout is in the making, it cannot be told.
@@ -260,7 +260,8 @@ class MatchingTrainer:
         loss = dmd_loss(leaf, direction, window.counts)
         (gradient,) = torch.autograd.grad(loss / len(self._parts), leaf)
         replay(rollout, window, gradient)
-        return {"student": float(loss.detach()), "push": float(direction.abs().mean())}
+        push = float(direction.abs().mean())
+        return {"student": float(loss.detach()), "push": push}
 
     @torch.no_grad()
     def _direction(self, window: Window, rows: Sequence[int]) -> Tensor:
@@ -299,6 +300,9 @@ class MatchingTrainer:
         noise = normal(clean.shape[1:], rows, *names).to(clean)
         sigma = (timestep / TIMESTEPS)[:, None, None, None, None]
         return add_noise(clean, noise, sigma), timestep, noise
+
+    def _update(self, optimizer: torch.optim.Optimizer) -> float:
+        return update(optimizer, self.config.clip, self._processes)
 
     def _follow(self) -> None:
         """The average after an update of the student."""

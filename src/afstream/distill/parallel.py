@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -96,7 +96,7 @@ ALONE = Processes()
 
 
 @contextmanager
-def joined(device: str | None = None) -> Iterator[Processes]:
+def joined(device: str | None = None) -> Generator[Processes, None, None]:
     """Join the processes that torchrun started; without torchrun, a group of one.
 
     Args:
@@ -122,7 +122,7 @@ def joined(device: str | None = None) -> Iterator[Processes]:
     started = "RANK" in os.environ
     dist.init_process_group(
         backend,
-        store=None if started else dist.HashStore(),
+        store=None if started else dist.HashStore(),  # pyright: ignore[reportPrivateImportUsage]
         rank=rank,
         world_size=count,
         timeout=PATIENCE,
@@ -165,30 +165,34 @@ def shard(model: Backbone, processes: Processes, *, dtype: torch.dtype | None = 
 
 
 def gathered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole weights in host memory; all processes must call it."""
+    """Copies of whole weights in host memory; all processes must call it."""
     return {
-        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
+        name: (value.full_tensor() if isinstance(value, DTensor) else value)
+        .detach()
+        .to("cpu", copy=True)
         for name, value in weights.items()
     }
 
 
-def update(optimizer: torch.optim.Optimizer, largest: float) -> float:
-    """Clip the gradients' norm, over all processes, step and clear.
+def update(optimizer: torch.optim.Optimizer, largest: float, processes: Processes) -> float:
+    """Average gradients over processes where FSDP did not, clip their norm, step and clear.
 
     Args:
-        optimizer: of weights that may be spread over processes.
+        optimizer: of weights that are spread over processes, or are the same in all.
         largest: norm of the gradients that stay as they are.
+        processes: that share the batch.
 
     Returns:
         The norm before it was clipped; where it is no number, nothing is updated.
     """
-    norm = nn.utils.clip_grad_norm_(_weights(optimizer), largest)
+    weights: list[Tensor] = [it for group in optimizer.param_groups for it in group["params"]]
+    for weight in weights:
+        if processes.count > 1 and weight.grad is not None and not isinstance(weight, DTensor):
+            dist.all_reduce(weight.grad)
+            weight.grad /= processes.count
+    norm = nn.utils.clip_grad_norm_(weights, largest)
     total = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
     if math.isfinite(total):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total
-
-
-def _weights(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
-    return [weight for group in optimizer.param_groups for weight in group["params"]]

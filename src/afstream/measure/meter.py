@@ -150,6 +150,7 @@ class Meter:
             in_consumer=parts["consume"].total / wall_ms if wall_ms else 0.0,
             resident_bytes=peak_resident_bytes(),
             device_bytes=largest([self._device_bytes, *(part.device_bytes for part in stretches)]),
+            memory_estimate=self.stream.estimate and self.stream.estimate.as_data(),
             stretches=stretches,
             complete=self._warm_ms is not None,
         )

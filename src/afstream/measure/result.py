@@ -111,6 +111,8 @@ class Measurement:
             a stream that runs ahead on a GPU: there the next chunk is made meanwhile.
         resident_bytes: most memory of the process; None where unknown.
         device_bytes: most memory that tensors took on the GPU; None on a CPU.
+        memory_estimate: what was foretold; its `tensor_bytes` are what `device_bytes` measures.
+            None where there was no GPU to fit.
         stretches: speed and memory along the video.
         complete: the whole duration was made.
     """
@@ -132,6 +134,7 @@ class Measurement:
     in_consumer: float
     resident_bytes: int | None
     device_bytes: int | None
+    memory_estimate: dict[str, Any] | None
     stretches: tuple[Stretch, ...]
     complete: bool
 

@@ -41,6 +41,7 @@ class Setup:
     backend: str | None = None
     compiled: bool = False
     graphs: bool = True
+    gpu_memory: int | None = None
     duration_s: float = 60.0
     switch_every_s: float = 10.0
     stretch_s: float = 10.0
@@ -74,6 +75,7 @@ class Setup:
             compiled=self.compiled,
             graphs=self.graphs,
             prompts=self.prompts,
+            gpu_memory=self.gpu_memory,
         )
 
     @property

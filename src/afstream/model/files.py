@@ -30,6 +30,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder.
+
+    Raises:
+        CheckpointError: it is out of reach.
+    """
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be reached: {error.strerror}; give the path of a file or a folder"
+        ) from error
+
+
 def shard_files(folder: Path, stem: str) -> Sequence[Path]:
     """Files that hold a model's weights: those that an index names, else `<stem>*.safetensors`.
 

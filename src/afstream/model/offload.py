@@ -51,7 +51,7 @@ class Travellers:
         self._layers = layers
         self._on_gpu = device.type == "cuda"
         first = next(layers[0].parameters())
-        size = sum(_room(weight) for weight in layers[0].parameters())
+        size = room(layers[0])
         # copies from ordinary memory would make the host wait
         self._homes = [
             torch.empty(size, dtype=first.dtype, pin_memory=self._on_gpu) for _ in layers
@@ -119,6 +119,11 @@ def _stand_in(layer: nn.Module, flat: Tensor) -> None:
             view = flat[start : start + weight.numel()].view(weight.shape)
             setattr(owner, name, nn.Parameter(view, requires_grad=False))
             start += _room(weight)
+
+
+def room(layer: nn.Module) -> int:
+    """Values that a layer's weights take up where it travels, gaps between them included."""
+    return sum(_room(weight) for weight in layer.parameters())
 
 
 def _room(weight: Tensor) -> int:

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from afstream.errors import CheckpointError
+from afstream.model.mapping import map_tensors, read_header
 
 Weights = dict[str, Tensor]
 
 SAFETENSORS = ".safetensors"
+# weights of another shape that an error names
+MOST_NAMED = 3
 
 
 def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
@@ -34,13 +35,13 @@ def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
         if not path.is_file():
             raise CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
         if path.suffix.lower() == SAFETENSORS:
-            return load_file(path)
+            return map_tensors(path)
         if not zipfile.is_zipfile(path):
             raise _unreadable(path, "it is cut short, or not what torch.save writes")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise _unreadable(path, "it holds Python objects that could run code") from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise _unreadable(path, str(error).partition("\n")[0]) from error
 
 
@@ -53,9 +54,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     if path.suffix.lower() != SAFETENSORS:
         return {}
     try:
-        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        return read_header(path).metadata
+    except (ValueError, OSError) as error:
         raise _unreadable(path, str(error)) from error
 
 
@@ -64,7 +64,7 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
 
     Raises:
         CheckpointError: says how many names are missing or unknown, and one of each, or names
-            the first weight of another shape.
+            the first weights of another shape.
     """
     wanted = module.state_dict()
     missing = sorted(wanted.keys() - weights.keys())
@@ -75,13 +75,21 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
             for word, names in (("missing", missing), ("unknown", unknown))
             if names
         ]
-        raise CheckpointError(f"{what} does not fit the model: {'; '.join(parts)}")
-    for name, value in wanted.items():
-        if value.shape != weights[name].shape:
-            raise CheckpointError(
-                f"{what} does not fit the model: {name} is {tuple(weights[name].shape)},"
-                f" the model needs {tuple(value.shape)}"
-            )
+        raise CheckpointError(
+            f"{what} does not fit the model: {'; '.join(parts)}; give the weights of one whole"
+            " model of this kind"
+        )
+    wrong = [name for name, value in wanted.items() if value.shape != weights[name].shape]
+    if wrong:
+        parts = [
+            f"{name} is {tuple(weights[name].shape)}, the model needs {tuple(wanted[name].shape)}"
+            for name in wrong[:MOST_NAMED]
+        ]
+        if len(wrong) > MOST_NAMED:
+            parts.append(f"{len(wrong) - MOST_NAMED} more differ")
+        raise CheckpointError(
+            f"{what} does not fit the model: {'; '.join(parts)}; give weights of this model's size"
+        )
 
 
 def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:

@@ -18,6 +18,7 @@ from afstream.config import BackboneConfig, SamplerConfig, from_mapping
 from afstream.errors import CheckpointError
 from afstream.geometry import Geometry
 from afstream.model.bundle import VideoModel
+from afstream.model.checkpoints.identify import POCKET as KIND
 from afstream.model.dit import Backbone
 from afstream.model.weights import load_into
 from afstream.pocket.scene import WORLD_PX
@@ -26,7 +27,6 @@ from afstream.pocket.vae import PocketVae, VaeConfig
 
 POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
 PARTS = ("backbone", "text", "vae")
-KIND = "afstream-pocket"
 
 
 def save_pocket(
@@ -55,7 +55,7 @@ def save_pocket(
 
 
 class PocketParts(NamedTuple):
-    """What a pocket model file holds, in float32, without gradients."""
+    """What a pocket model file holds, without gradients; the codec in float32."""
 
     backbone: Backbone
     text: PocketText
@@ -63,21 +63,32 @@ class PocketParts(NamedTuple):
     sampler: SamplerConfig
 
 
-def load_parts(path: Path = POCKET_PATH) -> PocketParts:
-    """Read a pocket model's networks.
+def load_parts(
+    path: Path = POCKET_PATH,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> PocketParts:
+    """Read a pocket model's networks; the codec always runs in float32.
+
+    On the meta device only its settings are read.
 
     Args:
         path: a file that `save_pocket` wrote; the embedded one by default.
+        device: where it will run.
+        dtype: of backbone and text encoder.
 
     Raises:
         CheckpointError: no such file, or not a pocket model.
     """
+    on_meta = torch.device(device).type == "meta"
     if not path.is_file():
         raise CheckpointError(f"no pocket model at {path}; give the path of a .safetensors file")
     try:
         with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
             metadata: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [] if on_meta else list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
     if metadata.get("kind") != KIND:
@@ -94,11 +105,15 @@ def load_parts(path: Path = POCKET_PATH) -> PocketParts:
             for name, value in tensors.items()
             if name.startswith(prefix)
         }
-        load_into(module, weights, what=f"{path.name}, part {part!r},")
+        if not on_meta:
+            load_into(module, weights, what=f"{path.name}, part {part!r},")
         module.requires_grad_(False).eval()
     sampler = config["sampler"]
     return PocketParts(
-        backbone, text, vae, SamplerConfig(steps=tuple(sampler["steps"]), shift=sampler["shift"])
+        backbone.to(device, dtype),
+        text.to(device, dtype),
+        vae.to(device),
+        SamplerConfig(steps=tuple(sampler["steps"]), shift=sampler["shift"]),
     )
 
 
@@ -108,28 +123,17 @@ def load_pocket(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> VideoModel:
-    """A pocket model, ready to stream; the codec always runs in float32.
-
-    Args:
-        path: see `load_parts`.
-        device: where it will run.
-        dtype: of backbone and text encoder.
+    """A pocket model, ready to stream; see `load_parts`.
 
     Raises:
         CheckpointError: no such file, or not a pocket model.
     """
-    parts = load_parts(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return bundle(
-        PocketParts(
-            parts.backbone.to(device, dtype),
-            parts.text.to(device, dtype),
-            parts.vae.to(device),
-            parts.sampler,
-        ),
-        name="pocket" if path == POCKET_PATH else path.stem,
-        details={"path": str(path), "sha256": digest},
-    )
+    details = {"path": str(path)}
+    parts = load_parts(path, device=device, dtype=dtype)
+    if torch.device(device).type != "meta":
+        details["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    name = "pocket" if path == POCKET_PATH else path.stem
+    return bundle(parts, name=name, details=details)
 
 
 def bundle(parts: PocketParts, *, name: str, details: Mapping[str, str]) -> VideoModel:

@@ -35,9 +35,17 @@ def open_decoder(
         ConfigError: diffusers is not installed, and the decoder is none of the tiny ones.
         CheckpointError: there is no such file, or it is no decoder of Wan2.1 latents.
     """
-    if not path.is_dir() and looks_tiny(file_weights(path)):
-        return load_tiny(path, device=device, dtype=dtype)
-    return load_vae(path, device=device, dtype=dtype)
+    if _is_folder(path) or not looks_tiny(file_weights(path)):
+        return load_vae(path, device=device, dtype=dtype)
+    return load_tiny(path, device=device, dtype=dtype)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is one; a path out of reach is none, and reading it says why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def find_tiny(folder: Path) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -37,35 +38,53 @@ def optional(package: str, name: str) -> Any:  # noqa: ANN401  another package's
         ) from error
 
 
-def placed(
-    make: Callable[[], M],
-    weights: Weights,
-    *,
-    what: str,
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> M:
-    """A module that never existed with random weights, around weights brought to a device.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleSource(Generic[M]):
+    """What a module is made from.
 
-    Args:
+    Attributes:
+        what: what errors call the weights.
         make: builds the module.
         weights: one for every name in it; views of files stay unread until their turn comes.
-        what: what errors call the weights.
-        device: where it will run.
-        dtype: of the weights there.
-
-    Raises:
-        CheckpointError: weights do not fit, or the module cannot have such sizes.
     """
-    try:
-        with torch.device("meta"):
-            module = make()
-    except (TypeError, ValueError, KeyError, IndexError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{what} has sizes that make no model: {reason}") from error
-    check_fit(module, weights, what=what)
-    # by identity, so that a weight under two names stays one tensor
-    copies = {id(value): value.to(device, dtype, copy=True) for value in weights.values()}
-    state = {name: copies[id(value)] for name, value in weights.items()}
-    module.load_state_dict(state, assign=True)
-    return module.requires_grad_(False).eval()
+
+    what: str
+    make: Callable[[], M]
+    weights: Weights
+
+    def check(self) -> M:
+        """See that everything fits, before much is read.
+
+        Returns:
+            The module without memory for its weights.
+
+        Raises:
+            CheckpointError: weights do not fit, or the module cannot have such sizes.
+        """
+        try:
+            with torch.device("meta"):
+                module = self.make()
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(
+                f"{self.what} has sizes that make no model: {reason}; download it again"
+            ) from error
+        check_fit(module, self.weights, what=self.what)
+        return module
+
+    def build(self, *, device: torch.device | str, dtype: torch.dtype) -> M:
+        """The module with its weights brought to a device; it never had random ones.
+
+        Args:
+            device: where it will run.
+            dtype: of the weights there.
+
+        Raises:
+            CheckpointError: see `check`.
+        """
+        module = self.check()
+        # by identity, so that a weight under two names stays one tensor
+        copies = {id(value): value.to(device, dtype, copy=True) for value in self.weights.values()}
+        state = {name: copies[id(value)] for name, value in self.weights.items()}
+        module.load_state_dict(state, assign=True)
+        return module.requires_grad_(False).eval()

@@ -102,11 +102,16 @@ def random_backbone(
     dtype: torch.dtype,
     offload: int = 0,
 ) -> Backbone:
-    """A backbone whose weights never were anywhere but in their places; always the same there."""
+    """A backbone whose weights never were anywhere but in their places; always the same there.
+
+    On the meta device there is nothing to fill.
+    """
     where = torch.device(device)
     with torch.device("meta"):
         backbone = Backbone(config).to(dtype)
     backbone.allot(where, offload=offload)
+    if where.type == "meta":
+        return backbone.requires_grad_(False).eval()
     generators = {place: torch.Generator(place).manual_seed(0) for place in (where.type, "cpu")}
     for name, weight in backbone.named_parameters():
         if weight.ndim > 1:

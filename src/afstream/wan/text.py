@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from afstream.errors import AfstreamError, CheckpointError, PromptError
+from afstream.model.checkpoints.identify import TEXT_STEM as WEIGHTS_STEM
+from afstream.model.checkpoints.identify import TEXT_TYPE as KIND
 from afstream.model.files import file_weights, folder_weights, read_json
 from afstream.model.weights import Weights
-from afstream.wan.loading import optional, placed
+from afstream.wan.loading import ModuleSource, optional
 
-KIND = "umt5"
-WEIGHTS_STEM = "model"
 TOKENIZER_FILE = "tokenizer.json"
 TEXT_LEN = 512
 # prompts whose embeddings are kept; one of Wan's size takes up to 4 MB
@@ -96,14 +96,7 @@ class WanText:
         Raises:
             PromptError: there are more than `text_len`.
         """
-        text = clean(prompt)
-        numbers = self._tokenize(text)
-        if len(numbers) > self.text_len:
-            raise PromptError(
-                f"the prompt {shorten(text)!r} has {len(numbers)} tokens; {self.text_len} are"
-                " allowed, so shorten it"
-            )
-        return numbers
+        return tokens_of(prompt, self._tokenize, self.text_len)
 
     def encode_ids(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embeddings of token numbers.
@@ -205,22 +198,55 @@ def load_text(
         ConfigError: transformers is not installed.
         CheckpointError: something is missing, or is no UMT5 encoder.
     """
+    encoder: Any = text_source(path).build(device=device, dtype=dtype)
+    encoder.encoder.embed_tokens.weight = encoder.shared.weight
+    vocab_size = len(encoder.shared.weight)
+    return WanText(encoder, read_tokenizer(tokenizer, vocab_size), text_len=text_len)
+
+
+def text_source(path: Path) -> ModuleSource[Any]:
+    """What transformers' `UMT5EncoderModel` is made from; see `load_text`.
+
+    Raises:
+        ConfigError: transformers is not installed.
+        CheckpointError: something is missing, or is no UMT5 encoder.
+    """
     model: Any = optional("transformers", "UMT5EncoderModel")
     settings: Any = optional("transformers", "UMT5Config")
     config, weights = _from_folder(path) if path.is_dir() else _from_original(path)
-    encoder: Any = placed(
-        lambda: model(settings.from_dict(config)),
-        _with_both_names(weights),
+    return ModuleSource(
         what=f"text encoder {path}",
-        device=device,
-        dtype=dtype,
+        make=lambda: model(settings.from_dict(config)),
+        weights=_with_both_names(weights),
     )
-    encoder.encoder.embed_tokens.weight = encoder.shared.weight
-    vocab_size = len(encoder.shared.weight)
-    return WanText(encoder, _read_tokenizer(tokenizer, vocab_size), text_len=text_len)
 
 
-def _read_tokenizer(folder: Path, vocab_size: int) -> Tokenize:
+def tokens_of(prompt: str, tokenize: Tokenize, text_len: int = TEXT_LEN) -> list[int]:
+    """A prompt's token numbers, end mark included.
+
+    Raises:
+        PromptError: there are more than `text_len`.
+    """
+    text = clean(prompt)
+    numbers = tokenize(text)
+    if len(numbers) > text_len:
+        raise PromptError(
+            f"the prompt {shorten(text)!r} has {len(numbers)} tokens; {text_len} are allowed, so"
+            " shorten it"
+        )
+    return numbers
+
+
+def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenize:
+    """Read the tokenizer of an encoder.
+
+    Args:
+        folder: with a `tokenizer.json`, or a sentencepiece model.
+        vocab_size: tokens that the encoder knows; None when it is not at hand.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or another encoder's.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"no tokenizer at {folder}; give the folder with its tokenizer.json")
     read = _tokenizer_from_file if (folder / TOKENIZER_FILE).is_file() else _tokenizer_from_folder
@@ -233,7 +259,7 @@ def _read_tokenizer(folder: Path, vocab_size: int) -> Tokenize:
         raise CheckpointError(
             f"{folder} cannot be read as a tokenizer; download it again"
         ) from error
-    if size > vocab_size:
+    if vocab_size is not None and size > vocab_size:
         raise CheckpointError(
             f"the tokenizer {folder} knows {size} tokens, the text encoder {vocab_size}; give the"
             " tokenizer of this encoder"

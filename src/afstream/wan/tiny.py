@@ -25,7 +25,7 @@ from torch.nn import functional
 from afstream.errors import CheckpointError
 from afstream.model.files import file_weights
 from afstream.model.weights import Weights
-from afstream.wan.loading import placed
+from afstream.wan.loading import ModuleSource
 
 LATENT_CHANNELS = 16
 COLOURS = 3
@@ -212,9 +212,8 @@ def load_tiny(
     wanted = {name: value for name, value in weights.items() if not name.startswith("encoder.")}
     widths = _widths(wanted, path)
     reads_raw = _reads_raw(path)
-    decoder = placed(
-        lambda: TinyDecoder(widths), wanted, what=f"tiny VAE {path}", device=device, dtype=dtype
-    )
+    source = ModuleSource(what=f"tiny VAE {path}", make=lambda: TinyDecoder(widths), weights=wanted)
+    decoder = source.build(device=device, dtype=dtype)
     return TinyVae(decoder, reads_raw=reads_raw)
 
 

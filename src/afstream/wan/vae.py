@@ -1,9 +1,9 @@
-"""Wan2.1's video decoder as a stream: diffusers' layers, their caches carried from call to call.
+"""Wan2.1's video codec as a stream: diffusers' layers, their caches carried from call to call.
 
 The decoder is causal. It turns a scene's first latent frame into one video frame and every
 later one into four, and each of its convolutions remembers two frames of its past. Latent
 frames go through it one by one, so a scene decoded chunk by chunk is bit for bit the scene
-decoded at once, in memory that does not grow.
+decoded at once, in memory that does not grow. The encoder is its mirror image.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from afstream.errors import CheckpointError
-from afstream.model.files import file_weights, folder_weights, read_json
+from afstream.geometry import TEMPORAL_STRIDE
+from afstream.model.checkpoints.folders import STEM as WEIGHTS_STEM
+from afstream.model.checkpoints.identify import VAE_CLASS as KIND
+from afstream.model.files import file_weights, folder_weights, is_folder, read_json
 from afstream.model.weights import Weights
-from afstream.wan.loading import optional, placed
+from afstream.wan.loading import ModuleSource, optional
 
 LATENT_CHANNELS = 16
-KIND = "AutoencoderKLWan"
-WEIGHTS_STEM = "diffusion_pytorch_model"
 
 # weights of the original layout that tell a size: name, which size, and its axis
 SIZES = (
@@ -42,8 +43,14 @@ class DecoderState(NamedTuple):
     features: tuple[Any, ...]
 
 
+class EncoderState(NamedTuple):
+    """The same of the encoder."""
+
+    features: tuple[Any, ...]
+
+
 class WanVae:
-    """The decoder, ready to stream. Video is [B, N, 3, H, W], latents [B, F, 16, H / 8, W / 8].
+    """The codec, ready to stream. Video is [B, N, 3, H, W], latents [B, F, 16, H / 8, W / 8].
 
     Args:
         autoencoder: diffusers' `AutoencoderKLWan` with its weights.
@@ -61,9 +68,7 @@ class WanVae:
         exact = torch.promote_types(self.dtype, torch.float32)
         self._mean = torch.tensor(latent_mean, dtype=exact, device=self.device)[:, None, None]
         self._std = torch.tensor(latent_std, dtype=exact, device=self.device)[:, None, None]
-        # an upper bound of what the decoder asks for; slots that it does not use stay empty
-        decoder: nn.Module = self.autoencoder.decoder
-        self._num_slots = sum(isinstance(part, nn.Conv3d) for part in decoder.modules())
+        self._num_slots = _num_convolutions(self.autoencoder.decoder)
 
     def decode(
         self, latents: Tensor, state: DecoderState | None = None
@@ -80,11 +85,40 @@ class WanVae:
         video = torch.cat(pictures, dim=2).clamp(-1, 1)
         return rearrange(video, "b c n h w -> b n c h w"), DecoderState(tuple(features))
 
+    @torch.no_grad()
+    def encode(
+        self, frames: Tensor, state: EncoderState | None = None
+    ) -> tuple[Tensor, EncoderState]:
+        """Video [B, N, 3, 8 h, 8 w] in [-1, 1] -> latents [B, F, 16, h, w], and the new state.
+
+        Latents are the most likely ones, normalised. Without a state N is 1 + 4 (F - 1): a scene
+        begins. With one, N is 4 F: it goes on.
+        """
+        video = rearrange(frames.to(self.device, self.dtype), "b n c h w -> b c n h w")
+        first = [] if state else [video[:, :, :1]]
+        later = video[:, :, len(first) :].split(TEMPORAL_STRIDE, dim=2)
+        groups = first + [group for group in later if group.shape[2]]
+        count = _num_convolutions(self.autoencoder.encoder)
+        features = list(state.features) if state else [None] * count
+        raw = torch.cat([self._encode_group(group, features) for group in groups], dim=2)
+        latents = rearrange(raw.to(self._mean.dtype), "b c f h w -> b f c h w")
+        return (latents - self._mean) / self._std, EncoderState(tuple(features))
+
+    def _encode_group(self, frames: Tensor, features: list[Any]) -> Tensor:
+        """[B, 3, 1 or 4, H, W] -> one latent frame [B, 16, 1, h, w]; `features` goes on."""
+        coarse = self.autoencoder.encoder(frames, feat_cache=features, feat_idx=[0])
+        return self.autoencoder.quant_conv(coarse)[:, :LATENT_CHANNELS]
+
     def _decode_frame(self, frame: Tensor, features: list[Any]) -> Tensor:
         """One latent frame [B, 16, 1, h, w] -> [B, 3, 1 or 4, H, W]; `features` goes on."""
         # one by one from here on: a convolution over more frames may round differently
         coarse = self.autoencoder.post_quant_conv(frame)
         return self.autoencoder.decoder(coarse, feat_cache=features, feat_idx=[0])
+
+
+def _num_convolutions(part: nn.Module) -> int:
+    """An upper bound of the slots that a part asks for; those it does not use stay empty."""
+    return sum(isinstance(layer, nn.Conv3d) for layer in part.modules())
 
 
 def load_vae(
@@ -102,13 +136,21 @@ def load_vae(
         ConfigError: diffusers is not installed.
         CheckpointError: there is no such file, or it is no Wan2.1 VAE.
     """
-    model: Any = optional("diffusers", KIND)
-    config, weights = _from_folder(path) if path.is_dir() else _from_original(path)
-    autoencoder: Any = placed(
-        lambda: model.from_config(config), weights, what=f"VAE {path}", device=device, dtype=dtype
-    )
+    autoencoder: Any = vae_source(path).build(device=device, dtype=dtype)
     settings = autoencoder.config
     return WanVae(autoencoder, latent_mean=settings.latents_mean, latent_std=settings.latents_std)
+
+
+def vae_source(path: Path) -> ModuleSource[Any]:
+    """What diffusers' `AutoencoderKLWan` is made from; see `load_vae`.
+
+    Raises:
+        ConfigError: diffusers is not installed.
+        CheckpointError: there is no such file, or it is no Wan2.1 VAE.
+    """
+    model: Any = optional("diffusers", KIND)
+    config, weights = _from_folder(path) if is_folder(path) else _from_original(path)
+    return ModuleSource(what=f"VAE {path}", make=lambda: model.from_config(config), weights=weights)
 
 
 def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:

@@ -4,21 +4,27 @@ How they name their weights, their sizes and their files stands here and nowhere
 """
 
 from afstream.model.checkpoints.assemble import BackboneSource
+from afstream.model.checkpoints.families import FAMILY
 from afstream.model.checkpoints.folders import WanFolder, find_parts
 from afstream.model.checkpoints.lora import Lora, merge_loras, read_lora, read_loras
+from afstream.model.checkpoints.manifest import Manifest, is_converted, read_manifest
 from afstream.model.checkpoints.sizes import read_config, sizes_of
 from afstream.model.checkpoints.students import Student, read_student
 
 __all__ = [
+    "FAMILY",
     "BackboneSource",
     "Lora",
+    "Manifest",
     "Student",
     "WanFolder",
     "find_parts",
+    "is_converted",
     "merge_loras",
     "read_config",
     "read_lora",
     "read_loras",
+    "read_manifest",
     "read_student",
     "sizes_of",
 ]

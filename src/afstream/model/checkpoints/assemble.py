@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from afstream.config import BackboneConfig
 from afstream.model.checkpoints.lora import Lora
@@ -45,6 +46,12 @@ class BackboneSource:
             lora.check(self.weights)
         return backbone
 
+    def merged(self, name: str, weight: Tensor) -> Tensor:
+        """A weight with all LoRAs added, where the weight lies; see `Lora.added`."""
+        for lora in self.loras:
+            weight = lora.added(name, weight)
+        return weight
+
     @torch.no_grad()
     def build(
         self, *, device: torch.device | str, dtype: torch.dtype, offload: int = 0
@@ -66,10 +73,11 @@ class BackboneSource:
         backbone = self.check().to(dtype)
         backbone.allot(where, offload=offload)
         for name, place in backbone.named_parameters():
+            weight = self.weights[name]
+            # a device works faster than its host; where there is nothing to do, one copy is enough
+            if self.loras or weight.dtype != dtype:
+                weight = weight.to(where)
             # copied even where the file holds the same: it may be replaced, and lies at odd places
-            value = self.weights[name].to(where)
-            for lora in self.loras:
-                value = lora.added(name, value)
-            place.copy_(value)
+            place.copy_(self.merged(name, weight))
         backbone.settle()
         return backbone.requires_grad_(False).eval()

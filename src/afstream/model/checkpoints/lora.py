@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ DOWN, UP = ("lora_A", "lora_down"), ("lora_B", "lora_up")
 MATRIX = re.compile(rf"(.+)\.({'|'.join((*DOWN, *UP))})(?:\.default)?\.weight")
 OWN_ALPHA = ".alpha"
 MATRIX_DIMS = 2
+
+# each layer's own number, one for the whole file, or the rank where the file says nothing
+AlphaFrom = Literal["layers", "file", "rank"]
 
 
 class Pair(NamedTuple):
@@ -55,34 +58,22 @@ class Lora:
         path: the file.
         scale: how much of it is wanted; 1 is all.
         pairs: by the name of the layer, without `.weight`.
+        alpha_from: what says the pairs' alpha.
     """
 
     path: Path
     scale: float
     pairs: Mapping[str, Pair]
+    alpha_from: AlphaFrom = "rank"
 
     def describe(self) -> str:
         """The file's name and scale."""
         return f"{self.path.name}:{self.scale:g}"
 
     def check(self, weights: Weights) -> None:
-        """See that every pair has a weight of its shape to go to.
-
-        Raises:
-            CheckpointError: names the first that has not.
-        """
-        for layer, pair in sorted(self.pairs.items()):
-            name = f"{layer}.weight"
-            if name not in weights:
-                raise CheckpointError(
-                    f"LoRA {self.path} is for another base: it changes {name} {pair.shape}, which"
-                    " the model does not have; give a LoRA of this model"
-                )
-            if pair.shape != tuple(weights[name].shape):
-                raise CheckpointError(
-                    f"LoRA {self.path} is for another base: it changes {name} as {pair.shape}, but"
-                    f" the model has {tuple(weights[name].shape)}; give a LoRA of this model"
-                )
+        """See that every pair has a weight of its shape to go to; see `check_layers`."""
+        layers = {layer: pair.shape for layer, pair in self.pairs.items()}
+        check_layers(self.path, layers, {name: value.shape for name, value in weights.items()})
 
     def added(self, name: str, weight: Tensor) -> Tensor:
         """A weight with its pair, in float32 or better; as it is when there is no pair."""
@@ -94,6 +85,38 @@ class Lora:
         down, up = (half.to(weight.device, dtype) for half in (pair.down, pair.up))
         factor = self.scale * pair.alpha / pair.down.shape[0]
         return torch.addmm(weight.to(dtype), up, down, alpha=factor)
+
+
+def check_layers(
+    path: Path, layers: Mapping[str, Sequence[int]], shapes: Mapping[str, Sequence[int]]
+) -> None:
+    """See that a model has every weight that a LoRA changes.
+
+    Args:
+        path: the LoRA's file.
+        layers: the shape of each weight that it changes, by its name without `.weight`.
+        shapes: of the model's weights, by their names in Wan.
+
+    Raises:
+        CheckpointError: names the first that does not fit.
+    """
+    for layer, size in sorted(layers.items()):
+        name, shape = f"{layer}.weight", tuple(size)
+        if name not in shapes:
+            raise CheckpointError(
+                f"LoRA {path} is for another base: it changes {name} {shape}, which the model does"
+                " not have; give a LoRA of this model"
+            )
+        if shape != tuple(shapes[name]):
+            raise CheckpointError(
+                f"LoRA {path} is for another base: it changes {name} as {shape}, but the model has"
+                f" {tuple(shapes[name])}; give a LoRA of this model"
+            )
+
+
+def is_lora_name(name: str) -> bool:
+    """Whether a weight of this name is half of a pair."""
+    return MATRIX.fullmatch(name) is not None
 
 
 def read_loras(given: Sequence[str]) -> list[Lora]:
@@ -121,16 +144,23 @@ def read_lora(path: Path, *, scale: float = 1.0, alpha: float | None = None) -> 
         raise CheckpointError(f"{path} holds {type(content).__name__}; a LoRA holds named weights")
     metadata = {**read_metadata(path), **_numbers(content)}
     entries = content.get(ENTRY, content)
+    if not isinstance(entries, dict):
+        raise CheckpointError(
+            f"{path} holds {type(entries).__name__} as its LoRA; give a LoRA file"
+        )
     matrices = {
         wan_name(str(name)): value for name, value in entries.items() if isinstance(value, Tensor)
     }
-    pairs = dict(_pairs(matrices, path, _alpha(metadata, alpha)))
+    said = _alpha(metadata, alpha)
+    pairs = dict(_pairs(matrices, path, said))
     if not pairs:
         raise CheckpointError(
             f"{path} holds no LoRA weights (names with lora_A and lora_B, or lora_down and"
             " lora_up); give a LoRA file, or use it as the student"
         )
-    return Lora(path=path, scale=scale, pairs=pairs)
+    own = any(name.endswith(OWN_ALPHA) for name in matrices)
+    alpha_from: AlphaFrom = "layers" if own else "rank" if said is None else "file"
+    return Lora(path=path, scale=scale, pairs=pairs, alpha_from=alpha_from)
 
 
 def merge_loras(weights: Weights, loras: Sequence[Lora]) -> Weights:

@@ -9,6 +9,7 @@ from typing import Any
 from afstream.config import BackboneConfig, from_mapping
 from afstream.errors import CheckpointError, ConfigError
 from afstream.geometry import PATCH
+from afstream.model.checkpoints.families import FAMILY, declared_family, family_of
 from afstream.model.checkpoints.names import LAYER
 from afstream.model.files import read_json
 from afstream.model.weights import Weights
@@ -53,11 +54,9 @@ def read_config(path: Path) -> dict[str, Any]:
             given["dim"] = given["head_dim"] * given["num_heads"]
     except (TypeError, ZeroDivisionError) as error:
         raise CheckpointError(f"{path} has impossible sizes: {error}; download it again") from error
-    kind, family = given.get("model_type", "t2v"), given.get("_class_name", "Wan")
-    if kind != "t2v" or "Wan" not in str(family):
-        raise CheckpointError(
-            f"{path} describes a {family} of type {kind!r}; give a Wan2.1 text-to-video model"
-        )
+    family = declared_family(given)
+    if family != FAMILY:
+        raise CheckpointError(f"{path} describes {family}, not {FAMILY}; give a {FAMILY} model")
     return given
 
 
@@ -86,8 +85,8 @@ def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> Bac
     seen["out_dim"] //= PATCH * PATCH
     if (seen["in_dim"], seen["out_dim"]) != (CHANNELS, CHANNELS):
         raise CheckpointError(
-            f"{what} takes {seen['in_dim']} latent channels and gives {seen['out_dim']}; give a"
-            f" Wan2.1 text-to-video model, which has {CHANNELS} of both"
+            f"{what} takes {seen['in_dim']} latent channels and gives {seen['out_dim']}, so it is"
+            f" {family_of(weights)}; give a {FAMILY} model, which has {CHANNELS} of both"
         )
     sizes = {**UNSEEN, **seen, **declared}
     sizes["num_heads"] = sizes["dim"] // sizes["head_dim"]

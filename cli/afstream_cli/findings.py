@@ -1,0 +1,246 @@
+"""What files and folders were found to be, for people and as data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from afstream.budget.foretell import Foretold
+    from afstream.model.checkpoints.findings import Finding, LoraFinding, Missing, Together
+
+# of a file or a pipe, which has no width of its own
+PLAIN_WIDTH = 120
+BILLION = 1e9
+MILLION = 1e6
+GB = 1e9
+KB = 1e3
+ALPHA_FROM = {
+    "layers": "each layer says its own",
+    "file": "the file says it",
+    "rank": "the rank, as the file says none",
+}
+
+
+def show_findings(
+    findings: Sequence[Finding],
+    together: Together,
+    foretold: Foretold | None,
+    preset: str | None,
+) -> None:
+    """Write a block of lines for each finding to standard output, one for all, one on memory."""
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    console = Console(highlight=False, markup=False, width=width)
+    blocks = [finding_block(finding) for finding in findings]
+    if len(findings) > 1 or preset:
+        blocks.append(together_block(together, preset))
+    if foretold:
+        blocks.append(memory_block(foretold))
+    for index, block in enumerate(blocks):
+        if index:
+            console.print()
+        console.print(block)
+
+
+def as_data(
+    findings: Sequence[Finding],
+    together: Together,
+    foretold: Foretold | None,
+    preset: str | None,
+) -> dict[str, Any]:
+    """The same as plain data."""
+    return {
+        "findings": [finding_data(one) for one in findings],
+        "together": {**asdict(together), "preset": preset},
+        "memory": foretold and memory_data(foretold),
+    }
+
+
+def memory_data(foretold: Foretold) -> dict[str, Any]:
+    """Memory as plain data."""
+    size, plan = foretold.setting.geometry, foretold.plan
+    data = {
+        "model": foretold.model,
+        "size_px": [size.width_px, size.height_px],
+        "estimate": foretold.estimate.as_data(),
+    }
+    if plan:
+        data["plan"] = {
+            "fits": plan.fits,
+            "options": plan.options,
+            "peak_bytes": plan.estimate.peak_bytes,
+        }
+    return data
+
+
+def finding_data(finding: Finding) -> dict[str, Any]:
+    """A finding as plain data; what is empty is left out."""
+    # the shapes of all layers would fill pages
+    lora = replace(finding.lora, layers={}) if finding.lora else None
+    data = asdict(replace(finding, lora=lora, parts=(), shapes={}))
+    if finding.lora and lora:
+        del data["lora"]["layers"]
+        data["lora"]["num_layers"] = len(finding.lora.layers)
+    data |= {"path": str(finding.path), "parameters": finding.num_parameters}
+    data |= {"parts": [finding_data(part) for part in finding.parts]}
+    data = {name: value for name, value in data.items() if value not in (None, "", (), [], {})}
+    return data | {"supported": finding.supported, "missing": data.get("missing", [])}
+
+
+def finding_block(finding: Finding) -> RenderableType:
+    """Its path and kind, and a line for each thing that is known of it."""
+    heading = Text(str(finding.path), "bold")
+    heading.append(f"  {described(finding)}", "dim")
+    rows = [
+        ("model", model(finding)),
+        ("weights", weights(finding.dtypes, finding.num_bytes)),
+        ("entries", entries(finding)),
+        *lora_rows(finding.lora),
+        *((part.kind, part_line(part)) for part in finding.parts),
+        ("made from", finding.manifest.origin if finding.manifest else ""),
+        *missing_rows(finding.missing if finding.supported else None),
+        *(("note", note) for note in finding.notes),
+    ]
+    return Group(heading, lines(rows))
+
+
+def together_block(together: Together, preset: str | None) -> RenderableType:
+    """What all of them make."""
+    rows = [
+        *missing_rows(together.missing),
+        ("preset", f"{preset}, by the files' names" if preset else ""),
+        *(("note", remark) for remark in together.remarks),
+    ]
+    return Group(Text("together", "bold"), lines(rows))
+
+
+def memory_block(foretold: Foretold) -> RenderableType:
+    """What a stream of it takes on a GPU, part by part, and the plan."""
+    from afstream.budget.units import show_bytes
+
+    size, found = foretold.setting.geometry, foretold.estimate
+    heading = Text(f"memory on a GPU at {size.width_px}x{size.height_px}, bfloat16", "bold")
+    heading.append(f"  {foretold.model}", "dim")
+    rows = [(part.name, f"{show_bytes(part.bytes)}, {part.why}") for part in found.parts]
+    when = max(found.moments, key=lambda moment: moment.held).name
+    rows.append(("peak", f"{show_bytes(found.peak_bytes)}, at the moment: {when}"))
+    if plan := foretold.plan:
+        there = show_bytes(plan.available)
+        enough = show_bytes(plan.estimate.peak_bytes)
+        options = " ".join(plan.options)
+        if not plan.fits:
+            rows.append(("plan", f"does not fit {there}; with {options} it needs {enough}"))
+        elif options:
+            rows.append(("plan", f"fits {there} with {options}: {enough}"))
+        else:
+            rows.append(("plan", f"fits {there} as it is"))
+    return Group(heading, lines(rows))
+
+
+def lines(rows: Sequence[tuple[str, str]]) -> Table:
+    """Names and values below each other; a name that comes again is not repeated."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    before = ""
+    for name, value in rows:
+        if value:
+            table.add_row("" if name == before else f"  {name}", value)
+            before = name
+    return table
+
+
+def described(finding: Finding) -> str:
+    """Kind and layout."""
+    layout = f", {finding.layout} layout" if finding.layout not in ("", "converted") else ""
+    return finding.kind + layout
+
+
+def model(finding: Finding) -> str:
+    """Family and size."""
+    if not finding.family:
+        return ""
+    text = finding.family if finding.supported else f"{finding.family}: not supported"
+    if config := finding.backbone:
+        known = finding.size.endswith("B")
+        text += f", {finding.size}" if known else ""
+        text += f", {config.num_layers} layers, {config.dim} wide, {config.num_heads} heads"
+    return text
+
+
+def weights(dtypes: Mapping[str, int], num_bytes: int) -> str:
+    """Parameters, bytes on disk, dtypes."""
+    total = sum(dtypes.values())
+    if not total:
+        return ""
+    shares = sorted(dtypes.items(), key=lambda item: -item[1])
+    named = (
+        shares[0][0]
+        if len(shares) == 1
+        else ", ".join(f"{name} {count / total:.0%}" for name, count in shares)
+    )
+    return f"{parameters(total)} parameters, {size(num_bytes)} on disk, {named}"
+
+
+def parameters(count: int) -> str:
+    """Parameters in thousands of millions, or millions; few as they are."""
+    if count < MILLION:
+        return str(count)
+    return f"{count / BILLION:.2f} B" if count >= BILLION else f"{count / MILLION:.2f} M"
+
+
+def size(num_bytes: int) -> str:
+    """Bytes as GB, or MB or KB where there are few."""
+    for unit, word in ((GB, "GB"), (MILLION, "MB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.2f} {word}"
+    return f"{num_bytes / KB:.1f} KB"
+
+
+def entries(finding: Finding) -> str:
+    """The sets of weights in a student's file."""
+    if not finding.entry:
+        return ""
+    return f"{', '.join(finding.entries)}; {finding.entry} is taken"
+
+
+def lora_rows(lora: LoraFinding | None) -> list[tuple[str, str]]:
+    """What a LoRA changes, and in what it fits."""
+    if lora is None:
+        return []
+    ranks = ", ".join(map(str, lora.ranks))
+    alphas = ", ".join(f"{alpha:g}" for alpha in lora.alphas)
+    fits = ", ".join(lora.fits) or "no Wan2.1 of a known size"
+    return [
+        ("rank", f"{ranks}; alpha {alphas} ({ALPHA_FROM[lora.alpha_from]})"),
+        ("changes", f"{len(lora.layers)} weights; fits {fits}"),
+    ]
+
+
+def part_line(part: Finding) -> str:
+    """One part of a folder."""
+    text = weights(part.dtypes, part.num_bytes) or "there"
+    unfit = "" if part.supported else f"; {part.family or 'unknown'}: not supported"
+    return text + unfit
+
+
+def missing_rows(missing: Sequence[Missing] | None) -> list[tuple[str, str]]:
+    """What generating still needs, grouped by where it comes from."""
+    if missing is None:
+        return []
+    if not missing:
+        return [("missing", "nothing")]
+    places = dict.fromkeys(piece.where for piece in missing)
+    return [
+        (
+            "missing",
+            f"{', '.join(one.piece for one in missing if one.where == place)}: from {place}",
+        )
+        for place in places
+    ]

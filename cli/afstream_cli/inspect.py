@@ -1,0 +1,132 @@
+"""`afstream inspect`: what files and folders are, and what is missing to generate with them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from afstream.budget.foretell import Foretold
+    from afstream.config import MemoryPolicy
+    from afstream.model.checkpoints.findings import Finding
+
+USER_ERROR = 2
+
+Paths = Annotated[
+    list[str], typer.Argument(metavar="PATH...", help="Files and folders; judged together, too.")
+]
+Contents = Annotated[
+    bool,
+    typer.Option(
+        "--contents", help="Read every byte of a converted folder, and compare its SHA-256."
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="WxH", help="Reckon memory for this size, px; else the model's own."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Reckon with this memory: anchor, recache, recapture, rolling or clear; else as the"
+        " files' names tell, else anchor.",
+    ),
+]
+GpuMemory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Say what makes it fit a GPU of this size, such as 12GiB."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Data (JSON) instead of tables.")]
+
+
+def inspect(
+    paths: Paths,
+    size: Size = None,
+    memory: Memory = None,
+    gpu_memory: GpuMemory = None,
+    contents: Contents = False,
+    as_json: Json = False,
+) -> None:
+    """Show what models, students, LoRAs and their parts are, what is missing, and what they take.
+
+    Names and shapes are read, never weights, and no code is run. Several paths are judged
+    together: whether a LoRA fits a student, what is still missing to generate with all, and
+    what memory a GPU needs for it.
+    Exit code 2 when something could not be identified; everything else is shown.
+    """
+    # torch comes with these
+    from afstream.budget.foretell import foretell
+    from afstream.errors import AfstreamError, CheckpointError
+    from afstream.geometry import Geometry
+    from afstream.model.checkpoints.findings import judge
+    from afstream.model.checkpoints.identify import identify
+    from afstream_cli.findings import as_data, show_findings
+    from afstream_cli.inputs import read_memory, read_pixels
+
+    pixels, room = read_pixels(size), read_memory(gpu_memory)
+    preset, policy = remembered(paths, memory)
+    findings: list[Finding] = []
+    faults: list[str] = []
+    for path in paths:
+        try:
+            finding = identify(Path(path))
+            findings.append(finding)
+            faults += unknown(finding) or changed(finding, contents=contents)
+        except CheckpointError as error:
+            faults.append(str(error))
+    together = judge(findings)
+    foretold: Foretold | None = None
+    try:
+        foretold = foretell(
+            findings,
+            policy=policy,
+            size=Geometry(width_px=pixels[0], height_px=pixels[1]) if pixels else None,
+            gpu_memory=room,
+        )
+    except AfstreamError as error:
+        faults.append(f"its memory cannot be reckoned: {error}")
+    if as_json:
+        json.dump(as_data(findings, together, foretold, preset), sys.stdout, indent=2)
+        typer.echo()
+    else:
+        show_findings(findings, together, foretold, preset)
+    for fault in faults:
+        typer.echo(f"afstream: {fault}", err=True)
+    if faults:
+        raise typer.Exit(USER_ERROR)
+
+
+def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
+    """The family whose files these are by their names, and what a stream of them remembers."""
+    from afstream.presets import PRESETS, choose_memory, recognise_among
+
+    name = recognise_among(paths)
+    return name, choose_memory(memory, None, PRESETS[name] if name else None)[1]
+
+
+def unknown(finding: Finding) -> list[str]:
+    """The sentence for what could be read and is nothing known."""
+    if finding.kind != "unknown":
+        return []
+    return [
+        f"{finding.path} was not recognised: {'; '.join(finding.notes)}; give a Wan2.1 folder, a"
+        " student, a LoRA, a VAE, a text encoder or a pocket model"
+    ]
+
+
+def changed(finding: Finding, *, contents: bool) -> list[str]:
+    """The sentence for a converted folder whose files are not as they were written."""
+    names = finding.manifest.changed(finding.path, contents=contents) if finding.manifest else []
+    if not names:
+        return []
+    return [
+        f"{finding.path} is not as it was written: {', '.join(names)} differ from afstream.json;"
+        " convert the model again"
+    ]

@@ -1,0 +1,94 @@
+"""Counted, not computed: the bytes of tensors that are alive while real code runs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+META = "meta"
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the memory of tensors made while it is on, as long as they are alive.
+
+    What an operation takes and gives back within itself is not seen; memory that several
+    tensors share counts once. On the meta device nothing is computed and no memory is taken.
+
+    Args:
+        device: the kind of device whose tensors count.
+
+    Attributes:
+        now: bytes alive.
+        peak: the most so far.
+    """
+
+    def __init__(self, device: str = META) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._device = device
+        # by identity: torch keeps one object for a storage as long as it lives
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        given = kwargs or {}
+        # a view of what was there before, such as a weight, is nothing new
+        older = {id(x.untyped_storage()) for x in _tensors((args, tuple(given.values())))}
+        result = func(*args, **given)
+        for made in _tensors(result):
+            storage = made.untyped_storage()
+            if made.device.type == self._device and not {id(storage)} & (older | self._known):
+                self._add(storage)
+        return result
+
+    def rest(self) -> None:
+        """Forget the peak: what is alive now is the most so far."""
+        self.peak = self.now
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def held_bytes(tensors: Iterable[Tensor]) -> int:
+    """Memory of tensors; what several of them share counts once."""
+    storages = {id(x.untyped_storage()): x.untyped_storage() for x in tensors}
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def weights_of(part: object) -> list[Tensor]:
+    """Parameters and buffers of a module, or of what holds modules and tensors."""
+    if isinstance(part, nn.Module):
+        return [*part.parameters(), *part.buffers()]
+    found: list[Tensor] = []
+    for value in vars(part).values():
+        if isinstance(value, nn.Module):
+            found += weights_of(value)
+        elif isinstance(value, Tensor):
+            found.append(value)
+    return found
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for entry in value:
+            yield from _tensors(entry)
