@@ -58,6 +58,11 @@ def test_two_processes_learn_what_one_learns(tmp_path, alone):
     found, expected = (torch.load(folder / "found.pt") for folder in (together, single))
     for case in cases:
         assert_alike(found[case], expected[case.removesuffix("-sharded")])
+        told, weights = found[f"{case}, resumed"]
+        assert [entry["step"] for entry in told] == [2, 3, 4]
+        assert "step-000004 is torn" in told[0]["warning"]
+        for part, values in found[case][1].items():
+            assert all(torch.equal(weights[part][name], it) for name, it in values.items())
     # one process reads what two wrote, each a part
     assert len(list((together / "full-sharded").glob("step-000004/*.distcp"))) == 2
     trainer = make_trainer(iterations=4)

@@ -88,8 +88,8 @@ class Processes:
 
     def wait(self) -> None:
         """Until all are here."""
-        if self.count > 1:
-            dist.barrier()
+        # a barrier would have to be told the GPU in another way for each backend
+        self.mean({"here": 0.0})
 
 
 ALONE = Processes()
