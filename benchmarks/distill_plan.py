@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,7 +141,7 @@ def make(config: BackboneConfig, rank: int, *, learns: bool) -> Counted:
 
 
 @contextmanager
-def counting(backbone: Counted, found: list[Passes]) -> Iterator[None]:
+def counting(backbone: Counted, found: list[Passes]) -> Generator[None, None, None]:
     """Append what is done within."""
     backbone.passes.clear()
     counter = FlopCounterMode(display=False)
@@ -320,7 +320,9 @@ def pages(recipe: WanRecipe) -> str:
         lines.append(_row([name, *(f"{part.flops / 1e12:.0f}" for part in parts)]))
     teacher = clip_passes(recipe, WAN_BACKBONES[recipe.sizes.teacher], 0, learns=False)
     pairs = recipe.pairs
-    per_pair = 2 * pairs.steps * teacher.flops
+    # Heun's method looks twice at each step but the last
+    asked = 2 * pairs.steps - 1 if pairs.solver == "heun" else pairs.steps
+    per_pair = 2 * asked * teacher.flops
     hours = pairs.pairs * per_pair / (PEAK_FLOPS * USED_SHARE) / HOUR_S
     grid = wan_grid(recipe)
     lines += [
@@ -328,7 +330,7 @@ def pages(recipe: WanRecipe) -> str:
         f"One call of the teacher on a window of {recipe.long.horizon_frames} latent frames"
         f" ({recipe.long.horizon_frames * grid.tokens_per_frame:,} tokens) is"
         f" {teacher.flops / 1e15:.2f} PFLOP. The stage `ode` begins with {pairs.pairs:,} of its"
-        f" trajectories of {pairs.steps} steps, with and without the prompt:"
+        f" trajectories of {pairs.steps} steps ({pairs.solver}), with and without the prompt:"
         f" {per_pair / 1e15:.0f} PFLOP each, {hours:,.0f} GPU hours in all.",
     ]
     return "\n".join(lines)

@@ -73,36 +73,44 @@ def distill(
     import torch
 
     from afstream.distill.recipes.reading import load_recipe
-    from afstream.distill.run import choose_stages, claim, open_run
+    from afstream.distill.run import choose_stages, claim, open_run, together
     from afstream_cli.outputs import refused
 
-    run = open_run(load_recipe(recipe, settings or ()), out or Path("runs", Path(recipe).stem))
-    stages = choose_stages(run, stage)
+    wanted = load_recipe(recipe, settings or ())
+    folder = out or Path("runs", Path(recipe).stem)
+    planned = open_run(wanted, folder)
+    names = [each.name for each in choose_stages(planned, stage)]
     if dry_run:
         from afstream_cli.distill_plan import describe
 
-        for line in describe(run, stages):
+        for line in describe(planned, choose_stages(planned, stage)):
             typer.echo(line)
         return
     if threads:
         torch.set_num_threads(threads)
     board = None
-    if tensorboard:
-        from afstream_cli.board import Board
-
-        board = Board(run.folder / "tensorboard")
     try:
-        claim(run, resume=resume)
-        do_stages(run, stages, board, quiet=quiet)
+        with together(wanted) as processes:
+            # one speaks for all
+            quiet = quiet or not processes.is_first
+            if tensorboard and processes.is_first:
+                from afstream_cli.board import Board
+
+                board = Board(folder / "tensorboard")
+            run = open_run(wanted, folder, processes)
+            claim(run, resume=resume, processes=processes)
+            do_stages(run, [each for each in run.stages if each.name in names], board, quiet=quiet)
     except OSError as error:
-        raise refused(run.folder, error) from error
+        raise refused(folder, error) from error
     finally:
         if board:
             board.close()
-    finished = run.stages[-1]
-    if stages[-1] is finished and not quiet:
-        [model] = finished.made
-        typer.echo(f"try it: afstream generate --model {model} --prompts TIMELINE", err=True)
+    finished = planned.stages[-1]
+    if names[-1] == finished.name and not quiet:
+        option = "--model" if wanted.model == "pocket" else "--model FOLDER --student"
+        typer.echo(
+            f"try it: afstream generate {option} {finished.made[0]} --prompts TIMELINE", err=True
+        )
 
 
 def do_stages(run: Run, stages: Sequence[Stage], board: Report | None, *, quiet: bool) -> None:

@@ -160,7 +160,7 @@ def test_ctrl_c_says_what_is_kept(
         (["--recipe", "sora"], "choose one of pocket, pocket-quick, wan-1.3b, or the path of"),
         (["--set", "long.lr"], "write it as table.key=value"),
         (["--set", "long.speed=2"], "pocket.toml, [long]: unknown key 'speed'; it may hold"),
-        (["--recipe", "wan-1.3b"], "stage ode of a Wan recipe cannot be run by this version yet"),
+        (["--recipe", "wan-1.3b"], "prompts.jsonl cannot be read as a list of prompts"),
     ],
 )
 def test_bad_settings_are_one_sentence(command: Run, arguments: list[str], words: str):

@@ -18,6 +18,8 @@ TOKENS = 21 * 6 * 10
 @pytest.fixture(scope="module")
 def plan():
     spec = importlib.util.spec_from_file_location("plan", ROOT / "benchmarks" / "distill_plan.py")
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     # dataclasses look their own module up by name
     sys.modules["plan"] = module

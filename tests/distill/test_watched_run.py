@@ -23,7 +23,7 @@ def test_a_step_without_numbers_changes_nothing():
     student, critic = trainer.models.student, trainer.models.critic
     trainer.advance()
     trainer.step += 1
-    before = copy.deepcopy(trainer.state())
+    before = copy.deepcopy(trainer._state())
     hooks = [
         model.head.head.weight.register_hook(lambda gradient: gradient * math.nan)
         for model in (student, critic)
@@ -32,7 +32,7 @@ def test_a_step_without_numbers_changes_nothing():
     assert not math.isfinite(told["norm"])
     assert not math.isfinite(told["critic_norm"])
     assert math.isfinite(told["motion"])
-    after = trainer.state()
+    after = trainer._state()
     for name in ("student", "critic", "optimizer", "critic_optimizer"):
         assert_close(after[name], before[name], rtol=0, atol=0)
 
@@ -63,12 +63,13 @@ class Stumbling:
 def test_too_many_of_them_end_the_run_and_leave_the_checkpoint(tmp_path: Path):
     watch = load_recipe("pocket", ["watch.skips_in_row=2"]).watch
     told: list[Any] = []
-    observer = Observer("long", tmp_path, watch, told.append)
+    log = tmp_path / "long.jsonl"
+    observer = Observer(log, tmp_path / "sheets" / "long", watch, told.append)
     path = tmp_path / "long.checkpoint"
     with pytest.raises(TrainingError, match="2 in a row"):
         train(Stumbling(), 9, path, told.append, every=2, save_every=3, after=observer)
     assert torch.load(path, weights_only=True)["step"] == 3
-    entries = [json.loads(line) for line in (tmp_path / "long.jsonl").read_text().splitlines()]
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert entries == told
     assert entries[1]["warning"].startswith("step 4: critic came out without numbers")
     # the mean of the numbers that were there
@@ -78,8 +79,8 @@ def test_too_many_of_them_end_the_run_and_leave_the_checkpoint(tmp_path: Path):
 def test_sheets_are_drawn_when_they_are_due(tmp_path: Path):
     drawn: list[Path] = []
     observer = Observer(
-        "long",
-        tmp_path,
+        tmp_path / "long.jsonl",
+        tmp_path / "sheets" / "long",
         load_recipe("pocket").watch,
         lambda _: None,
         every=4,

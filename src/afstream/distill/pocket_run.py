@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from afstream.config import MEMORIES, BackboneConfig, SamplerConfig
 from afstream.distill.data import Clips, make_clips
-from afstream.distill.loop import Report, Trainer, train
+from afstream.distill.loop import OneFile, Report, Trainer, train
 from afstream.distill.matching import MatchingTrainer, Models
 from afstream.distill.optim import RunningAverage
 from afstream.distill.pocket_prompts import PocketPrompts
 from afstream.distill.pocket_stages import MODEL, POCKET_BACKBONE, SIZE, clip_sets, pocket_stages
 from afstream.distill.recipes.tables import MatchingTable, PocketRecipe
-from afstream.distill.stages import Draw, Observer, Stage, draw_sheet, made
+from afstream.distill.stages import SHEETS, Draw, Observer, Stage, draw_sheet, made
 from afstream.distill.student_stage import Student, StudentTrainer
 from afstream.distill.teacher_stage import TeacherTrainer
 from afstream.distill.vae_stage import VaeTrainer
@@ -167,13 +167,16 @@ class PocketRun:
     ) -> None:
         """Run a trainer to its end, watched."""
         recipe = self.recipe
+        store = OneFile(self._path(f"{name}.checkpoint"))
         observer = Observer(
-            name, self.folder, recipe.watch, report, every=recipe.sheet.every, draw=draw
+            *(store.log, self.folder / SHEETS / name, recipe.watch, report),
+            every=recipe.sheet.every,
+            draw=draw,
         )
         train(
             trainer,
             steps,
-            self._path(f"{name}.checkpoint"),
+            store,
             report,
             every=recipe.log.report_every,
             save_every=recipe.log.save_every,

@@ -12,11 +12,14 @@ import torch
 
 from afstream.chunk import Chunk
 from afstream.config import MemoryPolicy
+from afstream.distill.checkpoints import CheckpointFolders
 from afstream.distill.health import Health, WatchConfig
 from afstream.distill.loop import Report
+from afstream.distill.parallel import ALONE, Processes
 from afstream.distill.preflight import Share
 from afstream.distill.recipes.tables import Recipe, SheetTable
 from afstream.errors import CheckpointError
+from afstream.geometry import Geometry
 from afstream.model.bundle import VideoModel
 from afstream.sheet import ContactSheet
 from afstream.stream import Stream
@@ -39,7 +42,7 @@ class Stage:
         steps: of its optimizer, 0 without one.
         batch: samples of a step.
         rates: peak learning rates by name.
-        checkpoint: where it goes on from; None for a stage that is done at once.
+        checkpoint: the file or folder that it goes on from; None for a stage that is done at once.
         remakes: whether it runs even if its files are there.
         memory: what it holds, per process, activations aside.
     """
@@ -63,8 +66,10 @@ class Stage:
     @property
     def saved_step(self) -> int:
         """The step of its checkpoint, 0 without one."""
-        if self.checkpoint is None or not self.checkpoint.is_file():
+        if self.checkpoint is None or not self.checkpoint.exists():
             return 0
+        if self.checkpoint.is_dir():
+            return CheckpointFolders(self.checkpoint).last_step
         content = torch.load(self.checkpoint, map_location="cpu", weights_only=True, mmap=True)
         return content["step"]
 
@@ -105,50 +110,72 @@ class Observer:
     """Looks after each step of a stage: its health, and now and then a sheet of samples.
 
     Args:
-        stage: its name.
-        folder: of the run.
+        log: the stage's log, which warnings and sheets are added to.
+        sheets: prefix of the sheets' paths.
         watch: when to warn.
+        report: told of warnings and sheets.
         every: steps between two sheets, 0 for none.
         draw: draws one into a file; None where a stage makes no videos.
-        report: told of warnings and sheets; the stage's log as well.
+        processes: all of them watch and draw, and the first one tells.
     """
 
     def __init__(
         self,
-        stage: str,
-        folder: Path,
+        log: Path,
+        sheets: Path,
         watch: WatchConfig,
         report: Report,
         *,
         every: int = 0,
         draw: Draw | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.health = Health(watch)
-        self._stage, self._folder, self._report = stage, folder, report
+        self._log, self._sheets, self._report = log, sheets, report
         self._every, self._draw = every, draw
+        self._processes = processes
 
     def __call__(self, step: int, told: Mapping[str, float]) -> None:
         """See `afstream.distill.loop.After`."""
         for text in self.health.see(step, told):
             self._tell({"step": step, "warning": text})
         if self._draw and self._every and step % self._every == 0:
-            path = self._folder / SHEETS / f"{self._stage}-{step:06d}.png"
+            path = self._sheets.with_name(f"{self._sheets.name}-{step:06d}.png")
             self._draw(path)
             self._tell({"step": step, "sheet": str(path)})
 
     def _tell(self, entry: dict[str, object]) -> None:
-        with (self._folder / f"{self._stage}.jsonl").open("a") as file:
+        if not self._processes.is_first:
+            return
+        with self._log.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         self._report(entry)
 
 
-def draw_sheet(model: VideoModel, policy: MemoryPolicy, table: SheetTable, path: Path) -> None:
-    """Play the table's timeline with a model and draw its contact sheet."""
-    stream = Stream(model, policy, seed=table.seed)
+def draw_sheet(
+    model: VideoModel,
+    policy: MemoryPolicy,
+    table: SheetTable,
+    path: Path | None,
+    *,
+    size: Geometry | None = None,
+) -> None:
+    """Play the table's timeline with a model and draw its contact sheet.
+
+    Args:
+        model: whose.
+        policy: what its stream remembers.
+        table: what is played.
+        path: of the sheet; None plays along and draws nothing.
+        size: of the video; the model's own by default.
+    """
+    # weights that are spread cannot be captured in graphs
+    stream = Stream(model, policy, seed=table.seed, size=size, graphs=False, ahead=False)
     sheet = ContactSheet(stream.size)
     for chunk in stream.play(table.parsed()):
         _add(sheet, chunk)
-    sheet.save(path)
+    if path:
+        sheet.save(path)
 
 
 def _add(sheet: ContactSheet, chunk: Chunk) -> None:

@@ -13,6 +13,13 @@ from afstream.distill.stages import Stage
 from afstream.geometry import PATCH
 from afstream.memory import Grid
 
+# what a stage leaves to the next one, and the average that ships; a LoRA where that was trained
+STUDENT, CRITIC, AVERAGE = (
+    "{}-student.safetensors",
+    "{}-critic.safetensors",
+    "{}-average.safetensors",
+)
+MODEL = "student.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -31,7 +38,7 @@ def wan_stages(recipe: WanRecipe, folder: Path) -> tuple[Stage, ...]:
             name="export",
             what="the student's file, for --student",
             reads=("long",),
-            made=(folder / "student.safetensors",),
+            made=(folder / MODEL,),
             remakes=True,
         ),
     )
@@ -64,11 +71,11 @@ def _ode(recipe: WanRecipe, folder: Path) -> Stage:
         what=f"causal initialisation: regression on {recipe.pairs.pairs} of the teacher's own"
         f" trajectories of {recipe.pairs.frames} latent frames",
         reads=(recipe.start.student, recipe.start.teacher),
-        made=(folder / "ode.checkpoint",),
+        made=(folder / STUDENT.format("ode"),),
         steps=table.iterations,
         batch=table.batch,
         rates=(("lr", table.lr),),
-        checkpoint=folder / "ode.checkpoint",
+        checkpoint=folder / "ode",
         memory=(
             *preflight.training_shares("student", student, stored),
             preflight.Share("student: moving average", average),
@@ -92,10 +99,10 @@ def _matching(
         name=name,
         what=table.what,
         reads=reads,
-        made=(folder / f"{name}.checkpoint",),
+        made=tuple(folder / part.format(name) for part in (STUDENT, CRITIC, AVERAGE)),
         steps=table.iterations,
         batch=table.batch,
         rates=(("lr", table.lr), ("critic_lr", table.critic_lr)),
-        checkpoint=folder / f"{name}.checkpoint",
+        checkpoint=folder / name,
         memory=shares,
     )

@@ -9,6 +9,8 @@ from afstream.config import from_mapping
 from afstream.distill.data import ClipsConfig
 from afstream.distill.health import WatchConfig
 from afstream.distill.matching import MatchingConfig
+from afstream.distill.ode import OdeConfig
+from afstream.distill.ode_pairs import PairsConfig
 from afstream.distill.recipes.limits import Amount, Count, Positive, Share, Whole
 from afstream.distill.sequences import WindowPlan
 from afstream.distill.student_stage import StudentConfig
@@ -211,7 +213,7 @@ class WanStartTable:
     Attributes:
         student: folder of the Wan2.1 model that the student and the critic begin with.
         teacher: folder of the Wan2.1 model that teaches.
-        prompts: text file of prompts, two that follow each other on a line, with a tab between.
+        prompts: file of prompts or of pairs, see `afstream.distill.embeddings.read_pairs`.
         negative_prompt: what guidance leads away from.
     """
 
@@ -263,6 +265,7 @@ class PairsTable:
         pairs: how many.
         frames: latent frames of a clip.
         steps: of the solver.
+        solver: `heun` asks the teacher twice a step, `euler` once and less exactly.
         guidance: of the teacher.
         shard: pairs in a file.
         batch: pairs side by side in a model call.
@@ -272,10 +275,15 @@ class PairsTable:
     pairs: Count
     frames: Count
     steps: Count
+    solver: Literal["heun", "euler"]
     guidance: Amount
     shard: Count
     batch: Count
     seed: Whole
+
+    def config(self) -> PairsConfig:
+        """As the maker of pairs takes it."""
+        return PairsConfig(**asdict(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +309,14 @@ class OdeTable:
     clip: Positive
     average: Share
     seed: Whole
+
+    def __post_init__(self) -> None:
+        """Refuse what the trainer refuses."""
+        self.config()
+
+    def config(self) -> OdeConfig:
+        """As the trainer takes it."""
+        return OdeConfig(**asdict(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
