@@ -11,8 +11,6 @@ import typer
 from afstream_cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from afstream.distill.loop import Report
     from afstream.distill.stages import Run, Stage
     from afstream_cli.progress import Job
@@ -75,6 +73,7 @@ def distill(
     from afstream.distill.recipes.reading import load_recipe
     from afstream.distill.run import choose_stages, claim, open_run, together
     from afstream_cli.outputs import refused
+    from afstream_cli.progress import SilentJob, open_job
 
     wanted = load_recipe(recipe, settings or ())
     folder = out or Path("runs", Path(recipe).stem)
@@ -88,42 +87,30 @@ def distill(
         return
     if threads:
         torch.set_num_threads(threads)
-    board = None
+    board, speaks = None, True
     try:
         with together(wanted) as processes:
-            # one speaks for all
-            quiet = quiet or not processes.is_first
-            if tensorboard and processes.is_first:
+            speaks = processes.is_first
+            if tensorboard and speaks:
                 from afstream_cli.board import Board
 
                 board = Board(folder / "tensorboard")
             run = open_run(wanted, folder, processes)
             claim(run, resume=resume, processes=processes)
-            do_stages(run, [each for each in run.stages if each.name in names], board, quiet=quiet)
+            for each in (each for each in run.stages if each.name in names):
+                with open_job(quiet=quiet) if speaks else SilentJob() as job:
+                    do_stage(run, each, board, job)
     except OSError as error:
         raise refused(folder, error) from error
     finally:
         if board:
             board.close()
     finished = planned.stages[-1]
-    if names[-1] == finished.name and not quiet:
+    if names[-1] == finished.name and speaks and not quiet:
         option = "--model" if wanted.model == "pocket" else "--model FOLDER --student"
         typer.echo(
             f"try it: afstream generate {option} {finished.made[0]} --prompts TIMELINE", err=True
         )
-
-
-def do_stages(run: Run, stages: Sequence[Stage], board: Report | None, *, quiet: bool) -> None:
-    """Run stages one after the other, each under a progress display of its own."""
-    from afstream_cli.progress import open_job
-
-    for stage in stages:
-        try:
-            with open_job(quiet=quiet) as job:
-                do_stage(run, stage, board, job)
-        except KeyboardInterrupt:
-            typer.echo(f"afstream: stopped in stage {stage.name}; {kept(run, stage)}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
 
 
 def do_stage(run: Run, stage: Stage, board: Report | None, job: Job) -> None:
@@ -137,7 +124,11 @@ def do_stage(run: Run, stage: Stage, board: Report | None, job: Job) -> None:
     if saved := stage.saved_step:
         job.say(f"stage {stage.name} goes on from step {saved}")
     began = time.monotonic()
-    run.do(stage, Display(stage, job, board))
+    try:
+        run.do(stage, Display(stage, job, board))
+    except KeyboardInterrupt:
+        job.say(f"stopped in stage {stage.name}; {kept(run, stage)}")
+        raise typer.Exit(INTERRUPTED) from None
     job.say(f"stage {stage.name} took {time.monotonic() - began:.0f} s: {files}")
 
 

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 
 from afstream import Stream, Timeline
 from afstream.distill import pocket_run
+from afstream.distill import run as run_module
+from afstream.distill.parallel import Processes
 from afstream.distill.recipes.reading import load_recipe
 from afstream.distill.run import open_run
 from afstream.spec import ModelSpec
@@ -38,6 +41,8 @@ SMALL = (
     "short.iterations=1",
     "short.critic_updates=1",
     "short.batch=1",
+    "short.lr=1e-2",
+    "short.critic_lr=1e-2",
     "long.iterations=3",
     "long.critic_updates=1",
     "long.batch=1",
@@ -76,9 +81,21 @@ def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path)
 
     # what was exported is the moving average of the last stage, and it streams
     stream = Stream.open(ModelSpec(name=str(folder / "pocket.safetensors"), device="cpu"))
-    average = torch.load(folder / "long.checkpoint", weights_only=True)["average"]
+    long = torch.load(folder / "long.checkpoint", weights_only=True)
     for name, weight in stream.model.backbone.state_dict().items():
-        assert torch.equal(weight, average[name].half().float())
+        assert torch.equal(weight, long["average"][name].half().float())
+    name = "blocks.0.ffn.0.weight"
+    assert not torch.equal(long["average"][name], long["student"][name])
+
+    # each stage begins where the one before ended: learning rates tell how far a weight can go
+    short, student, teacher = (
+        torch.load(folder / f"{stage}.checkpoint", weights_only=True)
+        for stage in ("short", "student", "teacher")
+    )
+    began = {"student": student["average"][f"backbone.{name}"], "critic": teacher["average"][name]}
+    for who, weight in began.items():
+        assert 5e-3 < (short[who][name] - weight).abs().max() < 2e-2
+        assert 0 < (long[who][name] - short[who][name]).abs().max() < 5e-4
     [chunk] = stream.play(Timeline.parse("@duration 9f\n0:00 A red star drifts left."))
     assert chunk.frames.shape == (9, 64, 64, 3)
     assert chunk.frames.dtype == np.uint8
@@ -160,7 +177,7 @@ def test_ctrl_c_says_what_is_kept(
         (["--recipe", "sora"], "choose one of pocket, pocket-quick, wan-1.3b, or the path of"),
         (["--set", "long.lr"], "write it as table.key=value"),
         (["--set", "long.speed=2"], "pocket.toml, [long]: unknown key 'speed'; it may hold"),
-        (["--recipe", "wan-1.3b"], "prompts.jsonl cannot be read as a list of prompts"),
+        (["--recipe", "wan-1.3b"], "Wan2.1-T2V-1.3B holds no Wan2.1 model; give a folder as it is"),
     ],
 )
 def test_bad_settings_are_one_sentence(command: Run, arguments: list[str], words: str):
@@ -210,6 +227,16 @@ def test_tensorboard_that_is_not_there_is_one_sentence(
     assert done.code == 2
     assert "--tensorboard needs the package tensorboard" in done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_of_several_processes_one_speaks(command: Run, monkeypatch: pytest.MonkeyPatch):
+    @contextmanager
+    def second(recipe: object) -> Generator[Processes, None, None]:
+        yield Processes(rank=1)
+
+    monkeypatch.setattr(run_module, "together", second)
+    done = command(*TINY, "--stage", "vae")
+    assert (done.code, done.out, done.err) == (0, "", "")
 
 
 class Notes(Job):
