@@ -10,6 +10,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 pytest.importorskip("transformers")
 
+from safetensors.torch import load_file
 from tests.wan_folder import make_wan_folder
 
 from afstream import Stream, Timeline
@@ -85,6 +86,12 @@ def test_all_stages_make_a_student_that_streams(tmp_path, monkeypatch):
     assert (folder / "sheets" / "long-000002.png").is_file()
     lines = [json.loads(line) for line in (folder / "long" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 2]
+
+    # drawing put the average in the student's place, and took it away again
+    last = load_file(folder / "long-student.safetensors")
+    average = load_file(folder / "long-average.safetensors")
+    assert last.keys() == average.keys()
+    assert any(not torch.equal(last[name], average[name]) for name in last)
 
     # each stage went on from the one before, and the LoRA is in the end
     made = [
