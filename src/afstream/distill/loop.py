@@ -37,8 +37,8 @@ class Trainer(Protocol):
     def state(self) -> dict[str, Any] | None:
         """Everything that going on from here needs, step and seconds aside.
 
-        None where it cannot be told: ask again after the next step. Before the first step it
-        can.
+        None where it cannot be told: ask again after the next step. Before the first step and
+        after the last one it can.
         """
         ...
 
