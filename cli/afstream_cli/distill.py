@@ -1,61 +1,51 @@
-"""`afstream distill`: train a model by a recipe of this repository."""
+"""`afstream distill`: train a model by a recipe, stage by stage."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from afstream.errors import ConfigError
 from afstream_cli import options
 
 if TYPE_CHECKING:
-    from afstream.distill.presets import Run
+    from afstream.distill.loop import Report
+    from afstream.distill.stages import Run, Stage
     from afstream_cli.progress import Job
 
-RECIPES = ("pocket",)
 ALL = "all"
-STAGE_NAMES = ("vae", "clips", "student", "export", ALL)
 INTERRUPTED = 130
-MINUTE_S = 60
-# What a report holds beside losses.
-PLACE = ("step", "seconds")
 
-Recipe = Annotated[str, typer.Option(metavar="NAME", help="What to train: pocket.")]
-Stage = Annotated[
+Recipe = Annotated[
     str,
-    typer.Option(metavar="NAME", help="vae, clips, student, export, or all in this order."),
+    typer.Option(metavar="NAME|FILE", help="pocket, pocket-quick, wan-1.3b, or a .toml file."),
 ]
-Folder = Annotated[
-    Path | None,
+StageName = Annotated[
+    str, typer.Option("--stage", metavar="NAME", help="One stage, or all in their order.")
+]
+Settings = Annotated[
+    list[str] | None,
     typer.Option(
-        metavar="PATH", help="Everything made on the way; else runs/pocket or runs/pocket-quick."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change the recipe, such as long.lr=2e-5; may be given several times.",
     ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", "-o", metavar="PATH", help="The model; else pocket.safetensors in the folder."
+        "--out", "-o", metavar="DIR", help="Everything that is made; else runs/ and the recipe."
     ),
 ]
-Quick = Annotated[
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")]
+DryRun = Annotated[
     bool,
-    typer.Option(
-        "--quick",
-        help="A rehearsal of minutes: full-size networks, a few steps on a few clips. The"
-        " model it ends with shows noise.",
-    ),
+    typer.Option("--dry-run", help="Only show the plan, its steps and the memory that it needs."),
 ]
-Steps = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Optimizer steps of vae and student; else the recipe's."),
-]
-Clips = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Clips to train the student on; else the recipe's."),
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write what is logged for TensorBoard.")
 ]
 Threads = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="To compute with; else as torch chooses.")
@@ -64,102 +54,86 @@ Threads = Annotated[
 
 def distill(
     recipe: Recipe = "pocket",
-    stage: Stage = ALL,
-    folder: Folder = None,
+    stage: StageName = ALL,
+    settings: Settings = None,
     out: Out = None,
-    quick: Quick = False,
-    steps: Steps = None,
-    clips: Clips = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    tensorboard: TensorBoard = False,
     threads: Threads = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a model by a recipe of this repository.
+    """Train a model by a recipe, stage by stage.
 
-    Stages take up where they stopped and skip what is done, so the same command goes on after
-    an interruption. Each keeps checkpoints and a log (JSON lines) in the folder.
+    The folder holds everything: checkpoints, logs (JSON lines), contact sheets and the finished
+    model. With --resume stages go on where they stopped, and those that are done are skipped.
     """
-    for name, given, known in (("recipe", recipe, RECIPES), ("stage", stage, STAGE_NAMES)):
-        if given not in known:
-            raise ConfigError(f"--{name} is {given!r}; choose one of {', '.join(known)}")
     import torch
 
-    from afstream.distill.presets import FULL, QUICK, STAGES, Run
+    from afstream.distill.recipes.reading import load_recipe
+    from afstream.distill.run import choose_stages, claim, open_run, together
     from afstream_cli.outputs import refused
-    from afstream_cli.progress import open_job
+    from afstream_cli.progress import SilentJob, open_job
 
+    wanted = load_recipe(recipe, settings or ())
+    folder = out or Path("runs", Path(recipe).stem)
+    planned = open_run(wanted, folder)
+    names = [each.name for each in choose_stages(planned, stage)]
+    if dry_run:
+        from afstream_cli.distill_plan import describe
+
+        for line in describe(planned, choose_stages(planned, stage)):
+            typer.echo(line)
+        return
     if threads:
         torch.set_num_threads(threads)
-    preset = QUICK if quick else FULL
-    preset = preset.with_steps(steps) if steps else preset
-    preset = preset.with_clips(clips) if clips else preset
-    folder = folder or Path("runs", f"{recipe}-quick" if quick else recipe)
-    run = Run(folder=folder, preset=preset, out=out or folder / f"{recipe}.safetensors")
-    for name in STAGES if stage == ALL else (stage,):
-        try:
-            with open_job(quiet=quiet) as job:
-                do_stage(run, name, job)
-        except KeyboardInterrupt:
-            typer.echo(f"afstream: stopped in stage {name}; {kept(run, name)}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except OSError as error:
-            raise refused(folder, error) from error
-    if stage in (ALL, "export") and not quiet:
-        typer.echo(f"try it: afstream generate --model {run.out} --prompts TIMELINE", err=True)
+    board, speaks = None, True
+    try:
+        with together(wanted) as processes:
+            speaks = processes.is_first
+            if tensorboard and speaks:
+                from afstream_cli.board import Board
+
+                board = Board(folder / "tensorboard")
+            run = open_run(wanted, folder, processes)
+            claim(run, resume=resume, processes=processes)
+            for each in (each for each in run.stages if each.name in names):
+                with open_job(quiet=quiet) if speaks else SilentJob() as job:
+                    do_stage(run, each, board, job)
+    except OSError as error:
+        raise refused(folder, error) from error
+    finally:
+        if board:
+            board.close()
+    finished = planned.stages[-1]
+    if names[-1] == finished.name and speaks and not quiet:
+        option = "--model" if wanted.model == "pocket" else "--model FOLDER --student"
+        typer.echo(
+            f"try it: afstream generate {option} {finished.made[0]} --prompts TIMELINE", err=True
+        )
 
 
-def do_stage(run: Run, stage: str, job: Job) -> None:
+def do_stage(run: Run, stage: Stage, board: Report | None, job: Job) -> None:
     """Run one stage under a progress display."""
-    if run.is_done(stage):
-        job.say(f"stage {stage} is done already: {run.made(stage)}; remove it to do it again")
+    from afstream_cli.training import Display
+
+    files = ", ".join(str(path) for path in stage.made)
+    if stage.is_done:
+        job.say(f"stage {stage.name} is done already: {files}; remove it to do it again")
         return
-    if saved := run.saved_step(stage):
-        job.say(f"stage {stage} goes on from step {saved}")
+    if saved := stage.saved_step:
+        job.say(f"stage {stage.name} goes on from step {saved}")
     began = time.monotonic()
-    run.do(stage, Display(stage, run.steps(stage), job))
-    job.say(f"stage {stage} took {time.monotonic() - began:.0f} s: {run.made(stage)}")
+    try:
+        run.do(stage, Display(stage, job, board))
+    except KeyboardInterrupt:
+        job.say(f"stopped in stage {stage.name}; {kept(run, stage)}")
+        raise typer.Exit(INTERRUPTED) from None
+    job.say(f"stage {stage.name} took {time.monotonic() - began:.0f} s: {files}")
 
 
-class Display:
-    """Shows what a stage reports.
-
-    Args:
-        stage: its name.
-        steps: optimizer steps in all, 0 for a stage without.
-        job: where to show it.
-    """
-
-    def __init__(self, stage: str, steps: int, job: Job) -> None:
-        self._stage = stage
-        self._steps = steps
-        self._job = job
-        self._part = ""
-
-    def __call__(self, entry: Mapping[str, Any]) -> None:
-        """Show one report: steps with losses, or things done of a kind."""
-        if "step" in entry:
-            self._show(self._stage, entry["step"], self._steps, training(entry, self._steps))
-        else:
-            done, total = entry["done"], entry["of"]
-            self._show(f"{self._stage}: {entry['kind']}", done, total, f"{done} of {total}")
-
-    def _show(self, part: str, done: int, total: int, text: str) -> None:
-        if part != self._part:
-            self._part = part
-            self._job.begin(part, total)
-        self._job.update(done, text)
-
-
-def training(entry: Mapping[str, Any], steps: int) -> str:
-    """A step and its losses, in one line."""
-    step, seconds = entry["step"], entry["seconds"]
-    losses = [f"{name} {value:.4g}" for name, value in entry.items() if name not in PLACE]
-    left_min = seconds / step * (steps - step) / MINUTE_S
-    parts = [f"step {step} of {steps}", *losses, f"{seconds:.0f} s", f"{left_min:.0f} min left"]
-    return ", ".join(parts)
-
-
-def kept(run: Run, stage: str) -> str:
+def kept(run: Run, stage: Stage) -> str:
     """What an interrupted stage leaves behind."""
-    if step := run.saved_step(stage):
-        return f"step {step} is saved in {run.folder}, and the same command goes on from there"
-    return "it had saved nothing yet, and the same command begins it again"
+    if step := stage.saved_step:
+        return f"step {step} is saved in {run.folder}, and --resume goes on from there"
+    return "it had saved nothing yet, and --resume begins it again"

@@ -40,6 +40,13 @@ class Job:
         self.console.print(f"afstream: {text}")
 
 
+class SilentJob(Job):
+    """Says nothing at all: of several processes, one speaks."""
+
+    def say(self, text: str) -> None:
+        """Keep it to itself."""
+
+
 class LinesJob(Job):
     """One line every few seconds, and one at the end of every part."""
 

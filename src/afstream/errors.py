@@ -40,3 +40,7 @@ class CheckpointError(AfstreamError):
 
 class OutputError(AfstreamError):
     """The output cannot be written."""
+
+
+class TrainingError(AfstreamError):
+    """Training cannot go on."""

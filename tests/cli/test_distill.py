@@ -1,50 +1,157 @@
 """`afstream distill`: every stage for a step or two, resuming, interruption, bad settings."""
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from afstream.distill import presets
-from afstream.distill.presets import FULL, QUICK, STAGES
-from afstream.models import open_model
+from afstream import Stream, Timeline
+from afstream.distill import pocket_run
+from afstream.distill import run as run_module
+from afstream.distill.parallel import Processes
+from afstream.distill.recipes.reading import load_recipe
+from afstream.distill.run import open_run
 from afstream.spec import ModelSpec
+from afstream_cli.progress import Job
+from afstream_cli.training import Display
 
 Run = Callable[..., Any]
-TINY = ("distill", "--quick", "--steps", "2", "--clips", "2", "--folder", "run")
+STAGES = ("vae", "clips", "student", "teacher", "short", "long", "export")
+SMALL = (
+    "vae.steps=1",
+    "vae.batch=1",
+    "vae.statistics_clips=1",
+    "clips.firsts=2",
+    "clips.clips=1",
+    "clips.windows=1",
+    "student.steps=2",
+    "student.first_steps=1",
+    "student.first_batch=2",
+    "student.side_batch=1",
+    "student.clip_batch=1",
+    "teacher.steps=1",
+    "teacher.batch=1",
+    "short.iterations=1",
+    "short.critic_updates=1",
+    "short.batch=1",
+    "short.lr=1e-2",
+    "short.critic_lr=1e-2",
+    "long.iterations=3",
+    "long.critic_updates=1",
+    "long.batch=1",
+    "long.max_frames=39",
+    "log.report_every=1",
+    "sheet.every=3",
+    'sheet.timeline="@duration 9f\\n0:00 a red ball"',
+)
+TINY = (
+    "distill",
+    "--recipe",
+    "pocket-quick",
+    "--out",
+    "run",
+    *(part for setting in SMALL for part in ("--set", setting)),
+)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path):
     done = command(*TINY)
-    assert done.code == 0
+    assert done.code == 0, done.err
     assert not done.out
     for stage in STAGES:
         assert f"stage {stage} took" in done.err
     assert "try it: afstream generate --model run/pocket.safetensors" in done.err
-    model = open_model(ModelSpec(name=str(tmp_path / "run" / "pocket.safetensors"), device="cpu"))
-    assert model.name == "pocket"
-    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    folder = tmp_path / "run"
+    assert [entry["step"] for entry in lines(folder / "short.jsonl")] == [1]
+    told = lines(folder / "long.jsonl")
+    assert {"student", "norm", "push", "critic", "critic_norm", "motion"} <= told[0].keys()
+    assert told[2]["sheet"] == "run/sheets/long-000003.png"
+    assert [path.name for path in (folder / "sheets").iterdir()] == ["long-000003.png"]
 
-    again = command(*TINY)
+    # what was exported is the moving average of the last stage, and it streams
+    stream = Stream.open(ModelSpec(name=str(folder / "pocket.safetensors"), device="cpu"))
+    long = torch.load(folder / "long.checkpoint", weights_only=True)
+    for name, weight in stream.model.backbone.state_dict().items():
+        assert torch.equal(weight, long["average"][name].half().float())
+    name = "blocks.0.ffn.0.weight"
+    assert not torch.equal(long["average"][name], long["student"][name])
+
+    # each stage begins where the one before ended: learning rates tell how far a weight can go
+    short, student, teacher = (
+        torch.load(folder / f"{stage}.checkpoint", weights_only=True)
+        for stage in ("short", "student", "teacher")
+    )
+    began = {"student": student["average"][f"backbone.{name}"], "critic": teacher["average"][name]}
+    for who, weight in began.items():
+        assert 5e-3 < (short[who][name] - weight).abs().max() < 2e-2
+        assert 0 < (long[who][name] - short[who][name]).abs().max() < 5e-4
+    [chunk] = stream.play(Timeline.parse("@duration 9f\n0:00 A red star drifts left."))
+    assert chunk.frames.shape == (9, 64, 64, 3)
+    assert chunk.frames.dtype == np.uint8
+
+    made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    refused = command(*TINY)
+    assert refused.code == 2
+    assert "run holds a run already; go on with it by --resume" in refused.err
+    again = command(*TINY, "--resume")
+    assert again.code == 0, again.err
     for stage in STAGES[:-1]:
         assert f"stage {stage} is done already" in again.err
-    for name in ("clips.safetensors", "firsts.safetensors", "student.checkpoint"):
-        assert (tmp_path / "run" / name).stat().st_mtime_ns == made[name]
+    for name in ("clips.safetensors", "firsts.safetensors", "windows.safetensors"):
+        assert (folder / name).stat().st_mtime_ns == made[name]
+    assert (folder / "long.checkpoint").stat().st_mtime_ns == made["long.checkpoint"]
 
-    further = command(*TINY, "--steps", "3", "--stage", "student")
-    assert "stage student goes on from step 2" in further.err
-    checkpoint = torch.load(tmp_path / "run" / "student.checkpoint", weights_only=True)
-    assert checkpoint["step"] == 3
+    further = command(*TINY, "--set", "teacher.steps=2", "--stage", "teacher", "--resume")
+    assert "stage teacher goes on from step 1" in further.err
+    assert torch.load(folder / "teacher.checkpoint", weights_only=True)["step"] == 2
+
+
+def test_the_last_stages_can_begin_with_the_embedded_model(command: Run, tmp_path: Path):
+    embedded = (*TINY, "--set", "start.student=embedded")
+    for stage in ("clips", "teacher", "short"):
+        done = command(*embedded, "--stage", stage, "--resume")
+        assert done.code == 0, done.err
+    made = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"windows.safetensors", "teacher.checkpoint", "short.checkpoint"} <= made
+    assert not {"vae.safetensors", "clips.safetensors", "student.checkpoint"} & made
+    done = command(*embedded, "--stage", "student", "--resume")
+    assert done.code == 2
+    assert "this recipe has clips, teacher, short, long, export" in done.err
 
 
 def test_a_stage_that_comes_too_early_names_the_one_before(command: Run):
-    for stage, before in (("clips", "vae"), ("student", "clips"), ("export", "student")):
-        done = command(*TINY, "--stage", stage)
+    before = {"clips": "vae", "student": "clips", "teacher": "student", "export": "long"}
+    for stage, needed in before.items():
+        done = command(*TINY, "--stage", stage, "--resume")
         assert done.code == 2
-        assert f"--stage {before}" in done.err
+        assert f"--stage {needed} first" in done.err
+
+
+def test_the_plan_writes_nothing(command: Run, tmp_path: Path):
+    done = command(*TINY, "--dry-run")
+    assert done.code == 0
+    for number, stage in enumerate(STAGES, start=1):
+        assert f"{number}. {stage}: " in done.out
+    assert "3 steps, batch 1, lr 2e-05, critic_lr 1e-05" in done.out
+    assert "18 new in each later one, up to 39, a switch in each sequence" in done.out
+    assert "begins with short and teacher" in done.out
+    assert not list(tmp_path.iterdir())
+
+    wan = command("distill", "--recipe", "wan-1.3b", "--dry-run")
+    assert wan.code == 0
+    assert [word for word in ("1. ode", "2. short", "3. long", "4. export") if word in wan.out]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("saved", "words"), [(0, "begins it again"), (7, "step 7 is saved")])
@@ -53,27 +160,31 @@ def test_ctrl_c_says_what_is_kept(
 ):
     def interrupted(*_: object, **__: object) -> None:
         if saved:
-            torch.save({"step": saved}, tmp_path / "run" / "student.checkpoint")
+            torch.save({"step": saved}, tmp_path / "run" / "vae.checkpoint")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(presets, "train_student", interrupted)
-    done = command(*TINY, "--steps", "9", "--stage", "student")
+    monkeypatch.setattr(pocket_run, "train", interrupted)
+    done = command(*TINY, "--set", "vae.steps=9", "--stage", "vae")
     assert done.code == 130
-    assert done.err.startswith("afstream: stopped in stage student; ")
+    assert done.err.startswith("afstream: stopped in stage vae; ")
     assert words in done.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--stage", "teacher"], "vae, clips, student, export, all"),
-        (["--recipe", "wan"], "choose one of pocket"),
+        (["--stage", "tutor"], "this recipe has vae, clips, student, teacher, short, long, export"),
+        (["--recipe", "sora"], "choose one of pocket, pocket-quick, wan-1.3b, or the path of"),
+        (["--set", "long.lr"], "write it as table.key=value"),
+        (["--set", "long.speed=2"], "pocket.toml, [long]: unknown key 'speed'; it may hold"),
+        (["--recipe", "wan-1.3b"], "Wan2.1-T2V-1.3B holds no Wan2.1 model; give a folder as it is"),
     ],
 )
-def test_unknown_names_are_answered_with_the_known(command: Run, arguments: list[str], words: str):
+def test_bad_settings_are_one_sentence(command: Run, arguments: list[str], words: str):
     done = command("distill", *arguments)
     assert done.code == 2
     assert words in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_an_unwritable_folder_is_one_sentence(command: Run, tmp_path: Path):
@@ -83,42 +194,91 @@ def test_an_unwritable_folder_is_one_sentence(command: Run, tmp_path: Path):
     assert done.err.startswith("afstream: cannot write run")
 
 
-def test_fewer_steps_keep_the_proportions():
-    half = FULL.with_steps(FULL.student.steps // 2)
-    assert half.vae.steps == half.student.steps == FULL.student.steps // 2
-    assert half.student.own_from * 2 == FULL.student.own_from
-    assert half.student.first_steps * 2 == FULL.student.first_steps
-    one = QUICK.with_steps(1).student
-    assert one.warmup == one.decay == 1
-    assert FULL.with_clips(10).num_firsts == 10 * FULL.num_firsts // FULL.num_clips
+def test_tensorboard_gets_every_number(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    curves: list[tuple[str, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str) -> None:
+            assert folder == "run/tensorboard"
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            assert isinstance(value, float)
+            curves.append((name, step))
+
+        def close(self) -> None:
+            curves.append(("closed", 0))
+
+    module = ModuleType("torch.utils.tensorboard")
+    monkeypatch.setattr(module, "SummaryWriter", SummaryWriter, raising=False)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    done = command(*TINY, "--stage", "vae", "--tensorboard")
+    assert done.code == 0, done.err
+    assert {("vae/loss", 1), ("vae/norm", 1), ("vae/seconds", 1)} <= set(curves)
+    assert curves[-1] == ("closed", 0)
+
+
+def test_tensorboard_that_is_not_there_is_one_sentence(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    done = command(*TINY, "--stage", "vae", "--tensorboard")
+    assert done.code == 2
+    assert "--tensorboard needs the package tensorboard" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_several_processes_one_speaks(command: Run, monkeypatch: pytest.MonkeyPatch):
+    @contextmanager
+    def second(recipe: object) -> Generator[Processes, None, None]:
+        yield Processes(rank=1)
+
+    monkeypatch.setattr(run_module, "together", second)
+    done = command(*TINY, "--stage", "vae")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+class Notes(Job):
+    """A display that only remembers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[object, ...]] = []
+
+    def begin(self, name: str, total: float) -> None:
+        self.lines.append(("begin", name, total))
+
+    def update(self, done: float, text: str) -> None:
+        self.lines.append((done, text))
+
+    def say(self, text: str) -> None:
+        self.lines.append((text,))
 
 
 def test_progress_goes_by_kinds_and_steps():
-    from afstream_cli.distill import Display
-    from afstream_cli.progress import Job
-
-    class Notes(Job):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lines: list[tuple[object, ...]] = []
-
-        def begin(self, name: str, total: float) -> None:
-            self.lines.append(("begin", name, total))
-
-        def update(self, done: float, text: str) -> None:
-            self.lines.append((done, text))
-
+    run = open_run(load_recipe("pocket"), Path("run"))
+    stages = {stage.name: stage for stage in run.stages}
     notes = Notes()
-    show = Display("clips", 0, notes)
+    show = Display(stages["clips"], notes)
     for kind, done in (("firsts", 4), ("firsts", 8), ("clips", 2)):
-        show({"stage": "clips", "kind": kind, "done": done, "of": 8})
-    Display("student", 40, notes)(json.loads('{"step": 10, "seconds": 60.0, "first": 0.5}'))
+        show({"kind": kind, "done": done, "of": 8})
+    show = Display(stages["long"], notes)
+    show({"step": 10, "seconds": 60.0, "student": 0.5, "norm": 0.25, "critic": 2.0})
+    show({"step": 11, "warning": "step 11: the push explodes"})
+    show({"step": 12, "sheet": "run/sheets/long-000012.png"})
     assert notes.lines == [
         ("begin", "clips: firsts", 8),
         (4, "4 of 8"),
         (8, "8 of 8"),
         ("begin", "clips: clips", 8),
         (2, "2 of 8"),
-        ("begin", "student", 40),
-        (10, "step 10 of 40, first 0.5, 60 s, 3 min left"),
+        ("begin", "long", 3000),
+        (
+            10,
+            "step 10 of 3000, student 0.5, gradient norm 0.25, critic 2, 1.33 samples/s,"
+            " 5.0 h left",
+        ),
+        ("warning: stage long, step 11: the push explodes",),
+        ("stage long, step 12: run/sheets/long-000012.png",),
     ]

@@ -155,7 +155,7 @@ def test_the_teacher_sees_a_later_windows_first_frame_as_an_image(folder, prompt
 
 def test_networks_of_two_families_are_refused(folder, prompts, processes, monkeypatch):
     config = NetworksConfig(student=folder, teacher=folder, rank=2, dtype=torch.float32)
-    build = networks._backbone
+    build = networks.open_backbone
 
     def wider(path, start, device, dtype):
         backbone = build(path, start, device, dtype)
@@ -165,6 +165,6 @@ def test_networks_of_two_families_are_refused(folder, prompts, processes, monkey
         return backbone
 
     made = []
-    monkeypatch.setattr(networks, "_backbone", wider)
+    monkeypatch.setattr(networks, "open_backbone", wider)
     with pytest.raises(ConfigError, match=r"the teacher reads .* text of 99 values"):
         open_models(config, prompts, processes)

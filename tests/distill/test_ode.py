@@ -15,6 +15,7 @@ from afstream.distill.draws import normal
 from afstream.distill.loop import train
 from afstream.distill.ode import NoisyClips, OdeConfig, OdeTrainer, choose_steps
 from afstream.distill.ode_pairs import Pairs, PairsConfig, make_pairs
+from afstream.distill.parallel import ALONE, Processes
 from afstream.distill.solver import solver_grid, trajectory
 from afstream.distill.teacher_forcing import plan_clip
 from afstream.errors import CheckpointError, ConfigError
@@ -309,7 +310,7 @@ def test_a_noisy_past_has_no_other_kind_and_no_switch():
         plan_clip(MEMORIES["anchor"], 21, 9, past="noisy")
 
 
-def make_trainer(folder, *, batch=2, sampler=SAMPLER, rows=None):
+def make_trainer(folder, *, batch=2, sampler=SAMPLER, processes=ALONE):
     return OdeTrainer(
         OdeConfig(iterations=4, batch=batch, lr=3e-3),
         make_backbone(),
@@ -317,7 +318,7 @@ def make_trainer(folder, *, batch=2, sampler=SAMPLER, rows=None):
         NumberedPrompts(),
         MEMORIES["anchor"],
         sampler,
-        rows,
+        processes,
     )
 
 
@@ -360,7 +361,8 @@ def test_the_loss_falls_and_every_weight_learns(tmp_path):
 
 def test_draws_are_functions_of_seed_step_and_row(tmp_path):
     make_folder(tmp_path)
-    whole, second = make_trainer(tmp_path), make_trainer(tmp_path, rows=[1])
+    other = Processes(rank=1, count=2)
+    whole, second = make_trainer(tmp_path), make_trainer(tmp_path, processes=other)
     seen, steps = [], []
     for step in range(5):
         whole.step = second.step = step

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from afstream.distill.vae_stage import VaeStageConfig, train_vae
+from afstream.distill.loop import train
+from afstream.distill.vae_stage import VaeStageConfig, VaeTrainer
 from afstream.errors import ConfigError
 from afstream.pocket.vae import CodecState, PocketVae, VaeConfig, load_vae, save_vae
 
@@ -105,32 +108,45 @@ def test_the_default_codec_is_small_enough_to_ship():
     assert sum(weight.numel() for weight in PocketVae().parameters()) <= 1_000_000
 
 
+CONFIG = VaeStageConfig(
+    steps=4,
+    batch=1,
+    window_frames=5,
+    learning_rate=5e-3,
+    warmup_steps=2,
+    weight_decay=1e-2,
+    latent_noise=0.3,
+    mse_weight=8.0,
+    edge_weight=0.5,
+    statistics_clips=2,
+    seed=0,
+)
+
+
 def test_training_resumes_where_it_stopped(tmp_path: Path):
-    config = VaeStageConfig(
-        steps=4, batch=1, window_frames=5, save_every=2, log_every=1, statistics_clips=2
-    )
-    lines: list[dict[str, float]] = []
+    lines: list[Mapping[str, float]] = []
+    parts = tmp_path / "parts.checkpoint"
+
+    class StoppedError(Exception):
+        """Raised by the test in place of a kill."""
+
+    def stop(line: Mapping[str, float]) -> None:
+        if line["step"] == 3:
+            raise StoppedError
+
+    straight, killed, resumed = (VaeTrainer(CONFIG, TINY) for _ in range(3))
     with torch.enable_grad():
-        straight = train_vae(config, tmp_path / "one", lines.append, model_config=TINY)
-
-        class StoppedError(Exception):
-            """Raised by the test in place of a kill."""
-
-        def stop(line: dict[str, float]) -> None:
-            if line["step"] == 3:
-                raise StoppedError
-
+        train(straight, 4, tmp_path / "whole.checkpoint", lines.append, every=1)
         with pytest.raises(StoppedError):
-            train_vae(config, tmp_path / "two", stop, model_config=TINY)
-        resumed = train_vae(config, tmp_path / "two", lambda _: None, model_config=TINY)
+            train(killed, 4, parts, stop, every=1, save_every=2)
+        train(resumed, 4, parts, lambda _: None, every=1)
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    for one, other in zip(
-        straight.state_dict().values(), resumed.state_dict().values(), strict=True
-    ):
-        assert_close(one, other, rtol=0, atol=1e-6)
-    assert (tmp_path / "two" / "vae.safetensors").exists()
+    one, other = (trainer.finish().state_dict() for trainer in (straight, resumed))
+    for name, value in one.items():
+        assert_close(other[name], value, rtol=0, atol=1e-6)
+    assert not torch.equal(one["latent_mean"], PocketVae(TINY).latent_mean)
 
 
 def test_a_window_must_suit_the_codec():
     with pytest.raises(ConfigError, match="window_frames is 16"):
-        VaeStageConfig(window_frames=16)
+        replace(CONFIG, window_frames=16)

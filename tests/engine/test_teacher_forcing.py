@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from afstream.config import MEMORIES, BackboneConfig, SamplerConfig
 from afstream.distill.data import Clips
+from afstream.distill.loop import train
 from afstream.distill.student_stage import StudentConfig, StudentTrainer
 from afstream.distill.teacher_forcing import plan_clip
 from afstream.rollout import Rollout
@@ -25,7 +26,13 @@ QUIET = StudentConfig(
     first_steps=2,
     own_from=3,
     own_share=1.0,
+    switch_weight=2.0,
+    lr=2e-3,
+    hidden_lr=6e-3,
     warmup=1,
+    decay=2,
+    average=0.9,
+    seed=0,
 )
 
 
@@ -85,10 +92,10 @@ def test_only_blocks_that_a_noisy_chunk_depends_on_are_run():
 
 
 def test_training_resumes_to_the_same_weights(tmp_path):
-    clips = make_clips(9)
+    clips, parts = make_clips(9), tmp_path / "parts.checkpoint"
     whole = make_trainer(clips)
     steps = []
-    whole.train(tmp_path / "whole", lambda entry: steps.append(entry["step"]), every=1)
+    train(whole, 4, tmp_path / "whole.checkpoint", lambda e: steps.append(e["step"]), every=1)
     assert steps == [1, 2, 3, 4]
 
     def kill_at_three(entry):
@@ -96,9 +103,9 @@ def test_training_resumes_to_the_same_weights(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_trainer(clips).train(tmp_path / "parts", kill_at_three, every=1, save_every=2)
+        train(make_trainer(clips), 4, parts, kill_at_three, every=1, save_every=2)
     resumed = make_trainer(clips)
-    resumed.train(tmp_path / "parts", lambda _: None, every=1)
+    train(resumed, 4, parts, lambda _: None, every=1)
     assert resumed.step == 4
     for name, weight in whole.student.state_dict().items():
         assert_close(resumed.student.state_dict()[name], weight, rtol=0, atol=0)

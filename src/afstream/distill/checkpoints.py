@@ -108,10 +108,20 @@ class CheckpointFolders:
         plain = json.loads((found / MANIFEST).read_text("utf-8"))["plain"]
         return {**tensors, **plain}, told
 
+    @property
+    def last_step(self) -> int:
+        """Of the newest whole checkpoint, 0 without one."""
+        whole = (path for path in self._found() if not _fault(path))
+        return next((_step(path) for path in whole), 0)
+
     def _found(self) -> list[Path]:
         """Folders with a checkpoint's name, newest first."""
         named = [path for path in self._folder.glob("step-*") if NAME.fullmatch(path.name)]
-        return sorted(named, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+        return sorted(named, key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _tensors(state: State) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from afstream.distill.recipes.limits import Count, Whole
+from afstream.errors import ConfigError
 from afstream.geometry import CHUNK_FRAMES, video_frames
 from afstream.pocket.captions import ATTRIBUTES, caption
 from afstream.pocket.clips import random_clip
@@ -23,6 +25,51 @@ from afstream.pocket.world import render
 NUM_CAPTIONS = 6
 PARTIAL_SHARE = 0.6
 OMIT_SHARE = 0.75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipsConfig:
+    """What the pocket student and its teacher learn from.
+
+    Attributes:
+        firsts: first chunks, for the student.
+        clips: longer clips, for the student.
+        frames: latent frames of these.
+        switch_frames: where their switch may fall, each as likely as it is often listed; 0 is
+            no switch.
+        seed: of both.
+        windows: clips for the teacher.
+        window_frames: latent frames of these, what a teacher sees at once.
+        window_switch_frames: where their switch may fall, after the first chunk or not at all.
+        window_seed: of these.
+    """
+
+    firsts: Count
+    clips: Count
+    frames: Count
+    switch_frames: tuple[Whole, ...]
+    seed: Whole
+    windows: Count
+    window_frames: Count
+    window_switch_frames: tuple[Whole, ...]
+    window_seed: Whole
+
+    def __post_init__(self) -> None:
+        """Refuse lengths and switches that do not fall on chunks."""
+        for name, frames, switches in (
+            ("frames", self.frames, self.switch_frames),
+            ("window_frames", self.window_frames, self.window_switch_frames),
+        ):
+            if frames % CHUNK_FRAMES:
+                raise ConfigError(
+                    f"{name} is {frames}; it must be a multiple of the chunk, {CHUNK_FRAMES}"
+                )
+            for at in switches:
+                if at % CHUNK_FRAMES or at >= frames:
+                    raise ConfigError(
+                        f"a switch at latent frame {at} is no chunk start within {name},"
+                        f" {frames}; use multiples of {CHUNK_FRAMES} below it"
+                    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,6 +170,10 @@ class CachedPrompts:
         firsts, seconds = zip(*chosen, strict=True)
         return self._cache.get(firsts), self._cache.get(seconds)
 
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings [B, T, text_dim] of any prompts in the cache; see `TextEncoder`."""
+        return self._cache.get(prompts)
+
     def unconditional(self, count: int) -> Tensor:
         """Embeddings [B, T, text_dim] of the negative prompt."""
         return self._negative.expand(count, -1, -1)

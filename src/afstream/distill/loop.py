@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from afstream.distill.optim import save_checkpoint
 from afstream.distill.parallel import ALONE, Processes
 
 Report = Callable[[Mapping[str, Any]], None]
+# a step, counted from 1, and what it told
+After = Callable[[int, Mapping[str, float]], None]
 
 
 class Trainer(Protocol):
@@ -98,6 +101,7 @@ def train(
     every: int = 20,
     save_every: int = 100,
     processes: Processes = ALONE,
+    after: After = lambda _step, _told: None,
 ) -> None:
     """Run to the last step; goes on from the last checkpoint where there is one.
 
@@ -110,6 +114,7 @@ def train(
         every: steps between two reports.
         save_every: steps between two checkpoints, or more where a trainer cannot tell its state.
         processes: that share the run.
+        after: called after each step; what it raises ends the run, and the checkpoint stays.
     """
     store = OneFile(checkpoint) if isinstance(checkpoint, Path) else checkpoint
     sums: dict[str, list[float]] = _take_up(trainer, store, report, processes)
@@ -119,8 +124,11 @@ def train(
         told = trainer.advance()
         trainer.seconds += time.perf_counter() - began
         trainer.step += 1
+        after(trainer.step, told)
         for name, value in told.items():
-            sums.setdefault(name, []).append(value)
+            # JSON has no NaN, and one skipped step shall not hide the others
+            if math.isfinite(value):
+                sums.setdefault(name, []).append(value)
         if trainer.step % every == 0:
             means = {name: sum(values) / len(values) for name, values in sums.items()}
             entry = {"step": trainer.step, "seconds": round(trainer.seconds, 1), **means}

@@ -25,10 +25,10 @@ from afstream.distill.losses import (
     guided,
     matching_timestep,
 )
-from afstream.distill.optim import RunningAverage, adamw, trained
+from afstream.distill.optim import RunningAverage, adamw, fill, trained
 from afstream.distill.parallel import ALONE, Processes, update
 from afstream.distill.sequences import Codec, LongSequence, Window, WindowPlan, replay
-from afstream.errors import CheckpointError, ConfigError
+from afstream.errors import ConfigError
 from afstream.model.dit import Backbone
 from afstream.rollout import Rollout
 from afstream.schedule import add_noise
@@ -172,6 +172,8 @@ class MatchingTrainer:
             window = self._window(rollout, sequence, rows, keep=learns)
             losses = self._teach_student(rollout, window, rows) if learns else {}
             losses |= self._teach_critic(window, rows)
+            motion = window.latents[:, window.counts].diff(dim=1).abs().mean()
+            losses["motion"] = float(motion)
             for name, value in losses.items():
                 told[name] = told.get(name, 0.0) + value / len(self._parts)
         # a run's last sequence ends with it
@@ -202,7 +204,7 @@ class MatchingTrainer:
         self._number = state["number"]
         for name, value in own.items():
             if isinstance(value, Mapping):
-                _fill(value, state[name], name)
+                fill(value, state[name], name)
 
     def _state(self) -> dict[str, Any]:
         student, critic = trained(self.models.student), trained(self.models.critic)
@@ -320,18 +322,3 @@ def _divided(rows: Sequence[int], parts: int) -> list[Sequence[int]]:
         )
     size = len(rows) // parts
     return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-@torch.no_grad()
-def _fill(own: Mapping[str, Any], given: Mapping[str, Any], what: str) -> None:
-    """Copy tensors by name, except where they are the same."""
-    if own.keys() != given.keys():
-        raise CheckpointError(
-            f"the checkpoint's {what} has other weights than this run's; resume with the same"
-            " settings"
-        )
-    for name, value in own.items():
-        if isinstance(value, Mapping):
-            _fill(value, given[name], f"{what}.{name}")
-        elif value is not given[name]:
-            value.copy_(given[name])

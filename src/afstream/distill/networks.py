@@ -8,7 +8,7 @@ in the dtype that it computes in. The text encoder is opened only to fill the ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class NetworksConfig:
         student: folder of the student, which also gives the VAE and the text encoder.
         start: a student's file to begin with, in the place of that folder's own backbone.
         critic: folder of the critic; the student's if None.
+        critic_start: a file for the critic to begin with.
         teacher: folder of the teacher, often the largest model.
         rank: of the LoRA that student and critic learn; 0 for all of their weights.
         alpha: of the LoRA.
@@ -56,6 +57,7 @@ class NetworksConfig:
     student: Path
     start: str | None = None
     critic: Path | None = None
+    critic_start: str | None = None
     teacher: Path
     rank: int = 256
     alpha: float = 256.0
@@ -79,13 +81,13 @@ def open_models(config: NetworksConfig, prompts: Prompts, processes: Processes) 
     device, dtype = processes.device, config.dtype
     vae = load_vae(find_parts(config.student, with_backbone=False).vae, device=device, dtype=dtype)
     # the largest first, while there is most room
-    teacher = _backbone(config.teacher, None, device, dtype)
+    teacher = open_backbone(config.teacher, None, device, dtype)
     shard(teacher, processes)
     student, critic = (
-        _learner(config, folder, start, processes)
+        open_learner(config, folder, start, processes)
         for folder, start in (
             (config.student, config.start),
-            (config.critic or config.student, None),
+            (config.critic or config.student, config.critic_start),
         )
     )
     for name, model in (("critic", critic), ("teacher", teacher)):
@@ -107,6 +109,7 @@ def open_prompts(
     negative: str = NEGATIVE_PROMPT,
     dtype: torch.dtype = torch.bfloat16,
     seed: int = 0,
+    others: Sequence[str] = (),
 ) -> CachedPrompts:
     """Pairs of prompts as embeddings; the first process encodes those that are new.
 
@@ -118,6 +121,7 @@ def open_prompts(
         negative: what guidance leads away from.
         dtype: of the embeddings.
         seed: of their order.
+        others: prompts to encode as well.
 
     Raises:
         CheckpointError: pieces are missing or do not fit; says which.
@@ -126,7 +130,7 @@ def open_prompts(
     parts = find_parts(folder, with_backbone=False, with_vae=False)
     listed = read_pairs(pairs)
     kept = EmbeddingCache(cache, _identity(parts, dtype))
-    wanted = [negative, *(prompt for pair in listed for prompt in pair)]
+    wanted = [negative, *others, *(prompt for pair in listed for prompt in pair)]
     if processes.is_first and kept.missing(wanted):
         text = load_text(
             parts.text,
@@ -164,12 +168,19 @@ def save_trained(
     partial.replace(path)
 
 
-def _learner(
+def open_learner(
     config: NetworksConfig, folder: Path, start: str | None, processes: Processes
 ) -> Backbone:
-    """A backbone that learns, spread over the processes."""
+    """A backbone that learns, spread over the processes.
+
+    Args:
+        config: how.
+        folder: of the model.
+        start: a file in the place of the folder's own weights.
+        processes: within `afstream.distill.parallel.joined`.
+    """
     held = config.dtype if config.rank else torch.float32
-    backbone = _backbone(folder, start, processes.device, held)
+    backbone = open_backbone(folder, start, processes.device, held)
     if config.rank:
         adapt(backbone, rank=config.rank, alpha=config.alpha, seed=config.seed)
     else:
@@ -180,9 +191,10 @@ def _learner(
     return backbone
 
 
-def _backbone(
+def open_backbone(
     folder: Path, start: str | None, device: torch.device, dtype: torch.dtype
 ) -> Backbone:
+    """A backbone without gradients; see `open_learner`."""
     parts = find_parts(folder, with_backbone=start is None, with_vae=False, with_text=False)
     spec = ModelSpec(name=str(folder), student=start)
     source, _ = backbone_source(parts, spec)

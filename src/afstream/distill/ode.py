@@ -10,18 +10,19 @@ a stream would show them. The student learns where the trajectory ends:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from afstream.config import MemoryPolicy, SamplerConfig
 from afstream.distill.draws import generator
 from afstream.distill.matching import Prompts
 from afstream.distill.ode_pairs import Pairs
-from afstream.distill.optim import RunningAverage
+from afstream.distill.optim import RunningAverage, adamw, fill, trained
+from afstream.distill.parallel import ALONE, Processes, update
 from afstream.distill.teacher_forcing import ClipWindow, plan_clip
 from afstream.errors import ConfigError
 from afstream.geometry import PATCH
@@ -136,11 +137,11 @@ class OdeTrainer:
         prompts: what the pairs were made of.
         policy: what the student's streams remember, at which positions.
         sampler: their denoise steps, at which the pairs must have been kept.
-        rows: the pairs of the batch that this process sees.
+        processes: that share the batch.
 
     Raises:
-        ConfigError: the pairs were kept at other steps, or their clips are not made of whole
-            chunks.
+        ConfigError: the pairs were kept at other steps, their clips are not made of whole
+            chunks, or the batch cannot be divided evenly.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class OdeTrainer:
         prompts: Prompts,
         policy: MemoryPolicy,
         sampler: SamplerConfig,
-        rows: Sequence[int] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         if pairs.sampler != sampler:
             raise ConfigError(
@@ -165,14 +166,17 @@ class OdeTrainer:
         self.step = 0
         self.seconds = 0.0
         self._pairs, self._prompts = pairs, prompts
-        self._rows = list(range(config.batch)) if rows is None else list(rows)
+        self._processes = processes
+        self._rows = processes.rows(config.batch)
         self._chunk = policy.chunk_frames
         schedule = Schedule.of(sampler)
         self._num_steps = len(schedule.sigmas)
         self._clips = NoisyClips(student, policy, schedule, pairs.frames, pairs.size)
-        self._trained = [weight for weight in student.parameters() if weight.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            self._trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        self._optimizer = adamw(
+            trained(student).values(),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
         )
 
     def advance(self) -> dict[str, float]:
@@ -186,25 +190,28 @@ class OdeTrainer:
         clean = self._clips.predict(noisy, steps.to(noisy.device), text)
         loss = (clean - latents[:, -1].to(clean)).square().mean()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self._trained, self.config.clip)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        told = self._processes.mean({"loss": float(loss.detach())})
+        norm = update(self._optimizer, self.config.clip, self._processes)
         self.average.update(self.student, self.step)
-        return {"loss": float(loss.detach()), "norm": float(norm)}
+        return told | {"norm": norm}
 
     def state(self) -> dict[str, Any]:
         """See `Trainer.state`."""
+        student = trained(self.student)
         return {
-            "student": self.student.state_dict(),
+            "student": {name: weight.detach() for name, weight in student.items()},
             "average": self.average.weights,
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": {name: self._optimizer.state[it] for name, it in student.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainer.restore`."""
-        self.student.load_state_dict(state["student"])
-        self.average.weights = state["average"]
-        self._optimizer.load_state_dict(state["optimizer"])
+        """See `Trainer.restore`.
+
+        Raises:
+            CheckpointError: the state has other weights.
+        """
+        for name, value in self.state().items():
+            fill(value, state[name], name)
 
     def _index(self, row: int) -> int:
         """The pair in a row of the batch: all of them in turn, then all again in another order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from afstream.distill.muon import Muon
+from afstream.errors import CheckpointError
 
 MATRIX_AXES = 2
 
@@ -55,12 +56,16 @@ class MixedOptimizer:
         self._parameters = [p for _, p in named]
 
     def step(self, share: float, *, clip: float = 1.0) -> float:
-        """Clip the gradients' norm, update at `share` of the peak rate, clear; the norm."""
+        """Clip the gradients' norm, update at `share` of the peak rate, clear; the norm.
+
+        Nothing is updated where the norm is no number.
+        """
         norm = nn.utils.clip_grad_norm_(self._parameters, clip)
         for part, peak in zip(self._parts, self._peaks, strict=True):
             for group in part.param_groups:
                 group["lr"] = peak * share
-            part.step()
+            if norm.isfinite():
+                part.step()
             part.zero_grad(set_to_none=True)
         return float(norm)
 
@@ -115,6 +120,30 @@ class RunningAverage:
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, value in trained(module).items():
             self.weights[name].lerp_(value, 1 - decay)
+
+
+@torch.no_grad()
+def fill(own: Mapping[str, Any], given: Mapping[str, Any], what: str) -> None:
+    """Copy tensors by name, except where they are the same.
+
+    Args:
+        own: tensors, or mappings of them; filled in place.
+        given: what they shall be.
+        what: they are, for the error.
+
+    Raises:
+        CheckpointError: the names differ.
+    """
+    if own.keys() != given.keys():
+        raise CheckpointError(
+            f"the checkpoint's {what} has other weights than this run's; resume with the same"
+            " settings"
+        )
+    for name, value in own.items():
+        if isinstance(value, Mapping):
+            fill(value, given[name], f"{what}.{name}")
+        elif value is not given[name]:
+            value.copy_(given[name])
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:

@@ -12,11 +12,8 @@ Three kinds of learning share one run:
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,15 +21,14 @@ from torch import Tensor, nn
 
 from afstream.config import MEMORIES, BackboneConfig, MemoryPolicy, SamplerConfig
 from afstream.distill.data import Clips
-from afstream.distill.optim import MixedOptimizer, RunningAverage, save_checkpoint, trapezoid
+from afstream.distill.optim import MixedOptimizer, RunningAverage, trapezoid
+from afstream.distill.recipes.limits import Amount, Count, Positive, Share, Whole
 from afstream.distill.teacher_forcing import ClipPlan, ClipWindow, plan_clip
 from afstream.geometry import PATCH
 from afstream.model.dit import Backbone, TextContext
 from afstream.model.layers import TextKeys
 from afstream.pocket.text import PocketText
 from afstream.schedule import TIMESTEPS, Schedule, add_noise
-
-Report = Callable[[Mapping[str, Any]], None]
 
 # denoise steps that a chunk of the model's own past has gone through, at most
 OWN_STEPS = 3
@@ -60,21 +56,21 @@ class StudentConfig:
         seed: of weights, batches and noise.
     """
 
-    steps: int = 1900
-    first_steps: int = 300
-    own_from: int = 1100
-    own_share: float = 0.5
-    first_batch: int = 64
-    side_batch: int = 16
-    clip_batch: int = 8
-    past_noise: float = 0.15
-    switch_weight: float = 2.0
-    lr: float = 2e-3
-    hidden_lr: float = 6e-3
-    warmup: int = 30
-    decay: int = 500
-    average: float = 0.998
-    seed: int = 0
+    steps: Count
+    first_steps: Whole
+    own_from: Whole
+    own_share: Share
+    first_batch: Count
+    side_batch: Count
+    clip_batch: Count
+    past_noise: Share
+    switch_weight: Amount
+    lr: Positive
+    hidden_lr: Positive
+    warmup: Count
+    decay: Count
+    average: Share
+    seed: Whole
 
 
 class Student(nn.Module):
@@ -124,7 +120,7 @@ class _Plans:
 
 
 class StudentTrainer:
-    """One training run: its model, data, random state and progress."""
+    """One training run, its model and data; see `afstream.distill.loop.Trainer`."""
 
     def __init__(
         self,
@@ -156,35 +152,8 @@ class StudentTrainer:
         }
         self._random = torch.Generator().manual_seed(config.seed)
 
-    def train(
-        self, folder: Path, report: Report, *, every: int = 20, save_every: int = 100
-    ) -> None:
-        """Run to the last step, reporting and saving on the way; resumes by itself."""
-        checkpoint = folder / "student.checkpoint"
-        if checkpoint.is_file():
-            self._resume(checkpoint)
-        folder.mkdir(parents=True, exist_ok=True)
-        log = folder / "student.jsonl"
-        sums: dict[str, list[float]] = {}
-        while self.step < self.config.steps:
-            began = time.perf_counter()
-            losses = self._advance()
-            self.seconds += time.perf_counter() - began
-            self.step += 1
-            for name, value in losses.items():
-                sums.setdefault(name, []).append(value)
-            if self.step % every == 0:
-                means = {name: sum(values) / len(values) for name, values in sums.items()}
-                entry = {"step": self.step, "seconds": round(self.seconds, 1), **means}
-                with log.open("a") as file:
-                    file.write(json.dumps(entry) + "\n")
-                report(entry)
-                sums.clear()
-            if self.step % save_every == 0 or self.step == self.config.steps:
-                self._save(checkpoint)
-
-    def _advance(self) -> dict[str, float]:
-        """One optimizer step; the losses it saw."""
+    def advance(self) -> dict[str, float]:
+        """One optimizer step; the losses it saw, and the gradient's norm."""
         config = self.config
         first_only = self.step < config.first_steps
         losses = {
@@ -202,6 +171,25 @@ class StudentTrainer:
         found["norm"] = self.optimizer.step(share)
         self.average.update(self.student, self.step)
         return found
+
+    def state(self) -> dict[str, Any]:
+        """See `Trainer.state`."""
+        return {
+            "config": asdict(self.config),
+            "backbone": asdict(self.student.backbone.config),
+            "words": self.student.text.words,
+            "student": self.student.state_dict(),
+            "average": self.average.weights,
+            "optimizer": self.optimizer.state_dict(),
+            "random": self._random.get_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Trainer.restore`."""
+        self.student.load_state_dict(state["student"])
+        self.average.weights = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._random.set_state(state["random"])
 
     def _first_loss(self, count: int) -> Tensor:
         """Flow-matching loss of chunks without a past."""
@@ -332,30 +320,6 @@ class StudentTrainer:
 
     def _draw(self) -> float:
         return float(torch.rand(1, generator=self._random))
-
-    def _save(self, path: Path) -> None:
-        save_checkpoint(
-            path,
-            {
-                "config": asdict(self.config),
-                "backbone": asdict(self.student.backbone.config),
-                "words": self.student.text.words,
-                "step": self.step,
-                "seconds": self.seconds,
-                "student": self.student.state_dict(),
-                "average": self.average.weights,
-                "optimizer": self.optimizer.state_dict(),
-                "random": self._random.get_state(),
-            },
-        )
-
-    def _resume(self, path: Path) -> None:
-        content = torch.load(path, weights_only=True)
-        self.student.load_state_dict(content["student"])
-        self.average.weights = content["average"]
-        self.optimizer.load_state_dict(content["optimizer"])
-        self._random.set_state(content["random"])
-        self.step, self.seconds = content["step"], content["seconds"]
 
 
 def _per_frame(sigma: Tensor, chunk: int) -> Tensor:

@@ -19,6 +19,7 @@ from afstream.config import TIMESTEPS
 from afstream.distill.bidirectional import predict_flow
 from afstream.distill.data import Clips
 from afstream.distill.optim import MixedOptimizer, RunningAverage, trapezoid
+from afstream.distill.recipes.limits import Count, Positive, Share, Whole
 from afstream.model.dit import Backbone
 from afstream.pocket.text import PocketText
 from afstream.schedule import add_noise, shifted_sigma
@@ -41,16 +42,16 @@ class TeacherConfig:
         seed: of batches and noise.
     """
 
-    steps: int = 3000
-    batch: int = 12
-    shift: float = 3.0
-    drop_share: float = 0.1
-    lr: float = 1e-3
-    hidden_lr: float = 3e-3
-    warmup: int = 50
-    decay: int = 800
-    average: float = 0.998
-    seed: int = 0
+    steps: Count
+    batch: Count
+    shift: Positive
+    drop_share: Share
+    lr: Positive
+    hidden_lr: Positive
+    warmup: Count
+    decay: Count
+    average: Share
+    seed: Whole
 
 
 class TeacherTrainer:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -54,13 +54,22 @@ def save_pocket(
     save_file(tensors, path, {"kind": KIND, "config": json.dumps(config)})
 
 
-def load_pocket(
+class PocketParts(NamedTuple):
+    """What a pocket model file holds, without gradients; the codec in float32."""
+
+    backbone: Backbone
+    text: PocketText
+    vae: PocketVae
+    sampler: SamplerConfig
+
+
+def load_parts(
     path: Path = POCKET_PATH,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> VideoModel:
-    """Read a pocket model; the codec always runs in float32.
+) -> PocketParts:
+    """Read a pocket model's networks; the codec always runs in float32.
 
     On the meta device only its settings are read.
 
@@ -100,16 +109,42 @@ def load_pocket(
             load_into(module, weights, what=f"{path.name}, part {part!r},")
         module.requires_grad_(False).eval()
     sampler = config["sampler"]
+    return PocketParts(
+        backbone.to(device, dtype),
+        text.to(device, dtype),
+        vae.to(device),
+        SamplerConfig(steps=tuple(sampler["steps"]), shift=sampler["shift"]),
+    )
+
+
+def load_pocket(
+    path: Path = POCKET_PATH,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> VideoModel:
+    """A pocket model, ready to stream; see `load_parts`.
+
+    Raises:
+        CheckpointError: no such file, or not a pocket model.
+    """
     details = {"path": str(path)}
-    if not on_meta:
+    parts = load_parts(path, device=device, dtype=dtype)
+    if torch.device(device).type != "meta":
         details["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    name = "pocket" if path == POCKET_PATH else path.stem
+    return bundle(parts, name=name, details=details)
+
+
+def bundle(parts: PocketParts, *, name: str, details: Mapping[str, str]) -> VideoModel:
+    """Networks of the pocket world as one model; `details` go into run records."""
     return VideoModel(
-        name="pocket" if path == POCKET_PATH else path.stem,
-        backbone=backbone.to(device, dtype),
-        text=text.to(device, dtype),
-        vae=vae.to(device),
-        sampler=SamplerConfig(steps=tuple(sampler["steps"]), shift=sampler["shift"]),
+        name=name,
+        backbone=parts.backbone,
+        text=parts.text,
+        vae=parts.vae,
+        sampler=parts.sampler,
         geometry=Geometry(width_px=WORLD_PX, height_px=WORLD_PX),
         any_size=False,
-        details=details,
+        details=dict(details),
     )

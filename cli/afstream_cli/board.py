@@ -1,0 +1,43 @@
+"""What is logged, for TensorBoard, where that is installed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from afstream.errors import ConfigError
+
+PLACE = ("stage", "step")
+
+
+class Board:
+    """Writes reports as TensorBoard's scalars.
+
+    Args:
+        folder: of its event files.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            module = importlib.import_module("torch.utils.tensorboard")
+        except ImportError as error:
+            raise ConfigError(
+                "--tensorboard needs the package tensorboard; install it with: pip install"
+                " tensorboard"
+            ) from error
+        self._writer = module.SummaryWriter(str(folder))
+
+    def __call__(self, entry: Mapping[str, Any]) -> None:
+        """One report of a stage; each of its numbers is a curve."""
+        for name, value in entry.items():
+            if name not in PLACE:
+                self._writer.add_scalar(f"{entry['stage']}/{name}", value, entry["step"])
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()

@@ -1,0 +1,1 @@
+"""Recipes of distillation: typed tables, their limits, and the files that ship."""
