@@ -24,14 +24,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from afstream.config import MEMORIES, WAN_BACKBONES, BackboneConfig, SamplerConfig
-from afstream.distill import preflight
-from afstream.distill.adapters import adapt
-from afstream.distill.bidirectional import ClipWindow
-from afstream.distill.optim import trained
+from afstream.distill.machinery.adapters import adapt
+from afstream.distill.machinery.optim import trained
+from afstream.distill.matching.bidirectional import ClipWindow
+from afstream.distill.matching.sequences import LongSequence, replay
 from afstream.distill.recipes.reading import load_recipe
 from afstream.distill.recipes.tables import MatchingTable, WanRecipe
-from afstream.distill.sequences import LongSequence, replay
-from afstream.distill.wan_stages import footing, wan_grid
+from afstream.distill.runs import preflight
+from afstream.distill.runs.wan_stages import footing, wan_grid
 from afstream.model.dit import Backbone, TextContext, TimeContext
 from afstream.model.layers import AttentionWindow
 from afstream.rollout import Rollout

@@ -24,8 +24,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig, from_mapping
-from afstream.distill.bidirectional import predict_clean, predict_flow
-from afstream.distill.losses import critic_loss, dmd_gradient, dmd_loss, guided
+from afstream.distill.matching.bidirectional import predict_clean, predict_flow
+from afstream.distill.matching.losses import critic_loss, dmd_gradient, dmd_loss, guided
 from afstream.errors import AfstreamError
 from afstream.geometry import CHUNK_FRAMES
 from afstream.model.checkpoints import merge_loras, read_lora, read_student

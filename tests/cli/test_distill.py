@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from afstream import Stream, Timeline
-from afstream.distill import pocket_run
-from afstream.distill import run as run_module
-from afstream.distill.parallel import Processes
+from afstream.distill.machinery.parallel import Processes
 from afstream.distill.recipes.reading import load_recipe
-from afstream.distill.run import open_run
+from afstream.distill.runs import opening as run_module
+from afstream.distill.runs import pocket as pocket_run
+from afstream.distill.runs.opening import open_run
 from afstream.spec import ModelSpec
 from afstream_cli.progress import Job
 from afstream_cli.training import Display

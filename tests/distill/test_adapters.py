@@ -7,8 +7,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from afstream.config import MemoryPolicy, SamplerConfig
-from afstream.distill.adapters import adapt, save_adapters
-from afstream.distill.optim import trained
+from afstream.distill.machinery.adapters import adapt, save_adapters
+from afstream.distill.machinery.optim import trained
 from afstream.errors import ConfigError
 from afstream.model.checkpoints import merge_loras, read_lora
 from afstream.model.dit import Backbone

@@ -12,8 +12,8 @@ import pytest
 import torch
 from tests.distill.tiny_run import make_trainer, outcome, run
 
-from afstream.distill.checkpoints import CheckpointFolders
-from afstream.distill.loop import train
+from afstream.distill.machinery.checkpoints import CheckpointFolders
+from afstream.distill.machinery.loop import train
 from afstream.errors import CheckpointError
 
 ITERATIONS = 24

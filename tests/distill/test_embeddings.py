@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from afstream.distill import embeddings
-from afstream.distill.embeddings import CachedPrompts, EmbeddingCache, read_pairs
+from afstream.distill.wan import embeddings
+from afstream.distill.wan.embeddings import CachedPrompts, EmbeddingCache, read_pairs
 from afstream.errors import CheckpointError, PromptError
 
 NEGATIVE = "ugly"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from afstream.distill.health import Health, WatchConfig
+from afstream.distill.machinery.health import Health, WatchConfig
 from afstream.errors import TrainingError
 
 CONFIG = WatchConfig(

@@ -14,11 +14,11 @@ from tests.distill.tiny_run import PLAN, make_config
 from tests.wan_folder import make_wan_folder
 
 from afstream.config import MemoryPolicy, SamplerConfig
-from afstream.distill import networks
-from afstream.distill.matching import MatchingTrainer
-from afstream.distill.networks import NetworksConfig, open_models, open_prompts, save_trained
-from afstream.distill.optim import trained
-from afstream.distill.parallel import gathered, joined
+from afstream.distill.machinery.optim import trained
+from afstream.distill.machinery.parallel import gathered, joined
+from afstream.distill.matching.trainer import MatchingTrainer
+from afstream.distill.wan import networks
+from afstream.distill.wan.networks import NetworksConfig, open_models, open_prompts, save_trained
 from afstream.errors import ConfigError
 from afstream.model.checkpoints import merge_loras, read_lora, read_student
 from afstream.spec import ModelSpec

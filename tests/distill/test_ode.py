@@ -10,13 +10,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from afstream.config import MEMORIES, BackboneConfig, MemoryPolicy, SamplerConfig
-from afstream.distill.bidirectional import predict_flow
-from afstream.distill.draws import normal
-from afstream.distill.loop import train
-from afstream.distill.ode import NoisyClips, OdeConfig, OdeTrainer, choose_steps
-from afstream.distill.ode_pairs import Pairs, PairsConfig, make_pairs
-from afstream.distill.parallel import ALONE, Processes
-from afstream.distill.solver import solver_grid, trajectory
+from afstream.distill.machinery.draws import normal
+from afstream.distill.machinery.loop import train
+from afstream.distill.machinery.parallel import ALONE, Processes
+from afstream.distill.matching.bidirectional import predict_flow
+from afstream.distill.ode.pairs import Pairs, PairsConfig, make_pairs
+from afstream.distill.ode.solver import solver_grid, trajectory
+from afstream.distill.ode.trainer import NoisyClips, OdeConfig, OdeTrainer, choose_steps
 from afstream.distill.teacher_forcing import plan_clip
 from afstream.errors import CheckpointError, ConfigError
 from afstream.model.dit import Backbone
@@ -208,7 +208,7 @@ def test_a_kill_leaves_no_file_by_its_name(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("afstream.distill.ode_pairs.save_file", kill)
+    monkeypatch.setattr("afstream.distill.ode.pairs.save_file", kill)
     with pytest.raises(KeyboardInterrupt):
         make_folder(tmp_path)
     assert list(tmp_path.glob("*.safetensors")) == []

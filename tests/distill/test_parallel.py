@@ -10,7 +10,7 @@ import torch
 from tests.distill.tiny_run import main, make_trainer, outcome, run
 from torch.distributed.tensor import DTensor
 
-from afstream.distill.parallel import Processes, joined
+from afstream.distill.machinery.parallel import Processes, joined
 from afstream.errors import ConfigError
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")

@@ -6,10 +6,10 @@ from tests.distill.tiny import match_trainer
 from tests.engine.toy import SIZES, toy_model
 
 from afstream.config import MEMORIES
-from afstream.distill.adapters import adapt
-from afstream.distill.optim import MixedOptimizer, trained
-from afstream.distill.pocket_stages import _is_hidden
-from afstream.distill.preflight import (
+from afstream.distill.machinery.adapters import adapt
+from afstream.distill.machinery.optim import MixedOptimizer, trained
+from afstream.distill.runs.pocket_stages import _is_hidden
+from afstream.distill.runs.preflight import (
     Footing,
     adapter_values,
     matching_shares,

@@ -8,8 +8,8 @@ from tests.distill.tiny_run import LATENT, PLAN, SIZES, DrawnPrompts, make_backb
 from torch.testing import assert_close
 
 from afstream.config import MemoryPolicy, SamplerConfig
-from afstream.distill.losses import dmd_loss
-from afstream.distill.sequences import LongSequence, WindowPlan, replay
+from afstream.distill.matching.losses import dmd_loss
+from afstream.distill.matching.sequences import LongSequence, WindowPlan, replay
 from afstream.pocket.model import load_pocket
 from afstream.rollout import Rollout
 from afstream.schedule import clean_from_flow

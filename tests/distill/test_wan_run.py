@@ -15,7 +15,7 @@ from tests.wan_folder import make_wan_folder
 
 from afstream import Stream, Timeline
 from afstream.distill.recipes.reading import load_recipe
-from afstream.distill.run import claim, open_run, together
+from afstream.distill.runs.opening import claim, open_run, together
 from afstream.model.checkpoints import read_student
 from afstream.spec import ModelSpec
 

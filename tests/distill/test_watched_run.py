@@ -11,10 +11,10 @@ import torch
 from tests.distill.tiny import match_trainer
 from torch.testing import assert_close
 
-from afstream.distill.loop import train
-from afstream.distill.optim import MixedOptimizer
+from afstream.distill.machinery.loop import train
+from afstream.distill.machinery.optim import MixedOptimizer
 from afstream.distill.recipes.reading import load_recipe
-from afstream.distill.stages import Observer
+from afstream.distill.runs.stages import Observer
 from afstream.errors import TrainingError
 
 

@@ -6,9 +6,9 @@ import torch
 from tests.engine.toy import SIZES, toy_model
 
 from afstream.config import MEMORIES, SamplerConfig
-from afstream.distill.matching import MatchingConfig, MatchingTrainer, Models
-from afstream.distill.pocket_prompts import PocketPrompts
-from afstream.distill.sequences import WindowPlan
+from afstream.distill.matching.sequences import WindowPlan
+from afstream.distill.matching.trainer import MatchingConfig, MatchingTrainer, Models
+from afstream.distill.pocket.prompts import PocketPrompts
 from afstream.pocket.text import PocketText, vocabulary
 
 

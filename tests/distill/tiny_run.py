@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig
-from afstream.distill.adapters import adapt
-from afstream.distill.checkpoints import CheckpointFolders
-from afstream.distill.draws import normal
-from afstream.distill.loop import train
-from afstream.distill.matching import MatchingConfig, MatchingTrainer, Models
-from afstream.distill.optim import trained
-from afstream.distill.parallel import ALONE, Processes, gathered, joined, shard
-from afstream.distill.sequences import WindowPlan
+from afstream.distill.machinery.adapters import adapt
+from afstream.distill.machinery.checkpoints import CheckpointFolders
+from afstream.distill.machinery.draws import normal
+from afstream.distill.machinery.loop import train
+from afstream.distill.machinery.optim import trained
+from afstream.distill.machinery.parallel import ALONE, Processes, gathered, joined, shard
+from afstream.distill.matching.sequences import WindowPlan
+from afstream.distill.matching.trainer import MatchingConfig, MatchingTrainer, Models
 from afstream.model.dit import Backbone
 
 SIZES = BackboneConfig(

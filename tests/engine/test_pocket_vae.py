@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afstream.distill.loop import train
-from afstream.distill.vae_stage import VaeStageConfig, VaeTrainer
+from afstream.distill.machinery.loop import train
+from afstream.distill.pocket.vae_stage import VaeStageConfig, VaeTrainer
 from afstream.errors import ConfigError
 from afstream.pocket.vae import CodecState, PocketVae, VaeConfig, load_vae, save_vae
 

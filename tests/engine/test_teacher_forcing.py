@@ -6,9 +6,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from afstream.config import MEMORIES, BackboneConfig, SamplerConfig
-from afstream.distill.data import Clips
-from afstream.distill.loop import train
-from afstream.distill.student_stage import StudentConfig, StudentTrainer
+from afstream.distill.machinery.loop import train
+from afstream.distill.pocket.data import Clips
+from afstream.distill.pocket.student_stage import StudentConfig, StudentTrainer
 from afstream.distill.teacher_forcing import plan_clip
 from afstream.rollout import Rollout
 

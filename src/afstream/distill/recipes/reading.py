@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from afstream.distill.recipes.limits import Limits
+from afstream.distill.machinery.limits import Limits
 from afstream.distill.recipes.tables import PocketRecipe, Recipe, WanRecipe
 from afstream.errors import AfstreamError, ConfigError
 

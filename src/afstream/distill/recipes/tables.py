@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from afstream.config import from_mapping
-from afstream.distill.data import ClipsConfig
-from afstream.distill.health import WatchConfig
-from afstream.distill.matching import MatchingConfig
-from afstream.distill.ode import OdeConfig
-from afstream.distill.ode_pairs import PairsConfig
-from afstream.distill.recipes.limits import Amount, Count, Positive, Share, Whole
-from afstream.distill.sequences import WindowPlan
-from afstream.distill.student_stage import StudentConfig
-from afstream.distill.teacher_stage import TeacherConfig
-from afstream.distill.vae_stage import VaeStageConfig
+from afstream.distill.machinery.health import WatchConfig
+from afstream.distill.machinery.limits import Amount, Count, Positive, Share, Whole
+from afstream.distill.matching.sequences import WindowPlan
+from afstream.distill.matching.trainer import MatchingConfig
+from afstream.distill.ode.pairs import PairsConfig
+from afstream.distill.ode.trainer import OdeConfig
+from afstream.distill.pocket.data import ClipsConfig
+from afstream.distill.pocket.student_stage import StudentConfig
+from afstream.distill.pocket.teacher_stage import TeacherConfig
+from afstream.distill.pocket.vae_stage import VaeStageConfig
 from afstream.errors import ConfigError
 from afstream.geometry import CHUNK_FRAMES, Geometry
 from afstream.timeline import Timeline
@@ -213,7 +213,7 @@ class WanStartTable:
     Attributes:
         student: folder of the Wan2.1 model that the student and the critic begin with.
         teacher: folder of the Wan2.1 model that teaches.
-        prompts: file of prompts or of pairs, see `afstream.distill.embeddings.read_pairs`.
+        prompts: file of prompts or of pairs, see `afstream.distill.wan.embeddings.read_pairs`.
         negative_prompt: what guidance leads away from.
     """
 

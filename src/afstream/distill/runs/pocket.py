@@ -12,17 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from afstream.config import MEMORIES, BackboneConfig, SamplerConfig
-from afstream.distill.data import Clips, make_clips
-from afstream.distill.loop import OneFile, Report, Trainer, train
-from afstream.distill.matching import MatchingTrainer, Models
-from afstream.distill.optim import RunningAverage
-from afstream.distill.pocket_prompts import PocketPrompts
-from afstream.distill.pocket_stages import MODEL, POCKET_BACKBONE, SIZE, clip_sets, pocket_stages
+from afstream.distill.machinery.loop import OneFile, Report, Trainer, train
+from afstream.distill.machinery.optim import RunningAverage
+from afstream.distill.matching.trainer import MatchingTrainer, Models
+from afstream.distill.pocket.data import Clips, make_clips
+from afstream.distill.pocket.prompts import PocketPrompts
+from afstream.distill.pocket.student_stage import Student, StudentTrainer
+from afstream.distill.pocket.teacher_stage import TeacherTrainer
+from afstream.distill.pocket.vae_stage import VaeTrainer
 from afstream.distill.recipes.tables import MatchingTable, PocketRecipe
-from afstream.distill.stages import SHEETS, Draw, Observer, Stage, draw_sheet, made
-from afstream.distill.student_stage import Student, StudentTrainer
-from afstream.distill.teacher_stage import TeacherTrainer
-from afstream.distill.vae_stage import VaeTrainer
+from afstream.distill.runs.pocket_stages import (
+    MODEL,
+    POCKET_BACKBONE,
+    SIZE,
+    clip_sets,
+    pocket_stages,
+)
+from afstream.distill.runs.stages import SHEETS, Draw, Observer, Stage, draw_sheet, made
 from afstream.model.dit import Backbone
 from afstream.pocket.model import PocketParts, bundle, load_parts, save_pocket
 from afstream.pocket.text import vocabulary

@@ -12,12 +12,12 @@ import torch
 
 from afstream.chunk import Chunk
 from afstream.config import MemoryPolicy
-from afstream.distill.checkpoints import CheckpointFolders
-from afstream.distill.health import Health, WatchConfig
-from afstream.distill.loop import Report
-from afstream.distill.parallel import ALONE, Processes
-from afstream.distill.preflight import Share
+from afstream.distill.machinery.checkpoints import CheckpointFolders
+from afstream.distill.machinery.health import Health, WatchConfig
+from afstream.distill.machinery.loop import Report
+from afstream.distill.machinery.parallel import ALONE, Processes
 from afstream.distill.recipes.tables import Recipe, SheetTable
+from afstream.distill.runs.preflight import Share
 from afstream.errors import CheckpointError
 from afstream.geometry import Geometry
 from afstream.model.bundle import VideoModel
@@ -136,7 +136,7 @@ class Observer:
         self._processes = processes
 
     def __call__(self, step: int, told: Mapping[str, float]) -> None:
-        """See `afstream.distill.loop.After`."""
+        """See `afstream.distill.machinery.loop.After`."""
         for text in self.health.see(step, told):
             self._tell({"step": step, "warning": text})
         if self._draw and self._every and step % self._every == 0:

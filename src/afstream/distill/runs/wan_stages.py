@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from afstream.config import MEMORIES, WAN_BACKBONES
-from afstream.distill import preflight
 from afstream.distill.recipes.tables import MatchingTable, WanRecipe
-from afstream.distill.stages import Stage
+from afstream.distill.runs import preflight
+from afstream.distill.runs.stages import Stage
 from afstream.geometry import PATCH
 from afstream.memory import Grid
 

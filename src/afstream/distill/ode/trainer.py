@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from afstream.config import MemoryPolicy, SamplerConfig
-from afstream.distill.draws import generator
-from afstream.distill.matching import Prompts
-from afstream.distill.ode_pairs import Pairs
-from afstream.distill.optim import RunningAverage, adamw, fill, trained
-from afstream.distill.parallel import ALONE, Processes, update
+from afstream.distill.machinery.draws import generator
+from afstream.distill.machinery.optim import RunningAverage, adamw, fill, trained
+from afstream.distill.machinery.parallel import ALONE, Processes, update
+from afstream.distill.matching.trainer import Prompts
+from afstream.distill.ode.pairs import Pairs
 from afstream.distill.teacher_forcing import ClipWindow, plan_clip
 from afstream.errors import ConfigError
 from afstream.geometry import PATCH
@@ -128,7 +128,7 @@ class NoisyClips:
 
 
 class OdeTrainer:
-    """One run of ODE regression; see `afstream.distill.loop.Trainer`.
+    """One run of ODE regression; see `afstream.distill.machinery.loop.Trainer`.
 
     Args:
         config: how.

@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from afstream.config import TIMESTEPS, SamplerConfig
-from afstream.distill.bidirectional import predict_flow
-from afstream.distill.draws import normal
-from afstream.distill.losses import guided
-from afstream.distill.matching import Prompts
-from afstream.distill.solver import Solver, SolverGrid, solver_grid, trajectory
+from afstream.distill.machinery.draws import normal
+from afstream.distill.matching.bidirectional import predict_flow
+from afstream.distill.matching.losses import guided
+from afstream.distill.matching.trainer import Prompts
+from afstream.distill.ode.solver import Solver, SolverGrid, solver_grid, trajectory
 from afstream.errors import CheckpointError, ConfigError
 from afstream.model.dit import Backbone
 

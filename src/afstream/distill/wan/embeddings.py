@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from afstream.distill.draws import generator
+from afstream.distill.machinery.draws import generator
 from afstream.errors import CheckpointError, PromptError
 from afstream.model.bundle import TextEncoder
 
@@ -141,7 +141,7 @@ class EmbeddingCache:
 
 
 class CachedPrompts:
-    """Pairs of a list, by number, from a cache; see `afstream.distill.matching.Prompts`.
+    """Pairs of a list, by number, from a cache; see `afstream.distill.matching.trainer.Prompts`.
 
     The list is gone through again and again, each time in another order.
 

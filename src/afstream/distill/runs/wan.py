@@ -10,11 +10,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from afstream.config import MEMORIES, MemoryPolicy, SamplerConfig
-from afstream.distill.checkpoints import CheckpointFolders
-from afstream.distill.embeddings import CachedPrompts
-from afstream.distill.loop import Report, Trainer, train
-from afstream.distill.matching import MatchingTrainer, Models
-from afstream.distill.networks import (
+from afstream.distill.machinery.checkpoints import CheckpointFolders
+from afstream.distill.machinery.loop import Report, Trainer, train
+from afstream.distill.machinery.optim import RunningAverage, trained
+from afstream.distill.machinery.parallel import ALONE, Processes
+from afstream.distill.matching.trainer import MatchingTrainer, Models
+from afstream.distill.ode.pairs import Pairs, make_pairs
+from afstream.distill.ode.trainer import OdeTrainer
+from afstream.distill.recipes.tables import WanRecipe
+from afstream.distill.runs.stages import SHEETS, Draw, Observer, Stage, draw_sheet, made
+from afstream.distill.runs.wan_stages import AVERAGE, CRITIC, DTYPES, MODEL, STUDENT, wan_stages
+from afstream.distill.wan.embeddings import CachedPrompts
+from afstream.distill.wan.networks import (
     NetworksConfig,
     open_backbone,
     open_learner,
@@ -22,13 +29,6 @@ from afstream.distill.networks import (
     open_prompts,
     save_trained,
 )
-from afstream.distill.ode import OdeTrainer
-from afstream.distill.ode_pairs import Pairs, make_pairs
-from afstream.distill.optim import RunningAverage, trained
-from afstream.distill.parallel import ALONE, Processes
-from afstream.distill.recipes.tables import WanRecipe
-from afstream.distill.stages import SHEETS, Draw, Observer, Stage, draw_sheet, made
-from afstream.distill.wan_stages import AVERAGE, CRITIC, DTYPES, MODEL, STUDENT, wan_stages
 from afstream.errors import CheckpointError
 from afstream.model.checkpoints import merge_loras, read_lora, read_student
 from afstream.model.dit import Backbone

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from afstream.distill.parallel import ALONE, Processes, joined
-from afstream.distill.pocket_run import PocketRun
+from afstream.distill.machinery.parallel import ALONE, Processes, joined
 from afstream.distill.recipes.tables import PocketRecipe, Recipe
-from afstream.distill.stages import Run, Stage
-from afstream.distill.wan_run import WanRun
+from afstream.distill.runs.pocket import PocketRun
+from afstream.distill.runs.stages import Run, Stage
+from afstream.distill.runs.wan import WanRun
 from afstream.errors import ConfigError
 
 # what was asked for, beside what came of it

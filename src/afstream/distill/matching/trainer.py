@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 from afstream.config import TIMESTEPS, MemoryPolicy, SamplerConfig
-from afstream.distill.bidirectional import predict_clean, predict_flow
-from afstream.distill.draws import normal, pick
-from afstream.distill.losses import (
+from afstream.distill.machinery.draws import normal, pick
+from afstream.distill.machinery.optim import RunningAverage, adamw, fill, trained
+from afstream.distill.machinery.parallel import ALONE, Processes, update
+from afstream.distill.matching.bidirectional import predict_clean, predict_flow
+from afstream.distill.matching.losses import (
     critic_loss,
     dmd_gradient,
     dmd_loss,
     guided,
     matching_timestep,
 )
-from afstream.distill.optim import RunningAverage, adamw, fill, trained
-from afstream.distill.parallel import ALONE, Processes, update
-from afstream.distill.sequences import Codec, LongSequence, Window, WindowPlan, replay
+from afstream.distill.matching.sequences import Codec, LongSequence, Window, WindowPlan, replay
 from afstream.errors import ConfigError
 from afstream.model.dit import Backbone
 from afstream.rollout import Rollout
@@ -108,7 +108,7 @@ class Models:
 
 
 class MatchingTrainer:
-    """One run of a stage; see `afstream.distill.loop.Trainer`.
+    """One run of a stage; see `afstream.distill.machinery.loop.Trainer`.
 
     Weights train that require gradients, in their own dtype.
 

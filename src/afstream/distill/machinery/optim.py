@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afstream.distill.muon import Muon
+from afstream.distill.machinery.muon import Muon
 from afstream.errors import CheckpointError
 
 MATRIX_AXES = 2

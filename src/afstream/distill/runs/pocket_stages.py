@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from afstream.config import MEMORIES, BackboneConfig
-from afstream.distill import preflight
-from afstream.distill.optim import MATRIX_AXES
+from afstream.distill.machinery.optim import MATRIX_AXES
+from afstream.distill.pocket.student_stage import Student
 from afstream.distill.recipes.tables import MatchingTable, PocketRecipe
-from afstream.distill.stages import Stage
-from afstream.distill.student_stage import Student
+from afstream.distill.runs import preflight
+from afstream.distill.runs.stages import Stage
 from afstream.geometry import CHUNK_FRAMES, PATCH, SPATIAL_STRIDE
 from afstream.memory import Grid
 from afstream.pocket.scene import WORLD_PX

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from afstream.config import TIMESTEPS
-from afstream.distill.bidirectional import predict_flow
-from afstream.distill.data import Clips
-from afstream.distill.optim import MixedOptimizer, RunningAverage, trapezoid
-from afstream.distill.recipes.limits import Count, Positive, Share, Whole
+from afstream.distill.machinery.limits import Count, Positive, Share, Whole
+from afstream.distill.machinery.optim import MixedOptimizer, RunningAverage, trapezoid
+from afstream.distill.matching.bidirectional import predict_flow
+from afstream.distill.pocket.data import Clips
 from afstream.model.dit import Backbone
 from afstream.pocket.text import PocketText
 from afstream.schedule import add_noise, shifted_sigma
@@ -55,7 +55,7 @@ class TeacherConfig:
 
 
 class TeacherTrainer:
-    """One run of the teacher's training; see `afstream.distill.loop.Trainer`.
+    """One run of the teacher's training; see `afstream.distill.machinery.loop.Trainer`.
 
     Args:
         config: how.

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from afstream.distill.recipes.limits import Count, Whole
+from afstream.distill.machinery.limits import Count, Whole
 from afstream.errors import ConfigError
 from afstream.geometry import CHUNK_FRAMES, video_frames
 from afstream.pocket.captions import ATTRIBUTES, caption

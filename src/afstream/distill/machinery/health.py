@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from afstream.distill.recipes.limits import Count, Positive, Share
+from afstream.distill.machinery.limits import Count, Positive, Share
 from afstream.errors import TrainingError
 
 

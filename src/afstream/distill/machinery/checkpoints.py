@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from afstream.distill.parallel import ALONE, Processes
+from afstream.distill.machinery.parallel import ALONE, Processes
 from afstream.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -36,7 +36,7 @@ State = Mapping[str, Any]
 
 
 class CheckpointFolders:
-    """A run's checkpoints; see `afstream.distill.loop.Store`.
+    """A run's checkpoints; see `afstream.distill.machinery.loop.Store`.
 
     Args:
         folder: of the run; all processes must see the same.

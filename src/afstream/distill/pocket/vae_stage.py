@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from afstream.distill.muon import Muon
-from afstream.distill.recipes.limits import Amount, Count, Positive, Whole
+from afstream.distill.machinery.limits import Amount, Count, Positive, Whole
+from afstream.distill.machinery.muon import Muon
 from afstream.errors import ConfigError
 from afstream.geometry import TEMPORAL_STRIDE
 from afstream.pocket.clips import change_scene, random_scene
@@ -67,7 +67,7 @@ class VaeStageConfig:
 
 
 class VaeTrainer:
-    """One run of the codec's training; see `afstream.distill.loop.Trainer`.
+    """One run of the codec's training; see `afstream.distill.machinery.loop.Trainer`.
 
     Args:
         config: how to train.

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from afstream.distill.adapters import adapt, is_adapter, save_adapters
-from afstream.distill.embeddings import CachedPrompts, EmbeddingCache, read_pairs
-from afstream.distill.matching import Models, Prompts
-from afstream.distill.parallel import Processes, gathered, shard
+from afstream.distill.machinery.adapters import adapt, is_adapter, save_adapters
+from afstream.distill.machinery.parallel import Processes, gathered, shard
+from afstream.distill.matching.trainer import Models, Prompts
+from afstream.distill.wan.embeddings import CachedPrompts, EmbeddingCache, read_pairs
 from afstream.errors import ConfigError
 from afstream.model.checkpoints import WanFolder, find_parts
 from afstream.model.dit import Backbone
@@ -72,7 +72,7 @@ def open_models(config: NetworksConfig, prompts: Prompts, processes: Processes) 
     Args:
         config: which.
         prompts: what the rollouts are of.
-        processes: within `afstream.distill.parallel.joined`.
+        processes: within `afstream.distill.machinery.parallel.joined`.
 
     Raises:
         CheckpointError: pieces are missing or do not fit; says which.
@@ -177,7 +177,7 @@ def open_learner(
         config: how.
         folder: of the model.
         start: a file in the place of the folder's own weights.
-        processes: within `afstream.distill.parallel.joined`.
+        processes: within `afstream.distill.machinery.parallel.joined`.
     """
     held = config.dtype if config.rank else torch.float32
     backbone = open_backbone(folder, start, processes.device, held)

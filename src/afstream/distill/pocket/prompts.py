@@ -25,7 +25,7 @@ def prompt_pair(seed: int, number: int) -> tuple[str, str]:
 
 
 class PocketPrompts:
-    """Pairs as embeddings; see `afstream.distill.matching.Prompts`.
+    """Pairs as embeddings; see `afstream.distill.matching.trainer.Prompts`.
 
     Args:
         text: the encoder that student and teacher share.

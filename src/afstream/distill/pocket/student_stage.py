@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from afstream.config import MEMORIES, BackboneConfig, MemoryPolicy, SamplerConfig
-from afstream.distill.data import Clips
-from afstream.distill.optim import MixedOptimizer, RunningAverage, trapezoid
-from afstream.distill.recipes.limits import Amount, Count, Positive, Share, Whole
+from afstream.distill.machinery.limits import Amount, Count, Positive, Share, Whole
+from afstream.distill.machinery.optim import MixedOptimizer, RunningAverage, trapezoid
+from afstream.distill.pocket.data import Clips
 from afstream.distill.teacher_forcing import ClipPlan, ClipWindow, plan_clip
 from afstream.geometry import PATCH
 from afstream.model.dit import Backbone, TextContext
@@ -120,7 +120,7 @@ class _Plans:
 
 
 class StudentTrainer:
-    """One training run, its model and data; see `afstream.distill.loop.Trainer`."""
+    """One training run, its model and data; see `afstream.distill.machinery.loop.Trainer`."""
 
     def __init__(
         self,

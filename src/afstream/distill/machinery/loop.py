@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import torch
 
-from afstream.distill.optim import save_checkpoint
-from afstream.distill.parallel import ALONE, Processes
+from afstream.distill.machinery.optim import save_checkpoint
+from afstream.distill.machinery.parallel import ALONE, Processes
 
 Report = Callable[[Mapping[str, Any]], None]
 # a step, counted from 1, and what it told

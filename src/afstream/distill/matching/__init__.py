@@ -1,0 +1,1 @@
+"""Distribution matching: a student trained in its own rollouts against a teacher."""

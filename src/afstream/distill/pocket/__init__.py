@@ -1,0 +1,1 @@
+"""The pocket recipe: codec, clips, student, teacher, distribution matching, export."""

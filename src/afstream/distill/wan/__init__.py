@@ -1,0 +1,1 @@
+"""The Wan recipe: networks from folders, cached prompts, its stages."""
