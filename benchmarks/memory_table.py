@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from afstream.budget.estimate import Outline, Setting, estimate
+from afstream.budget.estimate import estimate
+from afstream.budget.outline import Outline, Setting
 from afstream.budget.published import published
 from afstream.budget.units import GIB
 from afstream.config import MEMORIES

@@ -3,8 +3,8 @@
 import os
 
 # Read when torch loads. Small tensors gain nothing from more threads, and where the cores are
-# shared, spinning threads cost a lot.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# shared, threads that wait for each other cost a lot.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Read when the first matrix product runs on a GPU; deterministic algorithms need it.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afstream.budget.estimate import Outline, Setting, estimate
+from afstream.budget.estimate import estimate
+from afstream.budget.outline import Outline, Setting
 from afstream.config import MEMORIES, SamplerConfig
 from afstream.geometry import CHUNK_FRAMES, PATCH, TEMPORAL_STRIDE
 from afstream.model.dit import Backbone, TextContext

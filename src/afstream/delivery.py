@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from afstream.chunk import Chunk, ChunkTiming, Receipt
-from afstream.model.bundle import VideoDecoder
+from afstream.model.bundle import VideoDecoder, decode_pictures
 from afstream.stopwatch import Mark, Stopwatch, gpu_mark, host_mark, span_ms
 
 
@@ -197,9 +197,7 @@ class Delivery:
         """
         with self.lane.decoding(latents):
             with watch.lap("decode"):
-                video, after = self._vae.decode(latents, state)
-                levels = ((video[0].float() + 1) * 127.5).round_().clamp_(0, 255)
-                pictures = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+                pictures, after = decode_pictures(self._vae, latents, state)
             return self.lane.to_host(pictures), after
 
     def hand_out(self, flight: InFlight, *, began: float, warm_up: bool) -> Chunk:

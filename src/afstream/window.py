@@ -157,6 +157,24 @@ class Window:
         return self._layers[index]
 
 
+def project_with_gradients(
+    tokens: Tensor, weights: Projections, tables: Tables, backend: Backend
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [B, T, H, D] of tokens [B, T, C], the first two rotated."""
+    query, key = (
+        norm_rotate(
+            project(tokens),
+            norm.weight,
+            *tables,
+            num_heads=weights.num_heads,
+            eps=weights.eps,
+            backend=backend,
+        )
+        for project, norm in ((weights.q, weights.norm_q), (weights.k, weights.norm_k))
+    )
+    return query, key, weights.v(tokens).view_as(key)
+
+
 class LayerWindow:
     """One layer of a window.
 
@@ -230,19 +248,8 @@ class LayerWindow:
 
     def _attend_with_gradients(self, tokens: Tensor, weights: Projections) -> Tensor:
         window = self._window
-        query, key = (
-            norm_rotate(
-                project(tokens),
-                norm.weight,
-                *window.tables,
-                num_heads=weights.num_heads,
-                eps=weights.eps,
-                backend=window.backend,
-            )
-            for project, norm in ((weights.q, weights.norm_q), (weights.k, weights.norm_k))
-        )
-        own = key, weights.v(tokens).view_as(key)
+        query, key, value = project_with_gradients(tokens, weights, window.tables, window.backend)
         out = segment_attention(
-            query, self._keys, self._values, *window.cached, own, backend=window.backend
+            query, self._keys, self._values, *window.cached, (key, value), backend=window.backend
         )
         return out.flatten(-2)

@@ -14,7 +14,8 @@ from tests.wan_transformer import CONFIG
 
 from afstream.budget.calls import chunk_shape, count_calls, count_decoding
 from afstream.budget.count import LiveBytes, held_bytes, weights_of
-from afstream.budget.estimate import Outline, Setting, estimate
+from afstream.budget.estimate import estimate
+from afstream.budget.outline import Outline, Setting
 from afstream.config import MEMORIES, WAN_BACKBONES, SamplerConfig
 from afstream.errors import ConfigError
 from afstream.geometry import Geometry

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tests.wan_transformer import CONFIG, wan_weights
 
-from afstream.budget.estimate import Outline, Setting, estimate
+from afstream.budget.estimate import estimate
+from afstream.budget.outline import Outline, Setting
 from afstream.config import MEMORIES, WAN_BACKBONES
 from afstream.geometry import Geometry
 from afstream.spec import ModelSpec

@@ -13,7 +13,8 @@ from tests.wan_transformer import CONFIG, wan_weights
 from afstream.budget import settle as settling
 from afstream.budget.calls import count_decoding, count_encoding
 from afstream.budget.count import LiveBytes, held_bytes, weights_of
-from afstream.budget.estimate import Outline, Setting, estimate
+from afstream.budget.estimate import estimate
+from afstream.budget.outline import Outline, Setting
 from afstream.budget.plan import plan, refusal, smaller_sizes, text_places
 from afstream.budget.published import published
 from afstream.budget.settle import Demand, settle

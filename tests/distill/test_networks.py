@@ -27,15 +27,6 @@ from afstream.stream import Stream
 PAIRS = '{"prompts": ["a red star", "a blue star"]}\n{"prompts": ["the meadow", "at night"]}\n'
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny convolutions: where cores are shared, threads that wait for each other cost seconds."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return make_wan_folder(tmp_path_factory.mktemp("wan") / "tiny", layout="original")

@@ -29,15 +29,6 @@ from afstream.wan.vae import WanVae
 GOLDEN_VAE = Path(__file__).parents[1] / "golden" / "Wan2.1_VAE.pth"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny convolutions: where cores are shared, threads that wait for each other cost seconds."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model folder with both kinds, of the same weights."""

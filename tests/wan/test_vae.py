@@ -25,15 +25,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 ORIGINAL = GOLDEN / "Wan2.1_VAE.pth"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny convolutions: where cores are shared, threads that wait for each other cost seconds."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def vae() -> WanVae:
     return load_vae(ORIGINAL)

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from afstream.budget.count import META, LiveBytes
 from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig
 from afstream.geometry import Geometry
-from afstream.model.bundle import VideoDecoder
+from afstream.model.bundle import VideoDecoder, decode_pictures
 from afstream.model.dit import Backbone
 from afstream.rollout import Rollout
 from afstream.wan.text import WanText
@@ -111,10 +110,10 @@ def count_decoding(
     """
     latents = torch.zeros(shape, dtype=dtype, device=META)
     with LiveBytes() as live:
-        state = _pictures(decoder, latents, None)
+        state = decode_pictures(decoder, latents, None)[1]
         held = live.now
         live.rest()
-        state = _pictures(decoder, latents, state)
+        state = decode_pictures(decoder, latents, state)[1]
         return DecodeBytes(state=max(held, live.now), work=live.peak - held)
 
 
@@ -148,11 +147,3 @@ def _peak(call: Callable[[], object]) -> int:
     with LiveBytes() as live:
         call()
     return live.peak
-
-
-def _pictures(decoder: VideoDecoder, latents: Tensor, state: object) -> object:
-    """A chunk to levels of 8 bits, as a stream does it; gives back the new state."""
-    video, after = decoder.decode(latents, state)
-    levels = ((video[0].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
-    levels.permute(0, 2, 3, 1).contiguous()
-    return after

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from afstream.budget.estimate import Estimate, Outline, Setting, estimate
+from afstream.budget.estimate import Estimate, estimate
+from afstream.budget.outline import Outline, Setting
 from afstream.budget.plan import MemoryPlan, plan
 from afstream.config import WAN_BACKBONES, MemoryPolicy
 from afstream.errors import ConfigError

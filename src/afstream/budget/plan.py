@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from afstream.budget.estimate import Estimate, Outline, Setting, estimate
+from afstream.budget.estimate import Estimate, estimate
+from afstream.budget.outline import Outline, Setting
 from afstream.budget.units import show_bytes
 from afstream.geometry import PATCH, SPATIAL_STRIDE, Geometry
 from afstream.spec import TextPlace

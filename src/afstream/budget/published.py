@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from afstream.budget.count import META
-from afstream.budget.estimate import Outline
+from afstream.budget.outline import Outline
 from afstream.config import WAN_BACKBONES
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from afstream.budget.estimate import CONTEXT_BYTES, Estimate, Outline, Setting, estimate
+from afstream.budget.estimate import Estimate, estimate
+from afstream.budget.outline import Outline, Setting
+from afstream.budget.parts import CONTEXT_BYTES
 from afstream.budget.plan import plan, refusal, text_places
 from afstream.config import MemoryPolicy
 from afstream.errors import ConfigError

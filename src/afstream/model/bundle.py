@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from afstream.config import SamplerConfig
@@ -40,6 +41,17 @@ class VideoDecoder(Protocol):
             Video [B, N, 3, H, W] in [-1, 1] and the new state.
         """
         ...
+
+
+def decode_pictures(
+    decoder: VideoDecoder,
+    latents: Tensor,
+    state: Any,  # noqa: ANN401
+) -> tuple[Tensor, Any]:
+    """Latents [1, F, C, h, w] as pictures, uint8 [N, H, W, 3], and the decoder's new state."""
+    video, after = decoder.decode(latents, state)
+    levels = ((video[0].float() + 1) * 127.5).round_().clamp_(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous(), after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from afstream.geometry import PATCH
 from afstream.model.dit import Backbone, TextContext
 from afstream.model.layers import Projections
 from afstream.schedule import TIMESTEPS, clean_from_flow
-from afstream.window import block_tables
-from afstream_kernels import Backend, choose_backend, norm_rotate, vendor_attention
+from afstream.window import block_tables, project_with_gradients
+from afstream_kernels import Backend, choose_backend, vendor_attention
 
 
 class ClipWindow:
@@ -28,7 +28,6 @@ class ClipWindow:
     def __init__(self, config: BackboneConfig, latents: Tensor, backend: Backend) -> None:
         frames, rows, columns = latents.shape[1], *(size // PATCH for size in latents.shape[-2:])
         self.backend: Backend = backend
-        self._num_heads = config.num_heads
         self._tables = block_tables(
             (frames, rows, columns), config.head_dim, latents.dtype, latents.device
         )
@@ -40,18 +39,7 @@ class ClipWindow:
 
     def attend(self, tokens: Tensor, weights: Projections) -> Tensor:
         """Tokens [B, T, C] to attention's output [B, T, C], before the output projection."""
-        query, key = (
-            norm_rotate(
-                project(tokens),
-                norm.weight,
-                *self._tables,
-                num_heads=self._num_heads,
-                eps=weights.eps,
-                backend=self.backend,
-            )
-            for project, norm in ((weights.q, weights.norm_q), (weights.k, weights.norm_k))
-        )
-        value = weights.v(tokens).view_as(key)
+        query, key, value = project_with_gradients(tokens, weights, self._tables, self.backend)
         return vendor_attention(query, key, value).flatten(-2)
 
     def write(self, tokens: Tensor, weights: Projections) -> None:
