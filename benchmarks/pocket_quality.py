@@ -1,10 +1,11 @@
 """Score the pocket model with the oracle of its world, on held-out prompts.
 
     python benchmarks/pocket_quality.py [--memory anchor] [--prompts 128] [--long 20]
+    python benchmarks/pocket_quality.py --model FILE --name NAME
 
 Records go to a folder, one line a stream, so a killed run resumes; `--shard 0/2` and
 `--shard 1/2` share the work between processes. `--report` only adds up what is there, and
-writes `docs/pocket_quality.md` and a JSON file beside it in `benchmarks/results/`.
+writes a JSON file to `benchmarks/results/` and, for the embedded model, `docs/pocket_quality.md`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ import numpy as np
 
 from afstream.config import memory_policy
 from afstream.errors import AfstreamError
-from afstream.evaluate import Accuracy, RecordBook, Sizes, make_cases, markdown, measure, summarise
+from afstream.evaluate import (
+    Accuracy,
+    Quality,
+    RecordBook,
+    Sizes,
+    make_cases,
+    markdown,
+    measure,
+    summarise,
+)
 from afstream.evaluate.validate import oracle_accuracy
 from afstream.models import open_model
 from afstream.spec import ModelSpec
@@ -28,6 +38,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "pocket_quality.md"
 RESULTS = ROOT / "benchmarks" / "results"
 ORACLE_CLIPS = 100
+EMBEDDED = "pocket"
 
 
 def run(options: argparse.Namespace, book: RecordBook) -> None:
@@ -47,11 +58,8 @@ def run(options: argparse.Namespace, book: RecordBook) -> None:
     )
 
 
-def page(options: argparse.Namespace, book: RecordBook, clean: Accuracy) -> str:
+def page(options: argparse.Namespace, quality: Quality, clean: Accuracy) -> str:
     """What `docs/pocket_quality.md` says, and nothing that was not measured."""
-    quality = summarise(book, memory=options.memory)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"pocket_quality_{options.memory}.json").write_text(quality.to_json() + "\n")
     read = ", ".join(f"{name} {share:.1%}" for name, share in clean.right.items())
     counts = ", ".join(f"{count} {kind}" for kind, count in quality.streams.items())
     command = (
@@ -72,10 +80,11 @@ def page(options: argparse.Namespace, book: RecordBook, clean: Accuracy) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Play, add up, write."""
     parser = argparse.ArgumentParser(description="Score the pocket model with its oracle.")
-    parser.add_argument("--model", default="pocket")
+    parser.add_argument("--model", default=EMBEDDED)
     parser.add_argument("--memory", default="anchor")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--long", type=int, default=20)
+    parser.add_argument("--name", help="of the JSON file; else after the memory")
     parser.add_argument("--shard", default="0/1", metavar="I/N")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "quality")
     parser.add_argument("--report", action="store_true", help="only add up what is there")
@@ -83,10 +92,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     book = RecordBook(options.folder, options.shard.replace("/", "of"))
     if not options.report:
         run(options, book)
-    if options.report or options.shard == "0/1":
+    if not options.report and options.shard != "0/1":
+        return
+    quality = summarise(book, memory=options.memory)
+    RESULTS.mkdir(exist_ok=True)
+    name = options.name or f"pocket_quality_{options.memory}"
+    (RESULTS / f"{name}.json").write_text(quality.to_json() + "\n")
+    if options.model == EMBEDDED:
         clean = oracle_accuracy(clips=ORACLE_CLIPS, degrade=lambda video, _rng: np.asarray(video))
-        PAGE.write_text(page(options, book, clean))
+        PAGE.write_text(page(options, quality, clean))
         print(PAGE.read_text())
+    else:
+        print(markdown(quality))
 
 
 if __name__ == "__main__":
