@@ -325,3 +325,19 @@ def test_a_gpu_is_reckoned_with_what_is_free(demand, monkeypatch):
             continue
         with pytest.raises(ConfigError, match=r"and 10\.6 GiB are there; add --offload 1,"):
             settle(spec, demand)
+
+
+def test_what_cannot_be_counted_stops_nobody_who_did_not_ask(monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise NotImplementedError("no meta kernel")
+
+    monkeypatch.setattr(settling, "estimate", broken)
+    monkeypatch.setattr(settling, "model_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(settling, "free_bytes", lambda _: 2**40)
+    spec = ModelSpec(name="random:wan-1.3b")
+    demand = settling.Demand(
+        size=None, policy=MEMORIES["anchor"], backend=None, graphs=True, prompts=1, gpu_memory=None
+    )
+    assert settling.settle(spec, demand) == (spec, None)
+    with pytest.raises(ConfigError, match="no meta kernel"):
+        settling.settle(spec, replace(demand, gpu_memory=2**40))

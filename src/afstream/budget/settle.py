@@ -59,6 +59,22 @@ def settle(spec: ModelSpec, demand: Demand) -> tuple[ModelSpec, Estimate | None]
     device = model_device(spec.device)
     if device.type != "cuda" and demand.gpu_memory is None:
         return spec, None
+    try:
+        return _fitted(spec, demand, device)
+    # of a library's release whose layers cannot be counted; a model may run all the same
+    except (RuntimeError, TypeError, AttributeError) as error:
+        if demand.gpu_memory is None:
+            return spec, None
+        raise ConfigError(
+            f"the memory of the model {spec.name!r} cannot be reckoned with the installed torch,"
+            f" transformers and diffusers ({error}); leave --gpu-memory out"
+        ) from error
+
+
+def _fitted(
+    spec: ModelSpec, demand: Demand, device: torch.device
+) -> tuple[ModelSpec, Estimate | None]:
+    """See `settle`."""
     dtype = dtype_name(spec, GPU)
     outline = Outline.open(spec, dtype=dtype)
     backend = _backend(demand.backend, device, DTYPES[dtype])
