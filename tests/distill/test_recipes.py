@@ -76,7 +76,7 @@ def test_a_whole_number_stands_for_a_number_too():
         ("model=sora", "model is 'sora'; choose one of pocket, wan"),
         ("long.lr.much=3", "lr is no table of the recipe"),
         ("=3", "write it as table.key=value"),
-        ("long.iterations=7", "iterations is 7; it must be a multiple of critic_updates, 5"),
+        ("long.iterations=7", "iterations is 7; it must be a multiple of critic_updates, 3"),
         ("long.max_frames=21", "a switch needs a second window, so max_frames of 39 or more"),
         ("long.overlap_frames=4", "overlap_frames is 4; it must be a multiple of the chunk, 3"),
         ("long.max_frames=12", "the first must be below the second"),
@@ -97,7 +97,7 @@ def test_an_embedded_student_cannot_be_exported():
 
 def test_every_key_must_be_there(tmp_path: Path):
     path = tmp_path / "mine.toml"
-    path.write_text(POCKET.replace("guidance = 3.0\n", "", 1))
+    path.write_text(POCKET.replace("guidance = 2.0\n", "", 1))
     with pytest.raises(ConfigError, match=r"^mine.toml, \[short\]: guidance is missing; a recipe"):
         load_recipe(str(path))
 
