@@ -257,7 +257,7 @@ class Notes(Job):
 
 
 def test_progress_goes_by_kinds_and_steps():
-    run = open_run(load_recipe("pocket"), Path("run"))
+    run = open_run(load_recipe("pocket", ["long.iterations=3000"]), Path("run"))
     stages = {stage.name: stage for stage in run.stages}
     notes = Notes()
     show = Display(stages["clips"], notes)
