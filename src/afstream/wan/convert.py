@@ -31,7 +31,7 @@ from afstream.model.checkpoints.manifest import BACKBONE, BACKBONE_FILE, is_back
 from afstream.model.weights import Weights
 from afstream.model.writing import as_it_is, size_of, write_safetensors
 from afstream.spec import ModelSpec
-from afstream.wan.model import backbone_source, check_width, with_loras
+from afstream.wan.model import TINY, backbone_source, check_width, with_loras
 from afstream.wan.text import SHARED, SHARED_AGAIN, read_tokenizer, text_source
 from afstream.wan.vae import vae_source
 
@@ -40,7 +40,6 @@ BACKBONE_ONLY = (BACKBONE,)
 ALL_PARTS = (BACKBONE, "vae", "text_encoder", "tokenizer")
 VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
 TEXT_FILE = "text_encoder/model.safetensors"
-TINY = "tiny"
 
 Change = Callable[[str, Tensor], Tensor]
 # bytes written so far, and bytes in all
