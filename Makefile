@@ -45,8 +45,8 @@ cross-compile: $(VENV)/installed-dev  ## compile the kernels for GPUs that are n
 
 # Anything missing from the wheel shows only after an install, so look inside before it leaves.
 WHEEL_PARTS := afstream/py.typed afstream_kernels/py.typed afstream_cli/py.typed \
-	afstream/stream.py afstream/distill/recipes/pocket.toml \
-	afstream/pocket/pocket.safetensors afstream/wan/model.py \
+	afstream/stream.py afstream/training/recipes/pocket.toml \
+	afstream/families/pocket/pocket.safetensors afstream/families/wan/model.py \
 	afstream_kernels/triton/attention.py afstream_cli/app.py
 
 build: $(VENV)/installed-dev  ## build dist/, list the wheel, fail if a part is missing

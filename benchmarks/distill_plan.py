@@ -24,17 +24,17 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from afstream.config import MEMORIES, WAN_BACKBONES, BackboneConfig, SamplerConfig
-from afstream.distill.machinery.adapters import adapt
-from afstream.distill.machinery.optim import trained
-from afstream.distill.matching.bidirectional import ClipWindow
-from afstream.distill.matching.sequences import LongSequence, replay
-from afstream.distill.recipes.reading import load_recipe
-from afstream.distill.recipes.tables import MatchingTable, WanRecipe
-from afstream.distill.runs import preflight
-from afstream.distill.runs.wan_stages import footing, wan_grid
+from afstream.engine.rollout import Rollout
 from afstream.model.dit import Backbone, TextContext, TimeContext
 from afstream.model.layers import AttentionWindow
-from afstream.rollout import Rollout
+from afstream.training.dmd.bidirectional import ClipWindow
+from afstream.training.dmd.sequences import LongSequence, replay
+from afstream.training.machinery.adapters import adapt
+from afstream.training.machinery.optim import trained
+from afstream.training.recipes.reading import load_recipe
+from afstream.training.recipes.tables import MatchingTable, WanRecipe
+from afstream.training.runs import preflight
+from afstream.training.runs.wan_stages import footing, wan_grid
 
 PAGE = Path(__file__).parents[1] / "docs" / "distill_plan.md"
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"

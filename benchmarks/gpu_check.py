@@ -49,8 +49,8 @@ from gpu_stages.scale import PRODUCTION, TINY, Scale
 from gpu_stages.tiles import as_rows, time_tiles
 from gpu_stages.wan_chunk import ChunkTimes, time_all
 
-from afstream.measure.kernels import run_kernel_bench
-from afstream.measure.machine import Machine
+from afstream.bench.kernels import run_kernel_bench
+from afstream.bench.machine import Machine
 
 # seconds that each stage may take on a GPU; none begins that would not end in time
 STAGES = {"kernels": 90, "stream": 45, "bench": 75, "chunk": 150, "tiles": 60, "compiled": 120}

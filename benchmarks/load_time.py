@@ -26,9 +26,9 @@ import torch
 
 from afstream.config import WAN_BACKBONES
 from afstream.errors import AfstreamError
-from afstream.models import open_model
+from afstream.families.opening import open_model
+from afstream.families.wan.convert import prepare
 from afstream.spec import ModelSpec
-from afstream.wan.convert import prepare
 
 DTYPE = "bfloat16"
 MB = 1e6

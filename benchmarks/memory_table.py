@@ -3,7 +3,7 @@
     python benchmarks/memory_table.py
 
 Weights, slots and states are exact, calls are counted on torch's meta device, and the CUDA
-context, library workspaces and the allocator's slack are allowances (`afstream.budget`). Where
+context, library workspaces and the allocator's slack are allowances (`afstream.memory_plan`). Where
 docs/models.md has the lines `<!-- memory table -->` and `<!-- end of memory table -->`, what
 stands between them is replaced. Needs transformers and diffusers.
 """
@@ -14,11 +14,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from afstream.budget.estimate import estimate
-from afstream.budget.outline import Outline, Setting
-from afstream.budget.published import published
-from afstream.budget.units import GIB
 from afstream.config import MEMORIES
+from afstream.memory_plan.estimate import estimate
+from afstream.memory_plan.outline import Outline, Setting
+from afstream.memory_plan.published import published
+from afstream.memory_plan.units import GIB
 from afstream.spec import TextPlace
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"

@@ -23,15 +23,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from afstream.checkpoints import merge_loras, read_lora, read_student
+from afstream.checkpoints.weights import Weights, load_into
 from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig, from_mapping
-from afstream.distill.matching.bidirectional import predict_clean, predict_flow
-from afstream.distill.matching.losses import critic_loss, dmd_gradient, dmd_loss, guided
+from afstream.engine.rollout import Rollout, RolloutState
 from afstream.errors import AfstreamError
 from afstream.geometry import CHUNK_FRAMES
-from afstream.model.checkpoints import merge_loras, read_lora, read_student
 from afstream.model.dit import Backbone
-from afstream.model.weights import Weights, load_into
-from afstream.rollout import Rollout, RolloutState
+from afstream.training.dmd.bidirectional import predict_clean, predict_flow
+from afstream.training.dmd.losses import critic_loss, dmd_gradient, dmd_loss, guided
 from afstream_kernels import BACKENDS, Backend
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-6}

@@ -30,7 +30,7 @@ from afstream.evaluate import (
     summarise,
 )
 from afstream.evaluate.validate import oracle_accuracy
-from afstream.models import open_model
+from afstream.families.opening import open_model
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 

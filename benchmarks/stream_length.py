@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from afstream.bench import Meter, Setup
 from afstream.errors import AfstreamError
-from afstream.measure import Meter, Setup
 from afstream.spec import ModelSpec
 from afstream.video import VideoWriter
 

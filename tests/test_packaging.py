@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from afstream.pocket.model import POCKET_PATH
+from afstream.families.pocket.model import POCKET_PATH
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = [

@@ -12,7 +12,7 @@ from tests.wan_transformer import CONFIG, write_transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from afstream.config import BackboneConfig
-from afstream.wan.vae import load_vae
+from afstream.families.wan.vae import load_vae
 
 Layout = Literal["original", "diffusers"]
 

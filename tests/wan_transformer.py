@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from afstream.checkpoints.names import INNER, OUTER
 from afstream.config import BackboneConfig
-from afstream.model.checkpoints.names import INNER, OUTER
 from afstream.model.dit import Backbone
 
 CONFIG = BackboneConfig(

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from afstream.measure.kernels import kernel_settings
-from afstream.measure.kernels.attention_inputs import attention_inputs
-from afstream.measure.kernels.shapes import CHUNK_OFFSETS
-from afstream.measure.kernels.timing import CpuTimer, GpuTimer
+from afstream.bench.kernels import kernel_settings
+from afstream.bench.kernels.attention_inputs import attention_inputs
+from afstream.bench.kernels.shapes import CHUNK_OFFSETS
+from afstream.bench.kernels.timing import CpuTimer, GpuTimer
 from afstream_kernels.triton import attention
 from afstream_kernels.triton.host import device_ints
 from afstream_kernels.triton.tiles import Tile

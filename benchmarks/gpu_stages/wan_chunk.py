@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afstream.budget.estimate import estimate
-from afstream.budget.outline import Outline, Setting
 from afstream.config import MEMORIES, SamplerConfig
+from afstream.engine.rollout import Rollout, RolloutState
+from afstream.families.wan.model import wan_model
+from afstream.families.wan.random import ChannelsAsColours, HashedText, random_backbone
 from afstream.geometry import CHUNK_FRAMES, PATCH, TEMPORAL_STRIDE
+from afstream.kvcache.positions import query_position, visible_chunks
+from afstream.memory_plan.estimate import estimate
+from afstream.memory_plan.outline import Outline, Setting
 from afstream.model.dit import Backbone, TextContext
-from afstream.positions import query_position, visible_chunks
-from afstream.rollout import Rollout, RolloutState
 from afstream.spec import ModelSpec
-from afstream.wan.model import wan_model
-from afstream.wan.random import ChannelsAsColours, HashedText, random_backbone
 from afstream_kernels import Backend
 from gpu_stages.public_way import PublicWindow
 from gpu_stages.scale import Scale
@@ -75,7 +75,7 @@ class ChunkTimes:
         recache_ms: median of a whole prompt switch: text keys and re-cache.
         fps: video frames a second of the backbone alone.
         peak_bytes: most memory that tensors took.
-        foretold_bytes: the same as `afstream.budget` foretells it, nothing compiled.
+        foretold_bytes: the same as `afstream.memory_plan` foretells it, nothing compiled.
         finite: all latents were finite.
         profile: what a steady chunk copied and waited for; see `profiled`.
     """

@@ -14,7 +14,7 @@ from afstream.errors import ConfigError
 from afstream_cli import options
 
 if TYPE_CHECKING:
-    from afstream.measure import Meter
+    from afstream.bench import Meter
     from afstream.video import VideoWriter
     from afstream_cli.interruption import Interruption
     from afstream_cli.progress import Job
@@ -127,7 +127,7 @@ def bench(
     with open_job(quiet=quiet or as_json) as job:
         import torch
 
-        from afstream.measure import Meter, Setup
+        from afstream.bench import Meter, Setup
 
         if threads:
             torch.set_num_threads(threads)
@@ -179,7 +179,7 @@ def refuse_options(context: typer.Context) -> None:
 
 def run(meter: Meter, out: Path | None, job: Job, interruption: Interruption) -> None:
     """Make the video, and write it if a path is given."""
-    from afstream.measure import discard
+    from afstream.bench import discard
 
     stream, total_s = meter.stream, meter.setup.duration_s
     job.begin("bench", total_s)

@@ -75,7 +75,7 @@ def bench_kernels(
     from afstream_cli.progress import open_job
 
     with open_job(quiet=quiet) as job:
-        from afstream.measure.kernels import (
+        from afstream.bench.kernels import (
             append_line,
             check_appendable,
             results_file,

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from afstream.errors import OutputError
-from afstream.sheet import clock
+from afstream.video.sheet import clock
 
 if TYPE_CHECKING:
     from afstream.stream import Chunk

@@ -54,7 +54,7 @@ def convert(
         dtype=dtype,
     )
     # torch comes with these
-    from afstream.wan.convert import BACKBONE_ONLY, check_out, prepare
+    from afstream.families.wan.convert import BACKBONE_ONLY, check_out, prepare
     from afstream_cli.findings import size
     from afstream_cli.interruption import stopped_like_ctrl_c
     from afstream_cli.progress import open_job

@@ -11,8 +11,8 @@ import typer
 from afstream_cli import options
 
 if TYPE_CHECKING:
-    from afstream.distill.machinery.loop import Report
-    from afstream.distill.runs.stages import Run, Stage
+    from afstream.training.machinery.loop import Report
+    from afstream.training.runs.stages import Run, Stage
     from afstream_cli.progress import Job
 
 ALL = "all"
@@ -70,8 +70,8 @@ def distill(
     """
     import torch
 
-    from afstream.distill.recipes.reading import load_recipe
-    from afstream.distill.runs.opening import choose_stages, claim, open_run, together
+    from afstream.training.recipes.reading import load_recipe
+    from afstream.training.runs.opening import choose_stages, claim, open_run, together
     from afstream_cli.outputs import refused
     from afstream_cli.progress import SilentJob, open_job
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from afstream.distill.runs.stages import Run, Stage
+from afstream.training.runs.stages import Run, Stage
 
 UNITS = ("B", "KB", "MB", "GB", "TB")
 UNIT = 1000

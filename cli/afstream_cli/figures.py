@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from afstream.measure import Measurement
+    from afstream.bench import Measurement
 
 MIB = 2**20
 PARTS = {

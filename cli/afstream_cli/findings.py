@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from afstream.budget.foretell import Foretold
-    from afstream.model.checkpoints.findings import Finding, LoraFinding, Missing, Together
+    from afstream.checkpoints.findings import Finding, LoraFinding, Missing, Together
+    from afstream.memory_plan.foretell import Foretold
 
 # of a file or a pipe, which has no width of its own
 PLAIN_WIDTH = 120
@@ -122,7 +122,7 @@ def together_block(together: Together, preset: str | None) -> RenderableType:
 
 def memory_block(foretold: Foretold) -> RenderableType:
     """What a stream of it takes on a GPU, part by part, and the plan."""
-    from afstream.budget.units import show_bytes
+    from afstream.memory_plan.units import show_bytes
 
     size, found = foretold.setting.geometry, foretold.estimate
     heading = Text(f"memory on a GPU at {size.width_px}x{size.height_px}, bfloat16", "bold")

@@ -59,7 +59,7 @@ def generate(
     changes it, while the video keeps pace with the clock. After the last line it goes on until
     the newest prompt has lasted 10 s, or for --duration. A timeline beside it replays it.
     """
-    from afstream.presets import choose_memory, find_preset
+    from afstream.families.presets import choose_memory, find_preset
     from afstream_cli.console import open_report
     from afstream_cli.inputs import (
         read_memory,
@@ -100,7 +100,7 @@ def generate(
     if timeline and dry_run:
         if Path(model).is_dir():
             # torch comes with it, so the embedded model does without
-            from afstream.models import check_cues
+            from afstream.families.opening import check_cues
 
             check_cues(spec, timeline.cues)
         show_plan(timeline.plan(), as_json=as_json)

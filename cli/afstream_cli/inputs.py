@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from afstream.budget.units import read_bytes
 from afstream.errors import ConfigError
+from afstream.memory_plan.units import read_bytes
 from afstream.spec import ModelSpec, text_place
 from afstream.timeline import Moment, Timeline, pick_line, read_jsonl
 from afstream.timeline.directives import read_duration

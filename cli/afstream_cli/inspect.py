@@ -12,9 +12,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from afstream.budget.foretell import Foretold
+    from afstream.checkpoints.findings import Finding
     from afstream.config import MemoryPolicy
-    from afstream.model.checkpoints.findings import Finding
+    from afstream.memory_plan.foretell import Foretold
 
 USER_ERROR = 2
 
@@ -62,11 +62,11 @@ def inspect(
     Exit code 2 when something could not be identified; everything else is shown.
     """
     # torch comes with these
-    from afstream.budget.foretell import foretell
+    from afstream.checkpoints.findings import judge
+    from afstream.checkpoints.identify import identify
     from afstream.errors import AfstreamError, CheckpointError
     from afstream.geometry import Geometry
-    from afstream.model.checkpoints.findings import judge
-    from afstream.model.checkpoints.identify import identify
+    from afstream.memory_plan.foretell import foretell
     from afstream_cli.findings import as_data, show_findings
     from afstream_cli.inputs import read_memory, read_pixels
 
@@ -105,7 +105,7 @@ def inspect(
 
 def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
     """The family whose files these are by their names, and what a stream of them remembers."""
-    from afstream.presets import PRESETS, choose_memory, recognise_among
+    from afstream.families.presets import PRESETS, choose_memory, recognise_among
 
     name = recognise_among(paths)
     return name, choose_memory(memory, None, PRESETS[name] if name else None)[1]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from afstream.measure.kernels import CaseResult, KernelReport, KernelRow
+    from afstream.bench.kernels import CaseResult, KernelReport, KernelRow
 
 # Of a file or a pipe, which has no width of its own.
 PLAIN_WIDTH = 120

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from afstream.errors import OutputError
-from afstream.sheet import ContactSheet
 from afstream.video import VideoWriter
+from afstream.video.sheet import ContactSheet
 from afstream_cli.interruption import Interruption
 from afstream_cli.outputs import write_whole
 from afstream_cli.record import RunRecord

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from afstream.evenly import EvenlySpaced
+from afstream.video.stride_sample import EvenlySpaced
 
 if TYPE_CHECKING:
     from afstream.stream import Chunk, Receipt

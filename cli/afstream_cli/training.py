@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from afstream.distill.machinery.loop import Report
-    from afstream.distill.runs.stages import Stage
+    from afstream.training.machinery.loop import Report
+    from afstream.training.runs.stages import Stage
     from afstream_cli.progress import Job
 
 MINUTE_S = 60

@@ -21,9 +21,9 @@ from afstream.spec import ModelSpec
 from afstream.timeline import Cue, Plan, Timeline
 
 if TYPE_CHECKING:
-    from afstream.sheet import ContactSheet
     from afstream.stream import Chunk, Receipt, Stream
     from afstream.video import VideoWriter
+    from afstream.video.sheet import ContactSheet
 
 __version__ = "0.1.0"
 
@@ -43,7 +43,7 @@ __all__ = [
 # These need torch or an encoder, which take seconds to load: they come when they are asked for.
 _LATE = {
     "Chunk": "afstream.stream",
-    "ContactSheet": "afstream.sheet",
+    "ContactSheet": "afstream.video.sheet",
     "Receipt": "afstream.stream",
     "Stream": "afstream.stream",
     "VideoWriter": "afstream.video",

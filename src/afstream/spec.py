@@ -17,7 +17,7 @@ class ModelSpec:
 
     Attributes:
         name: `pocket`, the path of a pocket model file or of a Wan2.1 folder, or
-            `random:wan-1.3b` or `random:wan-14b` (see `afstream.wan.random`).
+            `random:wan-1.3b` or `random:wan-14b` (see `afstream.families.wan.random`).
         student: a few-step student's file, in the place of a Wan folder's own backbone.
         loras: files to add to the backbone, each `FILE` or `FILE:SCALE`.
         vae: `tiny`, or the path of another decoder; else the folder's own.

@@ -15,21 +15,21 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from afstream.budget.estimate import Estimate
-from afstream.budget.settle import Demand, settle
-from afstream.chunk import Chunk, Receipt, Transition
 from afstream.config import MemoryPolicy
-from afstream.delivery import Delivery, InFlight, lane_on
+from afstream.engine.chunk import Chunk, Receipt, Transition
+from afstream.engine.decode import Delivery, InFlight, lane_on
+from afstream.engine.prompts import Prompts, Request
+from afstream.engine.rollout import Rollout, RolloutState
+from afstream.engine.state import StreamState
+from afstream.engine.stopwatch import Stopwatch
 from afstream.errors import ConfigError
+from afstream.families.opening import compile_backbone, kernel_backend, open_model
+from afstream.families.presets import choose_memory, find_preset
 from afstream.geometry import Geometry
+from afstream.memory_plan.estimate import Estimate
+from afstream.memory_plan.settle import Demand, settle
 from afstream.model.bundle import VideoModel
-from afstream.models import compile_backbone, kernel_backend, open_model
-from afstream.presets import choose_memory, find_preset
-from afstream.prompts import Prompts, Request
-from afstream.rollout import Rollout, RolloutState
 from afstream.spec import ModelSpec
-from afstream.state import StreamState
-from afstream.stopwatch import Stopwatch
 from afstream.timeline import Plan, Timeline
 from afstream.timeline.plan import blend_length
 from afstream_kernels import Backend
@@ -113,8 +113,8 @@ class Stream:
             size: width and height in pixels; the model's own by default.
             memory: anchor, recache, recapture, rolling or clear; else the preset's, else anchor.
             junction: hold or gap, for a memory with a junction.
-            preset: settings of a public family, see `afstream.presets`; else as recognised by
-                the files' names.
+            preset: settings of a public family, see `afstream.families.presets`; else as
+                recognised by the files' names.
             backend: triton, sdpa, reference or auto; None asks AFSTREAM_BACKEND, else auto.
             compiled: compile the layers' elementwise parts, which takes up to minutes at first.
             graphs: on a GPU, capture a chunk's model calls once and replay them.

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from afstream.measure import Machine
-from afstream.measure.kernels import CaseResult, KernelReport, KernelRow, kernel_cases
-from afstream.measure.kernels import bench as engine
-from afstream.measure.kernels.ceilings import H200
-from afstream.measure.kernels.gpu import GpuState
-from afstream.measure.kernels.predictions import Prediction
-from afstream.measure.kernels.shapes import PRODUCTION
-from afstream.measure.kernels.timing import Timing
+from afstream.bench import Machine
+from afstream.bench.kernels import CaseResult, KernelReport, KernelRow, kernel_cases
+from afstream.bench.kernels import bench as engine
+from afstream.bench.kernels.ceilings import H200
+from afstream.bench.kernels.gpu import GpuState
+from afstream.bench.kernels.predictions import Prediction
+from afstream.bench.kernels.shapes import PRODUCTION
+from afstream.bench.kernels.timing import Timing
 from afstream_cli.kernel_figures import CHECKED_NOTE, CPU_NOTE, milliseconds, show_kernels
 
 Run = Callable[..., Any]
@@ -57,7 +57,7 @@ def test_lines_are_appended(command: Run, tmp_path: Path):
 
 @pytest.mark.usefixtures("one_case")
 def test_json_has_a_place_of_its_own(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import afstream.measure.kernels as package
+    import afstream.bench.kernels as package
 
     monkeypatch.setattr(package, "results_file", lambda: Path("results.jsonl"))
     assert command(*BENCH, "--json").code == 0

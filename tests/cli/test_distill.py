@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from afstream import Stream, Timeline
-from afstream.distill.machinery.parallel import Processes
-from afstream.distill.recipes.reading import load_recipe
-from afstream.distill.runs import opening as run_module
-from afstream.distill.runs import pocket as pocket_run
-from afstream.distill.runs.opening import open_run
 from afstream.spec import ModelSpec
+from afstream.training.machinery.parallel import Processes
+from afstream.training.recipes.reading import load_recipe
+from afstream.training.runs import opening as run_module
+from afstream.training.runs import pocket as pocket_run
+from afstream.training.runs.opening import open_run
 from afstream_cli.progress import Job
 from afstream_cli.training import Display
 

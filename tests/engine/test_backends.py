@@ -14,12 +14,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from afstream import graphs, window
 from afstream.config import MEMORIES, SamplerConfig, memory_policy
+from afstream.engine import cuda_graph as graphs
+from afstream.engine.cuda_graph import Graphs
+from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
-from afstream.graphs import Graphs
+from afstream.kvcache import window
 from afstream.model.dit import Backbone
-from afstream.rollout import Rollout
 from afstream.stream import Stream
 
 STAR, TURN, HEART = "A red star drifts left.", "It turns right.", "A blue heart spins at night."

@@ -15,11 +15,11 @@ import pytest
 import torch
 from tests.engine.toy import toy_model
 
+from afstream.bench import Meter, Setup
 from afstream.config import memory_policy
-from afstream.delivery import Delivery, InFlight, SideStream
-from afstream.measure import Meter, Setup
-from afstream.rollout import Rollout
-from afstream.stopwatch import Stopwatch, span_ms
+from afstream.engine.decode import Delivery, InFlight, SideStream
+from afstream.engine.rollout import Rollout
+from afstream.engine.stopwatch import Stopwatch, span_ms
 from afstream.stream import Stream
 from afstream.timeline import Timeline
 

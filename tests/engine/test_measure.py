@@ -10,13 +10,13 @@ import torch
 from tests.engine.toy import toy_model
 
 from afstream import stream as engine
+from afstream.bench import Machine, Measurement, Meter, Series, Setup, Stretch
+from afstream.bench.footprint import DeviceFootprint, peak_resident_bytes, resident_bytes
+from afstream.bench.machine import checkout_commit
+from afstream.bench.stretches import MAX_STRETCHES, Stretches
 from afstream.errors import ConfigError
-from afstream.measure import Machine, Measurement, Meter, Series, Setup, Stretch
-from afstream.measure.footprint import DeviceFootprint, peak_resident_bytes, resident_bytes
-from afstream.measure.machine import checkout_commit
-from afstream.measure.stretches import MAX_STRETCHES, Stretches
+from afstream.families.pocket.text import telling_words, vocabulary
 from afstream.model.bundle import VideoModel
-from afstream.pocket.text import telling_words, vocabulary
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from afstream.errors import ConfigError, OutputError
-from afstream.measure.kernels import (
+from afstream.bench.kernels import (
     SIZES,
     KernelCase,
     KernelRow,
@@ -24,19 +23,20 @@ from afstream.measure.kernels import (
     results_file,
     run_kernel_bench,
 )
-from afstream.measure.kernels import bench as bench_module
-from afstream.measure.kernels import ceilings as ceilings_module
-from afstream.measure.kernels import gpu as gpu_module
-from afstream.measure.kernels import timing as timing_module
-from afstream.measure.kernels.case import Work
-from afstream.measure.kernels.ceilings import H200, measure_ceilings
-from afstream.measure.kernels.check import worst_error
-from afstream.measure.kernels.gpu import GpuState
-from afstream.measure.kernels.predictions import PREDICTIONS, predicted
-from afstream.measure.kernels.report import CaseResult
-from afstream.measure.kernels.run import CaseRun, in_words
-from afstream.measure.kernels.shapes import CHUNK_OFFSETS, POCKET, PRODUCTION, RECACHE_OFFSETS
-from afstream.measure.kernels.timing import GpuTimer, Timing
+from afstream.bench.kernels import bench as bench_module
+from afstream.bench.kernels import ceilings as ceilings_module
+from afstream.bench.kernels import gpu as gpu_module
+from afstream.bench.kernels import timing as timing_module
+from afstream.bench.kernels.case import Work
+from afstream.bench.kernels.ceilings import H200, measure_ceilings
+from afstream.bench.kernels.check import worst_error
+from afstream.bench.kernels.gpu import GpuState
+from afstream.bench.kernels.predictions import PREDICTIONS, predicted
+from afstream.bench.kernels.report import CaseResult
+from afstream.bench.kernels.run import CaseRun, in_words
+from afstream.bench.kernels.shapes import CHUNK_OFFSETS, POCKET, PRODUCTION, RECACHE_OFFSETS
+from afstream.bench.kernels.timing import GpuTimer, Timing
+from afstream.errors import ConfigError, OutputError
 
 CPU = torch.device("cpu")
 # Few heads and layers: the interpreter takes milliseconds for a tile, and torch a second core

@@ -5,8 +5,8 @@ import torch
 from tests.engine.toy import SIZES, toy_model
 
 from afstream.config import MemoryPolicy, SamplerConfig
-from afstream.memory import CURRENT, FREE, RESERVED, Grid, Memory
-from afstream.rollout import Rollout
+from afstream.engine.rollout import Rollout
+from afstream.kvcache.cache import CURRENT, FREE, RESERVED, Grid, Memory
 from afstream_kernels import BACKENDS, Backend
 
 SHAPE = (1, 3, 16, 2, 4)

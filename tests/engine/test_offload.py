@@ -5,10 +5,10 @@ import torch
 from tests.wan_transformer import CONFIG
 
 from afstream.config import BackboneConfig, SamplerConfig, memory_policy
+from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
+from afstream.families.wan.random import random_backbone
 from afstream.model.offload import spread
-from afstream.rollout import Rollout
-from afstream.wan.random import random_backbone
 
 LAYERS = 5
 DEEP = BackboneConfig(

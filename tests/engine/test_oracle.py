@@ -7,9 +7,9 @@ import pytest
 
 from afstream.evaluate import RecordBook, Sizes, make_cases, measure, read, summarise
 from afstream.evaluate.oracle import READABLE, attributes
-from afstream.pocket.backdrops import backdrop
-from afstream.pocket.captions import parse
-from afstream.pocket.scene import (
+from afstream.families.pocket.backdrops import backdrop
+from afstream.families.pocket.captions import parse
+from afstream.families.pocket.scene import (
     BACKGROUNDS,
     COLOURS,
     MOTIONS,
@@ -19,7 +19,7 @@ from afstream.pocket.scene import (
     Segment,
     Subject,
 )
-from afstream.pocket.world import render
+from afstream.families.pocket.world import render
 
 FRAMES = 96
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from afstream.positions import visible_chunks
+from afstream.kvcache.positions import visible_chunks
 from afstream_kernels import apply_rotation, rotation_tables
 
 ROOT = Path(__file__).parents[2]

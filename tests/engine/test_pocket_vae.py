@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afstream.distill.machinery.loop import train
-from afstream.distill.pocket.vae_stage import VaeStageConfig, VaeTrainer
 from afstream.errors import ConfigError
-from afstream.pocket.vae import CodecState, PocketVae, VaeConfig, load_vae, save_vae
+from afstream.families.pocket.vae import CodecState, PocketVae, VaeConfig, load_vae, save_vae
+from afstream.training.machinery.loop import train
+from afstream.training.pocket.vae_stage import VaeStageConfig, VaeTrainer
 
 TINY = VaeConfig(coarse=16, middle=8, fine=8, encoder_coarse=16, encoder_middle=8, encoder_fine=8)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from afstream.config import MEMORIES, MemoryPolicy, memory_policy
 from afstream.errors import ConfigError
-from afstream.positions import Anchors, query_position, visible_chunks, visible_junction
+from afstream.kvcache.positions import Anchors, query_position, visible_chunks, visible_junction
 
 ANCHOR = MEMORIES["anchor"]
 

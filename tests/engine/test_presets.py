@@ -9,10 +9,10 @@ import torch
 from tests.engine.toy import toy_model
 
 from afstream.config import MEMORIES
+from afstream.engine.schedule import Schedule
 from afstream.errors import ConfigError
-from afstream.positions import Anchors, visible_chunks
-from afstream.presets import PRESETS, preset, recognise
-from afstream.schedule import Schedule
+from afstream.families.presets import PRESETS, preset, recognise
+from afstream.kvcache.positions import Anchors, visible_chunks
 from afstream.stream import Stream
 
 GUIDE = Path(__file__).parents[2] / "docs" / "models.md"

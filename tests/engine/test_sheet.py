@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from afstream.errors import OutputError
-from afstream.evenly import EvenlySpaced
-from afstream.sheet import CARD, MAX_ROWS, ContactSheet, clock
+from afstream.video.sheet import CARD, MAX_ROWS, ContactSheet, clock
+from afstream.video.stride_sample import EvenlySpaced
 
 
 @given(count=st.integers(1, 3000), picks=st.integers(2, 9))

@@ -6,11 +6,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from afstream.config import MEMORIES, BackboneConfig, SamplerConfig
-from afstream.distill.machinery.loop import train
-from afstream.distill.pocket.data import Clips
-from afstream.distill.pocket.student_stage import StudentConfig, StudentTrainer
-from afstream.distill.teacher_forcing import plan_clip
-from afstream.rollout import Rollout
+from afstream.engine.rollout import Rollout
+from afstream.training.machinery.loop import train
+from afstream.training.pocket.data import Clips
+from afstream.training.pocket.student_stage import StudentConfig, StudentTrainer
+from afstream.training.teacher_forcing import plan_clip
 
 FRAMES, CHUNK, BATCH = 33, 3, 2
 PROMPTS = ("a red ball", "it is blue")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afstream.pocket.captions import ATTRIBUTES, MAX_WORDS, Mention, caption, parse
-from afstream.pocket.clips import follow_up, random_clip, random_scene
-from afstream.pocket.motion import (
+from afstream.families.pocket.captions import ATTRIBUTES, MAX_WORDS, Mention, caption, parse
+from afstream.families.pocket.clips import follow_up, random_clip, random_scene
+from afstream.families.pocket.motion import (
     ANGLE,
     IN_PLACE,
     PERIOD,
@@ -19,8 +19,8 @@ from afstream.pocket.motion import (
     poses,
     unwind,
 )
-from afstream.pocket.phrases import SILENT_WORDS, VOCABULARY, words
-from afstream.pocket.scene import (
+from afstream.families.pocket.phrases import SILENT_WORDS, VOCABULARY, words
+from afstream.families.pocket.scene import (
     BACKGROUNDS,
     MOTIONS,
     SHAPES,
@@ -30,7 +30,7 @@ from afstream.pocket.scene import (
     Subject,
     chunk_start,
 )
-from afstream.pocket.world import render
+from afstream.families.pocket.world import render
 
 KNOWN_WORDS = {word for group in VOCABULARY.values() for word in group}
 

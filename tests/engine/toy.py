@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from afstream.config import BackboneConfig, SamplerConfig
+from afstream.families.pocket.text import PocketText, vocabulary
+from afstream.families.pocket.vae import PocketVae, VaeConfig
 from afstream.geometry import Geometry
 from afstream.model.bundle import VideoModel
 from afstream.model.dit import Backbone
-from afstream.pocket.text import PocketText, vocabulary
-from afstream.pocket.vae import PocketVae, VaeConfig
 
 SIZES = BackboneConfig(
     dim=32, ffn_dim=48, freq_dim=16, text_dim=8, text_len=24, num_heads=1, num_layers=2

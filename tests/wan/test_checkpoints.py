@@ -10,9 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.wan_transformer import CONFIG, DIFFUSERS, diffusers_name, wan_weights, write_transformer
 
-from afstream.config import MEMORIES, SamplerConfig
-from afstream.errors import CheckpointError
-from afstream.model.checkpoints import (
+from afstream.checkpoints import (
     BackboneSource,
     find_parts,
     read_config,
@@ -21,9 +19,11 @@ from afstream.model.checkpoints import (
     read_student,
     sizes_of,
 )
-from afstream.model.checkpoints.lora import split_scale
-from afstream.models import open_model
-from afstream.rollout import Rollout
+from afstream.checkpoints.lora import split_scale
+from afstream.config import MEMORIES, SamplerConfig
+from afstream.engine.rollout import Rollout
+from afstream.errors import CheckpointError
+from afstream.families.opening import open_model
 from afstream.spec import ModelSpec
 
 LAYOUTS = ("original", "diffusers")

@@ -12,14 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.wan_transformer import CONFIG, wan_weights
 
+from afstream.checkpoints import find_parts, read_manifest, read_student, writing
+from afstream.checkpoints.identify import identify
+from afstream.checkpoints.mapping import map_tensors, read_header
 from afstream.errors import CheckpointError, OutputError
-from afstream.model import writing
-from afstream.model.checkpoints import find_parts, read_manifest, read_student
-from afstream.model.checkpoints.identify import identify
-from afstream.model.mapping import map_tensors, read_header
-from afstream.models import open_model
+from afstream.families.opening import open_model
+from afstream.families.wan.convert import prepare
 from afstream.spec import ModelSpec
-from afstream.wan.convert import prepare
 from afstream_cli.app import main
 
 SMALL = ("--size", "32x32", "--scale", "1", "--device", "cpu", "-q")
@@ -143,7 +142,7 @@ def test_loading_a_converted_folder_renames_and_converts_nothing(models, tmp_pat
     def refuse(name):
         raise AssertionError(name)
 
-    monkeypatch.setattr("afstream.model.checkpoints.students.wan_name", refuse)
+    monkeypatch.setattr("afstream.checkpoints.students.wan_name", refuse)
     open_model(ModelSpec(name=str(tmp_path / "c"), device="cpu", dtype="bfloat16"))
 
 
@@ -180,7 +179,7 @@ def test_an_interruption_leaves_nothing(models, tmp_path, monkeypatch, capsys, s
             signal.raise_signal(stop)
         return writing.write_safetensors(path, tensors, **given)
 
-    monkeypatch.setattr("afstream.wan.convert.write_safetensors", write)
+    monkeypatch.setattr("afstream.families.wan.convert.write_safetensors", write)
     with pytest.raises(SystemExit) as caught:
         main(["convert", str(models["original"]), str(tmp_path / "c"), "-q"])
     assert len(calls) == 2

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tests.wan_transformer import CONFIG, wan_weights
 
 from afstream.errors import CheckpointError, ConfigError, PromptError
-from afstream.models import open_model
+from afstream.families.opening import open_model
 from afstream.spec import ModelSpec
 from afstream_cli.app import main
 

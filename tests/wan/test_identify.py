@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL, wan_weights, write_transformer
 
+from afstream.checkpoints.findings import Together, judge
+from afstream.checkpoints.identify import identify
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
-from afstream.model.checkpoints.findings import Together, judge
-from afstream.model.checkpoints.identify import identify
+from afstream.families.pocket.model import POCKET_PATH
 from afstream.model.dit import Backbone
-from afstream.pocket.model import POCKET_PATH
 from afstream_cli.app import main
 
 WIDER = replace(CONFIG, dim=128, num_heads=1)

@@ -8,7 +8,7 @@ from tests.wan_transformer import CONFIG
 
 from afstream.config import WAN_BACKBONES
 from afstream.errors import CheckpointError
-from afstream.models import open_model
+from afstream.families.opening import open_model
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 

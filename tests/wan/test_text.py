@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from afstream.errors import CheckpointError, ConfigError, PromptError
-from afstream.wan.text import KEPT_PROMPTS, WanText, clean, load_text
+from afstream.families.wan.text import KEPT_PROMPTS, WanText, clean, load_text
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -71,7 +71,7 @@ def test_both_layouts_give_the_same(tmp_path, text):
 
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
 def test_a_whole_folder(tmp_path, layout):
-    from afstream.wan.vae import load_vae
+    from afstream.families.wan.vae import load_vae
 
     make_wan_folder(tmp_path, layout=layout)
     original = layout == "original"

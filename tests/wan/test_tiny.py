@@ -22,9 +22,9 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from afstream.errors import CheckpointError
-from afstream.wan.decoders import find_tiny, open_decoder
-from afstream.wan.tiny import LATENT_MEAN, LATENT_STD, TinyDecoder, TinyVae, load_tiny
-from afstream.wan.vae import WanVae
+from afstream.families.wan.decoders import find_tiny, open_decoder
+from afstream.families.wan.tiny import LATENT_MEAN, LATENT_STD, TinyDecoder, TinyVae, load_tiny
+from afstream.families.wan.vae import WanVae
 
 GOLDEN_VAE = Path(__file__).parents[1] / "golden" / "Wan2.1_VAE.pth"
 
@@ -367,7 +367,8 @@ def test_no_tiny_vae_in_a_folder(tmp_path, name):
 
 def test_it_needs_no_other_package(folder):
     code = (
-        "import sys; from pathlib import Path; from afstream.wan.decoders import open_decoder;"
+        "import sys; from pathlib import Path;"
+        "from afstream.families.wan.decoders import open_decoder;"
         f"open_decoder(Path({str(folder / 'taew2_1.pth')!r}));"
         "print({'diffusers', 'transformers', 'tokenizers'} & sys.modules.keys())"
     )

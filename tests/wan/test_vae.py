@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from afstream.errors import CheckpointError, ConfigError
-from afstream.wan.vae import WanVae, load_vae
+from afstream.families.wan.vae import WanVae, load_vae
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -286,7 +286,7 @@ def test_diffusers_is_too_old(monkeypatch):
 
 def test_importing_afstream_loads_neither_package():
     code = (
-        "import sys, afstream, afstream.wan.vae, afstream.wan.text;"
+        "import sys, afstream, afstream.families.wan.vae, afstream.families.wan.text;"
         "print({'diffusers', 'transformers', 'tokenizers'} & sys.modules.keys())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afstream.evaluate.regions import Array, Mask
-from afstream.pocket.scene import SHAPES, WORLD_PX
-from afstream.pocket.shapes import SHAPE_DISTANCE
-from afstream.pocket.world import COMPANION_HOME, EYE_RADIUS, EYE_X, EYE_Y, SUBJECT_PX
+from afstream.families.pocket.scene import SHAPES, WORLD_PX
+from afstream.families.pocket.shapes import SHAPE_DISTANCE
+from afstream.families.pocket.world import COMPANION_HOME, EYE_RADIUS, EYE_X, EYE_Y, SUBJECT_PX
 
 NUM_ANGLES = 72
 # a body that does not spin stands within this many steps of upright

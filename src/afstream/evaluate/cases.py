@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from afstream.evaluate.oracle import READABLE
+from afstream.families.pocket.captions import caption, parse
+from afstream.families.pocket.clips import follow_up, random_scene
+from afstream.families.pocket.scene import Scene
 from afstream.geometry import FPS
-from afstream.pocket.captions import caption, parse
-from afstream.pocket.clips import follow_up, random_scene
-from afstream.pocket.scene import Scene
 from afstream.timeline import Cue, Moment, Timeline
 
 # training draws from [1, i] and other small seeds

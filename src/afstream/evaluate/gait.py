@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from afstream.evaluate.regions import Array, Mask
-from afstream.pocket.world import SUBJECT_PX
+from afstream.families.pocket.world import SUBJECT_PX
 
 # the longest period of the world's motions; less than half of it says nothing
 WINDOW_FRAMES, SHORTEST_FRAMES = 48, 24

@@ -15,7 +15,7 @@ from afstream.evaluate.bodies import SYMMETRY
 from afstream.evaluate.gait import Track, motion, speed_px, turns
 from afstream.evaluate.regions import Array
 from afstream.evaluate.sight import UNDECIDED, Index, Sightings, look
-from afstream.pocket.scene import BACKGROUNDS, COLOURS, SHAPES, Scene
+from afstream.families.pocket.scene import BACKGROUNDS, COLOURS, SHAPES, Scene
 
 # a body must fit a shape by this much, intersection over union
 OVERLAP = 0.65

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from afstream.evaluate.bodies import fit_bodies, outside_corner
 from afstream.evaluate.regions import Array, Mask, fill_holes, flood, local_range, local_sum
-from afstream.pocket.backdrops import backdrop, rgb
-from afstream.pocket.scene import BACKGROUNDS, COLOURS, SHAPES, WORLD_PX
-from afstream.pocket.world import INK, PALETTE, SUBJECT_PX
+from afstream.families.pocket.backdrops import backdrop, rgb
+from afstream.families.pocket.scene import BACKGROUNDS, COLOURS, SHAPES, WORLD_PX
+from afstream.families.pocket.world import INK, PALETTE, SUBJECT_PX
 
 Index = NDArray[np.intp]
 

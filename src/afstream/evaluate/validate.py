@@ -10,10 +10,10 @@ import torch
 
 from afstream.evaluate.oracle import READABLE, attributes, read
 from afstream.evaluate.regions import Array
+from afstream.families.pocket.clips import random_clip
+from afstream.families.pocket.vae import PocketVae
+from afstream.families.pocket.world import render
 from afstream.geometry import video_frames
-from afstream.pocket.clips import random_clip
-from afstream.pocket.vae import PocketVae
-from afstream.pocket.world import render
 
 # training draws its clips from [1, i] and other small seeds
 VALIDATION_SEED = 776

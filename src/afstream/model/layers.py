@@ -18,7 +18,7 @@ from afstream_kernels import Backend, modulate, vendor_attention
 
 
 class LayerAttention(Protocol):
-    """Self-attention of one layer; see `afstream.window.LayerWindow`.
+    """Self-attention of one layer; see `afstream.kvcache.window.LayerWindow`.
 
     Attributes:
         backend: of the kernels.
@@ -36,7 +36,7 @@ class LayerAttention(Protocol):
 
 
 class AttentionWindow(Protocol):
-    """What a model call looks at; see `afstream.window.Window`.
+    """What a model call looks at; see `afstream.kvcache.window.Window`.
 
     Attributes:
         backend: of the kernels.

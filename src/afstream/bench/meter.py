@@ -1,0 +1,199 @@
+"""Runs a stream under load and measures it, whatever its length, in constant memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afstream.bench.footprint import (
+    DeviceFootprint,
+    largest,
+    peak_resident_bytes,
+    resident_bytes,
+)
+from afstream.bench.machine import Machine
+from afstream.bench.result import FirstFrame, Measurement, Rates, Stretch
+from afstream.bench.series import Series
+from afstream.bench.setup import Setup
+from afstream.bench.stretches import Stretches
+from afstream.stream import Chunk
+
+Consumer = Callable[[NDArray[np.uint8]], None]
+
+PARTS = ("denoise", "recache", "context", "decode", "total", "consume", "all")
+WARM_STARTS = 3
+
+
+def discard(frames: NDArray[np.uint8]) -> None:
+    """Do nothing with the frames [N, H, W, 3]."""
+
+
+class Meter:
+    """Opens a stream and measures it while its chunks go by.
+
+    Time that whoever iterates spends between two chunks is not counted, so a progress bar
+    does not disturb the measurement; what shall count goes into the consumer.
+
+    Example:
+        >>> meter = Meter(Setup(duration_s=3.0))
+        >>> for chunk in meter.run():
+        ...     pass
+        >>> meter.result().frames
+        39
+
+    Args:
+        setup: what to measure.
+
+    Attributes:
+        setup: what is measured.
+        stream: the open stream.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        began = time.perf_counter()
+        self.stream = setup.open()
+        self._open_ms = _since_ms(began)
+        device = self.stream.model.backbone.device
+        self.setup = setup
+        self._machine = Machine.here(device)
+        self._device = DeviceFootprint(device)
+        self._device_bytes: int | None = None
+        self._cold_ms = self._warm_up_ms = 0.0
+        self._warm_ms: float | None = None
+        self._switches = Series()
+        self._parts = {part: Series() for part in PARTS}
+        self._model_ms = 0.0
+        self._frames = 0
+        self._cpu_s = 0.0
+        self._stretches = Stretches(setup.stretch_s)
+
+    def run(self, consume: Consumer = discard) -> Iterator[Chunk]:
+        """Make the video chunk by chunk; may be broken off between two chunks.
+
+        Args:
+            consume: given the frames [N, H, W, 3] of every chunk; its time is measured.
+        """
+        stream, setup = self.stream, self.setup
+        chunks = stream.chunks()
+        segment, end_s = 0, 0.0
+        stream.cue(setup.prompt(0))
+        while end_s < setup.duration_s:
+            began, cpu_began = time.perf_counter(), time.process_time()
+            if setup.segment_at(end_s) > segment:
+                segment = setup.segment_at(end_s)
+                stream.cue(setup.prompt(segment))
+            chunk = next(chunks)
+            made_ms = _since_ms(began)
+            consume(chunk.frames)
+            all_ms = _since_ms(began)
+            if not chunk.warm_up:
+                self._cpu_s += time.process_time() - cpu_began
+                self._count(chunk, made_ms, all_ms)
+            else:
+                self._cold_ms = self._cold_ms or made_ms
+                self._warm_up_ms += made_ms
+                self._device_bytes = largest([self._device_bytes, self._device.read_peak_bytes()])
+            end_s = chunk.start_s + len(chunk.frames) / stream.fps
+            yield chunk
+        self._warm_ms = statistics.median(self._cut_ms(chunks) for _ in range(WARM_STARTS))
+
+    def result(self) -> Measurement:
+        """What was found so far."""
+        parts, wall_ms = self._parts, self._parts["all"].total
+        denoise_ms = sum(parts[part].total for part in ("denoise", "recache", "context"))
+        end_to_end = _per_s(self._frames, wall_ms)
+        stretches = self._stretches.read()
+        backbone = self.stream.model.backbone
+        model = {
+            "name": self.stream.model_name,
+            "device": str(backbone.device),
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "memory": self.setup.memory_name,
+            "backend": self.stream.backend,
+            "compiled": self.stream.compiled,
+            "graphs": self.stream.graphs,
+            "ahead": self.stream.ahead,
+            "backbone_parameters": sum(weight.numel() for weight in backbone.parameters()),
+            # A result is passed on; where the file lies on this machine is nobody's business.
+            **{key: text for key, text in self.stream.model.details.items() if key != "path"},
+        }
+        return Measurement(
+            setup=self.setup,
+            machine=self._machine,
+            model=model,
+            size=self.stream.size,
+            fps=self.stream.fps,
+            chunks=parts["all"].count,
+            frames=self._frames,
+            wall_s=round(wall_ms / 1000, 6),
+            cpu_s=round(self._cpu_s, 3),
+            first_frame=FirstFrame(
+                open_ms=self._open_ms,
+                cold_ms=self._cold_ms,
+                warm_up_ms=self._warm_up_ms,
+                warm_ms=self._warm_ms,
+            ),
+            switch_ms=self._switches.spread(),
+            parts_ms={part: series.spread() for part, series in parts.items()},
+            rates=Rates(
+                denoise=_per_s(self._frames, denoise_ms),
+                decode=_per_s(self._frames, parts["decode"].total),
+                end_to_end=end_to_end,
+                times_real_time=round(end_to_end / self.stream.fps, 3),
+            ),
+            # a stream that runs ahead began its first timed chunk in the time of the one before
+            outside_model=max(0.0, 1 - self._model_ms / wall_ms) if wall_ms else 0.0,
+            in_consumer=parts["consume"].total / wall_ms if wall_ms else 0.0,
+            resident_bytes=peak_resident_bytes(),
+            device_bytes=largest([self._device_bytes, *(part.device_bytes for part in stretches)]),
+            memory_estimate=self.stream.estimate and self.stream.estimate.as_data(),
+            stretches=stretches,
+            complete=self._warm_ms is not None,
+        )
+
+    def _count(self, chunk: Chunk, made_ms: float, all_ms: float) -> None:
+        """Take in a chunk that was made and consumed."""
+        timing, parts = chunk.timing, self._parts
+        parts["denoise"].add(timing.denoise_ms)
+        parts["context"].add(timing.context_ms)
+        parts["decode"].add(timing.decode_ms)
+        parts["total"].add(timing.total_ms)
+        parts["consume"].add(all_ms - made_ms)
+        parts["all"].add(all_ms)
+        if chunk.receipts:
+            parts["recache"].add(timing.switch_ms)
+        for receipt in chunk.receipts:
+            self._switches.add(receipt.switch_ms or 0.0)
+        self._model_ms += timing.model_ms
+        self._frames += len(chunk.frames)
+        self._stretches.add(
+            Stretch(
+                start_s=chunk.start_s,
+                frames=len(chunk.frames),
+                wall_s=all_ms / 1000,
+                slowest_chunk_ms=all_ms,
+                resident_bytes=resident_bytes(),
+                device_bytes=self._device.read_peak_bytes(),
+            )
+        )
+
+    def _cut_ms(self, chunks: Iterator[Chunk]) -> float:
+        """From the request of a fresh scene to its first frames."""
+        began = time.perf_counter()
+        receipt = self.stream.cue(self.setup.prompt(0), transition="cut")
+        # a chunk that was launched before comes first
+        while receipt not in next(chunks).receipts:
+            pass
+        return _since_ms(began)
+
+
+def _since_ms(began: float) -> float:
+    return 1000 * (time.perf_counter() - began)
+
+
+def _per_s(frames: int, milliseconds: float) -> float:
+    return round(1000 * frames / milliseconds, 2) if milliseconds else 0.0

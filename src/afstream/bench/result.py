@@ -1,0 +1,170 @@
+"""What a measurement found, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from afstream.bench.machine import Machine
+from afstream.bench.series import Spread
+from afstream.bench.setup import Setup
+
+MIB = 2**20
+# The ends of a stream that are compared to see whether it slows down.
+END_SHARE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstFrame:
+    """Milliseconds to the first decoded frames.
+
+    Attributes:
+        open_ms: to read the model and make the stream.
+        cold_ms: from the first prompt on, in a stream that has just been opened.
+        warm_up_ms: the chunks during which something was loaded, compiled or captured for the
+            later ones, all together; the first chunk is one of them.
+        warm_ms: the same for a cut in a stream that runs, the median of a few; a chunk that
+            was launched ahead comes first. None when the measurement was broken off.
+    """
+
+    open_ms: float
+    cold_ms: float
+    warm_up_ms: float
+    warm_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Video frames a second.
+
+    Attributes:
+        denoise: of the backbone's time: denoise steps, context passes, re-caches.
+        decode: of the decoder's time. On a GPU both run at the same time and slow each other
+            down, so neither is what it could do alone.
+        end_to_end: of everything, from the request for a chunk until it is consumed.
+        times_real_time: `end_to_end` relative to the rate at which the video plays.
+    """
+
+    denoise: float
+    decode: float
+    end_to_end: float
+    times_real_time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A stretch of the video: how fast it came and what memory was held meanwhile.
+
+    Attributes:
+        start_s: where in the video its first chunk starts.
+        frames: video frames in it.
+        wall_s: seconds in which they were made and consumed.
+        slowest_chunk_ms: the longest that one chunk took, consumer included.
+        resident_bytes: most memory of the process at the end of a chunk; None where unknown.
+        device_bytes: most memory that tensors took on the GPU; None on a CPU.
+    """
+
+    start_s: float
+    frames: int
+    wall_s: float
+    slowest_chunk_ms: float
+    resident_bytes: int | None
+    device_bytes: int | None
+
+    @property
+    def frames_per_s(self) -> float:
+        """Video frames made and consumed in a second."""
+        return self.frames / self.wall_s
+
+    @property
+    def resident_mib(self) -> float | None:
+        """`resident_bytes` in MiB."""
+        return None if self.resident_bytes is None else self.resident_bytes / MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One stream, measured. Chunks that warm it up, such as the first, count in `first_frame` only.
+
+    Attributes:
+        setup: what was measured.
+        machine: where.
+        model: the model's own details, with its name, device, dtype and parameters.
+        size: width and height of the frames, px.
+        fps: rate at which the video plays.
+        chunks: chunks timed.
+        frames: video frames timed.
+        wall_s: seconds that they took, consumer included.
+        cpu_s: processor seconds of all threads meanwhile; below `wall_s` times the threads in
+            use when other processes took the cores.
+        first_frame: latency at the start.
+        switch_ms: from the request of a prompt, between two chunks, to the first frame under
+            it. A request that comes while a chunk is made, or was launched ahead, waits for
+            that chunk as well.
+        parts_ms: of a chunk: `denoise`, `recache` (of chunks that begin a prompt), `context`
+            and `decode`, on a GPU partly at the same time; in `total` how long it was waited
+            for, in `consume` what the consumer took; `all` is these two together. See
+            `ChunkTiming`.
+        rates: video frames a second.
+        outside_model: share of the time in which neither backbone nor decoder worked.
+        in_consumer: share of the time that the consumer took. Part of `outside_model`, but for
+            a stream that runs ahead on a GPU: there the next chunk is made meanwhile.
+        resident_bytes: most memory of the process; None where unknown.
+        device_bytes: most memory that tensors took on the GPU; None on a CPU.
+        memory_estimate: what was foretold; its `tensor_bytes` are what `device_bytes` measures.
+            None where there was no GPU to fit.
+        stretches: speed and memory along the video.
+        complete: the whole duration was made.
+    """
+
+    setup: Setup
+    machine: Machine
+    model: dict[str, Any]
+    size: tuple[int, int]
+    fps: int
+    chunks: int
+    frames: int
+    wall_s: float
+    cpu_s: float
+    first_frame: FirstFrame
+    switch_ms: Spread
+    parts_ms: dict[str, Spread]
+    rates: Rates
+    outside_model: float
+    in_consumer: float
+    resident_bytes: int | None
+    device_bytes: int | None
+    memory_estimate: dict[str, Any] | None
+    stretches: tuple[Stretch, ...]
+    complete: bool
+
+    @property
+    def late_to_early(self) -> float | None:
+        """Speed in the last quarter relative to the first; 1 is flat, None if too short."""
+        early, late = self._ends()
+        return _speed(late) / _speed(early) if early else None
+
+    @property
+    def growth_bytes(self) -> int | None:
+        """How much more memory the last quarter held than the first; None if too short."""
+        early, late = self._ends()
+        held = [
+            [s.resident_bytes for s in end if s.resident_bytes is not None] for end in (early, late)
+        ]
+        return max(held[1]) - max(held[0]) if all(held) else None
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain values for JSON, derived figures included."""
+        data = asdict(self)
+        for plain, stretch in zip(data["stretches"], self.stretches, strict=True):
+            plain["frames_per_s"] = round(stretch.frames_per_s, 2)
+        return data | {"late_to_early": self.late_to_early, "growth_bytes": self.growth_bytes}
+
+    def _ends(self) -> tuple[tuple[Stretch, ...], tuple[Stretch, ...]]:
+        """The first and the last quarter of the stretches."""
+        count = len(self.stretches) // END_SHARE
+        return (self.stretches[:count], self.stretches[-count:]) if count else ((), ())
+
+
+def _speed(stretches: tuple[Stretch, ...]) -> float:
+    return sum(s.frames for s in stretches) / sum(s.wall_s for s in stretches)

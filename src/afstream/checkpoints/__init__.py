@@ -1,0 +1,30 @@
+"""Checkpoints in the wild: folders, students and LoRA, read into one kind of backbone.
+
+How they name their weights, their sizes and their files stands here and nowhere else.
+"""
+
+from afstream.checkpoints.assemble import BackboneSource
+from afstream.checkpoints.families import FAMILY
+from afstream.checkpoints.folders import WanFolder, find_parts
+from afstream.checkpoints.lora import Lora, merge_loras, read_lora, read_loras
+from afstream.checkpoints.manifest import Manifest, is_converted, read_manifest
+from afstream.checkpoints.sizes import read_config, sizes_of
+from afstream.checkpoints.students import Student, read_student
+
+__all__ = [
+    "FAMILY",
+    "BackboneSource",
+    "Lora",
+    "Manifest",
+    "Student",
+    "WanFolder",
+    "find_parts",
+    "is_converted",
+    "merge_loras",
+    "read_config",
+    "read_lora",
+    "read_loras",
+    "read_manifest",
+    "read_student",
+    "sizes_of",
+]

@@ -1,0 +1,101 @@
+"""How large a backbone is: from its `config.json` where there is one, else from its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from afstream.checkpoints.families import FAMILY, declared_family, family_of
+from afstream.checkpoints.files import read_json
+from afstream.checkpoints.names import LAYER
+from afstream.checkpoints.weights import Weights
+from afstream.config import BackboneConfig, from_mapping
+from afstream.errors import CheckpointError, ConfigError
+from afstream.geometry import PATCH
+
+# what no weight tells: how Wan2.1 is, unless a config.json says otherwise
+UNSEEN: dict[str, Any] = {"head_dim": 128, "text_len": 512, "eps": 1e-6}
+CHANNELS = 16
+
+# diffusers' words and Wan's
+CONFIG_NAMES = {
+    "num_attention_heads": "num_heads",
+    "attention_head_dim": "head_dim",
+    "in_channels": "in_dim",
+    "out_channels": "out_dim",
+}
+# axis 0 and axis 1 of a weight, where they are sizes
+SHAPES = (
+    ("patch_embedding.weight", 5, "dim", "in_dim"),
+    ("blocks.0.ffn.0.weight", 2, "ffn_dim", None),
+    ("time_embedding.0.weight", 2, None, "freq_dim"),
+    ("text_embedding.0.weight", 2, None, "text_dim"),
+    ("head.head.weight", 2, "out_dim", None),
+)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The sizes that a `config.json` declares, under the names of `BackboneConfig`.
+
+    `head_dim` is always among them where the heads are; an absent file declares nothing.
+
+    Raises:
+        CheckpointError: it cannot be read, or describes another kind of model.
+    """
+    content = read_json(path) if path.exists() else {}
+    try:
+        given: dict[str, Any] = {
+            CONFIG_NAMES.get(str(name), str(name)): value for name, value in content.items()
+        }
+        if "head_dim" not in given and {"dim", "num_heads"} <= given.keys():
+            given["head_dim"] = given["dim"] // given["num_heads"]
+        elif {"head_dim", "num_heads"} <= given.keys():
+            given["dim"] = given["head_dim"] * given["num_heads"]
+    except (TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path} has impossible sizes: {error}; download it again") from error
+    family = declared_family(given)
+    if family != FAMILY:
+        raise CheckpointError(f"{path} describes {family}, not {FAMILY}; give a {FAMILY} model")
+    return given
+
+
+def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> BackboneConfig:
+    """The sizes of the backbone that weights are for.
+
+    Args:
+        weights: under Wan's names.
+        what: what errors call them.
+        declared: from `read_config`; wins over what the weights look like.
+
+    Raises:
+        CheckpointError: they are no Wan2.1 text-to-video backbone.
+    """
+    layers = [int(name.split(".")[1]) for name in weights if LAYER.fullmatch(name)]
+    seen: dict[str, Any] = {"num_layers": max(layers, default=-1) + 1}
+    for name, ndim, *axes in SHAPES:
+        if name not in weights or weights[name].ndim != ndim:
+            raise CheckpointError(
+                f"{what} is no Wan2.1 backbone: it has no {name} of {ndim} axes; give a Wan2.1"
+                " text-to-video model or a student of one"
+            )
+        for axis, size in zip(axes, weights[name].shape, strict=False):
+            if axis:
+                seen[axis] = size
+    seen["out_dim"] //= PATCH * PATCH
+    if (seen["in_dim"], seen["out_dim"]) != (CHANNELS, CHANNELS):
+        raise CheckpointError(
+            f"{what} takes {seen['in_dim']} latent channels and gives {seen['out_dim']}, so it is"
+            f" {family_of(weights)}; give a {FAMILY} model, which has {CHANNELS} of both"
+        )
+    sizes = {**UNSEEN, **seen, **declared}
+    sizes["num_heads"] = sizes["dim"] // sizes["head_dim"]
+    if not sizes["num_heads"] or sizes["dim"] % sizes["head_dim"]:
+        raise CheckpointError(
+            f"{what} is {sizes['dim']} wide, which cannot be split into heads of"
+            f" {sizes['head_dim']}; give a model folder whose config.json names its heads"
+        )
+    try:
+        return from_mapping(BackboneConfig, sizes)
+    except ConfigError as error:
+        raise CheckpointError(f"{what} has impossible sizes: {error}") from error

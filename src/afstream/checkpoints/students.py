@@ -1,0 +1,80 @@
+"""Backbone weights from one file: a student of any of the public recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from afstream.checkpoints.files import file_weights, named_tensors
+from afstream.checkpoints.manifest import BACKBONE_FILE, is_converted, read_manifest
+from afstream.checkpoints.names import wan_name
+from afstream.checkpoints.weights import Weights, read_weights
+
+# the moving average of the weights first: it makes the better pictures
+ENTRIES = ("generator_ema", "generator")
+MOVING_AVERAGE = ENTRIES[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """Weights of a backbone, and where they come from.
+
+    Attributes:
+        path: the file, or the converted folder.
+        entry: which of `ENTRIES` was taken; empty when the file holds nothing but weights.
+        weights: under Wan's names, views of the file.
+        entries: all of `ENTRIES` that the file holds.
+        declared: sizes that a converted folder declares; files declare none.
+        origin: what a converted folder was made from.
+    """
+
+    path: Path
+    entry: str
+    weights: Weights
+    entries: tuple[str, ...] = ()
+    declared: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    origin: str = ""
+
+    def describe(self) -> str:
+        """The file's name, and which of its weights were taken."""
+        name = self.path.name
+        if self.origin:
+            return f"{name} (converted from {self.origin})"
+        if not self.entry:
+            return name
+        average = ", the moving average" if self.entry == MOVING_AVERAGE else ""
+        return f"{name} ({self.entry}{average})"
+
+
+def read_student(path: Path) -> Student:
+    """Read a student: weights directly, or a dict with `generator_ema` and/or `generator`.
+
+    A converted folder is one, too: its backbone is taken.
+
+    Raises:
+        CheckpointError: the file is missing, no checkpoint, or holds something else.
+    """
+    if is_converted(path):
+        manifest = read_manifest(path)
+        weights = file_weights(path / BACKBONE_FILE)
+        return Student(
+            path=path,
+            entry="",
+            weights=weights,
+            declared=manifest.declared,
+            origin=manifest.origin,
+        )
+    content = read_weights(path)
+    known = content if isinstance(content, dict) else {}
+    entries = tuple(name for name in ENTRIES if known.get(name))
+    entry = next(iter(entries), "")
+    wanted = f"a student, which holds weights by name, or one of {', '.join(ENTRIES)}"
+    weights = named_tensors(known[entry] if entry else content, path, wanted=wanted)
+    return Student(path=path, entry=entry, weights=in_wan_names(weights), entries=entries)
+
+
+def in_wan_names(weights: Weights) -> Weights:
+    """Weights under Wan's names."""
+    return {wan_name(str(name)): value for name, value in weights.items()}

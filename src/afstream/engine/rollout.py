@@ -1,0 +1,293 @@
+"""The only loop body: denoise a chunk, pass it through as context, switch, cut.
+
+Streams, benchmarks, parity checks and distillation all advance through `Rollout`.
+Everything that belongs to one stream of latents stands in `RolloutState`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.engine.cuda_graph import Call, Graphs, Results
+from afstream.engine.schedule import Schedule, add_noise, clean_from_flow
+from afstream.geometry import PATCH
+from afstream.kvcache.cache import Grid, Memory
+from afstream.kvcache.window import Window
+from afstream.model.dit import Backbone, TextContext, TimeContext
+from afstream_kernels import Backend, choose_backend
+
+
+@dataclass(slots=True, kw_only=True)
+class RolloutState:
+    """One scene's memory and recent clean latents.
+
+    Attributes:
+        memory: keys and values, sink and junctions.
+        shape: of one chunk of latents, (B, c, C, h, w).
+        recent: the last finished chunks, oldest first, kept for re-caches.
+        text: the prompt in force.
+        graphs: captured model calls; None where every call is launched anew.
+        frame: the next chunk's first latent frame, counted from the scene's start.
+    """
+
+    memory: Memory
+    shape: tuple[int, ...]
+    recent: deque[Tensor]
+    text: TextContext
+    graphs: Graphs | None = None
+    frame: int = 0
+
+    def fork(self) -> RolloutState:
+        """A state of its own that goes on from here."""
+        return replace(
+            self,
+            memory=self.memory.fork(),
+            recent=self.recent.copy(),
+            text=tuple(keys.clone() for keys in self.text) if self.graphs else self.text,
+            graphs=self.graphs and Graphs(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """A backbone, a schedule and a memory policy: what advances a `RolloutState`.
+
+    Attributes:
+        model: predicts flows.
+        policy: what is remembered.
+        schedule: the denoise steps.
+        backend: of the kernels.
+        use_graphs: capture the model calls of a chunk and replay them, on a GPU, with all
+            weights there, and where the backend finds the slots by device integers or in a view.
+        times: the embedded timesteps; the last one is the context pass's 0.
+    """
+
+    model: Backbone
+    policy: MemoryPolicy
+    schedule: Schedule
+    backend: Backend
+    use_graphs: bool = False
+    times: tuple[TimeContext, ...] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: Backbone,
+        policy: MemoryPolicy,
+        sampler: SamplerConfig,
+        *,
+        backend: Backend | None = None,
+        use_graphs: bool = False,
+    ) -> Rollout:
+        """Embed the schedule's timesteps once.
+
+        Args:
+            model: predicts flows.
+            policy: what is remembered.
+            sampler: the denoise steps.
+            backend: of the kernels; chosen by the model's device and dtype when None.
+            use_graphs: see the attribute.
+
+        Raises:
+            ValueError: the backend cannot run there.
+        """
+        chosen = choose_backend(backend, device=model.device, dtype=model.dtype)
+        schedule = Schedule.of(sampler)
+        with torch.no_grad():
+            times = tuple(
+                model.time_context(torch.full((1, 1), step, device=model.device))
+                for step in (*schedule.timesteps, 0.0)
+            )
+        return cls(
+            model=model,
+            policy=policy,
+            schedule=schedule,
+            backend=chosen,
+            use_graphs=use_graphs
+            and model.device.type == "cuda"
+            and chosen != "reference"
+            and not model.is_offloaded,
+            times=times,
+        )
+
+    def start(self, text: TextContext, shape: Sequence[int]) -> RolloutState:
+        """Begin a scene.
+
+        Args:
+            text: the first prompt.
+            shape: of one chunk of latents, (B, c, C, h, w).
+        """
+        batch, _, _, height, width = shape
+        memory = Memory.allocate(
+            self.policy,
+            self.model.config,
+            Grid(rows=height // PATCH, columns=width // PATCH),
+            batch=batch,
+            dtype=self.model.dtype,
+            device=self.model.device,
+            backend=self.backend,
+        )
+        return RolloutState(
+            memory=memory,
+            shape=tuple(shape),
+            recent=deque(maxlen=self.policy.window_frames // self.policy.chunk_frames),
+            text=tuple(keys.clone() for keys in text) if self.use_graphs else text,
+            graphs=Graphs() if self.use_graphs else None,
+        )
+
+    def restart(self, state: RolloutState, text: TextContext) -> None:
+        """Cut: a fresh scene in the same buffers."""
+        state.memory.clear(0)
+        state.recent.clear()
+        self._set_text(state, text)
+        state.frame = 0
+
+    def noise(self, state: RolloutState, *, seed: int, chunk: int) -> Tensor:
+        """A chunk's noise [steps, B, c, C, h, w], a function of seed and chunk alone.
+
+        Drawn on the CPU, so that a GPU starts from the same noise.
+        """
+        number = hashlib.blake2b(f"{seed}:{chunk}".encode(), digest_size=7).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(number, "big"))
+        # latents stay in float32 or better: the sampler's sums lose too much in bfloat16
+        dtype = torch.promote_types(self.model.dtype, torch.float32)
+        # a copy from ordinary memory would make the host wait
+        pinned = self.model.device.type == "cuda"
+        shape = (len(self.schedule.sigmas), *state.shape)
+        return torch.empty(shape, pin_memory=pinned).normal_(generator=generator).to(dtype)
+
+    def denoise(self, state: RolloutState, noise: Tensor) -> Tensor:
+        """All denoise steps of the next chunk.
+
+        Args:
+            state: only read; keys of unfinished chunks have a place of their own.
+            noise: [steps, B, c, C, h, w], on any device: where the chunk starts, then what
+                is added after each step but the last.
+
+        Returns:
+            The clean chunk [B, c, C, h, w].
+        """
+        noisy, flow = self.predict(state, noise)
+        # outside of the graph, whose results are overwritten by the next chunk's
+        return clean_from_flow(noisy, flow, self.schedule.sigmas[-1])
+
+    @torch.no_grad()
+    def predict(self, state: RolloutState, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The next chunk's denoise steps, as many as there is noise for.
+
+        Args:
+            state: see `denoise`.
+            noise: [steps or fewer, B, c, C, h, w]; see `denoise`.
+
+        Returns:
+            What the last of these steps starts from, and its flow, [B, c, C, h, w] both.
+        """
+        window = state.memory.chunk_window(state.frame)
+        num_steps = len(noise)
+        sigmas = self.schedule.sigmas[:num_steps]
+
+        def predict(noise: Tensor) -> tuple[Tensor, Tensor]:
+            noisy = noise[0]
+            for step, sigma in enumerate(sigmas[:-1]):
+                flow = self.model(noisy, self.times[step], state.text, window)
+                clean = clean_from_flow(noisy, flow, sigma)
+                noisy = add_noise(clean, noise[step + 1], sigmas[step + 1])
+            return noisy, self.model(noisy, self.times[num_steps - 1], state.text, window)
+
+        noisy, flow = self._run(state, f"denoise {num_steps}", predict, noise, window)
+        return noisy, flow
+
+    def step(self, state: RolloutState, noisy: Tensor, index: int, text: TextContext) -> Tensor:
+        """One denoise step of the next chunk, with gradients to the weights.
+
+        The chunk's own keys and values carry gradients, those of finished chunks none.
+
+        Args:
+            state: only read; call `backward` before it changes.
+            noisy: where the step starts [B, c, C, h, w].
+            index: of the step, 0 the noisiest.
+            text: the prompt in force, with gradients if they shall reach its projections.
+
+        Returns:
+            The clean chunk [B, c, C, h, w] as this step sees it.
+        """
+        window = state.memory.chunk_window(state.frame)
+        timestep = torch.full((1, 1), self.schedule.timesteps[index], device=noisy.device)
+        flow = self.model(noisy, self.model.time_context(timestep), text, window)
+        return clean_from_flow(noisy, flow, self.schedule.sigmas[index])
+
+    @torch.no_grad()
+    def commit(self, state: RolloutState, clean: Tensor) -> None:
+        """Context pass: compute the finished chunk's keys and values, keep them, and move on."""
+        window = state.memory.chunk_window(state.frame)
+
+        def remember(clean: Tensor) -> tuple[()]:
+            self.model.remember(clean, self.times[-1], state.text, window)
+            return ()
+
+        self._run(state, "context", remember, clean, window)
+        state.memory.capture(state.frame)
+        state.recent.append(clean)
+        state.frame += self.policy.chunk_frames
+
+    @torch.no_grad()
+    def switch(self, state: RolloutState, text: TextContext, *, anchor: bool = True) -> None:
+        """Change the prompt before the next chunk, as the memory policy says.
+
+        Args:
+            state: its text, memory and anchors are changed.
+            text: the new prompt.
+            anchor: whether the next chunk becomes a junction; false on the way of a blend.
+        """
+        self._set_text(state, text)
+        if state.frame == 0:
+            return
+        if self.policy.at_switch == "clear":
+            state.memory.clear(state.frame)
+        elif self.policy.at_switch != "keep":
+            self._recache(state)
+        if anchor and self.policy.junction != "none":
+            state.memory.anchors.promote(state.frame)
+
+    def _run(
+        self, state: RolloutState, name: str, call: Call, source: Tensor, window: Window
+    ) -> Results:
+        """`call(source)`, replayed where that can be."""
+        device = self.model.device
+        # a view that still grows is met once a scene: not worth a graph
+        grows = 0 < window.view_slots < self.policy.window_frames // self.policy.chunk_frames
+        if state.graphs is None or grows:
+            return call(source.to(device, non_blocking=True))
+        return state.graphs.run((name, window.view_slots), call, source, device)
+
+    def _recache(self, state: RolloutState) -> None:
+        """One call on the last W clean latents under the new prompt, warm from the anchors."""
+        num_frames = min(self.policy.window_frames, state.frame)
+        first = state.frame - num_frames
+        if self.policy.at_switch == "recapture":
+            state.memory.anchors.sink = first
+        window = state.memory.recache_window(first, num_frames)
+        latents = torch.cat(tuple(state.recent), dim=1)
+        # once a switch, with other slots each time: a compiled call would be compiled anew
+        eager = (
+            torch.compiler.set_stance("force_eager") if self.model.is_compiled else nullcontext()
+        )
+        with eager:
+            self.model.remember(latents, self.times[-1], state.text, window)
+
+    @staticmethod
+    def _set_text(state: RolloutState, text: TextContext) -> None:
+        """Bring a prompt into force; a captured graph reads it where the last one stood."""
+        if state.graphs is None:
+            state.text = text
+        else:
+            for old, new in zip(state.text, text, strict=True):
+                old.copy_(new)

@@ -1,0 +1,63 @@
+"""All that changes while a stream runs, in one place; nothing of it grows."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from afstream.engine.decode import InFlight
+from afstream.engine.rollout import RolloutState
+from afstream.engine.stopwatch import Mark
+
+
+@dataclass(slots=True, kw_only=True)
+class Blend:
+    """A text on its way from one prompt's embeddings to another's."""
+
+    start: Tensor
+    goal: Tensor
+    chunks: int
+    done: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamState:
+    """A stream as the next chunk to be launched will find it.
+
+    Attributes:
+        rollout: memory, recent latents and position in the scene; None before the start.
+        decoder: the decoder's own state, None at a scene's start.
+        seed: of the noise.
+        chunk: index of the next chunk to be launched.
+        segment: index of the prompt in force, -1 before the first.
+        video_frame: video frames before that chunk.
+        prompt: the prompt in force.
+        embeds: its embeddings [1, T, text_dim].
+        blend: set while one prompt turns into another.
+        in_flight: chunks that were launched and not handed out yet, two at most.
+        done: when the chunk launched last is done; None before the first.
+    """
+
+    seed: int
+    rollout: RolloutState | None = None
+    decoder: Any = None
+    chunk: int = 0
+    segment: int = -1
+    video_frame: int = 0
+    prompt: str = ""
+    embeds: Tensor | None = None
+    blend: Blend | None = field(default=None, repr=False)
+    in_flight: deque[InFlight] = field(default_factory=deque[InFlight])
+    done: Mark | None = None
+
+    def fork(self) -> StreamState:
+        """A state of its own that goes on from here; chunks in flight belong to both."""
+        return replace(
+            self,
+            rollout=self.rollout and self.rollout.fork(),
+            blend=self.blend and replace(self.blend),
+            in_flight=self.in_flight.copy(),
+        )

@@ -1,0 +1,1 @@
+"""Model families: how each one's files are recognised, opened and sized."""

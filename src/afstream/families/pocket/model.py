@@ -1,0 +1,150 @@
+"""The embedded pocket model: one safetensors file with backbone, text encoder and codec."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from afstream.checkpoints.identify import POCKET as KIND
+from afstream.checkpoints.weights import load_into
+from afstream.config import BackboneConfig, SamplerConfig, from_mapping
+from afstream.errors import CheckpointError
+from afstream.families.pocket.scene import WORLD_PX
+from afstream.families.pocket.text import PocketText
+from afstream.families.pocket.vae import PocketVae, VaeConfig
+from afstream.geometry import Geometry
+from afstream.model.bundle import VideoModel
+from afstream.model.dit import Backbone
+
+POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
+PARTS = ("backbone", "text", "vae")
+
+
+def save_pocket(
+    path: Path,
+    *,
+    backbone: Backbone,
+    text: PocketText,
+    vae: PocketVae,
+    recipe: Mapping[str, Any],
+) -> None:
+    """Write a pocket model, weights in float16; `recipe` says how it was trained."""
+    modules = dict(zip(PARTS, (backbone, text, vae), strict=True))
+    tensors: dict[str, Tensor] = {
+        f"{part}.{name}": value.to(torch.float16).contiguous()
+        for part, module in modules.items()
+        for name, value in module.state_dict().items()
+    }
+    config = {
+        "backbone": asdict(backbone.config),
+        "words": text.words,
+        "vae": asdict(vae.config),
+        "sampler": asdict(SamplerConfig()),
+        "recipe": recipe,
+    }
+    save_file(tensors, path, {"kind": KIND, "config": json.dumps(config)})
+
+
+class PocketParts(NamedTuple):
+    """What a pocket model file holds, without gradients; the codec in float32."""
+
+    backbone: Backbone
+    text: PocketText
+    vae: PocketVae
+    sampler: SamplerConfig
+
+
+def load_parts(
+    path: Path = POCKET_PATH,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> PocketParts:
+    """Read a pocket model's networks; the codec always runs in float32.
+
+    On the meta device only its settings are read.
+
+    Args:
+        path: a file that `save_pocket` wrote; the embedded one by default.
+        device: where it will run.
+        dtype: of backbone and text encoder.
+
+    Raises:
+        CheckpointError: no such file, or not a pocket model.
+    """
+    on_meta = torch.device(device).type == "meta"
+    if not path.is_file():
+        raise CheckpointError(f"no pocket model at {path}; give the path of a .safetensors file")
+    try:
+        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            metadata: dict[str, str] = file.metadata() or {}
+            names = [] if on_meta else list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    if metadata.get("kind") != KIND:
+        raise CheckpointError(f"{path} is no pocket model; its metadata lacks the kind {KIND!r}")
+    config = json.loads(metadata["config"])
+    sizes = from_mapping(BackboneConfig, config["backbone"])
+    backbone = Backbone(sizes)
+    text = PocketText(config["words"], text_dim=sizes.text_dim, text_len=sizes.text_len)
+    vae = PocketVae(VaeConfig(**config["vae"]))
+    for part, module in zip(PARTS, (backbone, text, vae), strict=True):
+        prefix = f"{part}."
+        weights = {
+            name.removeprefix(prefix): value.float()
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+        if not on_meta:
+            load_into(module, weights, what=f"{path.name}, part {part!r},")
+        module.requires_grad_(False).eval()
+    sampler = config["sampler"]
+    return PocketParts(
+        backbone.to(device, dtype),
+        text.to(device, dtype),
+        vae.to(device),
+        SamplerConfig(steps=tuple(sampler["steps"]), shift=sampler["shift"]),
+    )
+
+
+def load_pocket(
+    path: Path = POCKET_PATH,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> VideoModel:
+    """A pocket model, ready to stream; see `load_parts`.
+
+    Raises:
+        CheckpointError: no such file, or not a pocket model.
+    """
+    details = {"path": str(path)}
+    parts = load_parts(path, device=device, dtype=dtype)
+    if torch.device(device).type != "meta":
+        details["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    name = "pocket" if path == POCKET_PATH else path.stem
+    return bundle(parts, name=name, details=details)
+
+
+def bundle(parts: PocketParts, *, name: str, details: Mapping[str, str]) -> VideoModel:
+    """Networks of the pocket world as one model; `details` go into run records."""
+    return VideoModel(
+        name=name,
+        backbone=parts.backbone,
+        text=parts.text,
+        vae=parts.vae,
+        sampler=parts.sampler,
+        geometry=Geometry(width_px=WORLD_PX, height_px=WORLD_PX),
+        any_size=False,
+        details=dict(details),
+    )

@@ -1,0 +1,296 @@
+"""Anything Wan-like to one folder that loads without renaming, merging or rounding.
+
+Everything is found and checked before the first byte is written. What is written grows beside its
+place under another name, and gets its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from afstream.checkpoints import (
+    BackboneSource,
+    Manifest,
+    find_parts,
+    read_manifest,
+    read_student,
+    sizes_of,
+)
+from afstream.checkpoints.identify import identify
+from afstream.checkpoints.manifest import BACKBONE, BACKBONE_FILE, is_backbone_alone
+from afstream.checkpoints.weights import Weights
+from afstream.checkpoints.writing import as_it_is, size_of, write_safetensors
+from afstream.config import BackboneConfig
+from afstream.errors import CheckpointError, ConfigError, OutputError
+from afstream.families.wan.model import TINY, backbone_source, check_width, with_loras
+from afstream.families.wan.text import SHARED, SHARED_AGAIN, read_tokenizer, text_source
+from afstream.families.wan.vae import vae_source
+from afstream.spec import ModelSpec
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+BACKBONE_ONLY = (BACKBONE,)
+ALL_PARTS = (BACKBONE, "vae", "text_encoder", "tokenizer")
+VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
+TEXT_FILE = "text_encoder/model.safetensors"
+
+Change = Callable[[str, Tensor], Tensor]
+# bytes written so far, and bytes in all
+Tell = Callable[[int, int], None]
+
+
+class WeightFile(NamedTuple):
+    """One file of weights to write.
+
+    Attributes:
+        name: its path in the folder.
+        weights: what lies in it.
+        change: what happens to each weight on the way.
+    """
+
+    name: str
+    weights: Weights
+    change: Change = as_it_is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """Everything that goes into a folder, checked and not yet read.
+
+    Attributes:
+        config: of the backbone.
+        dtype: of all weights in the folder; one of `DTYPES`.
+        made_from: see `Manifest`.
+        files: the weights.
+        settings: by a part's folder, what writes its `config.json` into a folder.
+        tokenizer: its folder; None for a backbone alone.
+    """
+
+    config: BackboneConfig
+    dtype: str
+    made_from: dict[str, str]
+    files: tuple[WeightFile, ...]
+    settings: dict[str, Callable[[Path], object]]
+    tokenizer: Path | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all files of weights."""
+        return sum(size_of(file.weights, DTYPES[self.dtype]) for file in self.files)
+
+    def write(self, out: Path, *, tell: Tell = lambda done, total: None) -> Manifest:
+        """Write the folder; an interruption leaves nothing behind.
+
+        Args:
+            out: the folder; it must be empty or not exist.
+            tell: called with the bytes that are written, and those of all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        check_out(out)
+        out = out.resolve()
+        part = out.with_name(f".{out.name}.{os.getpid()}.part")
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            self._check_room(out)
+            part.mkdir()
+            manifest = self._fill(part, tell)
+            if out.exists():
+                out.rmdir()
+            part.rename(out)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise OutputError(f"cannot write {out} ({reason}); choose another folder") from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return manifest
+
+    def _fill(self, folder: Path, tell: Tell) -> Manifest:
+        done, total = 0, self.num_bytes
+
+        def count(written: int) -> None:
+            nonlocal done
+            done += written
+            tell(done, total)
+
+        for name, save in self.settings.items():
+            (folder / name).mkdir()
+            save(folder / name)
+        if self.tokenizer:
+            shutil.copytree(self.tokenizer, folder / "tokenizer")
+        dtype = DTYPES[self.dtype]
+        made: dict[str, tuple[str, int]] = {}
+        for file in self.files:
+            path = folder / file.name
+            digest = write_safetensors(
+                path, file.weights, dtype=dtype, change=file.change, tell=count
+            )
+            made[file.name] = digest, path.stat().st_size
+        manifest = Manifest(
+            backbone=self.config,
+            dtype=self.dtype,
+            parts=ALL_PARTS if self.tokenizer else BACKBONE_ONLY,
+            made_from=self.made_from,
+            files=made,
+        )
+        manifest.write(folder)
+        return manifest
+
+    def _check_room(self, out: Path) -> None:
+        needed, free = self.num_bytes, shutil.disk_usage(out.parent).free
+        if needed > free:
+            raise OutputError(
+                f"{out} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; choose"
+                " another disk, or make room"
+            )
+
+
+def prepare(spec: ModelSpec) -> Conversion:
+    """Find and check everything that a converted folder is made of.
+
+    Args:
+        spec: `name` is a Wan folder of any layout, a student's file or a backbone's; `student`,
+            `loras` and `vae` as when it is generated with; `dtype` is bfloat16 unless given.
+
+    Raises:
+        ConfigError: unknown dtype, or an addition that needs a Wan folder.
+        CheckpointError: something is missing, or does not fit.
+    """
+    dtype = spec.dtype or "bfloat16"
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    path = Path(spec.name)
+    if _is_backbone_alone(path):
+        return _backbone_alone(path, spec, dtype)
+    return _whole(path, spec, dtype)
+
+
+def check_out(out: Path) -> None:
+    """See that a folder may be made at a path.
+
+    Raises:
+        OutputError: something is there already, or it is out of reach.
+    """
+    try:
+        taken = out.is_symlink() or (
+            out.exists() and not (out.is_dir() and next(out.iterdir(), None) is None)
+        )
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"cannot write {out} ({reason}); choose another folder") from error
+    if taken:
+        raise OutputError(f"{out} is there already; choose a folder that is empty or not there")
+
+
+def _is_backbone_alone(path: Path) -> bool:
+    """Whether it is a file, or a converted folder of nothing else.
+
+    Raises:
+        CheckpointError: it is out of reach, or nothing.
+    """
+    try:
+        if path.is_dir():
+            alone = is_backbone_alone(path)
+        elif path.exists():
+            alone = True
+        else:
+            raise CheckpointError(
+                f"there is nothing at {path}; give a Wan2.1 folder, or a student's file"
+            )
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be reached: {error.strerror}; give a Wan2.1 folder, or a student's file"
+        ) from error
+    return alone
+
+
+def _backbone_alone(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
+    for name, value in (("student", spec.student), ("VAE", spec.vae)):
+        if value:
+            raise ConfigError(f"a {name} was given with {path}; it needs a Wan2.1 folder as IN")
+    found = read_student(path)
+    what = f"student {path}"
+    config = sizes_of(found.weights, what=what, declared=found.declared)
+    before = dict(read_manifest(path).made_from) if found.origin else {"student": found.describe()}
+    source, made_from = with_loras(what, config, found.weights, spec, before)
+    return Conversion(
+        config=config,
+        dtype=dtype,
+        made_from=made_from,
+        files=(_backbone_file(source),),
+        settings={},
+        tokenizer=None,
+    )
+
+
+def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
+    parts = find_parts(path, with_backbone=spec.student is None, with_vae=spec.vae is None)
+    source, made_from = backbone_source(parts, spec)
+    made_from = {"folder": f"{path.resolve().name} ({parts.layout} layout)", **made_from}
+    if spec.vae is not None:
+        _check_vae(spec.vae)
+        made_from["vae"] = Path(spec.vae).name
+    text = text_source(parts.text)
+    vae = vae_source(parts.vae if spec.vae is None else Path(spec.vae))
+    backbone = _backbone_file(source)
+    autoencoder, encoder = vae.check(), text.check()
+    embedding = text.weights[SHARED]
+    check_width(source, parts.text, embedding)
+    read_tokenizer(parts.tokenizer, len(embedding))
+    return Conversion(
+        config=source.config,
+        dtype=dtype,
+        made_from=made_from,
+        files=(
+            backbone,
+            WeightFile(VAE_FILE, {name: vae.weights[name] for name in autoencoder.state_dict()}),
+            WeightFile(TEXT_FILE, _under_one_name(encoder, text.weights)),
+        ),
+        settings={
+            "vae": autoencoder.save_config,
+            "text_encoder": encoder.config.save_pretrained,
+        },
+        tokenizer=parts.tokenizer,
+    )
+
+
+def _backbone_file(source: BackboneSource) -> WeightFile:
+    """The backbone's weights in the order of its layers, LoRAs merged where models run."""
+    backbone = source.check()
+    ordered = {name: source.weights[name] for name, _ in backbone.named_parameters()}
+    if not source.loras:
+        return WeightFile(BACKBONE_FILE, ordered)
+    # where `generate` merges them by default, so that both round alike
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def merged(name: str, weight: Tensor) -> Tensor:
+        return source.merged(name, weight.to(device))
+
+    return WeightFile(BACKBONE_FILE, ordered, merged)
+
+
+def _under_one_name(encoder: nn.Module, weights: Weights) -> Weights:
+    """The encoder's weights in its order, without the token embedding's second name."""
+    return {name: weights[name] for name in encoder.state_dict() if name != SHARED_AGAIN}
+
+
+def _check_vae(given: str) -> None:
+    """Refuse a tiny VAE.
+
+    Raises:
+        ConfigError: it is one.
+        CheckpointError: it cannot be read.
+    """
+    if given == TINY or identify(Path(given)).kind == "tiny VAE":
+        raise ConfigError(
+            f"the VAE {given} is a tiny one, which is not copied; leave it out, and give it to"
+            " afstream generate"
+        )

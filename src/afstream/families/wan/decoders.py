@@ -1,0 +1,65 @@
+"""Decoders of Wan2.1 latents told apart: Wan's own, a light one, a tiny one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from afstream.checkpoints.files import file_weights
+from afstream.errors import CheckpointError
+from afstream.families.wan.tiny import FILES, TinyVae, load_tiny, looks_tiny
+from afstream.families.wan.vae import WanVae, load_vae
+
+# the first that is there is taken
+TINY_NAMES = (
+    "taew2_1.safetensors",
+    "taew2_1.pth",
+    "lighttaew2_1.safetensors",
+    "lighttaew2_1.pth",
+)
+
+
+def open_decoder(
+    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> WanVae | TinyVae:
+    """Read whichever decoder of Wan2.1 latents a path holds.
+
+    Args:
+        path: a diffusers `vae/` folder, the original `Wan2.1_VAE.pth`, a light VAE (Wan's own
+            with fewer channels, `lightvaew2_1`) or a tiny one (`taew2_1`, `lighttaew2_1`).
+        device: where it will run.
+        dtype: of its weights.
+
+    Raises:
+        ConfigError: diffusers is not installed, and the decoder is none of the tiny ones.
+        CheckpointError: there is no such file, or it is no decoder of Wan2.1 latents.
+    """
+    if _is_folder(path) or not looks_tiny(file_weights(path)):
+        return load_vae(path, device=device, dtype=dtype)
+    return load_tiny(path, device=device, dtype=dtype)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is one; a path out of reach is none, and reading it says why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def find_tiny(folder: Path) -> Path:
+    """The tiny VAE in a model folder, by its name in any case; TAEHV's own goes first.
+
+    Raises:
+        CheckpointError: there is none; says which to fetch and where to put it.
+    """
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = {path.name.lower(): path for path in files if path.is_file()}
+    for name in TINY_NAMES:
+        if name in found:
+            return found[name]
+    raise CheckpointError(
+        f"the model folder {folder} has no tiny VAE; put {FILES}, into it, or give its path with"
+        " --vae PATH"
+    )

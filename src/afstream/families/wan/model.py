@@ -1,0 +1,203 @@
+"""Wan2.1 text-to-video models: a folder as it is downloaded, a student, LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from afstream.checkpoints import (
+    BackboneSource,
+    WanFolder,
+    find_parts,
+    read_loras,
+    read_student,
+    sizes_of,
+)
+from afstream.checkpoints.weights import Weights
+from afstream.config import BackboneConfig, SamplerConfig
+from afstream.errors import CheckpointError
+from afstream.families.wan.decoders import find_tiny, open_decoder
+from afstream.families.wan.text import EncodedPrompts, load_text
+from afstream.geometry import Geometry
+from afstream.model.bundle import TextEncoder, VideoDecoder, VideoModel
+from afstream.model.dit import Backbone
+from afstream.spec import ModelSpec, TextPlace
+
+# `--vae tiny`
+TINY = "tiny"
+
+# what the public models were trained at
+GEOMETRY = Geometry(width_px=832, height_px=480)
+# of the text encoder, in words
+PLACES: dict[TextPlace, str] = {
+    "device": "on the device",
+    "cpu": "on the cpu",
+    "drop": "dropped after encoding",
+}
+
+# a student's own file tells its sizes; these it shares with what it was made from
+SHARED = ("head_dim", "text_len", "eps")
+
+
+def open_wan(
+    folder: Path,
+    spec: ModelSpec,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    prompts: Sequence[str] = (),
+) -> VideoModel:
+    """Load a model folder, of the original layout, diffusers', or converted.
+
+    Args:
+        folder: backbone, VAE and text encoder; what the spec replaces may be absent.
+        spec: what takes a part's place, what is added, and where the parts go.
+        device: where it will run.
+        dtype: of all weights.
+        prompts: encoded at once; a text encoder that is dropped afterwards knows no others.
+
+    Raises:
+        CheckpointError: pieces are missing or do not fit; says which.
+        ConfigError: more layers are to be offloaded than there are.
+        PromptError: a prompt is too long.
+    """
+    parts = find_parts(folder, with_backbone=spec.student is None, with_vae=spec.vae is None)
+    source, made_from = backbone_source(parts, spec)
+    details = {
+        "path": str(folder),
+        "layout": parts.layout,
+        "text": PLACES[spec.text or "device"],
+        **made_from,
+    }
+    if parts.manifest:
+        details["made_from"] = parts.manifest.origin
+    if "student" not in made_from:
+        details["backbone"] = "the folder's own; a plain Wan2.1 makes no good video in few steps"
+    # what is cheap to find out first: the other parts take long to read
+    source.check()
+    # before the others, so that they find its room free when it is dropped
+    text = _text(parts, spec, source, prompts, device, dtype)
+    vae = open_decoder(_vae_path(parts, spec), device=device, dtype=dtype)
+    if spec.vae is not None:
+        details["vae"] = spec.vae
+    backbone = source.build(device=device, dtype=dtype, offload=spec.offload)
+    return wan_model(folder.resolve().name, backbone, text, vae, details)
+
+
+def wan_model(
+    name: str, backbone: Backbone, text: TextEncoder, vae: VideoDecoder, details: dict[str, str]
+) -> VideoModel:
+    """A model of Wan's kind, with the sampler that the public students were distilled for."""
+    return VideoModel(
+        name=name,
+        backbone=backbone,
+        text=text,
+        vae=vae,
+        sampler=SamplerConfig(),
+        geometry=GEOMETRY,
+        any_size=True,
+        details=details,
+    )
+
+
+def _vae_path(parts: WanFolder, spec: ModelSpec) -> Path:
+    """The decoder that is wanted; see `ModelSpec.vae`."""
+    if spec.vae is None:
+        return parts.vae
+    return find_tiny(parts.path) if spec.vae == TINY else Path(spec.vae)
+
+
+def _text(
+    parts: WanFolder,
+    spec: ModelSpec,
+    source: BackboneSource,
+    prompts: Sequence[str],
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> TextEncoder:
+    """The text encoder where it is wanted, prompts encoded."""
+    text = load_text(
+        parts.text,
+        parts.tokenizer,
+        device="cpu" if spec.text == "cpu" else device,
+        dtype=dtype,
+        text_len=source.config.text_len,
+    )
+    check_width(source, parts.text, text.encoder.get_parameter("shared.weight"))
+    known = EncodedPrompts.of(text, prompts)
+    return known if spec.text == "drop" else text
+
+
+def check_width(source: BackboneSource, text: Path, embedding: Tensor) -> None:
+    """See that a backbone can read what a text encoder writes.
+
+    Args:
+        source: of the backbone.
+        text: the encoder's path.
+        embedding: its weight [tokens, text_dim]; only the shape counts.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    width = embedding.shape[1]
+    if width != source.config.text_dim:
+        raise CheckpointError(
+            f"{source.what} reads text embeddings of {source.config.text_dim} values, but the text"
+            f" encoder {text} writes {width}; give parts of one model"
+        )
+
+
+def backbone_source(parts: WanFolder, spec: ModelSpec) -> tuple[BackboneSource, dict[str, str]]:
+    """What the backbone is made from, and the same in words.
+
+    Args:
+        parts: the folder.
+        spec: the student in the backbone's place, and LoRAs.
+
+    Returns:
+        The source; and by name (`student`, `loras`, `vae`, as in `Manifest`) what a converted
+        folder was made from and what is added now.
+
+    Raises:
+        CheckpointError: a file is missing, or holds something else.
+    """
+    declared, manifest = parts.declared(), parts.manifest
+    made_from = dict(manifest.made_from) if manifest else {}
+    if spec.vae is not None:
+        made_from.pop("vae", None)
+    if spec.student is None:
+        what, weights = f"the backbone in {parts.backbone}", parts.weights()
+    else:
+        found = read_student(Path(spec.student))
+        what, weights = f"student {spec.student}", found.weights
+        shared = {name: declared[name] for name in SHARED if name in declared}
+        declared = {**shared, **found.declared}
+        made_from["student"] = found.describe()
+        # these went into the backbone whose place is taken
+        made_from.pop("loras", None)
+    config = sizes_of(weights, what=what, declared=declared)
+    return with_loras(what, config, weights, spec, made_from)
+
+
+def with_loras(
+    what: str,
+    config: BackboneConfig,
+    weights: Weights,
+    spec: ModelSpec,
+    made_from: dict[str, str],
+) -> tuple[BackboneSource, dict[str, str]]:
+    """A source with a spec's LoRAs, and what they are called behind those that were there.
+
+    Raises:
+        CheckpointError: a LoRA's file is missing, or holds something else.
+    """
+    loras = read_loras(spec.loras)
+    if loras:
+        before = [made_from["loras"]] if "loras" in made_from else []
+        names = ", ".join([*before, *(lora.describe() for lora in loras)])
+        made_from = {**made_from, "loras": names}
+    source = BackboneSource(what=what, config=config, weights=weights, loras=loras)
+    return source, made_from

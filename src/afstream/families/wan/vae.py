@@ -1,0 +1,196 @@
+"""Wan2.1's video codec as a stream: diffusers' layers, their caches carried from call to call.
+
+The decoder is causal. It turns a scene's first latent frame into one video frame and every
+later one into four, and each of its convolutions remembers two frames of its past. Latent
+frames go through it one by one, so a scene decoded chunk by chunk is bit for bit the scene
+decoded at once, in memory that does not grow. The encoder is its mirror image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from afstream.checkpoints.files import file_weights, folder_weights, is_folder, read_json
+from afstream.checkpoints.folders import STEM as WEIGHTS_STEM
+from afstream.checkpoints.identify import VAE_CLASS as KIND
+from afstream.checkpoints.weights import Weights
+from afstream.errors import CheckpointError
+from afstream.families.wan.loading import ModuleSource, optional
+from afstream.geometry import TEMPORAL_STRIDE
+
+LATENT_CHANNELS = 16
+
+# weights of the original layout that tell a size: name, which size, and its axis
+SIZES = (
+    ("encoder.conv1.weight", "base_dim", 0),
+    ("decoder.head.2.weight", "decoder_base_dim", 1),
+    ("conv2.weight", "z_dim", 0),
+)
+CONV3D_DIMS = 5
+
+
+class DecoderState(NamedTuple):
+    """What the decoder remembers of a scene: for each convolution, the features it saw last.
+
+    Keep it and come back to it: no later call changes it.
+    """
+
+    features: tuple[Any, ...]
+
+
+class EncoderState(NamedTuple):
+    """The same of the encoder."""
+
+    features: tuple[Any, ...]
+
+
+class WanVae:
+    """The codec, ready to stream. Video is [B, N, 3, H, W], latents [B, F, 16, H / 8, W / 8].
+
+    Args:
+        autoencoder: diffusers' `AutoencoderKLWan` with its weights.
+        latent_mean: of each latent channel, one number per channel.
+        latent_std: likewise.
+    """
+
+    def __init__(
+        self, autoencoder: nn.Module, *, latent_mean: list[float], latent_std: list[float]
+    ) -> None:
+        self.autoencoder: Any = autoencoder
+        weight = next(autoencoder.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        # bfloat16 would move every latent by up to half a percent
+        exact = torch.promote_types(self.dtype, torch.float32)
+        self._mean = torch.tensor(latent_mean, dtype=exact, device=self.device)[:, None, None]
+        self._std = torch.tensor(latent_std, dtype=exact, device=self.device)[:, None, None]
+        self._num_slots = _num_convolutions(self.autoencoder.decoder)
+
+    def decode(
+        self, latents: Tensor, state: DecoderState | None = None
+    ) -> tuple[Tensor, DecoderState]:
+        """Latents [B, F, 16, h, w] -> video [B, N, 3, 8 h, 8 w] in [-1, 1], and the new state.
+
+        Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
+        """
+        raw = latents.to(self.device, self._mean.dtype) * self._std + self._mean
+        frames = rearrange(raw.to(self.dtype), "b f c h w -> b c f h w").split(1, dim=2)
+        # the decoder replaces entries of this list, never what lies in them
+        features = list(state.features) if state else [None] * self._num_slots
+        pictures = [self._decode_frame(frame, features) for frame in frames]
+        video = torch.cat(pictures, dim=2).clamp(-1, 1)
+        return rearrange(video, "b c n h w -> b n c h w"), DecoderState(tuple(features))
+
+    @torch.no_grad()
+    def encode(
+        self, frames: Tensor, state: EncoderState | None = None
+    ) -> tuple[Tensor, EncoderState]:
+        """Video [B, N, 3, 8 h, 8 w] in [-1, 1] -> latents [B, F, 16, h, w], and the new state.
+
+        Latents are the most likely ones, normalised. Without a state N is 1 + 4 (F - 1): a scene
+        begins. With one, N is 4 F: it goes on.
+        """
+        video = rearrange(frames.to(self.device, self.dtype), "b n c h w -> b c n h w")
+        first = [] if state else [video[:, :, :1]]
+        later = video[:, :, len(first) :].split(TEMPORAL_STRIDE, dim=2)
+        groups = first + [group for group in later if group.shape[2]]
+        count = _num_convolutions(self.autoencoder.encoder)
+        features = list(state.features) if state else [None] * count
+        raw = torch.cat([self._encode_group(group, features) for group in groups], dim=2)
+        latents = rearrange(raw.to(self._mean.dtype), "b c f h w -> b f c h w")
+        return (latents - self._mean) / self._std, EncoderState(tuple(features))
+
+    def _encode_group(self, frames: Tensor, features: list[Any]) -> Tensor:
+        """[B, 3, 1 or 4, H, W] -> one latent frame [B, 16, 1, h, w]; `features` goes on."""
+        coarse = self.autoencoder.encoder(frames, feat_cache=features, feat_idx=[0])
+        return self.autoencoder.quant_conv(coarse)[:, :LATENT_CHANNELS]
+
+    def _decode_frame(self, frame: Tensor, features: list[Any]) -> Tensor:
+        """One latent frame [B, 16, 1, h, w] -> [B, 3, 1 or 4, H, W]; `features` goes on."""
+        # one by one from here on: a convolution over more frames may round differently
+        coarse = self.autoencoder.post_quant_conv(frame)
+        return self.autoencoder.decoder(coarse, feat_cache=features, feat_idx=[0])
+
+
+def _num_convolutions(part: nn.Module) -> int:
+    """An upper bound of the slots that a part asks for; those it does not use stay empty."""
+    return sum(isinstance(layer, nn.Conv3d) for layer in part.modules())
+
+
+def load_vae(
+    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> WanVae:
+    """Read Wan2.1's video autoencoder.
+
+    Args:
+        path: a diffusers `vae/` folder, or the original `Wan2.1_VAE.pth`; also a light VAE in
+            the original layout, which is the same with every width cut by one rate.
+        device: where it will run.
+        dtype: of its weights.
+
+    Raises:
+        ConfigError: diffusers is not installed.
+        CheckpointError: there is no such file, or it is no Wan2.1 VAE.
+    """
+    autoencoder: Any = vae_source(path).build(device=device, dtype=dtype)
+    settings = autoencoder.config
+    return WanVae(autoencoder, latent_mean=settings.latents_mean, latent_std=settings.latents_std)
+
+
+def vae_source(path: Path) -> ModuleSource[Any]:
+    """What diffusers' `AutoencoderKLWan` is made from; see `load_vae`.
+
+    Raises:
+        ConfigError: diffusers is not installed.
+        CheckpointError: there is no such file, or it is no Wan2.1 VAE.
+    """
+    model: Any = optional("diffusers", KIND)
+    config, weights = _from_folder(path) if is_folder(path) else _from_original(path)
+    return ModuleSource(what=f"VAE {path}", make=lambda: model.from_config(config), weights=weights)
+
+
+def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
+    path = folder / "config.json"
+    config = read_json(path)
+    kind = config.get("_class_name", KIND)
+    if kind != KIND:
+        raise CheckpointError(f"{path} describes a {kind}; give the vae/ folder of Wan2.1")
+    _check_channels(config.get("z_dim", LATENT_CHANNELS), folder)
+    return config, folder_weights(folder, WEIGHTS_STEM)
+
+
+def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
+    weights = file_weights(path)
+    config: dict[str, Any] = {}
+    for name, size, axis in SIZES:
+        if name not in weights:
+            raise CheckpointError(
+                f"{path} is no Wan2.1 VAE: it has no {name}; give Wan2.1_VAE.pth or a vae/ folder"
+            )
+        if weights[name].ndim != CONV3D_DIMS:
+            raise CheckpointError(
+                f"{path} is no Wan2.1 VAE: its {name} is {tuple(weights[name].shape)}, not of"
+                f" {CONV3D_DIMS} axes; give Wan2.1_VAE.pth or a vae/ folder"
+            )
+        config[size] = weights[name].shape[axis]
+    _check_channels(config["z_dim"], path)
+    rename: Any = optional("diffusers.loaders.single_file_utils", "convert_wan_vae_to_diffusers")
+    # it fails on names that only look like Wan's
+    try:
+        return config, rename(weights)
+    except (ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{path} is no Wan2.1 VAE: its weights have other names; give Wan2.1_VAE.pth"
+        ) from error
+
+
+def _check_channels(channels: object, path: Path) -> None:
+    if channels != LATENT_CHANNELS:
+        raise CheckpointError(
+            f"VAE {path} has {channels} latent channels; give Wan2.1's, which has"
+            f" {LATENT_CHANNELS} (Wan2.2's 5B model has another VAE)"
+        )

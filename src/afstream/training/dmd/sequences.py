@@ -1,0 +1,221 @@
+"""Long rollouts for training: the stream itself, window by window, and its gradients afterwards.
+
+A window is what the teacher can see at once, 21 latent frames. The first is all new; each later
+one is the last chunk of the one before and 18 new frames. A prompt switch falls between two.
+
+Gradients flow through one denoise step of each chunk, and cached keys carry none, so a chunk's
+gradient depends on nothing that comes later. The rollout therefore runs without gradients first,
+exactly as in generation. When the loss is known, the window is replayed from a copy of the
+memory, one step with gradients per chunk: what autograd holds at a time is one chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from afstream.engine.rollout import Rollout, RolloutState
+from afstream.engine.schedule import clean_from_flow
+from afstream.geometry import TEMPORAL_STRIDE
+from afstream.model.dit import TextContext
+
+# chunk index to noise [steps, B, c, C, h, w]
+DrawNoise = Callable[[int], Tensor]
+
+
+class Codec(Protocol):
+    """Latents to pictures and back; see `afstream.model.bundle.VideoDecoder`."""
+
+    def decode(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
+        """[B, F, C, h, w] and a state to video [B, N, 3, H, W] and the next state."""
+        ...
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, Any]:
+        """A scene's first frames [B, N, 3, H, W] to latents [B, F, C, h, w], and a state."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowPlan:
+    """Lengths of long rollouts, in latent frames.
+
+    Attributes:
+        horizon_frames: of a window: what the teacher sees.
+        overlap_frames: of the window before, that a later one begins with.
+        max_frames: a sequence ends when another window would make it longer.
+    """
+
+    horizon_frames: int = 21
+    overlap_frames: int = 3
+    max_frames: int = 240
+
+    @property
+    def new_frames(self) -> int:
+        """That a later window adds."""
+        return self.horizon_frames - self.overlap_frames
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Where a window ends and another one begins: 21, 39, ..."""
+        return tuple(range(self.horizon_frames, self.last_frame, self.new_frames))
+
+    @property
+    def last_frame(self) -> int:
+        """Length of a whole sequence."""
+        more = (self.max_frames - self.horizon_frames) // self.new_frames
+        return self.horizon_frames + more * self.new_frames
+
+
+class MadeChunk(NamedTuple):
+    """A chunk of a window: where its exit step began, and its clean latents, [B, c, C, h, w]."""
+
+    noisy: Tensor
+    clean: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What one step of a long rollout made.
+
+    Attributes:
+        latents: what the teacher sees [B, 21, C, h, w].
+        counts: [21], true for the new frames.
+        embeds: of the prompt in force [B, T, text_dim].
+        chunks: the new ones.
+        exit_step: the denoise step that each of them stopped at.
+        before: the stream's state before the first of them; None unless it was to be kept.
+    """
+
+    latents: Tensor
+    counts: Tensor
+    embeds: Tensor
+    chunks: tuple[MadeChunk, ...]
+    exit_step: int
+    before: RolloutState | None
+
+
+class LongSequence:
+    """A batch of streams that grow window by window, with one prompt switch.
+
+    Args:
+        rollout: the stream's own loop.
+        plan: lengths.
+        embeds: of the first and the second prompts, [B, T, text_dim] each.
+        switch_frame: first latent frame under the second; 0 for no switch.
+        shape: of a chunk, (B, c, C, h, w).
+        codec: shows the teacher the first frame of a later window as an image, as it knows
+            first frames; None leaves it as it is.
+    """
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        plan: WindowPlan,
+        embeds: tuple[Tensor, Tensor],
+        *,
+        switch_frame: int,
+        shape: Sequence[int],
+        codec: Codec | None = None,
+    ) -> None:
+        self.plan = plan
+        self._embeds = embeds
+        self._switch_frame = switch_frame
+        self._codec = codec
+        self._decoder: Any = None
+        self._overlap: Tensor | None = None
+        self.state = rollout.start(self._text(rollout, 0), shape)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no window left."""
+        return self.state.frame >= self.plan.last_frame
+
+    @torch.no_grad()
+    def advance(self, rollout: Rollout, noise: DrawNoise, exit_step: int, *, keep: bool) -> Window:
+        """Make the next window.
+
+        Args:
+            rollout: with the student's present weights.
+            noise: of a chunk, by its index in the sequence.
+            exit_step: the denoise step to stop at, 0 the first.
+            keep: whether the window shall be replayed, which takes a copy of the memory.
+        """
+        state, plan = self.state, self.plan
+        start = state.frame
+        if start and start == self._switch_frame:
+            rollout.switch(state, self._text(rollout, 1))
+        before = state.fork() if keep else None
+        chunk_frames = rollout.policy.chunk_frames
+        stop = start + (plan.new_frames if start else plan.horizon_frames)
+        chunks: list[MadeChunk] = []
+        pictures = torch.empty(0)
+        while state.frame < stop:
+            drawn = noise(state.frame // chunk_frames)[: exit_step + 1]
+            noisy, flow = rollout.predict(state, drawn)
+            clean = clean_from_flow(noisy, flow, rollout.schedule.sigmas[exit_step])
+            rollout.commit(state, clean)
+            chunks.append(MadeChunk(noisy, clean))
+            if self._codec:
+                pictures, self._decoder = self._codec.decode(clean, self._decoder)
+        made = [chunk.clean for chunk in chunks]
+        seen = made if self._overlap is None else [self._overlap, *made]
+        latents = torch.cat(seen, dim=1)
+        self._overlap = self._as_first(latents[:, -plan.overlap_frames :], pictures)
+        counts = torch.ones(latents.shape[1], dtype=torch.bool)
+        counts[: plan.overlap_frames if start else 0] = False
+        return Window(
+            latents=latents,
+            counts=counts,
+            embeds=self._in_force(start),
+            chunks=tuple(chunks),
+            exit_step=exit_step,
+            before=before,
+        )
+
+    def _as_first(self, overlap: Tensor, pictures: Tensor) -> Tensor:
+        """The next window's first frames, the very first encoded as an image.
+
+        Args:
+            overlap: the last chunk [B, c, C, h, w].
+            pictures: it, decoded [B, 4 c, 3, H, W].
+        """
+        if self._codec is None:
+            return overlap
+        # the last picture of the chunk's first latent frame
+        image = pictures[:, TEMPORAL_STRIDE - 1 : TEMPORAL_STRIDE]
+        return torch.cat([self._codec.encode(image)[0].to(overlap), overlap[:, 1:]], dim=1)
+
+    def _in_force(self, frame: int) -> Tensor:
+        return self._embeds[1 if self._switch_frame and frame >= self._switch_frame else 0]
+
+    def _text(self, rollout: Rollout, index: int) -> TextContext:
+        with torch.no_grad():
+            return rollout.model.text_context(self._embeds[index])
+
+
+def replay(rollout: Rollout, window: Window, gradient: Tensor) -> None:
+    """Carry the loss's gradient into the student's weights, chunk by chunk.
+
+    Args:
+        rollout: with the weights that made the window.
+        window: its copy of the memory is used up.
+        gradient: of the loss by the window's latents [B, 21, C, h, w].
+
+    Raises:
+        ValueError: the window was made without a copy of the memory.
+    """
+    if window.before is None:
+        raise ValueError("the window was made without keeping the memory; make it with keep=True")
+    state = replace(window.before)
+    parts = gradient.split(rollout.policy.chunk_frames, dim=1)[-len(window.chunks) :]
+    for chunk, part in zip(window.chunks, parts, strict=True):
+        with torch.enable_grad():
+            text = rollout.model.text_context(window.embeds)
+            clean = rollout.step(state, chunk.noisy, window.exit_step, text)
+            clean.backward(part.to(clean.dtype))
+        # what later chunks saw: the latents of the rollout itself
+        rollout.commit(state, chunk.clean)

@@ -1,0 +1,190 @@
+"""Signs that a run goes wrong, from what each step tells: the failures that others report.
+
+A signal is compared with its own past: the median of its last few values with the median of
+those before. While it is out of bounds it is told of once, and its past stands still, so that
+what is wrong does not become what is usual.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from afstream.errors import TrainingError
+from afstream.training.machinery.limits import Count, Positive, Share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchConfig:
+    """`[watch]`: when a run is told to go wrong.
+
+    Attributes:
+        critic_low: the critic collapses where its loss falls under this share of its past.
+        critic_high: or rises above this many times its past.
+        explosion: a gradient's norm or the push explodes at this many times its past.
+        motion_low: motion is lost under this share of the first windows' motion.
+        recent: values that count as now.
+        history: values that count as the past.
+        warm_up: values of the past before anything is judged.
+        skips_in_row: skipped steps in a row that end the run.
+        skips_in_all: skipped steps that end it.
+    """
+
+    critic_low: Share
+    critic_high: Positive
+    explosion: Positive
+    motion_low: Share
+    recent: Count
+    history: Count
+    warm_up: Count
+    skips_in_row: Count
+    skips_in_all: Count
+
+
+class _Past:
+    """Medians of a signal's last values and of those before.
+
+    Args:
+        recent: values that count as now.
+        history: values that count as the past.
+        warm_up: fewest of them for a judgement.
+    """
+
+    def __init__(self, recent: int, history: int, warm_up: int) -> None:
+        self._now: deque[float] = deque(maxlen=recent)
+        self._past: deque[float] = deque(maxlen=max(history, warm_up))
+        self._warm_up = warm_up
+        self.stands = False
+
+    def ratio(self, value: float) -> float | None:
+        """Now as a multiple of the past, after one more value; None as long as there is none."""
+        if len(self._now) == self._now.maxlen and not self.stands:
+            self._past.append(self._now[0])
+        self._now.append(value)
+        if len(self._past) < self._warm_up:
+            return None
+        usual = median(self._past)
+        return median(self._now) / usual if usual > 0 else None
+
+
+class Health:
+    """Watches one stage, step by step.
+
+    The past is not kept in checkpoints: a resumed run gathers it again.
+
+    Args:
+        config: what is allowed.
+    """
+
+    def __init__(self, config: WatchConfig) -> None:
+        self._config = config
+        self._pasts: dict[str, _Past] = {}
+        self._first_motion: list[float] = []
+        self._motion: deque[float] = deque(maxlen=config.recent)
+        self._told: set[str] = set()
+        self._in_row = 0
+        self.skipped = 0
+
+    def see(self, step: int, told: Mapping[str, float]) -> list[str]:
+        """Warnings after one step, each once until its cause is gone.
+
+        Args:
+            step: its number.
+            told: by the trainer: `critic` is its loss, `norm` the student's gradient's norm,
+                `push` the mean size of the direction it is pushed in, `motion` the mean change
+                from one latent frame to the next. Whatever is absent is not judged.
+
+        Raises:
+            TrainingError: too many steps came out without numbers.
+        """
+        lost = [name for name, value in told.items() if not math.isfinite(value)]
+        warnings = self._skip(step, lost) if lost else self._numbers(told)
+        return [f"step {step}: {text}" for text in warnings]
+
+    def _skip(self, step: int, lost: list[str]) -> list[str]:
+        """Count a step that changed nothing."""
+        config = self._config
+        self._in_row += 1
+        self.skipped += 1
+        for count, limit, words in (
+            (self._in_row, config.skips_in_row, "in a row"),
+            (self.skipped, config.skips_in_all, "in all"),
+        ):
+            if count >= limit:
+                raise TrainingError(
+                    f"step {step} and others, {count} {words}, came out without numbers"
+                    f" ({', '.join(lost)}); the last checkpoint is kept: lower the learning"
+                    " rates and go on from it with --resume"
+                )
+        return self._once(
+            "numbers",
+            wrong=True,
+            text=f"{', '.join(lost)} came out without numbers; nothing was learned from it"
+            f" ({self.skipped} steps skipped in all)",
+        )
+
+    def _numbers(self, told: Mapping[str, float]) -> list[str]:
+        """Judge a step whose values are all there."""
+        config = self._config
+        self._in_row = 0
+        found = self._once("numbers", wrong=False, text="")
+        if "critic" in told:
+            ratio = self._ratio("critic", told["critic"], config.critic_low, config.critic_high)
+            found += self._once(
+                "critic",
+                wrong=ratio is not None,
+                text=f"the critic's loss is {_times(ratio)} what it was; it may have collapsed:"
+                " lower critic_lr, or give it more updates",
+            )
+        for name, what in (("norm", "the gradient's norm"), ("push", "the push")):
+            if name in told:
+                ratio = self._ratio(name, told[name], 0.0, config.explosion)
+                found += self._once(
+                    name,
+                    wrong=ratio is not None,
+                    text=f"{what} is {_times(ratio)} what it was; it explodes: lower lr, or"
+                    " guidance",
+                )
+        return found + (self._still(told["motion"]) if "motion" in told else [])
+
+    def _ratio(self, name: str, value: float, low: float, high: float) -> float | None:
+        """Now as a multiple of the past where that is out of bounds, else None."""
+        config = self._config
+        past = self._pasts.setdefault(name, _Past(config.recent, config.history, config.warm_up))
+        ratio = past.ratio(value)
+        past.stands = ratio is not None and not low <= ratio <= high
+        return ratio if past.stands else None
+
+    def _still(self, motion: float) -> list[str]:
+        """Compare motion with that of the first windows."""
+        config = self._config
+        if len(self._first_motion) < config.warm_up:
+            self._first_motion.append(motion)
+            return []
+        self._motion.append(motion)
+        if len(self._motion) < config.recent:
+            return []
+        share = fmean(self._motion) / max(fmean(self._first_motion), 1e-12)
+        return self._once(
+            "motion",
+            wrong=share < config.motion_low,
+            text=f"motion is {share:.2f} of what it was at first; the model may be turning into"
+            " still pictures: look at the sheets, lower lr or guidance",
+        )
+
+    def _once(self, cause: str, *, wrong: bool, text: str) -> list[str]:
+        """The text where a cause is new; remembers it until it is gone."""
+        if not wrong:
+            self._told.discard(cause)
+            return []
+        if cause in self._told:
+            return []
+        self._told.add(cause)
+        return [text]
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.3g} times"

@@ -1,0 +1,184 @@
+"""Training data of the pocket student: clips of the pocket world as latents and captions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from afstream.errors import ConfigError
+from afstream.families.pocket.captions import ATTRIBUTES, caption
+from afstream.families.pocket.clips import random_clip
+from afstream.families.pocket.scene import Clip, Scene
+from afstream.families.pocket.vae import PocketVae
+from afstream.families.pocket.world import render
+from afstream.geometry import CHUNK_FRAMES, video_frames
+from afstream.training.machinery.limits import Count, Whole
+
+NUM_CAPTIONS = 6
+PARTIAL_SHARE = 0.6
+OMIT_SHARE = 0.75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipsConfig:
+    """What the pocket student and its teacher learn from.
+
+    Attributes:
+        firsts: first chunks, for the student.
+        clips: longer clips, for the student.
+        frames: latent frames of these.
+        switch_frames: where their switch may fall, each as likely as it is often listed; 0 is
+            no switch.
+        seed: of both.
+        windows: clips for the teacher.
+        window_frames: latent frames of these, what a teacher sees at once.
+        window_switch_frames: where their switch may fall, after the first chunk or not at all.
+        window_seed: of these.
+    """
+
+    firsts: Count
+    clips: Count
+    frames: Count
+    switch_frames: tuple[Whole, ...]
+    seed: Whole
+    windows: Count
+    window_frames: Count
+    window_switch_frames: tuple[Whole, ...]
+    window_seed: Whole
+
+    def __post_init__(self) -> None:
+        """Refuse lengths and switches that do not fall on chunks."""
+        for name, frames, switches in (
+            ("frames", self.frames, self.switch_frames),
+            ("window_frames", self.window_frames, self.window_switch_frames),
+        ):
+            if frames % CHUNK_FRAMES:
+                raise ConfigError(
+                    f"{name} is {frames}; it must be a multiple of the chunk, {CHUNK_FRAMES}"
+                )
+            for at in switches:
+                if at % CHUNK_FRAMES or at >= frames:
+                    raise ConfigError(
+                        f"a switch at latent frame {at} is no chunk start within {name},"
+                        f" {frames}; use multiples of {CHUNK_FRAMES} below it"
+                    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clips:
+    """Clips of equal length with at most one switch each.
+
+    Attributes:
+        latents: [N, F, C, h, w], float16.
+        switch_frames: [N] latent frame of the switch, 0 for none.
+        captions: per clip, `NUM_CAPTIONS` wordings of (first prompt, second prompt); the
+            second repeats the first where there is no switch.
+    """
+
+    latents: Tensor
+    switch_frames: Tensor
+    captions: tuple[tuple[tuple[str, str], ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, captions in its metadata."""
+        tensors = {"latents": self.latents, "switch_frames": self.switch_frames}
+        save_file(tensors, path, {"captions": json.dumps(self.captions)})
+
+    @classmethod
+    def load(cls, path: Path) -> Clips:
+        """Read what `save` wrote."""
+        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            captions = json.loads(file.metadata()["captions"])
+        tensors = load_file(path)
+        return cls(
+            latents=tensors["latents"],
+            switch_frames=tensors["switch_frames"],
+            captions=tuple(tuple((a, b) for a, b in wordings) for wordings in captions),
+        )
+
+
+def reword(clip: Clip, rng: np.random.Generator) -> tuple[str, str]:
+    """Other words for a clip's first and last scene.
+
+    The second caption tells everything or, half of the time, only what changed and some of
+    the rest: what it leaves out must be remembered.
+    """
+    before, after = clip.segments[0].scene, clip.segments[-1].scene
+    first = caption(before, rng)
+    if len(clip.segments) == 1:
+        return first, first
+    omit = frozenset[str]()
+    if rng.random() < PARTIAL_SHARE:
+        kept = ATTRIBUTES - _changes(before, after)
+        omit = frozenset(name for name in sorted(kept) if rng.random() < OMIT_SHARE)
+    return first, caption(after, rng, omit=omit, before=before)
+
+
+def _changes(before: Scene, after: Scene) -> frozenset[str]:
+    """Names of the attributes that differ."""
+    changed = {
+        "shape": before.subject.shape != after.subject.shape,
+        "colour": before.subject.colour != after.subject.colour,
+        "motion": before.motion != after.motion,
+        "background": before.background != after.background,
+        "companion": before.companion != after.companion,
+    }
+    return frozenset(name for name, differs in changed.items() if differs)
+
+
+@torch.no_grad()
+def make_clips(
+    vae: PocketVae,
+    *,
+    count: int,
+    num_frames: int,
+    switch_frames: Sequence[int],
+    seed: int,
+    report: Callable[[int], None] = lambda _: None,
+    batch: int = 16,
+) -> Clips:
+    """Render, caption and encode `count` clips of `num_frames` latent frames.
+
+    Args:
+        vae: the trained codec.
+        count: number of clips.
+        num_frames: latent frames of each.
+        switch_frames: where a switch may fall (latent frames, chunk starts); 0 for none.
+        seed: clip i depends on (seed, i) only.
+        report: called with the number of clips made.
+        batch: clips encoded together.
+    """
+    latents: list[Tensor] = []
+    switches: list[int] = []
+    captions: list[tuple[tuple[str, str], ...]] = []
+    for start in range(0, count, batch):
+        videos: list[Tensor] = []
+        for number in range(start, min(start + batch, count)):
+            rng = np.random.default_rng([seed, number])
+            at = int(rng.choice(switch_frames))
+            chunk = at // CHUNK_FRAMES
+            clip = random_clip(
+                rng, num_switches=min(chunk, 1), num_chunks=chunk + 1, first_chunk=chunk
+            )
+            videos.append(torch.from_numpy(render(clip, video_frames(num_frames))))
+            captions.append(tuple(reword(clip, rng) for _ in range(NUM_CAPTIONS)))
+            switches.append(at)
+        found, _ = vae.encode(torch.stack(videos))
+        latents.append(found.half())
+        report(len(captions))
+    return Clips(
+        latents=torch.cat(latents),
+        switch_frames=torch.tensor(switches),
+        captions=tuple(captions),
+    )

@@ -1,0 +1,331 @@
+"""The pocket student: a causal few-step model, trained by teacher forcing on flow matching.
+
+Three kinds of learning share one run:
+
+1. *First chunks*: chunks without a past, the generative part, in large batches.
+2. *Clips*: all chunks of a clip at once, each on its clean past (`teacher_forcing`), with
+   a prompt switch and its re-cache in most of them.
+3. *Own errors*: as 2, but the past is what the model itself made of it, so that it learns
+   to correct instead of to add up its mistakes. The world is deterministic after its first
+   frame, so the true continuation stays the right answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from afstream.config import MEMORIES, BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.engine.schedule import TIMESTEPS, Schedule, add_noise
+from afstream.families.pocket.text import PocketText
+from afstream.geometry import PATCH
+from afstream.model.dit import Backbone, TextContext
+from afstream.model.layers import TextKeys
+from afstream.training.machinery.limits import Amount, Count, Positive, Share, Whole
+from afstream.training.machinery.optim import MixedOptimizer, RunningAverage, trapezoid
+from afstream.training.pocket.data import Clips
+from afstream.training.teacher_forcing import ClipPlan, ClipWindow, plan_clip
+
+# denoise steps that a chunk of the model's own past has gone through, at most
+OWN_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentConfig:
+    """The student's recipe.
+
+    Attributes:
+        steps: optimizer steps in all.
+        first_steps: of these, the first ones see first chunks only.
+        own_from: step from which on the past is the model's own in `own_share` of steps.
+        own_share: see `own_from`.
+        first_batch: first chunks in a step of kind 1.
+        side_batch: first chunks beside the clips in a step of kind 2 or 3.
+        clip_batch: clips in a step.
+        past_noise: largest sigma of the noise laid on a clean past.
+        switch_weight: weight of the two chunks that follow a switch.
+        lr: peak learning rate of embeddings, norms, head and text encoder (AdamW).
+        hidden_lr: peak learning rate of the layers' matrices (Muon).
+        warmup: steps up to it.
+        decay: steps down from it at the end.
+        average: decay of the running average of the weights, which is what ships.
+        seed: of weights, batches and noise.
+    """
+
+    steps: Count
+    first_steps: Whole
+    own_from: Whole
+    own_share: Share
+    first_batch: Count
+    side_batch: Count
+    clip_batch: Count
+    past_noise: Share
+    switch_weight: Amount
+    lr: Positive
+    hidden_lr: Positive
+    warmup: Count
+    decay: Count
+    average: Share
+    seed: Whole
+
+
+class Student(nn.Module):
+    """Backbone and text encoder, trained together."""
+
+    def __init__(self, backbone: BackboneConfig, words: Sequence[str]) -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone)
+        self.text = PocketText(words, text_dim=backbone.text_dim, text_len=backbone.text_len)
+        initialise(self.backbone)
+
+
+def initialise(backbone: Backbone) -> None:
+    """Fresh weights: Xavier for linear maps, a silent head, quiet gates."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    nn.init.zeros_(backbone.head.head.weight)
+    projection = backbone.time_projection[1]
+    nn.init.normal_(projection.weight, std=0.02)  # pyright: ignore[reportArgumentType]
+
+
+class _Plans:
+    """Clip plans and their attention windows, made once per place of the switch."""
+
+    def __init__(self, policy: MemoryPolicy, config: BackboneConfig) -> None:
+        self._policy = policy
+        self._config = config
+        self._made: dict[tuple[int, int | None, tuple[int, int]], tuple[ClipPlan, ClipWindow]] = {}
+
+    def get(
+        self, num_frames: int, switch_frame: int | None, size: tuple[int, int]
+    ) -> tuple[ClipPlan, ClipWindow]:
+        """The plan of a clip, for latents of `size` (h, w)."""
+        key = (num_frames, switch_frame, size)
+        if key not in self._made:
+            plan = plan_clip(self._policy, num_frames, switch_frame)
+            window = ClipWindow(
+                plan,
+                grid=(self._policy.chunk_frames, size[0] // PATCH, size[1] // PATCH),
+                num_heads=self._config.num_heads,
+                head_dim=self._config.head_dim,
+            )
+            self._made[key] = plan, window
+        return self._made[key]
+
+
+class StudentTrainer:
+    """One training run, its model and data; see `afstream.training.machinery.loop.Trainer`."""
+
+    def __init__(
+        self,
+        config: StudentConfig,
+        backbone: BackboneConfig,
+        words: Sequence[str],
+        clips: Clips,
+        firsts: Clips,
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.student = Student(backbone, words)
+        self.average = RunningAverage(self.student, config.average)
+        self.optimizer = MixedOptimizer(
+            self.student.named_parameters(),
+            lr=config.lr,
+            hidden_lr=config.hidden_lr,
+            hidden_prefix="backbone.blocks.",
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self._policy = MEMORIES["anchor"]
+        self._sigmas = torch.tensor(Schedule.of(SamplerConfig()).sigmas)
+        self._plans = _Plans(self._policy, backbone)
+        self._clips, self._firsts = clips, firsts
+        self._groups = {
+            int(at): torch.nonzero(clips.switch_frames == at).flatten()
+            for at in clips.switch_frames.unique()
+        }
+        self._random = torch.Generator().manual_seed(config.seed)
+
+    def advance(self) -> dict[str, float]:
+        """One optimizer step; the losses it saw, and the gradient's norm."""
+        config = self.config
+        first_only = self.step < config.first_steps
+        losses = {
+            "first": self._first_loss(config.first_batch if first_only else config.side_batch)
+        }
+        total = losses["first"]
+        if not first_only:
+            own = self.step >= config.own_from and self._draw() < config.own_share
+            loss, parts = self._clip_loss(own=own)
+            total = total + loss
+            losses |= parts
+        total.backward()
+        share = trapezoid(self.step, warmup=config.warmup, decay=config.decay, total=config.steps)
+        found = {name: float(value.detach()) for name, value in losses.items()}
+        found["norm"] = self.optimizer.step(share)
+        self.average.update(self.student, self.step)
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """See `Trainer.state`."""
+        return {
+            "config": asdict(self.config),
+            "backbone": asdict(self.student.backbone.config),
+            "words": self.student.text.words,
+            "student": self.student.state_dict(),
+            "average": self.average.weights,
+            "optimizer": self.optimizer.state_dict(),
+            "random": self._random.get_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Trainer.restore`."""
+        self.student.load_state_dict(state["student"])
+        self.average.weights = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._random.set_state(state["random"])
+
+    def _first_loss(self, count: int) -> Tensor:
+        """Flow-matching loss of chunks without a past."""
+        rows = torch.randint(len(self._firsts), (count,), generator=self._random)
+        clean = self._firsts.latents[rows, : self._policy.chunk_frames].float()
+        plan, window = self._plans.get(clean.shape[1], None, _size(clean))
+        prompts = [self._wording(self._firsts, int(row))[0] for row in rows]
+        text = self._text(prompts)
+        sigma = self._sigma((count, 1))
+        flow, target = self._flow(clean, sigma, clean, plan, window, text)
+        return (flow - target).square().mean()
+
+    def _clip_loss(self, *, own: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Flow-matching loss of whole clips, and its parts to report."""
+        config, chunk = self.config, self._policy.chunk_frames
+        total = len(self._clips)
+        at = int(self._clips.switch_frames[torch.randint(total, (1,), generator=self._random)])
+        group = self._groups[at]
+        picks = torch.randint(len(group), (config.clip_batch,), generator=self._random)
+        rows = group[picks]
+        clean = self._clips.latents[rows].float()
+        frames = clean.shape[1]
+        plan, window = self._plans.get(frames, at or None, _size(clean))
+        wordings = [self._wording(self._clips, int(row)) for row in rows]
+        text = self._clip_text(plan, wordings, clean)
+
+        past = self._own_past(clean, plan, window, text) if own else clean
+        sigma = self._sigma((config.clip_batch, frames // chunk))
+        flow, target = self._flow(clean, sigma, self._roughen(past), plan, window, text)
+        error = (flow - target).square().unflatten(1, (-1, chunk)).mean(dim=(0, 2, 3, 4, 5))
+        weights = torch.ones(frames // chunk)
+        if at:
+            weights[at // chunk : at // chunk + 2] = config.switch_weight
+        loss = (error * weights).sum() / weights.sum()
+        parts = {"own" if own else "clip": error[1:].mean()}
+        if at:
+            parts["switch"] = error[at // chunk]
+        return loss, parts
+
+    @torch.no_grad()
+    def _own_past(
+        self, clean: Tensor, plan: ClipPlan, window: ClipWindow, text: TextContext
+    ) -> Tensor:
+        """What the model makes of a clip [B, F, C, h, w] in its last one to three steps.
+
+        All chunks take a step at once, each on the others' latest estimate. Starting from
+        the noisy truth keeps the motion's phase, so the truth remains the right target.
+        """
+        chunk = self._policy.chunk_frames
+        estimate = clean
+        for step in range(-1 - int(self._draw() * OWN_STEPS), 0):
+            sigma = self._sigmas[step].expand(len(clean), clean.shape[1] // chunk).clone()
+            # a chunk without a past would leave the truth at a high sigma
+            sigma[:, 0] = self._sigmas[-1]
+            past = self._roughen(estimate)
+            flow, target = self._flow(estimate, sigma, past, plan, window, text)
+            # flow - target = (estimate - prediction) / sigma
+            estimate = estimate - (flow - target) * _per_frame(sigma, chunk)
+        return estimate
+
+    def _flow(
+        self,
+        clean: Tensor,
+        sigma: Tensor,
+        past: Tensor,
+        plan: ClipPlan,
+        window: ClipWindow,
+        text: TextContext,
+    ) -> tuple[Tensor, Tensor]:
+        """Predicted and true flow of every noisy chunk, [B, F, C, h, w] both.
+
+        Args:
+            clean: the clip [B, F, C, h, w].
+            sigma: noise share per chunk [B, F / c].
+            past: what context chunks show, [B, F, C, h, w].
+            plan: blocks of the call.
+            window: their attention.
+            text: the prompts.
+        """
+        chunk = self._policy.chunk_frames
+        noise = torch.randn(clean.shape, generator=self._random)
+        noisy = add_noise(clean, noise, _per_frame(sigma, chunk))
+        past_blocks = [
+            past[:, block.frame : block.frame + chunk] for block in plan.blocks[: plan.first_noisy]
+        ]
+        latents = torch.cat([*past_blocks, noisy], dim=1)
+        timestep = torch.zeros(latents.shape[:2])
+        timestep[:, -clean.shape[1] :] = TIMESTEPS * sigma.repeat_interleave(chunk, dim=1)
+        backbone = self.student.backbone
+        flow = backbone(latents, backbone.time_context(timestep), text, window)
+        return flow[:, -clean.shape[1] :], noise - clean
+
+    def _text(self, prompts: Sequence[str]) -> TextContext:
+        return self.student.backbone.text_context(
+            self.student.text(self.student.text.tokens(prompts))
+        )
+
+    def _clip_text(
+        self, plan: ClipPlan, wordings: Sequence[tuple[str, str]], clean: Tensor
+    ) -> TextContext:
+        """Both prompts side by side, each block masked to its own."""
+        before = self._text([first for first, _ in wordings])
+        if plan.switch_frame is None:
+            return before
+        after = self._text([second for _, second in wordings])
+        tokens = self._policy.chunk_frames * clean.shape[-2] * clean.shape[-1] // PATCH**2
+        second = torch.tensor(plan.second_prompt).repeat_interleave(tokens)[:, None]
+        length = before[0].k.shape[1]
+        mask = torch.cat([~second.expand(-1, length), second.expand(-1, length)], dim=1)
+        return tuple(
+            TextKeys(torch.cat([a.k, b.k], dim=1), torch.cat([a.v, b.v], dim=1), mask)
+            for a, b in zip(before, after, strict=True)
+        )
+
+    def _roughen(self, past: Tensor) -> Tensor:
+        """Lay a little noise on the past, a different share on each clip."""
+        share = self.config.past_noise * torch.rand(len(past), 1, 1, 1, 1, generator=self._random)
+        return add_noise(past, torch.randn(past.shape, generator=self._random), share)
+
+    def _sigma(self, shape: tuple[int, int]) -> Tensor:
+        """Random denoise steps' sigmas."""
+        steps = torch.randint(len(self._sigmas), shape, generator=self._random)
+        return self._sigmas[steps]
+
+    def _wording(self, clips: Clips, row: int) -> tuple[str, str]:
+        wordings = clips.captions[row]
+        return wordings[int(self._draw() * len(wordings))]
+
+    def _draw(self) -> float:
+        return float(torch.rand(1, generator=self._random))
+
+
+def _per_frame(sigma: Tensor, chunk: int) -> Tensor:
+    """[B, F / c] -> [B, F, 1, 1, 1]."""
+    return sigma.repeat_interleave(chunk, dim=1)[:, :, None, None, None]
+
+
+def _size(latents: Tensor) -> tuple[int, int]:
+    return latents.shape[-2], latents.shape[-1]

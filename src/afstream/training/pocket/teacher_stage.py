@@ -1,0 +1,141 @@
+"""The pocket teacher: a bidirectional model of whole clips, which distillation learns from.
+
+It begins with the weights of the causal student, whose layout it shares, and keeps its text
+encoder, so that both read a prompt alike. Clips are as long as the horizon. In some of them
+the scene changes after the first chunk, as in the windows that follow a prompt switch; the
+prompt is then the second one. Without a prompt (`drop_share`) it learns what guidance needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afstream.config import TIMESTEPS
+from afstream.engine.schedule import add_noise, shifted_sigma
+from afstream.families.pocket.text import PocketText
+from afstream.model.dit import Backbone
+from afstream.training.dmd.bidirectional import predict_flow
+from afstream.training.machinery.limits import Count, Positive, Share, Whole
+from afstream.training.machinery.optim import MixedOptimizer, RunningAverage, trapezoid
+from afstream.training.pocket.data import Clips
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherConfig:
+    """The teacher's part of the pocket recipe.
+
+    Attributes:
+        steps: optimizer steps in all.
+        batch: clips in a step.
+        shift: of the timesteps, toward noise; less than the sampler's, for the details' sake.
+        drop_share: of the clips, without their prompt.
+        lr: peak learning rate of embeddings, norms and head (AdamW).
+        hidden_lr: peak learning rate of the layers' matrices (Muon).
+        warmup: steps up to it.
+        decay: steps down from it at the end.
+        average: decay of the running average of the weights, which is what teaches.
+        seed: of batches and noise.
+    """
+
+    steps: Count
+    batch: Count
+    shift: Positive
+    drop_share: Share
+    lr: Positive
+    hidden_lr: Positive
+    warmup: Count
+    decay: Count
+    average: Share
+    seed: Whole
+
+
+class TeacherTrainer:
+    """One run of the teacher's training; see `afstream.training.machinery.loop.Trainer`.
+
+    Args:
+        config: how.
+        backbone: where it begins; trained in place.
+        text: the encoder, left as it is.
+        clips: with the switch, if any, after the first chunk.
+    """
+
+    def __init__(
+        self, config: TeacherConfig, backbone: Backbone, text: PocketText, clips: Clips
+    ) -> None:
+        self.config = config
+        self.backbone = backbone.requires_grad_(True).train()
+        self.text = text
+        self.average = RunningAverage(backbone, config.average)
+        self.optimizer = MixedOptimizer(
+            backbone.named_parameters(),
+            lr=config.lr,
+            hidden_lr=config.hidden_lr,
+            hidden_prefix="blocks.",
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self._clips = clips
+        self._random = torch.Generator().manual_seed(config.seed)
+
+    def advance(self) -> dict[str, float]:
+        """One optimizer step; its loss, and that of the clearer and the noisier half."""
+        config = self.config
+        rows = torch.randint(len(self._clips), (config.batch,), generator=self._random)
+        clean = self._clips.latents[rows].float()
+        s = torch.rand(config.batch, generator=self._random)
+        sigma = torch.tensor([shifted_sigma(float(value), config.shift) for value in s])
+        noise = torch.randn(clean.shape, generator=self._random)
+        noisy = add_noise(clean, noise, sigma[:, None, None, None, None])
+        text = self.backbone.text_context(self._embeds(rows))
+        flow = predict_flow(self.backbone, noisy, TIMESTEPS * sigma, text)
+        errors = (flow - (noise - clean)).square().mean(dim=(1, 2, 3, 4))
+        loss = errors.mean()
+        loss.backward()
+        share = trapezoid(self.step, warmup=config.warmup, decay=config.decay, total=config.steps)
+        norm = self.optimizer.step(share)
+        self.average.update(self.backbone, self.step)
+        return {"loss": float(loss.detach()), **_halves(errors.detach(), sigma), "norm": norm}
+
+    def state(self) -> dict[str, Any]:
+        """See `Trainer.state`."""
+        return {
+            "config": asdict(self.config),
+            "backbone": asdict(self.backbone.config),
+            "weights": self.backbone.state_dict(),
+            "average": self.average.weights,
+            "optimizer": self.optimizer.state_dict(),
+            "random": self._random.get_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Trainer.restore`."""
+        self.backbone.load_state_dict(state["weights"])
+        self.average.weights = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._random.set_state(state["random"])
+
+    @torch.no_grad()
+    def _embeds(self, rows: Tensor) -> Tensor:
+        """Embeddings [B, T, text_dim] of the second prompts, zeros where there shall be none."""
+        draws = torch.rand(len(rows), 2, generator=self._random).tolist()
+        wordings = [self._clips.captions[int(row)] for row in rows]
+        prompts = [
+            found[int(pick * len(found))][1]
+            for found, (pick, _) in zip(wordings, draws, strict=True)
+        ]
+        dropped = torch.tensor([drop < self.config.drop_share for _, drop in draws])
+        return self.text.encode(prompts).masked_fill(dropped[:, None, None], 0.0)
+
+
+def _halves(errors: Tensor, sigma: Tensor) -> dict[str, float]:
+    """Mean errors on either side of the middle; a side without a clip is left out."""
+    found: dict[str, float] = {}
+    for name, chosen in (("clear", sigma < 0.5), ("noisy", sigma >= 0.5)):  # noqa: PLR2004
+        if chosen.any():
+            found[name] = float(errors[chosen].mean())
+    return found

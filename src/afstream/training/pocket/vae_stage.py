@@ -1,0 +1,195 @@
+"""First stage of the pocket recipe: train the video codec on the pocket world."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from afstream.errors import ConfigError
+from afstream.families.pocket.clips import change_scene, random_scene
+from afstream.families.pocket.scene import Clip, Segment, chunk_start
+from afstream.families.pocket.vae import PocketVae, VaeConfig, channels_last, group_frames
+from afstream.families.pocket.world import NUM_FRAMES, render
+from afstream.geometry import TEMPORAL_STRIDE
+from afstream.training.machinery.limits import Amount, Count, Positive, Whole
+from afstream.training.machinery.muon import Muon
+
+# share of windows whose clip has a switch, and of those that do not begin at its start
+SWITCH_SHARE = 0.6
+LATER_SHARE = 0.7
+# held-out clips and the final statistics use steps that training never reaches
+HELD_OUT_STEP = 10**9
+STATISTICS_STEP = 2 * 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeStageConfig:
+    """How the codec is trained.
+
+    Attributes:
+        steps: optimizer steps; the learning rate ends at zero.
+        batch: windows of a step.
+        window_frames: video frames of a window, 1 + 4 n.
+        learning_rate: its highest value, after the warm-up.
+        warmup_steps: steps over which it rises.
+        weight_decay: of AdamW.
+        latent_noise: highest noise added to the normalised latents, so that the decoder
+            forgives what a denoiser leaves.
+        mse_weight: share of the squared error, beside the absolute error.
+        edge_weight: share of the error of picture gradients.
+        statistics_clips: clips over which the latents' mean and deviation are measured.
+        seed: decides weights, windows and noise.
+    """
+
+    steps: Count
+    batch: Count
+    window_frames: Count
+    learning_rate: Positive
+    warmup_steps: Count
+    weight_decay: Amount
+    latent_noise: Amount
+    mse_weight: Amount
+    edge_weight: Amount
+    statistics_clips: Count
+    seed: Whole
+
+    def __post_init__(self) -> None:
+        """Refuse windows that the codec cannot take."""
+        if self.window_frames % TEMPORAL_STRIDE != 1:
+            raise ConfigError(f"window_frames is {self.window_frames}; it must be 1 + 4 n")
+
+
+class VaeTrainer:
+    """One run of the codec's training; see `afstream.training.machinery.loop.Trainer`.
+
+    Args:
+        config: how to train.
+        sizes: of the codec.
+    """
+
+    def __init__(self, config: VaeStageConfig, sizes: VaeConfig | None = None) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.vae = channels_last(PocketVae(sizes))
+        self.step = 0
+        self.seconds = 0.0
+        weights = list(self.vae.parameters())
+        self._optimizers: list[torch.optim.Optimizer] = [
+            Muon(
+                [weight for weight in weights if weight.ndim > 1],
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+            ),
+            torch.optim.AdamW(
+                [weight for weight in weights if weight.ndim == 1],
+                lr=config.learning_rate,
+                betas=(0.9, 0.99),
+                weight_decay=0.0,
+            ),
+        ]
+
+    def advance(self) -> dict[str, float]:
+        """One optimizer step; its losses and the gradient's norm.
+
+        Windows and noise depend on the step's number alone.
+        """
+        config, vae = self.config, self.vae
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * _rate(config, self.step)
+        video = windows(config.batch, config.window_frames, seed=config.seed, step=self.step)
+        generator = torch.Generator().manual_seed(config.seed * 10**6 + self.step)
+        raw, _ = vae.encoder(group_frames(video, first=True), None)
+        # normalised by the batch, so that noise of a given size hurts every channel alike
+        std, mean = torch.std_mean(raw, dim=(0, 1, 3, 4), keepdim=True)
+        level = config.latent_noise * torch.rand(len(video), 1, 1, 1, 1, generator=generator)
+        noise = level * torch.randn(raw.shape, generator=generator)
+        decoded, _ = vae.decode((raw - mean) / (std + 1e-4) + noise)
+        mse = functional.mse_loss(decoded, video)
+        edges = sum(
+            functional.l1_loss(decoded.diff(dim=axis), video.diff(dim=axis)) for axis in (-1, -2)
+        )
+        loss = (
+            functional.l1_loss(decoded, video)
+            + config.mse_weight * mse
+            + config.edge_weight * edges
+        )
+        vae.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        if norm.isfinite():
+            for optimizer in self._optimizers:
+                optimizer.step()
+        return {"loss": float(loss.detach()), "mse": float(mse.detach()), "norm": float(norm)}
+
+    def state(self) -> dict[str, Any]:
+        """See `Trainer.state`."""
+        states = [optimizer.state_dict() for optimizer in self._optimizers]
+        return {"vae": self.vae.state_dict(), "optimizers": states}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Trainer.restore`."""
+        self.vae.load_state_dict(state["vae"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def finish(self) -> PocketVae:
+        """The codec, ready to use: its latents' statistics are measured over whole clips."""
+        _measure_statistics(self.vae, self.config)
+        return self.vae.eval()
+
+
+def windows(count: int, frames: int, *, seed: int, step: int) -> Tensor:
+    """The video windows [count, frames, 3, 64, 64] of one training step."""
+    rng = np.random.default_rng((seed, step))
+    return torch.from_numpy(np.stack([_window(rng, frames) for _ in range(count)]))
+
+
+@torch.no_grad()
+def held_out_mse(vae: PocketVae, *, clips: int = 16, seed: int = 0) -> float:
+    """Mean squared error over whole clips that training never saw."""
+    errors: list[float] = []
+    for index in range(clips):
+        video = windows(1, NUM_FRAMES, seed=seed, step=HELD_OUT_STEP + index)
+        latents, _ = vae.encode(video)
+        decoded, _ = vae.decode(latents)
+        errors.append(float(functional.mse_loss(decoded, video)))
+    return sum(errors) / len(errors)
+
+
+def _window(rng: np.random.Generator, frames: int) -> np.ndarray:
+    """Some frames of a random clip, often with a switch among them."""
+    scene = random_scene(rng, companion_share=0.5)
+    segments = [Segment(start=0, scene=scene, caption="")]
+    if rng.random() < SWITCH_SHARE:
+        switch = chunk_start(int(rng.integers(1, 5)))
+        segments.append(Segment(start=switch, scene=change_scene(scene, rng)[0], caption=""))
+    clip = Clip(segments=tuple(segments), seed=int(rng.integers(2**31)))
+    start = int(rng.integers(NUM_FRAMES - frames + 1)) if rng.random() < LATER_SHARE else 0
+    return render(clip, frames, start=start)
+
+
+def _rate(config: VaeStageConfig, step: int) -> float:
+    """Learning rate as a share of its highest: a linear warm-up, then a cosine to zero."""
+    warm = min(1.0, (step + 1) / config.warmup_steps)
+    return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+
+
+@torch.no_grad()
+def _measure_statistics(vae: PocketVae, config: VaeStageConfig) -> None:
+    """Set the mean and deviation of every latent channel over whole clips."""
+    clips = (
+        windows(1, NUM_FRAMES, seed=config.seed, step=STATISTICS_STEP + index)
+        for index in range(config.statistics_clips)
+    )
+    raw = [vae.encoder(group_frames(clip, first=True), None)[0] for clip in clips]
+    std, mean = torch.std_mean(torch.cat(raw), dim=(0, 1, 3, 4))
+    vae.latent_mean.copy_(mean)
+    vae.latent_std.copy_(std)

@@ -1,0 +1,211 @@
+"""Who takes part in a Wan run: student, critic and teacher from folders, on this process's device.
+
+The weights that learn are kept in float32 and cast when they are gathered; everything else lies
+in the dtype that it computes in. The text encoder is opened only to fill the cache.
+"""
+
+# ruff: noqa: RUF001  Chinese has its own commas
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from afstream.checkpoints import WanFolder, find_parts
+from afstream.errors import ConfigError
+from afstream.families.wan.model import backbone_source
+from afstream.families.wan.text import TEXT_LEN, load_text
+from afstream.families.wan.vae import load_vae
+from afstream.model.dit import Backbone
+from afstream.spec import ModelSpec
+from afstream.training.dmd.trainer import Models, Prompts
+from afstream.training.machinery.adapters import adapt, is_adapter, save_adapters
+from afstream.training.machinery.parallel import Processes, gathered, shard
+from afstream.training.wan.embeddings import CachedPrompts, EmbeddingCache, read_pairs
+
+# Wan2.1's own, which its teacher was trained to be led away from
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，"
+    "整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
+    "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，"
+    "静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworksConfig:
+    """Three networks of Wan's kind.
+
+    Attributes:
+        student: folder of the student, which also gives the VAE and the text encoder.
+        start: a student's file to begin with, in the place of that folder's own backbone.
+        critic: folder of the critic; the student's if None.
+        critic_start: a file for the critic to begin with.
+        teacher: folder of the teacher, often the largest model.
+        rank: of the LoRA that student and critic learn; 0 for all of their weights.
+        alpha: of the LoRA.
+        recompute: compute each layer again in the backward pass, to need less memory.
+        dtype: that all networks compute in.
+        seed: of the LoRA's beginning.
+    """
+
+    student: Path
+    start: str | None = None
+    critic: Path | None = None
+    critic_start: str | None = None
+    teacher: Path
+    rank: int = 256
+    alpha: float = 256.0
+    recompute: bool = True
+    dtype: torch.dtype = torch.bfloat16
+    seed: int = 0
+
+
+def open_models(config: NetworksConfig, prompts: Prompts, processes: Processes) -> Models:
+    """Load and spread all networks.
+
+    Args:
+        config: which.
+        prompts: what the rollouts are of.
+        processes: within `afstream.training.machinery.parallel.joined`.
+
+    Raises:
+        CheckpointError: pieces are missing or do not fit; says which.
+        ConfigError: the networks do not fit each other, or a package is not installed.
+    """
+    device, dtype = processes.device, config.dtype
+    vae = load_vae(find_parts(config.student, with_backbone=False).vae, device=device, dtype=dtype)
+    # the largest first, while there is most room
+    teacher = open_backbone(config.teacher, None, device, dtype)
+    shard(teacher, processes)
+    student, critic = (
+        open_learner(config, folder, start, processes)
+        for folder, start in (
+            (config.student, config.start),
+            (config.critic or config.student, config.critic_start),
+        )
+    )
+    for name, model in (("critic", critic), ("teacher", teacher)):
+        own, other = student.config, model.config
+        if (own.text_dim, own.in_dim) != (other.text_dim, other.in_dim):
+            raise ConfigError(
+                f"the {name} reads {other.in_dim} latent channels and text of {other.text_dim}"
+                f" values, the student {own.in_dim} and {own.text_dim}; give models of one family"
+            )
+    return Models(student=student, critic=critic, teacher=teacher, codec=vae, prompts=prompts)
+
+
+def open_prompts(
+    folder: Path,
+    pairs: Path,
+    cache: Path,
+    *,
+    processes: Processes,
+    negative: str = NEGATIVE_PROMPT,
+    dtype: torch.dtype = torch.bfloat16,
+    seed: int = 0,
+    others: Sequence[str] = (),
+) -> CachedPrompts:
+    """Pairs of prompts as embeddings; the first process encodes those that are new.
+
+    Args:
+        folder: with the text encoder.
+        pairs: see `read_pairs`.
+        cache: folder that all processes see.
+        processes: that share the run.
+        negative: what guidance leads away from.
+        dtype: of the embeddings.
+        seed: of their order.
+        others: prompts to encode as well.
+
+    Raises:
+        CheckpointError: pieces are missing or do not fit; says which.
+        PromptError: the pairs cannot be read, or a prompt is too long.
+    """
+    parts = find_parts(folder, with_backbone=False, with_vae=False)
+    listed = read_pairs(pairs)
+    kept = EmbeddingCache(cache, _identity(parts, dtype))
+    wanted = [negative, *others, *(prompt for pair in listed for prompt in pair)]
+    if processes.is_first and kept.missing(wanted):
+        text = load_text(
+            parts.text,
+            parts.tokenizer,
+            device=processes.device,
+            dtype=dtype,
+            text_len=parts.declared().get("text_len", TEXT_LEN),
+        )
+        kept.add(wanted, text)
+    processes.wait()
+    kept.refresh()
+    return CachedPrompts(listed, kept, negative, seed=seed)
+
+
+def save_trained(
+    path: Path, weights: Mapping[str, Tensor], *, alpha: float, processes: Processes
+) -> None:
+    """Write what a student learned: its LoRA, or all of its weights, as `--lora` or `--student`.
+
+    Args:
+        path: a `.safetensors` file, replaced at once.
+        weights: those that learn, or their average; may be spread over processes.
+        alpha: of the LoRA.
+        processes: all must call it; the first one writes.
+    """
+    whole = gathered(weights)
+    if not processes.is_first:
+        return
+    if any(map(is_adapter, whole)):
+        save_adapters(path, whole, alpha=alpha)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({name: value.contiguous() for name, value in whole.items()}, partial)
+    partial.replace(path)
+
+
+def open_learner(
+    config: NetworksConfig, folder: Path, start: str | None, processes: Processes
+) -> Backbone:
+    """A backbone that learns, spread over the processes.
+
+    Args:
+        config: how.
+        folder: of the model.
+        start: a file in the place of the folder's own weights.
+        processes: within `afstream.training.machinery.parallel.joined`.
+    """
+    held = config.dtype if config.rank else torch.float32
+    backbone = open_backbone(folder, start, processes.device, held)
+    if config.rank:
+        adapt(backbone, rank=config.rank, alpha=config.alpha, seed=config.seed)
+    else:
+        backbone.requires_grad_(True)
+    if config.recompute:
+        backbone.recompute_layers()
+    shard(backbone, processes, dtype=None if config.dtype == torch.float32 else config.dtype)
+    return backbone
+
+
+def open_backbone(
+    folder: Path, start: str | None, device: torch.device, dtype: torch.dtype
+) -> Backbone:
+    """A backbone without gradients; see `open_learner`."""
+    parts = find_parts(folder, with_backbone=start is None, with_vae=False, with_text=False)
+    spec = ModelSpec(name=str(folder), student=start)
+    source, _ = backbone_source(parts, spec)
+    return source.build(device=device, dtype=dtype)
+
+
+def _identity(parts: WanFolder, dtype: torch.dtype) -> str:
+    """Tells text encoders apart, by their files' names and sizes: reading 11 GB takes long."""
+    paths = [
+        path
+        for part in (parts.text, parts.tokenizer)
+        for path in (sorted(part.iterdir()) if part.is_dir() else [part])
+    ]
+    return " ".join([str(dtype), *(f"{path.name}:{path.stat().st_size}" for path in paths)])

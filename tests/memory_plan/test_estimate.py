@@ -1,0 +1,262 @@
+"""Estimates against counted bytes: a real stream of a small model on the CPU.
+
+Weights, slots, places and states are held exactly. What calls take is held to a tenth: small
+things differ between the devices, such as attention's row sums, which the CPU's own operator
+gives back in float32, and sizes of a hundred bytes that a tiny model does not hide.
+"""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.wan_transformer import CONFIG
+
+from afstream.config import MEMORIES, WAN_BACKBONES, SamplerConfig
+from afstream.engine.rollout import Rollout
+from afstream.errors import ConfigError
+from afstream.families.wan.random import random_backbone
+from afstream.geometry import Geometry
+from afstream.memory_plan.calls import chunk_shape, count_calls, count_decoding
+from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
+from afstream.memory_plan.estimate import estimate
+from afstream.memory_plan.outline import Outline, Setting
+from afstream.spec import ModelSpec
+from afstream.stream import Stream
+
+DEEP = replace(CONFIG, num_layers=5)
+SIZE = Geometry(width_px=64, height_px=32)
+# attention over many tokens outweighs the rest, so that what is seen shows
+WIDE = Geometry(width_px=128, height_px=96)
+TINY = "random:wan-tiny"
+BACKENDS = ("sdpa", "reference", "triton")
+NEAR = 0.1
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setitem(WAN_BACKBONES, "wan-tiny", DEEP)
+
+
+@pytest.fixture
+def like_a_gpu(monkeypatch):
+    """The CPU goes the ways of a GPU, with kernels that give results without computing them.
+
+    Triton's interpreter would keep tensors longer than a GPU does.
+    """
+    pytest.importorskip("triton")
+    for module in ("dispatch", "vendor"):
+        monkeypatch.setattr(f"afstream_kernels.{module}.goes_as_on_gpu", lambda x: True)
+
+    def attend(q, *_):
+        return torch.zeros_like(q), q.new_zeros(*q.shape[:2], q.shape[2], dtype=torch.float32)
+
+    def write(q, k, q_weight, k_weight, cos, sin, keys, *_):
+        return q.new_zeros(*q.shape[:2], *keys.shape[3:])
+
+    def copy(*_):
+        return None
+
+    def same(x, *_):
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr("afstream_kernels.attention._attend", attend)
+    monkeypatch.setattr("afstream_kernels.norm._norm_rotate_write", write)
+    monkeypatch.setattr("afstream_kernels.norm._modulate", same)
+    monkeypatch.setattr("afstream_kernels.slots._copy", copy)
+
+
+ASKED = Setting(geometry=SIZE, policy=MEMORIES["anchor"], backend="sdpa")
+
+
+def setting(**changes):
+    return replace(ASKED, **changes)
+
+
+def steady(policy, backend):
+    """A rollout of all layers before a chunk that sees the most it can."""
+    model = random_backbone(DEEP, device="cpu", dtype=torch.float32)
+    rollout = Rollout.of(model, policy, SamplerConfig(), backend=backend)
+    draw = torch.Generator().manual_seed(0)
+    embeds = torch.randn(1, DEEP.text_len, DEEP.text_dim, generator=draw)
+    text = model.text_context(embeds)
+    shape = chunk_shape(DEEP, policy, WIDE)
+    clean = torch.randn(shape, generator=draw)
+    noise = torch.randn(4, *shape, generator=draw)
+    state = rollout.start(text, shape)
+    for _ in range(policy.window_frames // 3 + 1):
+        rollout.commit(state, clean)
+    rollout.switch(state, text)
+    for _ in range(policy.local_frames // 3):
+        rollout.commit(state, clean)
+    return rollout, state, text, noise, clean
+
+
+def measured(call):
+    """Most bytes in a call; a first one fills the tables that are kept."""
+    with LiveBytes("cpu") as live:
+        call()
+    return live.peak
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("memory", ["anchor", "rolling"])
+@torch.inference_mode()
+def test_calls_take_what_was_counted_without_memory(backend, memory, like_a_gpu):
+    policy = MEMORIES[memory]
+    counted = count_calls(DEEP, policy, SamplerConfig(), WIDE, dtype=torch.float32, backend=backend)
+    rollout, state, text, noise, clean = steady(policy, backend)
+    rollout.denoise(state, noise)
+    # on a GPU noise comes from the host
+    denoise = measured(lambda: rollout.denoise(state, noise)) + 4 * noise.numel()
+    assert counted.denoise == pytest.approx(denoise, rel=NEAR)
+    context = measured(lambda: rollout.commit(state, clean))
+    assert counted.context == pytest.approx(context, rel=NEAR)
+    if memory == "rolling":
+        assert counted.recache == 0
+        return
+    rollout.switch(state, text)
+    recache = measured(lambda: rollout.switch(state, text))
+    assert counted.recache == pytest.approx(recache, rel=NEAR)
+    assert counted.recache > 2 * counted.context
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_slots_are_those_that_a_stream_reserves(backend, memory):
+    if backend == "triton":
+        pytest.importorskip("triton")
+    model = random_backbone(DEEP, device="cpu", dtype=torch.float32)
+    policy = MEMORIES[memory]
+    rollout = Rollout.of(model, policy, SamplerConfig(), backend=backend)
+    state = rollout.start((), chunk_shape(DEEP, policy, SIZE))
+    parts = estimate(open_outline(), setting(policy=policy, backend=backend))
+    slots = held_bytes((state.memory.keys, state.memory.values))
+    view = held_bytes(state.memory.view or ())
+    assert parts.bytes_of("KV window") + parts.bytes_of("KV anchors") == slots
+    assert parts.bytes_of("KV view") == view
+    chunk = slots // state.memory.keys.shape[2]
+    anchors = {"anchor": 3, "recache": 1, "recapture": 1, "rolling": 0, "clear": 0}
+    assert parts.bytes_of("KV anchors") == anchors[memory] * chunk
+
+
+def open_outline(name=TINY, dtype="float32", **given):
+    return Outline.open(ModelSpec(name=name, **given), dtype=dtype)
+
+
+@pytest.mark.parametrize("offload", [0, 1, 2, 4, 5])
+def test_weights_are_those_on_the_device_and_those_at_home(offload):
+    model = random_backbone(DEEP, device="cpu", dtype=torch.float32, offload=offload)
+    parts = estimate(open_outline(), setting(offload=offload))
+    places = held_bytes(model.parameters())
+    if offload == 1:
+        # a lone traveller has one place
+        assert len(model._travellers._places) == 1
+    assert parts.bytes_of("backbone weights") == places
+    homes = held_bytes(model._travellers._homes) if offload else 0
+    assert parts.bytes_of("offloaded layers") == parts.host_bytes == homes
+
+
+def test_more_layers_than_there_are_cannot_be_offloaded():
+    with pytest.raises(ConfigError, match="6 layers are to be offloaded"):
+        estimate(open_outline(), setting(offload=6))
+
+
+def test_text_keys_are_those_of_a_prompt():
+    model = random_backbone(DEEP, device="cpu", dtype=torch.float32)
+    keys = model.text_context(torch.zeros(1, DEEP.text_len, DEEP.text_dim))
+    assert estimate(open_outline(), setting()).bytes_of("text keys") == held_bytes(
+        tensor for layer in keys for tensor in (layer.k, layer.v)
+    )
+
+
+@pytest.mark.parametrize("name", ["pocket", TINY])
+def test_a_whole_stream_takes_no_more_than_was_foretold(name):
+    """On a CPU decoding follows denoising; on a GPU it runs beside it."""
+    size = None if name == "pocket" else (SIZE.width_px, SIZE.height_px)
+    spec = ModelSpec(name=name, device="cpu", dtype="float32")
+    prompts = ("A red star drifts left.", "It is blue.", "It turns right.")
+    with LiveBytes("cpu") as live:
+        stream = Stream.open(spec, size=size, backend="reference")
+        weights = held_bytes(weights_of(stream.model.backbone))
+        # the loader's own tensors, such as what it reads from a file
+        held = sum(
+            held_bytes(weights_of(part))
+            for part in (stream.model.backbone, stream.model.text, stream.model.vae)
+        )
+        before = live.now
+        live.rest()
+        chunks = stream.chunks()
+        # a full window; its junction out of it; all of that written anew
+        for prompt, count in zip(prompts, (5, 3, 1), strict=True):
+            stream.cue(prompt)
+            list(itertools.islice(chunks, count))
+        taken = live.peak - before + held
+    outline = open_outline(name)
+    geometry = outline.model.geometry if size is None else SIZE
+    found = estimate(outline, setting(geometry=geometry, backend="reference", prompts=3))
+    assert found.bytes_of("backbone weights") == weights
+    beside = min(found.bytes_of("decoding"), found.bytes_of("re-cache"))
+    assert taken <= found.tensor_bytes
+    assert taken >= (found.tensor_bytes - beside) * (1 - 2 * NEAR)
+
+
+def test_the_decoder_is_counted_as_it_decodes():
+    stream = Stream.open("pocket")
+    stream.cue("A red star.")
+    chunks = stream.chunks()
+    latents = next(chunks).latents
+    state = stream.state.decoder
+    counted = count_decoding(open_outline("pocket").model.vae, tuple(latents.shape), torch.float32)
+    assert counted.state == held_bytes(state.past)
+    taken = measured(lambda: decode(stream.model.vae, latents, state))
+    assert counted.work == pytest.approx(taken, rel=NEAR)
+
+
+@torch.inference_mode()
+def decode(vae, latents, state):
+    video, after = vae.decode(latents, state)
+    levels = ((video[0].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).contiguous(), after
+
+
+def test_captured_calls_keep_their_memory():
+    outline = open_outline()
+    plain, captured = (
+        estimate(outline, setting(backend="triton", graphs=graphs)) for graphs in (False, True)
+    )
+    calls = outline.calls(setting(backend="triton"))
+    assert captured.bytes_of("captured graphs") == calls.denoise + calls.context
+    assert plain.bytes_of("captured graphs") == 0
+    assert captured.peak_bytes > plain.peak_bytes
+    # two lengths of the view come back, with the junction and without
+    twice = estimate(outline, setting(backend="sdpa"))
+    assert twice.bytes_of("captured graphs") == 2 * (
+        outline.calls(setting()).denoise + outline.calls(setting()).context
+    )
+    for given in ({"offload": 2}, {"backend": "reference"}):
+        assert estimate(outline, setting(**given)).bytes_of("captured graphs") == 0
+
+
+def test_the_production_size_by_hand():
+    """1.3B at 480p in bfloat16: layers x slots x tokens x heads x values x bytes x (k, v)."""
+    outline = Outline.open(ModelSpec(name="random:wan-1.3b"), dtype="bfloat16")
+    whole = Geometry(width_px=832, height_px=480)
+    parts = estimate(outline, setting(geometry=whole, backend="triton"))
+    chunk = 30 * 4680 * 12 * 128 * 2 * 2
+    assert parts.bytes_of("KV window") == 4 * chunk
+    assert parts.bytes_of("KV anchors") == 3 * chunk
+    assert parts.bytes_of("KV view") == 0
+    view = estimate(outline, setting(geometry=whole, backend="sdpa")).bytes_of("KV view")
+    assert view == 5 * chunk
+    assert parts.bytes_of("text keys") == 30 * 512 * 1536 * 2 * 2
+    # 1.42 thousand million parameters
+    assert parts.bytes_of("backbone weights") == 2 * 1_418_996_800
+    # a feed-forward layer's two widest tensors are the least that a call can need
+    assert parts.bytes_of("denoising") > 2 * 4680 * 8960 * 2
+    assert parts.bytes_of("re-cache") > 2 * 4 * 4680 * 8960 * 2
+    data = parts.as_data()
+    assert data["peak_bytes"] == max(moment["held"] for moment in data["moments"])
+    assert {part["name"]: part["bytes"] for part in data["parts"]}["text keys"] == (
+        parts.bytes_of("text keys")
+    )

@@ -1,0 +1,113 @@
+"""Recipes: complete, typed, within limits; each fault one sentence that says where it is."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from afstream.errors import ConfigError
+from afstream.training.recipes.reading import FOLDER, built_in, load_recipe
+from afstream.training.recipes.tables import PocketRecipe, WanRecipe
+
+POCKET = (FOLDER / "pocket.toml").read_text()
+
+
+def test_those_that_ship_can_be_read():
+    kinds = {name: type(load_recipe(name)) for name in built_in()}
+    assert kinds == {"pocket": PocketRecipe, "pocket-quick": PocketRecipe, "wan-1.3b": WanRecipe}
+
+
+def test_the_reference_figures_of_the_method():
+    recipe = load_recipe("wan-1.3b")
+    assert isinstance(recipe, WanRecipe)
+    short, long = recipe.short, recipe.long
+    assert (short.lr, short.critic_lr, short.iterations, short.batch) == (2e-6, 4e-7, 700, 64)
+    assert (long.lr, long.critic_lr, long.iterations, long.batch) == (1e-5, 2e-6, 3000, 64)
+    assert short.plan.last_frame == 21
+    assert long.plan.boundaries == tuple(range(21, 220, 18))
+    assert long.betas == (0.0, 0.999)
+    assert (recipe.lora.rank, recipe.lora.alpha) == (256, 256)
+    # iteration 200
+    assert long.average_from * long.critic_updates == 200
+
+
+def test_tables_reach_the_trainer_whole():
+    table = load_recipe("pocket").long
+    config = asdict(table.config())
+    for name, value in asdict(table).items():
+        if name in config:
+            assert config[name] == value
+    assert config["plan"]["max_frames"] == table.max_frames == 240
+
+
+def test_a_setting_changes_one_value():
+    recipe = load_recipe(
+        "pocket", ["long.lr=2e-4", "long.memory=recache", "short.betas=[0.5, 0.9]"]
+    )
+    assert recipe.long.lr == 2e-4
+    # a name goes without quotes
+    assert recipe.long.memory == "recache"
+    assert recipe.short.betas == (0.5, 0.9)
+    assert recipe.short.lr == load_recipe("pocket").short.lr
+
+
+def test_a_whole_number_stands_for_a_number_too():
+    assert load_recipe("pocket", ["long.guidance=3"]).long.guidance == 3.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("long.lr=0", "pocket.toml, [long]: lr is 0; it must be a number, above 0"),
+        ("long.lr=nan", "[long]: lr is nan; it must be a number, above 0"),
+        ("long.iterations=2.5", "[long]: iterations is 2.5; it must be a whole number, at least 1"),
+        ("long.iterations=true", "iterations is true; it must be a whole number, at least 1"),
+        ("long.switch=1", "[long]: switch is 1; it must be true or false"),
+        ("teacher.drop_share=1.5", "drop_share is 1.5; it must be a number, 0 to 1"),
+        ("long.memory=total", "memory is 'total'; choose one of anchor, recache, recapture"),
+        ("long.betas=[0.9]", "betas is [0.9]; it must be a list of 2"),
+        ("clips.switch_frames=[]", "switch_frames is []; it must be a list of one or more"),
+        ("clips.switch_frames=[-3]", "switch_frames is -3; it must be a whole number, at least 0"),
+        ("clips.switch_frames=[4]", "a switch at latent frame 4 is no chunk start"),
+        ("sheet.timeline=7", "timeline is 7; it must be a string"),
+        ("sheet.timeline=0:99", "[sheet]: "),
+        ("long=3", "pocket.toml: long is 3; it must be a table"),
+        ("extra.lr=3", "pocket.toml: unknown key 'extra'; it may hold model, start, vae"),
+        ("model=sora", "model is 'sora'; choose one of pocket, wan"),
+        ("long.lr.much=3", "lr is no table of the recipe"),
+        ("=3", "write it as table.key=value"),
+        ("long.iterations=7", "iterations is 7; it must be a multiple of critic_updates, 3"),
+        ("long.max_frames=21", "a switch needs a second window, so max_frames of 39 or more"),
+        ("long.overlap_frames=4", "overlap_frames is 4; it must be a multiple of the chunk, 3"),
+        ("long.max_frames=12", "the first must be below the second"),
+        ("vae.window_frames=16", "[vae]: window_frames is 16; it must be 1 + 4 n"),
+        ("clips.window_frames=18", "the teacher must see what it was trained on"),
+    ],
+)
+def test_what_is_not_allowed_is_told_with_its_place(setting: str, words: str):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("pocket", [setting])
+    assert words in str(caught.value)
+
+
+def test_an_embedded_student_cannot_be_exported():
+    with pytest.raises(ConfigError, match="no stage student to export"):
+        load_recipe("pocket", ["start.student=embedded", "export.stage=student"])
+
+
+def test_every_key_must_be_there(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(POCKET.replace("guidance = 2.0\n", "", 1))
+    with pytest.raises(ConfigError, match=r"^mine.toml, \[short\]: guidance is missing; a recipe"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"lr = = 3", "cannot be read as TOML"), (b"\xff\xfe", "cannot be read as TOML")],
+)
+def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes, words: str):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=words):
+        load_recipe(str(path))
