@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from afstream.config import MEMORIES
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import MEMORIES, memory_policy
 from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.outline import Outline, Setting
 from afstream.memory_plan.published import published
@@ -40,7 +41,7 @@ def settings(outline: Outline) -> Iterator[tuple[str, Setting]]:
     ) -> tuple[str, Setting]:
         return memory, Setting(
             geometry=outline.model.geometry,
-            policy=MEMORIES[memory],
+            policy=memory_policy(memory, LENGTHS),
             backend="triton",
             prompts=PROMPTS,
             text=text,

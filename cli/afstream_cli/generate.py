@@ -85,7 +85,7 @@ def generate(
         device=device,
         dtype=dtype,
     )
-    remembered = choose_memory(memory, junction, find_preset(preset, spec))
+    choose_memory(memory, junction, find_preset(preset, spec))
     timeline: Timeline | None = None
     if prompts != STDIN:
         timeline = read_timeline(
@@ -136,7 +136,7 @@ def generate(
             outputs,
             report,
             scale=scale,
-            settings=describe_run(stream, *remembered),
+            settings=describe_run(stream),
             load_s=load_s,
         )
         if typing:

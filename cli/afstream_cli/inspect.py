@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from afstream.checkpoints.findings import Finding
-    from afstream.config import MemoryPolicy
+    from afstream.kvcache.policy import MemoryPolicy
     from afstream.memory_plan.foretell import Foretold
 
 USER_ERROR = 2
@@ -108,7 +108,7 @@ def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, Me
     from afstream.families.presets import PRESETS, choose_memory, recognise_among
 
     name = recognise_among(paths)
-    return name, choose_memory(memory, None, PRESETS[name] if name else None)[1]
+    return name, choose_memory(memory, None, PRESETS[name] if name else None)
 
 
 def unknown(finding: Finding) -> list[str]:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from afstream.config import MemoryPolicy
 from afstream.engine.chunk import Chunk, Receipt, Transition
 from afstream.engine.decode import Delivery, InFlight, lane_on
 from afstream.engine.prompts import Prompts, Request
@@ -26,6 +25,7 @@ from afstream.errors import ConfigError
 from afstream.families.opening import compile_backbone, kernel_backend, open_model
 from afstream.families.presets import choose_memory, find_preset
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.estimate import Estimate
 from afstream.memory_plan.settle import Demand, settle
 from afstream.model.bundle import VideoModel
@@ -57,7 +57,7 @@ class Stream:
         *,
         seed: int = 0,
         size: Geometry | None = None,
-        backend: str | None = None,
+        backend: Backend | str | None = None,
         compiled: bool = False,
         graphs: bool = True,
         ahead: bool | None = None,
@@ -95,7 +95,7 @@ class Stream:
         *,
         seed: int = 0,
         size: tuple[int, int] | None = None,
-        memory: str | None = None,
+        memory: str | MemoryPolicy | None = None,
         junction: str | None = None,
         preset: str | None = None,
         backend: str | None = None,
@@ -111,7 +111,8 @@ class Stream:
             model: a model's name, or all of what `ModelSpec` can say about it.
             seed: same seed, same machine: identical frames.
             size: width and height in pixels; the model's own by default.
-            memory: anchor, recache, recapture, rolling or clear; else the preset's, else anchor.
+            memory: anchor, recache, recapture, rolling or clear, or a policy; else the preset's,
+                else anchor.
             junction: hold or gap, for a memory with a junction.
             preset: settings of a public family, see `afstream.families.presets`; else as
                 recognised by the files' names.
@@ -133,7 +134,7 @@ class Stream:
         geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
         wanted = ModelSpec(name=model) if isinstance(model, str) else model
         found = find_preset(preset, wanted)
-        _, policy = choose_memory(memory, junction, found)
+        policy = choose_memory(memory, junction, found)
         demand = Demand(
             size=geometry,
             policy=policy,
@@ -187,6 +188,11 @@ class Stream:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.geometry.width_px, self.geometry.height_px
+
+    @property
+    def policy(self) -> MemoryPolicy:
+        """What the stream remembers."""
+        return self._rollout.policy
 
     @property
     def backend(self) -> Backend:
@@ -352,5 +358,5 @@ class Stream:
             return True
         # compiled layers meet other lengths until the window is full
         policy = self._rollout.policy
-        full = policy.window_frames // policy.chunk_frames
+        full = policy.lengths.window_chunks
         return self.state.chunk < (full if self.compiled else 1)

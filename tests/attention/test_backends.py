@@ -14,12 +14,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from afstream.config import MEMORIES, SamplerConfig, memory_policy
+from afstream.config import SamplerConfig
 from afstream.engine import cuda_graph as graphs
 from afstream.engine.cuda_graph import Graphs
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
+from afstream.families.presets import LENGTHS
 from afstream.kvcache import window
+from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.stream import Stream
 
@@ -29,7 +31,7 @@ SHAPE = (1, 3, 16, 2, 4)
 
 
 def make_stream(backend, memory="anchor", **settings):
-    return Stream(toy_model(), memory_policy(memory), backend=backend, **settings)
+    return Stream(toy_model(), memory_policy(memory, LENGTHS), backend=backend, **settings)
 
 
 def latents_of(stream, count, switches=()):
@@ -68,7 +70,7 @@ def test_a_fork_goes_on_alike_and_disturbs_nobody(backend):
 def gradients(backend):
     """Of a chunk's flow, to the noisy latents and to a few weights, with a full window behind."""
     model = toy_model().backbone.requires_grad_()
-    rollout = Rollout.of(model, MEMORIES["anchor"], SamplerConfig(), backend=backend)
+    rollout = Rollout.of(model, memory_policy("anchor", LENGTHS), SamplerConfig(), backend=backend)
     torch.manual_seed(1)
     with torch.no_grad():
         first, second = (model.text_context(torch.randn(1, 24, SIZES.text_dim)) for _ in range(2))
@@ -79,7 +81,7 @@ def gradients(backend):
             rollout.commit(state, torch.randn(SHAPE))
         held = state.memory.keys.clone(), state.memory.values.clone()
     noisy = torch.randn(SHAPE, requires_grad=True)
-    window = state.memory.chunk_window(state.frame)
+    window = state.cache.chunk_context(state.frame)
     flow = model(noisy, rollout.times[1], state.text, window)
     names = (f"self_attn.{name}.weight" for name in ("q", "k", "v", "norm_q", "norm_k"))
     wanted = [noisy, *(model.blocks.get_parameter(f"{layer}.{n}") for n in names for layer in "01")]
@@ -192,7 +194,7 @@ def empty_caches():
 
 
 def test_a_steady_chunk_copies_no_cache_and_asks_the_device_nothing(empty_caches):
-    policy = MEMORIES["anchor"]
+    policy = memory_policy("anchor", LENGTHS)
     # sizes and calls without any arithmetic; a value asked for would raise
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         rollout = Rollout.of(Backbone(SIZES), policy, SamplerConfig(), backend="triton")

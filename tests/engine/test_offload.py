@@ -4,10 +4,12 @@ import pytest
 import torch
 from tests.wan_transformer import CONFIG
 
-from afstream.config import BackboneConfig, SamplerConfig, memory_policy
+from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
+from afstream.families.presets import LENGTHS
 from afstream.families.wan.random import random_backbone
+from afstream.kvcache.memories import memory_policy
 from afstream.model.offload import spread
 
 LAYERS = 5
@@ -29,7 +31,7 @@ def backbone(offload):
 @torch.no_grad()
 def latents(model):
     """Three chunks with a switch before the last."""
-    rollout = Rollout.of(model, memory_policy("anchor"), SamplerConfig())
+    rollout = Rollout.of(model, memory_policy("anchor", LENGTHS), SamplerConfig())
     draw = torch.Generator().manual_seed(1)
     texts = [model.text_context(torch.randn(1, 8, DEEP.text_dim, generator=draw)) for _ in range(2)]
     state = rollout.start(texts[0], (1, 3, 16, 4, 4))

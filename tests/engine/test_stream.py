@@ -8,9 +8,10 @@ import pytest
 import torch
 from tests.engine.toy import toy_model
 
-from afstream.config import MEMORIES, memory_policy
 from afstream.errors import ConfigError, PromptError
+from afstream.families.presets import LENGTHS
 from afstream.geometry import Geometry
+from afstream.kvcache.memories import MEMORIES, memory_policy
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 from afstream.timeline import Timeline
@@ -32,7 +33,7 @@ def model():
 
 
 def make_stream(model, memory="anchor", **settings):
-    return Stream(model, memory_policy(memory), **settings)
+    return Stream(model, memory_policy(memory, LENGTHS), **settings)
 
 
 def take(stream, count):
@@ -60,7 +61,7 @@ def test_a_timeline_is_played_to_its_end(model):
 
 def test_frames_are_pictures_and_timings_add_up(model):
     (chunk,) = list(
-        Stream(model, memory_policy("anchor")).play(
+        Stream(model, memory_policy("anchor", LENGTHS)).play(
             Timeline.parse(f"@duration 0:00.5\n0:00 {STAR}")
         )
     )

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.engine.toy import toy_model
 
-from afstream.config import MEMORIES
 from afstream.engine.schedule import Schedule
 from afstream.errors import ConfigError
-from afstream.families.presets import PRESETS, preset, recognise
+from afstream.families.presets import LENGTHS, PRESETS, preset, recognise
+from afstream.kvcache.memories import memory_policy
 from afstream.kvcache.positions import Anchors, visible_chunks
 from afstream.stream import Stream
 
@@ -54,7 +54,7 @@ def test_an_unknown_preset_names_the_known_ones():
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_chunk_sees_what_the_public_script_shows_it(name):
     policy = PRESETS[name].policy
-    seen = visible_chunks(policy, Anchors(junction=30), 60, policy.chunk_frames)
+    seen = visible_chunks(policy, Anchors(junction=30), 60, policy.lengths.chunk_frames)
     assert [tuple(chunk) for chunk in seen] == SEEN_AT_60[name]
 
 
@@ -72,7 +72,7 @@ def test_the_sampler_is_the_public_one(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_memory_of_the_run_record_does_the_same_at_a_switch(name):
     chosen = PRESETS[name]
-    named = MEMORIES[chosen.memory]
+    named = memory_policy(chosen.memory, LENGTHS)
     assert (named.at_switch, named.junction == "none") == (
         chosen.policy.at_switch,
         chosen.policy.junction == "none",
@@ -84,7 +84,7 @@ def test_it_streams_past_its_window_and_through_a_switch(model, name):
     chosen = PRESETS[name]
     policy = chosen.policy
     stream = Stream(replace(model, sampler=chosen.sampler), policy)
-    before_switch = policy.window_frames // policy.chunk_frames + 2
+    before_switch = policy.lengths.window_frames // policy.lengths.chunk_frames + 2
     stream.cue(STAR)
     chunks = list(itertools.islice(stream.chunks(), before_switch))
     memory = stream.state.rollout.memory
@@ -94,12 +94,12 @@ def test_it_streams_past_its_window_and_through_a_switch(model, name):
     after = held(memory)
     assert receipt.chunk == before_switch
     # the sink is kept, and what a re-cache reaches is renewed
-    kept = {frame for frame in before.keys() & after.keys() if frame < policy.sink_frames}
-    switch_frame = before_switch * policy.chunk_frames
-    reached = range(switch_frame - policy.local_frames, switch_frame)
+    kept = {frame for frame in before.keys() & after.keys() if frame < policy.lengths.sink_frames}
+    switch_frame = before_switch * policy.lengths.chunk_frames
+    reached = range(switch_frame - policy.lengths.local_frames, switch_frame)
     local = {frame for frame in before.keys() & after.keys() if frame in reached}
     assert len(local) >= 1
-    assert len(kept) == policy.sink_frames // policy.chunk_frames
+    assert len(kept) == policy.lengths.sink_frames // policy.lengths.chunk_frames
     for frame in kept:
         assert all(map(torch.equal, before[frame], after[frame]))
     for frame in local:
@@ -193,10 +193,10 @@ def test_what_is_known_of_the_contents_can_speak_against_the_names():
 def settings_of(chosen):
     """A preset's settings as the guide writes them."""
     policy, sampler = chosen.policy, chosen.sampler
-    bounded = f"bounded, horizon {policy.horizon_frames}"
-    yield f"| window | {policy.window_frames} latent frames |"
-    yield f"| sink | {policy.sink_frames or 'none'} |"
-    yield f"| chunk | {policy.chunk_frames} |"
+    bounded = f"bounded, horizon {policy.lengths.horizon_frames}"
+    yield f"| window | {policy.lengths.window_frames} latent frames |"
+    yield f"| sink | {policy.lengths.sink_frames or 'none'} |"
+    yield f"| chunk | {policy.lengths.chunk_frames} |"
     yield f"| positions | {'absolute' if policy.positions == 'absolute' else bounded} |"
     yield f"| at a switch | {policy.at_switch} |"
     yield f"| junction | {policy.junction} |"

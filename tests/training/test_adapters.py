@@ -8,9 +8,10 @@ from torch.testing import assert_close
 
 from afstream.checkpoints import merge_loras, read_lora
 from afstream.checkpoints.weights import load_into
-from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone
 from afstream.training.machinery.adapters import adapt, save_adapters
 from afstream.training.machinery.optim import trained

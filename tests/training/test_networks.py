@@ -14,8 +14,9 @@ from tests.training.tiny_run import PLAN, make_config
 from tests.wan_folder import make_wan_folder
 
 from afstream.checkpoints import merge_loras, read_lora, read_student
-from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.errors import ConfigError
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 from afstream.training.dmd.trainer import MatchingTrainer

@@ -7,10 +7,11 @@ import torch
 from tests.training.tiny_run import LATENT, PLAN, SIZES, DrawnPrompts, make_backbone
 from torch.testing import assert_close
 
-from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.engine.schedule import clean_from_flow
 from afstream.families.pocket.model import load_pocket
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.stream import Stream
 from afstream.training.dmd.losses import dmd_loss
 from afstream.training.dmd.sequences import LongSequence, WindowPlan, replay

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.config import BackboneConfig, SamplerConfig
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.sequences import WindowPlan
 from afstream.training.dmd.trainer import MatchingConfig, MatchingTrainer, Models

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.families.wan.text import WanText
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import META, LiveBytes
 from afstream.model.bundle import VideoDecoder, decode_pictures
 from afstream.model.dit import Backbone
@@ -88,7 +89,7 @@ def count_calls(
     # the sink; the chunk after it becomes the junction, and leaves the window, which is full then
     remember(1)
     rollout.switch(state, text)
-    remember(policy.local_frames // policy.chunk_frames)
+    remember(policy.lengths.local_frames // policy.lengths.chunk_frames)
     noise = torch.zeros(len(sampler.steps), *shape, dtype=exact)
     denoise = _peak(lambda: rollout.denoise(state, noise))
     context = _peak(lambda: rollout.commit(state, clean))
@@ -130,7 +131,8 @@ def chunk_shape(
     config: BackboneConfig, policy: MemoryPolicy, geometry: Geometry
 ) -> tuple[int, int, int, int, int]:
     """Of one chunk of latents, (B, c, C, h, w)."""
-    return 1, policy.chunk_frames, config.in_dim, geometry.latent_height, geometry.latent_width
+    frames = policy.lengths.chunk_frames
+    return 1, frames, config.in_dim, geometry.latent_height, geometry.latent_width
 
 
 def text_key_bytes(config: BackboneConfig, dtype: torch.dtype) -> int:

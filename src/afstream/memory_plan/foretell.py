@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from afstream.checkpoints.findings import BACKBONES, FOLDERS, Finding
-from afstream.config import WAN_BACKBONES, MemoryPolicy
+from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.estimate import Estimate, estimate
 from afstream.memory_plan.outline import Outline, Setting
 from afstream.memory_plan.plan import MemoryPlan, plan

@@ -7,10 +7,10 @@ from functools import cached_property
 
 import torch
 
-from afstream.config import MemoryPolicy
 from afstream.families.opening import open_model
 from afstream.families.wan.text import WanText
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.calls import (
     CallBytes,
     DecodeBytes,

@@ -10,7 +10,7 @@ import torch
 
 from afstream.families.wan.text import KEPT_PROMPTS
 from afstream.geometry import PATCH
-from afstream.kvcache.cache import Grid, Memory
+from afstream.kvcache.cache import Grid, KVCache
 from afstream.memory_plan.calls import chunk_shape, text_key_bytes, time_bytes
 from afstream.memory_plan.count import META, held_bytes
 from afstream.memory_plan.outline import Outline, Setting
@@ -97,7 +97,7 @@ def _weights(outline: Outline, setting: Setting) -> Iterator[Part]:
 def _memory(outline: Outline, setting: Setting) -> Iterator[Part]:
     policy, geometry = setting.policy, setting.geometry
     backbone = outline.model.backbone
-    memory = Memory.allocate(
+    memory = KVCache.allocate(
         policy,
         backbone.config,
         Grid(rows=geometry.latent_height // PATCH, columns=geometry.latent_width // PATCH),
@@ -106,8 +106,8 @@ def _memory(outline: Outline, setting: Setting) -> Iterator[Part]:
         backend=setting.backend,
     )
     whole = held_bytes((memory.keys, memory.values))
-    sink = policy.sink_frames // policy.chunk_frames
-    junctions = policy.num_slots - policy.window_frames // policy.chunk_frames
+    sink = policy.lengths.sink_frames // policy.lengths.chunk_frames
+    junctions = policy.num_slots - policy.lengths.window_frames // policy.lengths.chunk_frames
     anchors = whole // memory.keys.shape[2] * (sink + junctions)
     yield Part(
         name="KV window",
@@ -121,7 +121,7 @@ def _memory(outline: Outline, setting: Setting) -> Iterator[Part]:
         yield Part(
             name="KV view",
             bytes=held_bytes(memory.view),
-            why=f"{policy.num_segments} slots as torch's own attention reads them",
+            why=f"{policy.num_visible} slots as torch's own attention reads them",
         )
 
 
@@ -144,7 +144,7 @@ def _small_things(outline: Outline, setting: Setting) -> Iterator[Part]:
     exact = torch.promote_types(dtype, torch.float32).itemsize
     shape = chunk_shape(config, policy, setting.geometry)
     latents = torch.Size(shape).numel() * exact
-    chunks = policy.window_frames // policy.chunk_frames
+    chunks = policy.lengths.window_frames // policy.lengths.chunk_frames
     tokens = latents // exact // config.in_dim // PATCH**2
     tables = 2 * tokens * (1 + chunks) * config.head_dim // 2 * 4
     # the chunk just made is still being decoded

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from afstream.config import MemoryPolicy
 from afstream.errors import ConfigError
 from afstream.families.opening import DTYPES, dtype_name, model_device
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.estimate import Estimate, estimate
 from afstream.memory_plan.outline import Outline, Setting
 from afstream.memory_plan.parts import CONTEXT_BYTES

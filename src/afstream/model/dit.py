@@ -1,8 +1,8 @@
 """The causal video diffusion transformer: embed, layers, head (Wan2.1 names and layout).
 
 Latents are [B, F, C, h, w], a patch is 1x2x2, tokens run in (frame, row, column) order.
-The same module serves the student (its window is the streaming memory) and bidirectional
-models (their window is the whole clip).
+The same module serves the student, which attends to a KV cache, and bidirectional models, which
+attend to a whole clip.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from afstream.attention.base import AttentionContext
 from afstream.config import BackboneConfig
 from afstream.geometry import PATCH
-from afstream.model.layers import AttentionWindow, Layer, TextKeys
+from afstream.model.layers import Layer, TextKeys
 from afstream.model.offload import Travellers, allot, spread
 from afstream_kernels import Backend, modulate
 
@@ -143,13 +144,13 @@ class Backbone(nn.Module):
     def recompute_layers(self) -> None:
         """Keep only each layer's input for the backward pass, and compute the rest again there.
 
-        The window must not change in between.
+        What the context reads must not change in between.
         """
         for layer in self._layers():
             layer.recomputes = True
 
     def forward(
-        self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
+        self, latents: Tensor, time: TimeContext, text: TextContext, context: AttentionContext
     ) -> Tensor:
         """Predict the flow.
 
@@ -157,7 +158,7 @@ class Backbone(nn.Module):
             latents: noisy (or, in a context pass, clean) latents [B, F, C, h, w].
             time: from `time_context`.
             text: from `text_context`.
-            window: what self-attention looks at.
+            context: what self-attention sees.
 
         Returns:
             [B, F, C, h, w] in the latents' dtype.
@@ -165,8 +166,8 @@ class Backbone(nn.Module):
         rows = latents.shape[-2] // PATCH
         x = self._tokens(latents)
         for index, layer in enumerate(self._visit()):
-            x = layer(x, time.projection, text[index], window.layer(index))
-        out = self.head(x, time.embedding, window.backend)
+            x = layer(x, time.projection, text[index], context.layer(index))
+        out = self.head(x, time.embedding, context.backend)
         flow = torch.empty_like(latents)
         # as in _patches
         rearrange(flow, "b f c (y p) (x q) -> b f c y p x q", p=PATCH, q=PATCH).copy_(
@@ -174,8 +175,8 @@ class Backbone(nn.Module):
         )
         return flow
 
-    def remember(
-        self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
+    def write_kv(
+        self, latents: Tensor, time: TimeContext, text: TextContext, context: AttentionContext
     ) -> None:
         """Only write the keys and values of every layer; see `forward`.
 
@@ -185,9 +186,9 @@ class Backbone(nn.Module):
         last = len(self.blocks) - 1
         for index, layer in enumerate(self._visit()):
             if index < last:
-                x = layer(x, time.projection, text[index], window.layer(index))
+                x = layer(x, time.projection, text[index], context.layer(index))
             else:
-                layer.remember(x, time.projection, window.layer(index))
+                layer.write_kv(x, time.projection, context.layer(index))
 
     def _tokens(self, latents: Tensor) -> Tensor:
         """[B, F, C, h, w] to embedded tokens [B, F, P, dim]."""

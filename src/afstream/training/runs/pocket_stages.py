@@ -8,12 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from afstream.config import MEMORIES, BackboneConfig
+from afstream.config import BackboneConfig
 from afstream.families.pocket.scene import WORLD_PX
 from afstream.families.pocket.text import vocabulary
 from afstream.families.pocket.vae import PocketVae
+from afstream.families.presets import LENGTHS
 from afstream.geometry import CHUNK_FRAMES, PATCH, SPATIAL_STRIDE
 from afstream.kvcache.cache import Grid
+from afstream.kvcache.memories import memory_policy
 from afstream.training.machinery.optim import MATRIX_AXES
 from afstream.training.pocket.student_stage import Student
 from afstream.training.recipes.tables import MatchingTable, PocketRecipe
@@ -155,7 +157,7 @@ def _teacher(recipe: PocketRecipe, folder: Path, begun: str) -> Stage:
 
 def _matching(name: str, table: MatchingTable, folder: Path, reads: tuple[str, ...]) -> Stage:
     shares = preflight.matching_shares(
-        MEMORIES[table.memory],
+        memory_policy(table.memory, LENGTHS),
         POCKET_BACKBONE,
         POCKET_BACKBONE,
         GRID,

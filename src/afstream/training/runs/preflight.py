@@ -14,8 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from afstream.config import BackboneConfig, MemoryPolicy
-from afstream.kvcache.cache import Grid, Memory
+from afstream.config import BackboneConfig
+from afstream.kvcache.cache import Grid, KVCache
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone
 
 META = "meta"
@@ -88,7 +89,7 @@ def memory_shares(
     policy: MemoryPolicy, backbone: BackboneConfig, grid: Grid, rows: int, dtype: torch.dtype
 ) -> list[Share]:
     """Keys and values of `rows` streams, and the copy of them that a replay takes."""
-    memory = Memory.allocate(
+    memory = KVCache.allocate(
         policy, backbone, grid, batch=rows, dtype=dtype, device=META, backend="reference"
     )
     held = size_bytes((memory.keys, memory.values))

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
-from afstream.config import MEMORIES, WAN_BACKBONES
+from afstream.config import WAN_BACKBONES
+from afstream.families.presets import LENGTHS
 from afstream.geometry import PATCH
 from afstream.kvcache.cache import Grid
+from afstream.kvcache.memories import memory_policy
 from afstream.training.recipes.tables import MatchingTable, WanRecipe
 from afstream.training.runs import preflight
 from afstream.training.runs.stages import Stage
@@ -88,7 +90,7 @@ def _matching(
 ) -> Stage:
     sizes = recipe.sizes
     shares = preflight.matching_shares(
-        MEMORIES[table.memory],
+        memory_policy(table.memory, LENGTHS),
         WAN_BACKBONES[sizes.student],
         WAN_BACKBONES[sizes.teacher],
         wan_grid(recipe),
