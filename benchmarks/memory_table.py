@@ -32,29 +32,6 @@ HEADINGS = (
 PLACES: tuple[TextPlace, ...] = ("device", "drop", "cpu")
 
 
-<<<<<<< HEAD
-def settings(outline: Outline) -> Iterator[tuple[str, Setting]]:
-    """A memory's name and how the model is run, for each row."""
-
-    def one(
-        memory: str, text: TextPlace = "drop", *, tiny: bool = False, offload: int = 0
-    ) -> tuple[str, Setting]:
-        return memory, Setting(
-            geometry=outline.model.geometry,
-            policy=memory_policy(memory, LENGTHS),
-            backend="triton",
-            prompts=PROMPTS,
-            text=text,
-            tiny=tiny,
-            offload=offload,
-        )
-
-    layers = len(outline.model.backbone.blocks)
-    yield from (one("anchor", place) for place in PLACES)
-    yield from (one(memory) for memory in MEMORIES if memory != "anchor")
-    yield one("anchor", "cpu", tiny=True)
-    yield from (one("anchor", "cpu", tiny=True, offload=count) for count in (layers // 2, layers))
-=======
 def runs(layers: int) -> Iterator[tuple[str, ModelSpec]]:
     """A memory's name and where the model's parts go, for each row."""
     yield from (("anchor", ModelSpec(text=place)) for place in PLACES)
@@ -63,7 +40,6 @@ def runs(layers: int) -> Iterator[tuple[str, ModelSpec]]:
         ("anchor", ModelSpec(text="cpu", vae="tiny", offload=count))
         for count in (0, layers // 2, layers)
     )
->>>>>>> plan
 
 
 def rows() -> Iterator[Sequence[str]]:
@@ -72,7 +48,7 @@ def rows() -> Iterator[Sequence[str]]:
         model = published(size)
         for memory, spec in runs(len(model.model.backbone.blocks)):
             config = StreamConfig(model=spec, backend="triton", prompts=PROMPTS)
-            found = estimate(model, config, MEMORIES[memory])
+            found = estimate(model, config, memory_policy(memory, LENGTHS))
             weights = found.bytes_of("backbone weights") + found.bytes_of("decoder weights")
             weights += found.bytes_of("text encoder weights") if spec.text == "device" else 0
             amounts = (

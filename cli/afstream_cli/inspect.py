@@ -13,13 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from afstream.checkpoints.findings import Finding
-<<<<<<< HEAD
     from afstream.kvcache.policy import MemoryPolicy
-    from afstream.memory_plan.foretell import Foretold
-=======
-    from afstream.config import MemoryPolicy
     from afstream.memory_plan.fit import Fit
->>>>>>> plan
 
 USER_ERROR = 2
 
@@ -34,9 +29,7 @@ Contents = Annotated[
 ]
 Size = Annotated[
     str | None,
-    typer.Option(
-        metavar="WxH", help="Count memory for this size, px. [default: the model's own]"
-    ),
+    typer.Option(metavar="WxH", help="Count memory for this size, px. [default: the model's own]"),
 ]
 Memory = Annotated[
     str | None,
@@ -109,7 +102,7 @@ def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, Me
     from afstream.families.presets import PRESETS, choose_memory, recognise_among
 
     name = recognise_among(paths)
-    return name, choose_memory(memory, None, PRESETS[name] if name else None)
+    return name, choose_memory(memory, None, PRESETS[name] if name else None)[1]
 
 
 def unknown(finding: Finding) -> list[str]:

@@ -10,9 +10,9 @@ from tests.engine.toy import toy_model
 
 from afstream.engine.schedule import Schedule
 from afstream.errors import ConfigError
-from afstream.families.presets import LENGTHS, PRESETS, preset, recognise
-from afstream.kvcache.memories import memory_policy
-from afstream.kvcache.positions import Anchors, visible_chunks
+from afstream.families.presets import PRESETS, preset, recognise
+from afstream.kvcache.policy import Anchors
+from afstream.kvcache.positions import ABSOLUTE
 from afstream.stream import Stream
 
 GUIDE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -36,11 +36,11 @@ def model():
     return toy_model()
 
 
-def held(memory):
+def held(cache):
     """Keys and values of every chunk that is held, by its first frame."""
     return {
-        owner: (memory.keys[:, :, slot].clone(), memory.values[:, :, slot].clone())
-        for slot, owner in enumerate(memory.owners)
+        owner: (cache.pool.keys[:, :, slot].clone(), cache.pool.values[:, :, slot].clone())
+        for slot, owner in enumerate(cache.slot_frames)
         if owner >= 0
     }
 
@@ -54,7 +54,7 @@ def test_an_unknown_preset_names_the_known_ones():
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_chunk_sees_what_the_public_script_shows_it(name):
     policy = PRESETS[name].policy
-    seen = visible_chunks(policy, Anchors(junction=30), 60, policy.lengths.chunk_frames)
+    seen = policy.visible(Anchors(junction=30), 60, policy.lengths.chunk_frames)
     assert [tuple(chunk) for chunk in seen] == SEEN_AT_60[name]
 
 
@@ -70,16 +70,6 @@ def test_the_sampler_is_the_public_one(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_memory_of_the_run_record_does_the_same_at_a_switch(name):
-    chosen = PRESETS[name]
-    named = memory_policy(chosen.memory, LENGTHS)
-    assert (named.at_switch, named.junction == "none") == (
-        chosen.policy.at_switch,
-        chosen.policy.junction == "none",
-    )
-
-
-@pytest.mark.parametrize("name", PRESETS)
 def test_it_streams_past_its_window_and_through_a_switch(model, name):
     chosen = PRESETS[name]
     policy = chosen.policy
@@ -87,7 +77,7 @@ def test_it_streams_past_its_window_and_through_a_switch(model, name):
     before_switch = policy.lengths.window_frames // policy.lengths.chunk_frames + 2
     stream.cue(STAR)
     chunks = list(itertools.islice(stream.chunks(), before_switch))
-    memory = stream.state.rollout.memory
+    memory = stream.state.rollout.cache
     before = held(memory)
     receipt = stream.cue(TURN)
     chunks.append(next(stream.chunks()))
@@ -104,7 +94,7 @@ def test_it_streams_past_its_window_and_through_a_switch(model, name):
         assert all(map(torch.equal, before[frame], after[frame]))
     for frame in local:
         same = torch.equal(before[frame][1], after[frame][1])
-        assert same == (policy.at_switch == "keep"), frame
+        assert same == (policy.name == "rolling"), frame
     chunks += itertools.islice(stream.chunks(), before_switch)
     assert [len(chunk.frames) for chunk in chunks] == [9] + [12] * (2 * before_switch)
     assert all(torch.isfinite(chunk.latents).all() for chunk in chunks)
@@ -197,9 +187,9 @@ def settings_of(chosen):
     yield f"| window | {policy.lengths.window_frames} latent frames |"
     yield f"| sink | {policy.lengths.sink_frames or 'none'} |"
     yield f"| chunk | {policy.lengths.chunk_frames} |"
-    yield f"| positions | {'absolute' if policy.positions == 'absolute' else bounded} |"
-    yield f"| at a switch | {policy.at_switch} |"
-    yield f"| junction | {policy.junction} |"
+    yield f"| positions | {'absolute' if policy.positions is ABSOLUTE else bounded} |"
+    yield f"| memory | {policy.name} |"
+    yield f"| junction | {policy.settings.get('junction', 'none')} |"
     yield f"| shift | {sampler.shift:g} |"
     yield f"| steps | {', '.join(map(str, sampler.steps))} |"
 

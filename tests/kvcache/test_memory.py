@@ -120,10 +120,7 @@ def test_only_vendor_attention_takes_the_memory_of_a_gathered_copy():
         )
         for name in BACKENDS
     }
-    gathered = {
-        name: [held for held in cache.reader.tensors if held.ndim == cache.pool.keys.ndim]
-        for name, cache in caches.items()
-    }
+    gathered = {name: cache.reader.copies for name, cache in caches.items()}
     assert [name for name, copies in gathered.items() if copies] == ["sdpa"]
     (shape,) = {held.shape for held in gathered["sdpa"]}
     assert shape[2] == policy.num_visible == 5

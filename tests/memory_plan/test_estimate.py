@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from afstream.memory_plan.calls import chunk_shape, count_calls, count_decoding
+from afstream.memory_plan.outline import Outline, Setting
 from tests.wan_transformer import CONFIG
 
 from afstream.config import WAN_BACKBONES, SamplerConfig
@@ -19,10 +21,8 @@ from afstream.families.presets import LENGTHS
 from afstream.families.wan.random import random_backbone
 from afstream.geometry import Geometry
 from afstream.kvcache.memories import MEMORIES, memory_policy
-from afstream.memory_plan.calls import chunk_shape, count_calls, count_decoding
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 
@@ -47,7 +47,8 @@ def like_a_gpu(monkeypatch):
     Triton's interpreter would keep tensors longer than a GPU does.
     """
     pytest.importorskip("triton")
-    monkeypatch.setattr("afstream_kernels.dispatch.GPUS", ("cuda", "meta", "cpu"))
+    for module in ("dispatch", "vendor"):
+        monkeypatch.setattr(f"afstream_kernels.{module}.goes_as_on_gpu", lambda x: True)
 
     def attend(q, *_):
         return torch.zeros_like(q), q.new_zeros(*q.shape[:2], q.shape[2], dtype=torch.float32)

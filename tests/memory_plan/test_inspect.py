@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from afstream.memory_plan.outline import Outline, Setting
 from tests.wan_transformer import CONFIG, wan_weights
 
 from afstream.config import WAN_BACKBONES
@@ -11,7 +12,6 @@ from afstream.families.presets import LENGTHS
 from afstream.geometry import Geometry
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
 from afstream.spec import ModelSpec
 from afstream_cli.app import main
 

@@ -15,7 +15,6 @@ from afstream.engine.schedule import Schedule, clean_from_flow
 from afstream.errors import CheckpointError, ConfigError
 from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
-from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.machinery.draws import normal
@@ -267,7 +266,7 @@ def test_a_clip_is_the_stream_whose_memory_holds_noisy_chunks(memory):
 @torch.no_grad()
 def test_one_chunk_in_a_window_that_shows_everything_is_the_streams_first_step():
     model = make_backbone()
-    policy = MemoryPolicy(window_frames=21, sink_frames=0, positions="absolute", junction="none")
+    policy = memory_policy("rolling", replace(LENGTHS, window_frames=21))
     rollout = Rollout.of(model, policy, SAMPLER)
     noise = torch.randn(4, 2, CHUNK, *SIZE)
     text = model.text_context(torch.randn(2, 4, 8))
@@ -284,7 +283,7 @@ def test_one_chunk_in_a_window_that_shows_everything_is_the_streams_first_step()
 def test_later_chunks_and_those_outside_of_the_window_change_nothing():
     # two layers: what a chunk sees has itself seen two chunks more
     model = make_backbone()
-    policy = replace(memory_policy("anchor", LENGTHS), window_frames=9)
+    policy = memory_policy("anchor", replace(LENGTHS, window_frames=9))
     noisy, steps, embeds = draw_clip(21)
     clips, text = make_clips(model, policy, 21), model.text_context(embeds)
     before = clips.predict(noisy, steps, text).split(CHUNK, dim=1)
@@ -307,7 +306,7 @@ def test_a_noisy_past_has_no_other_kind_and_no_switch():
     plan = plan_clip(memory_policy("anchor", LENGTHS), 21, None, past="noisy")
     assert [block.kind for block in plan.blocks] == ["noisy"] * 7
     assert [block.frame for block in plan.blocks] == list(range(0, 21, CHUNK))
-    seen = [[plan.keys[read] for read in reads] for reads in plan.reads]
+    seen = [[plan.layout.keys[read] for read in reads] for reads in plan.layout.reads]
     assert [(read.block, read.position) for read in seen[6]] == [(0, 0), (4, 12), (5, 15), (6, 18)]
     with pytest.raises(ValueError, match="frame 9 and the past is noisy"):
         plan_clip(memory_policy("anchor", LENGTHS), 21, 9, past="noisy")

@@ -2,6 +2,14 @@
 
 import pytest
 import torch
+from afstream.training.runs.preflight import (
+    Footing,
+    adapter_values,
+    matching_shares,
+    module_shares,
+    on_meta,
+    size_bytes,
+)
 from tests.engine.toy import SIZES, toy_model
 from tests.training.tiny import match_trainer
 
@@ -11,14 +19,6 @@ from afstream.kvcache.memories import memory_policy
 from afstream.training.machinery.adapters import adapt
 from afstream.training.machinery.optim import MixedOptimizer, trained
 from afstream.training.runs.pocket_stages import _is_hidden
-from afstream.training.runs.preflight import (
-    Footing,
-    adapter_values,
-    matching_shares,
-    module_shares,
-    on_meta,
-    size_bytes,
-)
 
 ANCHOR = memory_policy("anchor", LENGTHS)
 

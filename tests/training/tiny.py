@@ -35,4 +35,6 @@ def match_trainer() -> MatchingTrainer:
         lr=1e-3,
         critic_lr=1e-3,
     )
-    return MatchingTrainer(config, models, memory_policy("anchor", LENGTHS), SamplerConfig(), (16, 2, 4))
+    return MatchingTrainer(
+        config, models, memory_policy("anchor", LENGTHS), SamplerConfig(), (16, 2, 4)
+    )

@@ -132,8 +132,8 @@ class SlotReader(Protocol):
     """What a backend keeps to read one KV cache; it goes when the cache goes."""
 
     @property
-    def tensors(self) -> Sequence[Tensor]:
-        """What is kept on the device beside the slots."""
+    def copies(self) -> Sequence[Tensor]:
+        """Copies of keys and values that are kept beside the slots."""
         ...
 
     def chunk(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> ChunkRead:

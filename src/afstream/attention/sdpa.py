@@ -59,7 +59,7 @@ class GatheredSlots:
         )
 
     @property
-    def tensors(self) -> Sequence[Tensor]:
+    def copies(self) -> Sequence[Tensor]:
         """The gathered keys and values."""
         return self._keys, self._values
 

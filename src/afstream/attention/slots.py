@@ -49,8 +49,8 @@ class SlotsInPlace:
         self._pool = pool
 
     @property
-    def tensors(self) -> Sequence[Tensor]:
-        """Nothing but the slots themselves is kept."""
+    def copies(self) -> Sequence[Tensor]:
+        """None: slots are read where they lie."""
         return ()
 
     def chunk(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> ChunkRead:
@@ -86,11 +86,6 @@ class StaticSlots(SlotsInPlace):
     def __init__(self, pool: SlotPool) -> None:
         super().__init__(pool)
         self._static = StaticBlockTable(pool.num_visible, pool.rope.head_dim, pool.keys.device)
-
-    @property
-    def tensors(self) -> Sequence[Tensor]:
-        """The block table."""
-        return (self._static.packed,)
 
     @property
     def _graph_key(self) -> object | None:

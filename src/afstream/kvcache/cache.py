@@ -97,11 +97,6 @@ class KVCache:
             anchors=policy.start(),
         )
 
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All that is kept on the device: slots, and what the backend reads them by."""
-        return self.pool.keys, self.pool.values, *self.reader.tensors
-
     def chunk_context(self, frame: int) -> CacheContext:
         """Open the chunk at `frame`, which is written into its own slot until `store`.
 

@@ -74,11 +74,6 @@ class MemoryPolicy(Protocol):
         """Chunks that a chunk can see at most, itself included."""
         ...
 
-    @property
-    def recaches(self) -> bool:
-        """Whether a switch may compute finished frames anew."""
-        ...
-
     def with_junction(self, junction: str) -> MemoryPolicy:
         """The same with another hand-over between two junctions.
 

@@ -115,8 +115,14 @@ class SelfAttention(Projections):
         if query is None:
             query, cos, sin = key, cos[: key.shape[1]], sin[: key.shape[1]]
         return norm_rotate_write(
-            *(query, key, self.norm_q.weight, self.norm_k.weight, cos, sin),
-            *(slots.keys, slots.targets),
+            query,
+            key,
+            self.norm_q.weight,
+            self.norm_k.weight,
+            cos,
+            sin,
+            slots.keys,
+            slots.targets,
             eps=self.eps,
             backend=context.backend,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 from afstream.errors import ConfigError
 from afstream.kvcache.memories.window import WindowMemory
@@ -22,8 +22,7 @@ class Anchor(WindowMemory):
             new one has left the local window.
     """
 
-    name: ClassVar[str] = "anchor"
-    recaches: ClassVar[bool] = True
+    name = "anchor"
 
     positions: Positions = TRI_REGION
     junction: Junction = "hold"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from afstream.kvcache.memories.window import WindowMemory
 from afstream.kvcache.policy import Anchors, Recache
@@ -14,8 +13,7 @@ from afstream.kvcache.positions import TRI_REGION, Positions
 class RecacheWindow(WindowMemory):
     """LongLive's memory: a switch computes the local window anew and keeps the sink."""
 
-    name: ClassVar[str] = "recache"
-    recaches: ClassVar[bool] = True
+    name = "recache"
 
     def switch(self, anchors: Anchors, frame: int) -> Recache:
         """The window is computed anew, warm from the sink."""
@@ -26,7 +24,7 @@ class RecacheWindow(WindowMemory):
 class Recapture(RecacheWindow):
     """A switch computes the whole window anew; its first chunks become the sink."""
 
-    name: ClassVar[str] = "recapture"
+    name = "recapture"
 
     positions: Positions = TRI_REGION
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from afstream.kvcache.memories.window import WindowMemory
 from afstream.kvcache.policy import Anchors
@@ -13,14 +12,14 @@ from afstream.kvcache.policy import Anchors
 class Rolling(WindowMemory):
     """Self-Forcing's memory: a switch changes nothing but the text."""
 
-    name: ClassVar[str] = "rolling"
+    name = "rolling"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clear(WindowMemory):
     """A switch forgets everything that came before it."""
 
-    name: ClassVar[str] = "clear"
+    name = "clear"
 
     def switch(self, anchors: Anchors, frame: int) -> None:
         """Nothing before `frame` is seen any more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar
 
 from afstream.config import WindowLengths
 from afstream.errors import ConfigError
@@ -20,8 +19,8 @@ class WindowMemory:
         positions: tri-region or absolute.
     """
 
-    name: ClassVar[str]
-    recaches: ClassVar[bool] = False
+    # what users type; each memory has its own
+    name = "window"
 
     lengths: WindowLengths
     positions: Positions = ABSOLUTE

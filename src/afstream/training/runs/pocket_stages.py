@@ -9,11 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from afstream.config import MEMORIES, BackboneConfig
+from afstream.config import BackboneConfig
 from afstream.families.pocket.scene import WORLD_PX
 from afstream.families.pocket.text import vocabulary
 from afstream.families.pocket.vae import PocketVae
+from afstream.families.presets import LENGTHS
 from afstream.geometry import CHUNK_FRAMES, SPATIAL_STRIDE, Geometry
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import META
 from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import (
@@ -145,9 +147,7 @@ def _student(recipe: PocketRecipe, folder: Path) -> Stage:
         batch=table.clip_batch,
         rates=(("lr", table.lr), ("hidden_lr", table.hidden_lr)),
         checkpoint=folder / "student.checkpoint",
-        memory=TrainingReport.of(
-            lambda _: learner_parts("student", student, is_matrix=_is_hidden)
-        ),
+        memory=TrainingReport.of(lambda _: learner_parts("student", student, is_matrix=_is_hidden)),
     )
 
 
@@ -173,7 +173,11 @@ def _matching(name: str, table: MatchingTable, folder: Path, reads: tuple[str, .
     def count(processes: int) -> Iterator[Part]:
         del processes
         return dmd_parts(
-            MEMORIES[table.memory], POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=table.batch
+            memory_policy(table.memory, LENGTHS),
+            POCKET_BACKBONE,
+            POCKET_BACKBONE,
+            WORLD,
+            rows=table.batch,
         )
 
     return Stage(
