@@ -48,7 +48,7 @@ def settings(outline: Outline) -> Iterator[tuple[str, Setting]]:
             offload=offload,
         )
 
-    layers = len(outline.model.backbone.blocks)
+    layers = len(outline.backbone.blocks)
     yield from (one("anchor", place) for place in PLACES)
     yield from (one(memory) for memory in MEMORIES if memory != "anchor")
     yield one("anchor", "cpu", tiny=True)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from afstream.config import memory_policy
+from afstream.families.base import VideoModel
 from afstream.families.pocket.model import load_pocket
-from afstream.model.bundle import VideoDecoder, VideoModel
+from afstream.model.protocols import VideoDecoder
 from afstream.stream import Stream
 from afstream.timeline import Plan, Timeline
 from afstream_kernels import (

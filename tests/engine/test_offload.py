@@ -7,7 +7,7 @@ from tests.wan_transformer import CONFIG
 from afstream.config import BackboneConfig, SamplerConfig, memory_policy
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
-from afstream.families.wan.random import random_backbone
+from afstream.families.random.model import random_backbone
 from afstream.model.offload import spread
 
 LAYERS = 5
@@ -19,6 +19,7 @@ DEEP = BackboneConfig(
     text_len=8,
     num_heads=CONFIG.num_heads,
     num_layers=LAYERS,
+    patch=CONFIG.patch,
 )
 
 

@@ -15,7 +15,7 @@ from tests.wan_transformer import CONFIG
 from afstream.config import MEMORIES, WAN_BACKBONES, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
-from afstream.families.wan.random import random_backbone
+from afstream.families.random.model import random_backbone
 from afstream.geometry import Geometry
 from afstream.memory_plan.calls import chunk_shape, count_calls, count_decoding
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of

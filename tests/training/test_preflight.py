@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.engine.toy import SIZES, toy_model
+from tests.engine.toy import SIZES, toy_backbone
 from tests.training.tiny import match_trainer
 
 from afstream.config import MEMORIES
@@ -68,7 +68,7 @@ def test_sequences_and_processes():
 
 def test_adapters_are_counted_as_they_are_made():
     pytest.importorskip("peft")
-    backbone = toy_model().backbone
+    backbone = toy_backbone()
     adapt(backbone, rank=4, alpha=4.0)
     learns = sum(weight.numel() for weight in trained(backbone).values())
     assert adapter_values(on_meta(SIZES), 4) == learns
@@ -80,7 +80,7 @@ def test_adapters_are_counted_as_they_are_made():
 
 
 def test_optimizer_states_of_muon_and_adamw():
-    backbone = toy_model().backbone.requires_grad_(True)
+    backbone = toy_backbone().requires_grad_(True)
     optimizer = MixedOptimizer(
         backbone.named_parameters(), lr=1e-3, hidden_lr=1e-3, hidden_prefix="blocks."
     )

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.engine.decode import decode_pictures
 from afstream.engine.rollout import Rollout
-from afstream.families.wan.text import WanText
+from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
 from afstream.memory_plan.count import META, LiveBytes
-from afstream.model.bundle import VideoDecoder, decode_pictures
 from afstream.model.dit import Backbone
+from afstream.model.protocols import VideoDecoder
 from afstream_kernels import Backend
 
 # without gradients a layer's memory is free for the next one: more layers take no more
@@ -117,12 +118,10 @@ def count_decoding(
         return DecodeBytes(state=max(held, live.now), work=live.peak - held)
 
 
-def count_encoding(text: WanText) -> int:
+def count_encoding(model: VideoModel) -> int:
     """Most memory that the text encoder takes beside its weights, for the longest prompt."""
-    ids = torch.zeros(1, text.text_len, dtype=torch.long, device=META)
-    # a mask of ones says nothing, and could not be looked at without memory
-    with torch.inference_mode(), LiveBytes() as live:
-        text.encoder(input_ids=ids)
+    with LiveBytes() as live:
+        model.family.encode_longest(model.text)
     return live.peak
 
 
@@ -140,7 +139,7 @@ def text_key_bytes(config: BackboneConfig, dtype: torch.dtype) -> int:
 
 def time_bytes(config: BackboneConfig, sampler: SamplerConfig, dtype: torch.dtype) -> int:
     """The embedded timesteps, each with its projection; the context pass has one, too."""
-    return (len(sampler.steps) + 1) * 7 * config.dim * dtype.itemsize
+    return (sampler.most_steps + 1) * 7 * config.dim * dtype.itemsize
 
 
 def _peak(call: Callable[[], object]) -> int:

@@ -8,8 +8,9 @@ from functools import cached_property
 import torch
 
 from afstream.config import MemoryPolicy
+from afstream.errors import ConfigError
+from afstream.families.base import VideoModel
 from afstream.families.opening import open_model
-from afstream.families.wan.text import WanText
 from afstream.geometry import Geometry
 from afstream.memory_plan.calls import (
     CallBytes,
@@ -21,7 +22,7 @@ from afstream.memory_plan.calls import (
 )
 from afstream.memory_plan.count import META, held_bytes, weights_of
 from afstream.memory_plan.tiny import tiny_decoding
-from afstream.model.bundle import VideoModel
+from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec, TextPlace
 from afstream_kernels import Backend
 
@@ -66,13 +67,23 @@ class Outline:
         model: on the meta device.
         spec: that it was opened by.
 
+    Raises:
+        ConfigError: its backbone's layers are not afstream's own.
+
     Attributes:
         model: see above.
+        backbone: of the model.
         spec: see above.
     """
 
     def __init__(self, model: VideoModel, spec: ModelSpec) -> None:
+        if not isinstance(model.backbone, Backbone):
+            raise ConfigError(
+                f"the memory of a {type(model.backbone).__name__} cannot be reckoned, only that of"
+                " afstream's own backbone"
+            )
         self.model = model
+        self.backbone = model.backbone
         self.spec = spec
         self._calls: dict[object, CallBytes] = {}
         self._decoding: dict[object, DecodeBytes] = {}
@@ -96,21 +107,21 @@ class Outline:
     @property
     def is_folder(self) -> bool:
         """Whether it is a Wan folder, with a text encoder and a decoder that can be exchanged."""
-        return isinstance(self.model.text, WanText)
+        return "other VAE" in self.model.family.takes
 
     @cached_property
     def transit_bytes(self) -> int:
         """Most that is on the way when a Wan folder's backbone is brought to the device."""
         if not self.is_folder:
             return 0
-        largest = max(weight.numel() for weight in self.model.backbone.parameters())
+        largest = max(weight.numel() for weight in self.backbone.parameters())
         # with a LoRA, the weight as its file holds it, in float32, and the sum
         return FILE_BYTES * largest * (3 if self.spec.loras else 1)
 
     @cached_property
     def backbone_bytes(self) -> int:
         """Of all weights of the backbone."""
-        return held_bytes(self.model.backbone.parameters())
+        return held_bytes(self.backbone.parameters())
 
     @cached_property
     def text_bytes(self) -> int:
@@ -124,8 +135,8 @@ class Outline:
 
     @cached_property
     def encode_bytes(self) -> int:
-        """What encoding a prompt takes; the other models' encoders take next to nothing."""
-        return count_encoding(self.model.text) if isinstance(self.model.text, WanText) else 0
+        """What encoding the longest prompt takes beside the encoder's weights."""
+        return count_encoding(self.model)
 
     def calls(self, setting: Setting) -> CallBytes:
         """What the backbone's calls take."""

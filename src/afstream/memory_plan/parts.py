@@ -57,7 +57,7 @@ def all_parts(outline: Outline, setting: Setting) -> Iterator[Part]:
 
 
 def _weights(outline: Outline, setting: Setting) -> Iterator[Part]:
-    backbone = outline.model.backbone
+    backbone = outline.backbone
     travelling, places, homes = 0, 0, 0
     if setting.offload:
         layers = list(backbone.blocks)
@@ -148,7 +148,7 @@ def _small_things(outline: Outline, setting: Setting) -> Iterator[Part]:
     tokens = latents // exact // config.in_dim // PATCH**2
     tables = 2 * tokens * (1 + chunks) * config.head_dim // 2 * 4
     # the chunk just made is still being decoded
-    waiting = latents * (len(model.sampler.steps) if setting.captures else 0)
+    waiting = latents * (model.sampler.most_steps if setting.captures else 0)
     yield Part(
         name="latents and tables",
         bytes=latents * (chunks + 2) + waiting + tables + time_bytes(config, model.sampler, dtype),

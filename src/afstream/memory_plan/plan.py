@@ -142,7 +142,7 @@ def _proposals(outline: Outline, asked: Setting, available: int) -> Iterator[Set
 
 def _offloaded(outline: Outline, setting: Setting, available: int) -> Setting:
     """With as few offloaded layers as fit, or with all of them."""
-    layers = len(outline.model.backbone.blocks)
+    layers = len(outline.backbone.blocks)
     for count in range(setting.offload + 1, layers):
         proposal = replace(setting, offload=count)
         if estimate(outline, proposal).peak_bytes <= available:
