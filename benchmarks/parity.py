@@ -28,6 +28,7 @@ from afstream.checkpoints.weights import Weights, load_into
 from afstream.config import BackboneConfig, SamplerConfig, WindowLengths, from_mapping
 from afstream.engine.rollout import Rollout, RolloutState
 from afstream.errors import AfstreamError
+from afstream.families.wan.family import WAN
 from afstream.geometry import CHUNK_FRAMES
 from afstream.kvcache.memories.anchor import Anchor
 from afstream.kvcache.memories.recache import RecacheWindow, Recapture
@@ -76,7 +77,9 @@ def replay(
     Returns:
         Latents [B, F, C, h, w] and the state at the end.
     """
-    model = Backbone(from_mapping(BackboneConfig, config)).to(dtype)
+    model = Backbone(from_mapping(BackboneConfig, {**config, "patch": WAN.geometry.patch})).to(
+        dtype
+    )
     load_into(model, weights, what="the checkpoint")
     policy = policy_of(config)
     sampler = SamplerConfig(steps=tuple(config["denoising_steps"]), shift=config["timestep_shift"])
@@ -151,7 +154,9 @@ def matching_figures(
 def _bidirectional(
     config: dict[str, Any], case: dict[str, Tensor], name: str, dtype: torch.dtype
 ) -> Backbone:
-    model = Backbone(from_mapping(BackboneConfig, config)).to(dtype)
+    model = Backbone(from_mapping(BackboneConfig, {**config, "patch": WAN.geometry.patch})).to(
+        dtype
+    )
     prefix = f"{name}."
     weights = {
         key.removeprefix(prefix): value for key, value in case.items() if key.startswith(prefix)

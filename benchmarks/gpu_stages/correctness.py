@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afstream.families.base import VideoModel
 from afstream.families.pocket.model import load_pocket
 from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
-from afstream.model.bundle import VideoDecoder, VideoModel
+from afstream.model.protocols import VideoDecoder
 from afstream.stream import Stream
 from afstream.timeline import Plan, Timeline
 from afstream_kernels import (

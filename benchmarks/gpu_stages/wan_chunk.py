@@ -14,8 +14,8 @@ from torch import Tensor
 from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout, RolloutState
 from afstream.families.presets import LENGTHS
+from afstream.families.random.model import ChannelsAsColours, HashedText, random_backbone
 from afstream.families.wan.model import wan_model
-from afstream.families.wan.random import ChannelsAsColours, HashedText, random_backbone
 from afstream.geometry import CHUNK_FRAMES, PATCH, TEMPORAL_STRIDE
 from afstream.kvcache.memories import memory_policy
 from afstream.kvcache.positions import query_position, visible_chunks

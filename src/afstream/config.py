@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, Gt, Le
 
 from afstream.errors import ConfigError
 
@@ -14,26 +17,72 @@ T = TypeVar("T")
 TIMESTEPS = 1000
 
 
+# bounds far above any model: what lies beyond them is a damaged file
+Size = Annotated[int, Gt(0), Le(2**20)]
+Few = Annotated[int, Gt(0), Le(2**10)]
+
+
 def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build the config dataclass `kind` from the entries of `values` that it knows."""
-    names = {field.name for field in fields(kind)}  # pyright: ignore[reportArgumentType]
-    return kind(**{name: value for name, value in values.items() if name in names})
+    """Build a config dataclass from the entries of a file, types and bounds checked.
+
+    Args:
+        kind: the dataclass; entries that it does not know are ignored.
+        values: as read from JSON or TOML.
+
+    Raises:
+        ConfigError: an entry is missing, of another type, or out of bounds; names all of them.
+    """
+    # takes as long as everything else that `afstream --help` imports
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+    from pydantic_core import to_json  # noqa: PLC0415
+
+    try:
+        # as JSON: there strict types allow a list for a tuple, and a mapping for a dataclass
+        return TypeAdapter(kind).validate_json(to_json(dict(values)), strict=True)
+    except ValidationError as error:
+        faults: list[str] = []
+        for fault in error.errors():
+            name = ".".join(map(str, fault["loc"]))
+            rule = fault["msg"].replace("Input should be", "it must be")
+            if fault["type"] == "missing":
+                faults.append(f"{name} is missing")
+            elif name:
+                faults.append(f"{name} is {fault['input']!r}; {rule}")
+            else:
+                # what the dataclass itself refuses
+                faults.append(rule.removeprefix("Value error, "))
+        raise ConfigError("; ".join(faults)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """Sizes of a Wan2.1-class backbone; the names are those of Wan's own `config.json`."""
+    """Sizes of a Wan2.1-class backbone; the names are those of Wan's own `config.json`.
 
-    dim: int
-    ffn_dim: int
-    freq_dim: int
-    text_dim: int
-    text_len: int
-    num_heads: int
-    num_layers: int
-    in_dim: int = 16
-    out_dim: int = 16
-    eps: float = 1e-6
+    Attributes:
+        dim: values of a token.
+        ffn_dim: values inside a feed-forward.
+        freq_dim: values of a timestep's sinusoid, before it is embedded.
+        text_dim: values of a row of prompt embeddings.
+        text_len: most rows of a prompt.
+        num_heads: heads of both kinds of attention.
+        num_layers: layers.
+        patch: rows, and columns, of latent values in a token.
+        in_dim: channels of the latents that come in.
+        out_dim: channels of the flow.
+        eps: of all norms.
+    """
+
+    dim: Size
+    ffn_dim: Size
+    freq_dim: Size
+    text_dim: Size
+    text_len: Size
+    num_heads: Few
+    num_layers: Few
+    patch: Few
+    in_dim: Few = 16
+    out_dim: Few = 16
+    eps: Annotated[float, Ge(0), Le(1)] = 1e-6
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be split into heads and rotated pairs."""
@@ -58,6 +107,7 @@ WAN_BACKBONES: dict[str, BackboneConfig] = {
         text_len=512,
         num_heads=12,
         num_layers=30,
+        patch=2,
     ),
     "wan-14b": BackboneConfig(
         dim=5120,
@@ -67,25 +117,45 @@ WAN_BACKBONES: dict[str, BackboneConfig] = {
         text_len=512,
         num_heads=40,
         num_layers=40,
+        patch=2,
     ),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerConfig:
-    """The few denoise steps, on the scale of a thousand training steps, and their shift."""
+    """The few denoise steps, on the scale of a thousand training steps, and their shift.
+
+    Attributes:
+        steps: where each denoise step of a chunk begins, the noisiest first.
+        shift: bends the steps toward noise; see `afstream.engine.schedule`.
+        first_steps: those of a scene's first chunk; None where they are the same.
+    """
 
     steps: tuple[int, ...] = (1000, 750, 500, 250)
     shift: float = 5.0
+    first_steps: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse steps that do not go down from at most 1000 to more than 0."""
-        going_down = all(a > b for a, b in zip(self.steps, self.steps[1:], strict=False))
-        if not self.steps or not going_down or self.steps[0] > TIMESTEPS or self.steps[-1] <= 0:
-            raise ConfigError(
-                f"denoise steps are {self.steps}; they must go down within 1000 .. 1,"
-                " for example (1000, 750, 500, 250)"
-            )
+        for steps in (self.steps, self.steps_at(0)):
+            going_down = all(a > b for a, b in pairwise(steps))
+            if not steps or not going_down or steps[0] > TIMESTEPS or steps[-1] <= 0:
+                raise ConfigError(
+                    f"denoise steps are {steps}; they must go down within 1000 .. 1,"
+                    " for example (1000, 750, 500, 250)"
+                )
+
+    def steps_at(self, frame: int) -> tuple[int, ...]:
+        """The denoise steps of the chunk that begins with a scene's latent frame `frame`."""
+        if frame == 0 and self.first_steps is not None:
+            return self.first_steps
+        return self.steps
+
+    @property
+    def most_steps(self) -> int:
+        """Denoise steps of the chunk that has most of them."""
+        return max(len(self.steps), len(self.steps_at(0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

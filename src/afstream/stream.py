@@ -22,13 +22,14 @@ from afstream.engine.rollout import Rollout, RolloutState
 from afstream.engine.state import StreamState
 from afstream.engine.stopwatch import Stopwatch
 from afstream.errors import ConfigError
-from afstream.families.opening import compile_backbone, kernel_backend, open_model
+from afstream.families.base import VideoModel
+from afstream.families.opening import kernel_backend, open_model
 from afstream.families.presets import choose_memory, find_preset
+from afstream.families.registry import family_of
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.fit import fit
 from afstream.memory_plan.report import MemoryReport
-from afstream.model.bundle import VideoModel
 from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Plan, Timeline
 from afstream.timeline.plan import blend_length
@@ -58,7 +59,6 @@ class Stream:
         seed: int = 0,
         size: Geometry | None = None,
         backend: Backend | str | None = None,
-        compiled: bool = False,
         graphs: bool = True,
         ahead: bool | None = None,
     ) -> None:
@@ -78,9 +78,6 @@ class Stream:
             backend=kernel_backend(backend, model.backbone),
             use_graphs=graphs,
         )
-        if compiled:
-            compile_backbone(model.backbone)
-        self.compiled = compiled
         device = model.backbone.device
         self.ahead = device.type == "cuda" if ahead is None else ahead
         self._prompts = Prompts(model, self.geometry)
@@ -131,8 +128,8 @@ class Stream:
             CheckpointError: there is no such model, or a piece is missing or does not fit.
             PromptError: the model cannot understand a prompt.
         """
-        geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
         wanted = ModelSpec(name=model) if isinstance(model, str) else model
+        geometry = family_of(wanted).sized(*size) if size else None
         found = find_preset(preset, wanted)
         policy = choose_memory(memory, junction, found)
         config = StreamConfig(
@@ -145,12 +142,11 @@ class Stream:
         )
         config, estimate = fit(config, policy)
         stream = cls(
-            open_model(config.model, prompts=prompts, like=found),
+            open_model(config.model, prompts=prompts, like=found, compiled=compiled),
             policy,
             seed=seed,
             size=geometry,
             backend=backend,
-            compiled=compiled,
             graphs=graphs,
             ahead=ahead,
         )
@@ -172,7 +168,7 @@ class Stream:
             graphs=rollout.use_graphs,
             ahead=self.ahead,
         )
-        other.compiled, other.estimate = self.compiled, self.estimate
+        other.estimate = self.estimate
         # the decoder's state lives on the lane, so both go on there
         other._delivery = self._delivery
         with torch.inference_mode():
@@ -198,6 +194,11 @@ class Stream:
     def backend(self) -> Backend:
         """What the kernels run on."""
         return self._rollout.backend
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch compiles the layers."""
+        return self.model.backbone.is_compiled
 
     @property
     def graphs(self) -> bool:

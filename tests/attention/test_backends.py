@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.engine.toy import SIZES, toy_model
+from tests.engine.toy import SIZES, toy_backbone, toy_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,6 +19,7 @@ from afstream.engine import cuda_graph as graphs
 from afstream.engine.cuda_graph import Graphs
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
+from afstream.families.opening import compile_backbone
 from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
@@ -29,8 +30,11 @@ STAR, TURN, HEART = "A red star drifts left.", "It turns right.", "A blue heart 
 SHAPE = (1, 3, 16, 2, 4)
 
 
-def make_stream(backend, memory="anchor", **settings):
-    return Stream(toy_model(), memory_policy(memory, LENGTHS), backend=backend, **settings)
+def make_stream(backend, memory="anchor", *, compiled=False, **settings):
+    model = toy_model()
+    if compiled:
+        compile_backbone(model.backbone)
+    return Stream(model, memory_policy(memory, LENGTHS), backend=backend, **settings)
 
 
 def latents_of(stream, count, switches=()):
@@ -68,7 +72,7 @@ def test_a_fork_goes_on_alike_and_disturbs_nobody(backend):
 
 def gradients(backend):
     """Of a chunk's flow, to the noisy latents and to a few weights, with a full window behind."""
-    model = toy_model().backbone.requires_grad_()
+    model = toy_backbone().requires_grad_()
     rollout = Rollout.of(model, memory_policy("anchor", LENGTHS), SamplerConfig(), backend=backend)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -166,6 +170,10 @@ def test_compiled_layers_are_one_graph_and_change_nothing(backend, monkeypatch):
     torch._dynamo.reset()
     stream = make_stream(backend, compiled=True)
     assert stream.compiled
+    assert stream.fork().compiled
+    # another stream of the model runs the same layers, and says so
+    assert Stream(stream.model, memory_policy("anchor", LENGTHS)).compiled
+    assert not make_stream(backend).compiled
     assert_close(latents_of(stream, 4, switches), plain, rtol=0, atol=1e-5)
     # four chunks fill the window, and each met the compiler with another length
     assert not next(stream.chunks()).warm_up

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from afstream.errors import CheckpointError, PromptError
-from afstream.geometry import chunk_video_frames
 from afstream.families.presets import LENGTHS
+from afstream.geometry import chunk_video_frames
 from afstream.kvcache.memories import memory_policy
 from afstream.spec import ModelSpec
 from afstream.timeline import Plan, Timeline

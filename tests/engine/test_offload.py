@@ -8,7 +8,7 @@ from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
 from afstream.families.presets import LENGTHS
-from afstream.families.wan.random import random_backbone
+from afstream.families.random.model import random_backbone
 from afstream.kvcache.memories import memory_policy
 from afstream.model.offload import spread
 
@@ -21,6 +21,7 @@ DEEP = BackboneConfig(
     text_len=8,
     num_heads=CONFIG.num_heads,
     num_layers=LAYERS,
+    patch=CONFIG.patch,
 )
 
 

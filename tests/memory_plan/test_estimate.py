@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from afstream.families.wan.random import random_backbone
 from afstream.memory_plan.calls import chunk_shape, count_calls, count_decoding
 from afstream.memory_plan.outline import Outline, Setting
 from tests.wan_transformer import CONFIG
@@ -18,7 +19,6 @@ from afstream.config import WAN_BACKBONES, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
 from afstream.families.presets import LENGTHS
-from afstream.families.wan.random import random_backbone
 from afstream.geometry import Geometry
 from afstream.kvcache.memories import MEMORIES, memory_policy
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of

@@ -27,7 +27,7 @@ from afstream.training.teacher_forcing import plan_clip
 
 CHUNK, SIZE = 3, (16, 4, 4)
 SIZES = BackboneConfig(
-    dim=32, ffn_dim=48, freq_dim=16, text_dim=8, text_len=6, num_heads=2, num_layers=2
+    dim=32, ffn_dim=48, freq_dim=16, text_dim=8, text_len=6, num_heads=2, num_layers=2, patch=2
 )
 SAMPLER = SamplerConfig()
 SIGMAS = (1.0, 0.9375, 5 / 6, 0.625)

@@ -17,7 +17,7 @@ from afstream.training.teacher_forcing import plan_clip
 FRAMES, CHUNK, BATCH = 33, 3, 2
 PROMPTS = ("a red ball", "it is blue")
 SIZES = BackboneConfig(
-    dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2
+    dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2, patch=2
 )
 QUIET = StudentConfig(
     past_noise=0.0,

@@ -3,7 +3,7 @@
 from copy import deepcopy
 
 import torch
-from tests.engine.toy import SIZES, toy_model
+from tests.engine.toy import SIZES, toy_backbone
 
 from afstream.config import SamplerConfig
 from afstream.families.pocket.text import PocketText, vocabulary
@@ -16,7 +16,7 @@ from afstream.training.pocket.prompts import PocketPrompts
 
 def match_trainer() -> MatchingTrainer:
     """A trainer whose student learns with every step."""
-    backbone = toy_model().backbone
+    backbone = toy_backbone()
     torch.manual_seed(1)
     text = PocketText(vocabulary(), text_dim=SIZES.text_dim, text_len=SIZES.text_len)
     models = Models(

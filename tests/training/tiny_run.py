@@ -27,7 +27,7 @@ from afstream.training.machinery.optim import trained
 from afstream.training.machinery.parallel import ALONE, Processes, gathered, joined, shard
 
 SIZES = BackboneConfig(
-    dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2
+    dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2, patch=2
 )
 PLAN = WindowPlan(horizon_frames=6, max_frames=9)
 LATENT = (16, 4, 4)

@@ -129,7 +129,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _manifest(content: Mapping[str, Any]) -> Manifest:
     return Manifest(
-        backbone=from_mapping(BackboneConfig, content["backbone"]),
+        # the first folders did not say it
+        backbone=from_mapping(BackboneConfig, {"patch": 2, **content["backbone"]}),
         dtype=str(content["dtype"]),
         parts=tuple(map(str, content["parts"])),
         made_from={str(name): str(value) for name, value in content["made_from"].items()},

@@ -12,8 +12,8 @@ from torch import Tensor
 from afstream.engine.chunk import Receipt
 from afstream.engine.rollout import Rollout
 from afstream.engine.state import Blend, StreamState
+from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
-from afstream.model.bundle import VideoModel
 from afstream.timeline import Plan
 
 

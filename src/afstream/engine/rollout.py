@@ -19,11 +19,11 @@ from afstream.attention import ATTENTION
 from afstream.config import SamplerConfig
 from afstream.engine.cuda_graph import Call, Graphs, Results
 from afstream.engine.schedule import Schedule, add_noise, clean_from_flow
-from afstream.geometry import PATCH
 from afstream.kvcache.cache import KVCache
 from afstream.kvcache.context import CacheContext
 from afstream.kvcache.policy import MemoryPolicy, Recache
-from afstream.model.dit import Backbone, TextContext, TimeContext
+from afstream.model.dit import TextContext, TimeContext
+from afstream.model.protocols import DenoisingBackbone
 from afstream_kernels import Backend, choose_backend
 
 
@@ -66,23 +66,27 @@ class Rollout:
         model: predicts flows.
         policy: what is remembered.
         schedule: the denoise steps.
+        first_schedule: those of a scene's first chunk; None where they are the same.
         backend: of the kernels.
         use_graphs: capture the model calls of a chunk and replay them, on a GPU, with all
             weights there, and where the attention backend can be captured.
-        times: the embedded timesteps; the last one is the context pass's 0.
+        times: the schedule's timesteps, embedded; the last one is the context pass's 0.
+        first_times: likewise of the first schedule.
     """
 
-    model: Backbone
+    model: DenoisingBackbone
     policy: MemoryPolicy
     schedule: Schedule
     backend: Backend
+    first_schedule: Schedule | None = None
     use_graphs: bool = False
     times: tuple[TimeContext, ...] = field(repr=False)
+    first_times: tuple[TimeContext, ...] = field(repr=False, default=())
 
     @classmethod
     def of(
         cls,
-        model: Backbone,
+        model: DenoisingBackbone,
         policy: MemoryPolicy,
         sampler: SamplerConfig,
         *,
@@ -109,21 +113,29 @@ class Rollout:
         num_visible, window_chunks = policy.num_visible, policy.lengths.window_chunks
         captures = ATTENTION[chosen.name].num_graphs(num_visible, window_chunks) > 0
         schedule = Schedule.of(sampler)
+        first = None if sampler.first_steps is None else Schedule.of(sampler, frame=0)
         with torch.no_grad():
-            times = tuple(
-                model.time_context(torch.full((1, 1), step, device=model.device))
-                for step in (*schedule.timesteps, 0.0)
+            times, first_times = (
+                tuple(
+                    model.time_context(torch.full((1, 1), step, device=model.device))
+                    for step in (*one.timesteps, 0.0)
+                )
+                if one
+                else ()
+                for one in (schedule, first)
             )
         return cls(
             model=model,
             policy=policy,
             schedule=schedule,
+            first_schedule=first,
             backend=chosen,
             use_graphs=use_graphs
             and model.device.type == "cuda"
             and captures
             and not model.is_offloaded,
             times=times,
+            first_times=first_times,
         )
 
     def start(self, text: TextContext, shape: Sequence[int]) -> RolloutState:
@@ -134,10 +146,11 @@ class Rollout:
             shape: of one chunk of latents, (B, c, C, h, w).
         """
         batch, _, _, height, width = shape
+        patch = self.model.config.patch
         cache = KVCache.allocate(
             self.policy,
             self.model.config,
-            (height // PATCH, width // PATCH),
+            (height // patch, width // patch),
             batch=batch,
             dtype=self.model.dtype,
             device=self.model.device,
@@ -158,6 +171,12 @@ class Rollout:
         self._set_text(state, text)
         state.frame = 0
 
+    def schedule_at(self, frame: int) -> tuple[Schedule, tuple[TimeContext, ...]]:
+        """Denoise steps of the chunk at a scene's latent frame, and their embedded timesteps."""
+        if frame == 0 and self.first_schedule:
+            return self.first_schedule, self.first_times
+        return self.schedule, self.times
+
     def noise(self, state: RolloutState, *, seed: int, chunk: int) -> Tensor:
         """A chunk's noise [steps, B, c, C, h, w], a function of seed and chunk alone.
 
@@ -169,7 +188,7 @@ class Rollout:
         dtype = torch.promote_types(self.model.dtype, torch.float32)
         # a copy from ordinary memory would make the host wait
         pinned = self.model.device.type == "cuda"
-        shape = (len(self.schedule.sigmas), *state.shape)
+        shape = (len(self.schedule_at(state.frame)[0].sigmas), *state.shape)
         return torch.empty(shape, pin_memory=pinned).normal_(generator=generator).to(dtype)
 
     def denoise(self, state: RolloutState, noise: Tensor) -> Tensor:
@@ -184,8 +203,9 @@ class Rollout:
             The clean chunk [B, c, C, h, w].
         """
         noisy, flow = self.predict(state, noise)
+        schedule, _ = self.schedule_at(state.frame)
         # outside of the graph, whose results are overwritten by the next chunk's
-        return clean_from_flow(noisy, flow, self.schedule.sigmas[-1])
+        return clean_from_flow(noisy, flow, schedule.sigmas[-1])
 
     @torch.no_grad()
     def predict(self, state: RolloutState, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,18 +219,19 @@ class Rollout:
             What the last of these steps starts from, and its flow, [B, c, C, h, w] both.
         """
         context = state.cache.chunk_context(state.frame)
-        num_steps = len(noise)
-        sigmas = self.schedule.sigmas[:num_steps]
+        schedule, times = self.schedule_at(state.frame)
+        sigmas = schedule.sigmas[: len(noise)]
 
         def predict(noise: Tensor) -> tuple[Tensor, Tensor]:
             noisy = noise[0]
             for step, sigma in enumerate(sigmas[:-1]):
-                flow = self.model(noisy, self.times[step], state.text, context)
+                flow = self.model(noisy, times[step], state.text, context)
                 clean = clean_from_flow(noisy, flow, sigma)
                 noisy = add_noise(clean, noise[step + 1], sigmas[step + 1])
-            return noisy, self.model(noisy, self.times[num_steps - 1], state.text, context)
+            return noisy, self.model(noisy, times[len(sigmas) - 1], state.text, context)
 
-        noisy, flow = self._run(state, f"denoise {num_steps}", predict, noise, context)
+        # a captured call holds its sigmas
+        noisy, flow = self._run(state, f"denoise {sigmas}", predict, noise, context)
         return noisy, flow
 
     def step(self, state: RolloutState, noisy: Tensor, index: int, text: TextContext) -> Tensor:
@@ -228,9 +249,10 @@ class Rollout:
             The clean chunk [B, c, C, h, w] as this step sees it.
         """
         context = state.cache.chunk_context(state.frame)
-        timestep = torch.full((1, 1), self.schedule.timesteps[index], device=noisy.device)
+        schedule, _ = self.schedule_at(state.frame)
+        timestep = torch.full((1, 1), schedule.timesteps[index], device=noisy.device)
         flow = self.model(noisy, self.model.time_context(timestep), text, context)
-        return clean_from_flow(noisy, flow, self.schedule.sigmas[index])
+        return clean_from_flow(noisy, flow, schedule.sigmas[index])
 
     @torch.no_grad()
     def commit(self, state: RolloutState, clean: Tensor) -> None:

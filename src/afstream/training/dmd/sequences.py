@@ -28,7 +28,7 @@ DrawNoise = Callable[[int], Tensor]
 
 
 class Codec(Protocol):
-    """Latents to pictures and back; see `afstream.model.bundle.VideoDecoder`."""
+    """Latents to pictures and back; see `afstream.model.protocols.VideoDecoder`."""
 
     def decode(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
         """[B, F, C, h, w] and a state to video [B, N, 3, H, W] and the next state."""
@@ -156,7 +156,9 @@ class LongSequence:
         while state.frame < stop:
             drawn = noise(state.frame // chunk_frames)[: exit_step + 1]
             noisy, flow = rollout.predict(state, drawn)
-            clean = clean_from_flow(noisy, flow, rollout.schedule.sigmas[exit_step])
+            clean = clean_from_flow(
+                noisy, flow, rollout.schedule_at(state.frame)[0].sigmas[exit_step]
+            )
             rollout.commit(state, clean)
             chunks.append(MadeChunk(noisy, clean))
             if self._codec:

@@ -31,7 +31,7 @@ from afstream.training.recipes.tables import MatchingTable, PocketRecipe
 from afstream.training.runs.stages import Stage
 
 POCKET_BACKBONE = BackboneConfig(
-    dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6
+    dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6, patch=2
 )
 SIDE = WORLD_PX // SPATIAL_STRIDE
 # of a latent frame, (C, h, w)
