@@ -16,7 +16,7 @@ from afstream.memory_plan.count import META, held_bytes
 from afstream.memory_plan.outline import Outline, Setting
 from afstream.memory_plan.tiny import tiny_weight_bytes
 from afstream.memory_plan.units import MIB
-from afstream.model.offload import PLACES, room, spread
+from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
 
 Where = Literal["device", "host"]
 
@@ -62,14 +62,15 @@ def _weights(outline: Outline, setting: Setting) -> Iterator[Part]:
     if setting.offload:
         layers = list(backbone.blocks)
         travelling = sum(
-            held_bytes(layers[index].parameters()) for index in spread(setting.offload, len(layers))
+            held_bytes(layers[index].parameters())
+            for index in pick_layers(setting.offload, len(layers))
         )
-        one = room(layers[0]) * backbone.dtype.itemsize
-        places, homes = min(PLACES, setting.offload) * one, setting.offload * one
+        one = flat_size(layers[0]) * backbone.dtype.itemsize
+        places, homes = min(NUM_BUFFERS, setting.offload) * one, setting.offload * one
     yield Part(
         name="backbone weights",
         bytes=outline.backbone_bytes - travelling + places,
-        why="all" if not homes else f"{setting.offload} layers share {PLACES} places",
+        why="all" if not homes else f"{setting.offload} layers share {NUM_BUFFERS} buffers",
     )
     if homes:
         yield Part(name="offloaded layers", bytes=homes, where="host", why="pinned")
