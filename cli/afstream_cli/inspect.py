@@ -62,8 +62,8 @@ def inspect(
     Exit code 2 when something could not be identified; everything else is shown.
     """
     # torch comes with these
-    from afstream.checkpoints.findings import judge
     from afstream.checkpoints.identify import identify
+    from afstream.checkpoints.together import judge
     from afstream.errors import AfstreamError, CheckpointError
     from afstream.memory_plan.found import fit_found
     from afstream_cli.findings import as_data, show_findings

@@ -19,14 +19,13 @@ from afstream.checkpoints import (
     read_student,
     sizes_of,
 )
-from afstream.checkpoints.lora import split_scale
 from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import CheckpointError
 from afstream.families.opening import open_model
 from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, split_scale
 
 LAYOUTS = ("original", "diffusers")
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -306,8 +305,14 @@ def test_other_families_are_refused(tmp_path):
     for text, message in (
         ("[1]", "holds no settings by name"),
         ("{", r"cannot be read as a model's config\.json"),
-        ('{"dim": 64, "num_heads": 0}', "has impossible sizes"),
-        ('{"dim": "x", "num_heads": 2}', "has impossible sizes"),
+        (
+            '{"dim": 64, "num_heads": 0}',
+            r"config\.json: num_heads is 0; it must be a whole number, 1 to 1024; download",
+        ),
+        (
+            '{"dim": "x", "num_heads": 2}',
+            r"config\.json: dim is 'x'; it must be a whole number, 1 to 65536; download",
+        ),
     ):
         config.write_text(text)
         with pytest.raises(CheckpointError, match=message):

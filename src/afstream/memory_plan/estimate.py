@@ -20,7 +20,7 @@ from afstream.memory_plan.report import (
     Phase,
     PhaseName,
 )
-from afstream.model.offload import PLACES, room, spread
+from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
 from afstream.spec import StreamConfig
 from afstream_kernels import Backend, choose_backend
 
@@ -108,13 +108,13 @@ class _Counted:
         """Weights of backbone, text encoder and decoder."""
         model, offload = self.model, self.config.model.offload
         layers = list(self.backbone.blocks)
-        away = sum(held_bytes(layers[at].parameters()) for at in spread(offload, len(layers)))
-        one = room(layers[0]) * self.backbone.dtype.itemsize
-        places = min(PLACES, offload) * one
+        away = sum(held_bytes(layers[at].parameters()) for at in pick_layers(offload, len(layers)))
+        one = flat_size(layers[0]) * self.backbone.dtype.itemsize
+        places = min(NUM_BUFFERS, offload) * one
         yield Part(
             name="backbone weights",
             bytes=model.backbone_bytes - away + places,
-            why=f"{offload} layers share {PLACES} places" if offload else "all",
+            why=f"{offload} layers share {NUM_BUFFERS} buffers" if offload else "all",
             phases=WEIGHTS,
         )
         if offload:

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from afstream.attention.base import AttentionContext
 from afstream.config import BackboneConfig
+from afstream.model.block_swap import BlockSwap, materialize, pick_layers
 from afstream.model.layers import Layer, TextKeys
-from afstream.model.offload import Travellers, allot, spread
 from afstream_kernels import Backend, modulate
 
 TIME_BASE = 10000.0
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
         self.is_compiled = False
         # where weights of another dtype are cast for each call, as FSDP does
         self.compute_dtype: torch.dtype | None = None
-        self._travellers: Travellers | None = None
+        self._swap: BlockSwap | None = None
         dim = config.dim
         patch = (1, config.patch, config.patch)
         self.patch_embedding = nn.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch)
@@ -112,27 +112,27 @@ class Backbone(nn.Module):
     @property
     def is_offloaded(self) -> bool:
         """Whether some layers' weights lie in host memory."""
-        return self._travellers is not None
+        return self._swap is not None
 
-    def allot(self, device: torch.device, *, offload: int = 0) -> None:
-        """Give weights without memory their places, to be filled; then call `settle`.
+    def materialize(self, device: torch.device, *, offload: int = 0) -> None:
+        """Give weights on the meta device memory, to be filled; then call `bind`.
 
         Args:
             device: where the model will run.
-            offload: layers whose weights get a place in host memory.
+            offload: layers whose weights lie in host memory; see `BlockSwap`.
 
         Raises:
             ConfigError: there are fewer layers.
         """
         layers = self._layers()
-        travelling = [layers[index] for index in spread(offload, len(layers))]
-        self._travellers = Travellers(travelling, device) if travelling else None
-        allot(self, device)
+        swapped = [layers[index] for index in pick_layers(offload, len(layers))]
+        self._swap = BlockSwap(swapped, device) if swapped else None
+        materialize(self, device)
 
-    def settle(self) -> None:
-        """The weights are filled in: layers in host memory leave for the device in turn."""
-        if self._travellers:
-            self._travellers.depart()
+    def bind(self) -> None:
+        """The weights are filled in: swapped layers compute with buffers on the device."""
+        if self._swap:
+            self._swap.bind()
 
     def compile_layers(self) -> None:
         """Compile each layer; they share their code, so the work is done once."""
@@ -212,7 +212,7 @@ class Backbone(nn.Module):
     def _visit(self) -> Iterator[Layer]:
         """The layers in order, each while its weights are on the device."""
         layers = self._layers()
-        return self._travellers.visit(layers) if self._travellers else iter(layers)
+        return self._swap.visit(layers) if self._swap else iter(layers)
 
     def _layers(self) -> list[Layer]:
         return list(self.blocks)  # pyright: ignore[reportReturnType]
