@@ -17,7 +17,7 @@ from afstream.errors import CheckpointError, ConfigError
 # what no weight tells: how Wan2.1 is, unless a config.json says otherwise
 UNSEEN: dict[str, Any] = {"head_dim": 128, "text_len": 512, "eps": 1e-6}
 # latent frames, rows and columns of a token
-PATCH_SIZE = [1, 2, 2]
+PATCH_SIZE = (1, 2, 2)
 
 # axis 0 and axis 1 of a weight, where they are sizes
 SHAPES = (
@@ -68,7 +68,7 @@ def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> Bac
         for axis, size in zip(axes, weights[name].shape, strict=False):
             if axis:
                 seen[axis] = size
-    patch = list(weights["patch_embedding.weight"].shape[2:])
+    patch = tuple(weights["patch_embedding.weight"].shape[2:])
     if patch != PATCH_SIZE or declared.get("patch_size", PATCH_SIZE) != PATCH_SIZE:
         raise CheckpointError(
             f"{what} has patches of {declared.get('patch_size', patch)}, its weights of {patch};"
