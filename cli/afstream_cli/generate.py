@@ -60,8 +60,11 @@ def generate(
     the newest prompt has lasted 10 s, or for --duration. A timeline beside it replays it.
     """
     from afstream.families.presets import choose_memory, find_preset
+    from afstream.timeline.imports import ImportOptions
     from afstream_cli.console import open_report
     from afstream_cli.inputs import (
+        clock_of,
+        read_frames,
         read_memory,
         read_moment,
         read_pixels,
@@ -86,11 +89,13 @@ def generate(
         dtype=dtype,
     )
     remembered = choose_memory(memory, junction, find_preset(preset, spec))
+    clock = clock_of(remembered[1])
     timeline: Timeline | None = None
     if prompts != STDIN:
-        timeline = read_timeline(
-            Path(prompts), seed=seed, duration=length, switch_frames=switch_frames, line=line
-        )
+        given = ImportOptions(clock=clock, switch_frames=read_frames(switch_frames), line=line)
+        timeline = read_timeline(Path(prompts), given, seed=seed, duration=length)
+        # whatever is wrong with it is told before a model is loaded
+        timeline.plan(clock)
     elif dry_run or switch_frames or line:
         raise ConfigError("--dry-run, --switch-frames and --line need a file of prompts, not '-'")
     if timeline is None and spec.text == "drop":
@@ -103,7 +108,7 @@ def generate(
             from afstream.families.opening import check_cues
 
             check_cues(spec, timeline.cues)
-        show_plan(timeline.plan(), as_json=as_json)
+        show_plan(timeline.plan(clock), as_json=as_json)
         return
     outputs = Outputs.beside(out, record=record, sheet=sheet, live=timeline is None)
     outputs.check(prompts)

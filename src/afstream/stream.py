@@ -16,22 +16,28 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from afstream.config import MemoryPolicy
-from afstream.engine.chunk import Chunk, Receipt, Transition
+from afstream.engine.chunk import Chunk, Receipt
 from afstream.engine.decode import Delivery, InFlight, lane_on
-from afstream.engine.prompts import Prompts, Request
 from afstream.engine.rollout import Rollout, RolloutState
+from afstream.engine.scheduler import PendingPrompt, PromptScheduler
 from afstream.engine.state import StreamState
 from afstream.engine.stopwatch import Stopwatch
-from afstream.errors import ConfigError
+from afstream.errors import ConfigError, TimelineError
 from afstream.families.opening import compile_backbone, kernel_backend, open_model
 from afstream.families.presets import choose_memory, find_preset
-from afstream.geometry import Geometry
+from afstream.geometry import (
+    SPATIAL_STRIDE,
+    TEMPORAL_STRIDE,
+    ChunkClock,
+    Geometry,
+    VideoFormat,
+)
 from afstream.memory_plan.estimate import Estimate
 from afstream.memory_plan.settle import Demand, settle
 from afstream.model.bundle import VideoModel
 from afstream.spec import ModelSpec
-from afstream.timeline import Plan, Timeline
-from afstream.timeline.plan import blend_length
+from afstream.timeline import Cue, Moment, Plan, Timeline
+from afstream.timeline.cue import Transition
 from afstream_kernels import Backend
 
 __all__ = ["Chunk", "Receipt", "Stream", "StreamState"]
@@ -83,7 +89,7 @@ class Stream:
         self.compiled = compiled
         device = model.backbone.device
         self.ahead = device.type == "cuda" if ahead is None else ahead
-        self._prompts = Prompts(model, self.geometry)
+        self._prompts = PromptScheduler(model, self.geometry, self.clock)
         self._delivery = Delivery(model.vae, lane_on(device))
         # set by `open` where there is a GPU to fit
         self.estimate: Estimate | None = None
@@ -184,6 +190,16 @@ class Stream:
         return self.model.fps
 
     @property
+    def clock(self) -> ChunkClock:
+        """Lengths of chunks and frames, for `Timeline.plan`."""
+        return ChunkClock(
+            format=VideoFormat(
+                fps=self.fps, temporal_stride=TEMPORAL_STRIDE, spatial_stride=SPATIAL_STRIDE
+            ),
+            chunk_frames=self._rollout.policy.chunk_frames,
+        )
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.geometry.width_px, self.geometry.height_px
@@ -215,7 +231,7 @@ class Stream:
 
     def cue(
         self,
-        prompt: str,
+        prompt: str | Cue,
         *,
         transition: Transition = "switch",
         blend_s: float = 0.0,
@@ -227,7 +243,7 @@ class Stream:
         May be called from any thread, at any time.
 
         Args:
-            prompt: what shall be seen from now on.
+            prompt: the text to show from now on; or a whole cue, which says all of the rest.
             transition: `switch` keeps the scene, `cut` begins a new one.
             blend_s: seconds over which the old prompt turns into the new one.
             seed: of the noise from there on.
@@ -238,16 +254,21 @@ class Stream:
 
         Raises:
             PromptError: the model cannot understand the prompt; nothing changes.
+            TimelineError: the prompt is empty, or a setting is impossible.
         """
-        receipt = Receipt(
-            prompt=prompt,
-            transition=transition,
-            blend_chunks=blend_length(blend_s),
-            seed=seed,
-            note=note,
-        )
-        self._prompts.ask(receipt, asked=time.perf_counter())
-        return receipt
+        asked_at, now_s = time.perf_counter(), self.next_s
+        if isinstance(prompt, str):
+            cue = Cue(
+                start=Moment(now_s),
+                prompt=prompt,
+                transition=transition,
+                blend_s=blend_s,
+                seed=seed,
+                note=note,
+            )
+        else:
+            cue = prompt
+        return self._prompts.ask(cue, now_s=now_s, asked_at=asked_at)
 
     def play(self, timeline: Timeline | Plan) -> Iterator[Chunk]:
         """Play a timeline from its start to its end; every prompt is checked beforehand.
@@ -259,7 +280,12 @@ class Stream:
             PromptError: the model cannot understand a prompt; no frame has been made.
             TimelineError: the timeline cannot be laid out on chunks.
         """
-        plan = timeline.plan() if isinstance(timeline, Timeline) else timeline
+        plan = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
+        if plan.clock != self.clock:
+            raise TimelineError(
+                f"the plan is for {plan.clock}; the stream has {self.clock}; plan the timeline"
+                " with stream.clock"
+            )
         due = self._prompts.planned(plan)
         return self._hand_out(iter([due.get(index, []) for index in range(plan.num_chunks)]))
 
@@ -278,7 +304,7 @@ class Stream:
             ConfigError: no prompt was given yet.
         """
 
-        def turns() -> Iterator[Sequence[Request]]:
+        def turns() -> Iterator[Sequence[PendingPrompt]]:
             while True:
                 if before is not None:
                     before()
@@ -286,7 +312,7 @@ class Stream:
 
         return self._hand_out(turns())
 
-    def _hand_out(self, turns: Iterator[Sequence[Request]]) -> Iterator[Chunk]:
+    def _hand_out(self, turns: Iterator[Sequence[PendingPrompt]]) -> Iterator[Chunk]:
         """Launch a chunk at each turn, and hand all of them out in their order."""
         while True:
             began = time.perf_counter()
@@ -308,15 +334,15 @@ class Stream:
         """How many chunks to have in flight: the first one is handed out as soon as it can be."""
         return 2 if self.ahead and flying and flying[0].index > 0 else 1
 
-    def _launch(self, planned: Sequence[Request]) -> InFlight:
+    def _launch(self, planned: Sequence[PendingPrompt]) -> InFlight:
         """Compute the next chunk; on a GPU all of it may still lie before us afterwards."""
         began = time.perf_counter()
         state, lane = self.state, self._delivery.lane
         watch = Stopwatch(lane.mark)
-        requests = [*planned, *self._prompts.waiting()]
+        changes = [*planned, *self._prompts.waiting()]
         with torch.inference_mode():
             with watch.lap("switch"):
-                self._prompts.apply(requests, state, self._rollout)
+                self._prompts.apply(changes, state, self._rollout)
             scene = state.rollout
             if scene is None:
                 raise ConfigError("the stream has no prompt yet; call cue(prompt) first")
@@ -334,8 +360,8 @@ class Stream:
             prompt=state.prompt,
             latents=clean,
             start_s=self.next_s,
-            receipts=tuple(request.receipt for request in requests),
-            asked=tuple(request.asked or began for request in requests),
+            receipts=tuple(change.receipt for change in changes),
+            asked=tuple(change.receipt.asked_at or began for change in changes),
             frames=frames,
             watch=watch,
             before=before,

@@ -44,7 +44,7 @@ def frames_of(chunks):
 
 
 def test_a_timeline_is_played_to_its_end(model):
-    plan = Timeline.parse(TIMELINE).plan()
+    plan = Timeline.parse(TIMELINE).plan(make_stream(model).clock)
     chunks = list(make_stream(model).play(plan))
     assert [chunk.index for chunk in chunks] == list(range(plan.num_chunks))
     assert sum(len(chunk.frames) for chunk in chunks) == plan.num_video_frames
