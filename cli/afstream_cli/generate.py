@@ -52,12 +52,13 @@ def generate(
 ) -> None:
     """Stream a video from a timeline of prompts.
 
-    The video grows chunk by chunk and can be played meanwhile. Beside it stands a run record
-    (JSON): what was made, when each prompt took effect, and how fast.
+    The video grows chunk by chunk and can be played while it does. A run record (JSON) is written
+    beside it: what was made, when each prompt took effect, and how fast.
 
     With --prompts - the first line of standard input starts the stream and every further line
     changes it, while the video keeps pace with the clock. After the last line it goes on until
-    the newest prompt has lasted 10 s, or for --duration. A timeline beside it replays it.
+    the newest prompt has lasted 10 s, or for --duration. The timeline that replays it is written
+    beside the video.
     """
     from afstream.families.presets import choose_memory, find_preset
     from afstream.timeline.imports import ImportOptions
