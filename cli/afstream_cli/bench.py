@@ -204,11 +204,11 @@ def open_writer(
 
 def read_seconds(duration: str) -> float:
     """`1:00`, `60s` or `960f` as seconds of video."""
-    from afstream.config import memory_policy
+    from afstream.spec import StreamConfig
     from afstream.timeline.directives import read_duration
     from afstream.timeline.lines import Place
     from afstream.timeline.plan import length_of
     from afstream_cli.inputs import clock_of
 
     moment = read_duration(duration, Place("--duration"))
-    return length_of(moment, clock_of(memory_policy("anchor")))
+    return length_of(moment, clock_of(StreamConfig()))

@@ -32,10 +32,10 @@ from afstream.geometry import (
     Geometry,
     VideoFormat,
 )
-from afstream.memory_plan.estimate import Estimate
-from afstream.memory_plan.settle import Demand, settle
+from afstream.memory_plan.fit import fit
+from afstream.memory_plan.report import MemoryReport
 from afstream.model.bundle import VideoModel
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Cue, Moment, Plan, Timeline
 from afstream.timeline.cue import Transition
 from afstream_kernels import Backend
@@ -92,12 +92,12 @@ class Stream:
         self._prompts = PromptScheduler(model, self.geometry, self.clock)
         self._delivery = Delivery(model.vae, lane_on(device))
         # set by `open` where there is a GPU to fit
-        self.estimate: Estimate | None = None
+        self.estimate: MemoryReport | None = None
 
     @classmethod
     def open(
         cls,
-        model: str | ModelSpec = "pocket",
+        model: str | ModelSpec | StreamConfig = "pocket",
         *,
         seed: int = 0,
         size: tuple[int, int] | None = None,
@@ -114,7 +114,8 @@ class Stream:
         """Load a model and make a stream that waits for its first prompt.
 
         Args:
-            model: a model's name, or all of what `ModelSpec` can say about it.
+            model: a model's name, or all of what `ModelSpec` can say about it; or a
+                `StreamConfig`, which says all of the rest, too.
             seed: same seed, same machine: identical frames.
             size: width and height in pixels; the model's own by default.
             memory: anchor, recache, recapture, rolling or clear; else the preset's, else anchor.
@@ -136,21 +137,37 @@ class Stream:
             CheckpointError: there is no such model, or a piece is missing or does not fit.
             PromptError: the model cannot understand a prompt.
         """
+        if isinstance(model, StreamConfig):
+            config = model
+            return cls.open(
+                config.model,
+                seed=config.seed,
+                size=config.size,
+                memory=config.memory,
+                junction=config.junction,
+                preset=config.preset,
+                backend=config.backend,
+                compiled=config.compiled,
+                graphs=config.graphs,
+                prompts=config.prompts,
+                ahead=config.ahead,
+                gpu_memory=config.gpu_memory,
+            )
         geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
         wanted = ModelSpec(name=model) if isinstance(model, str) else model
         found = find_preset(preset, wanted)
         _, policy = choose_memory(memory, junction, found)
-        demand = Demand(
-            size=geometry,
-            policy=policy,
+        config = StreamConfig(
+            model=wanted,
+            size=size,
             backend=backend,
             graphs=graphs,
-            prompts=len(set(prompts)),
+            prompts=tuple(prompts),
             gpu_memory=gpu_memory,
         )
-        spec, estimate = settle(wanted, demand)
+        config, estimate = fit(config, policy)
         stream = cls(
-            open_model(spec, prompts=prompts, like=found),
+            open_model(config.model, prompts=prompts, like=found),
             policy,
             seed=seed,
             size=geometry,

@@ -9,16 +9,15 @@ import sys
 import time
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from afstream.config import memory_policy
 from afstream.engine.chunk import Receipt
 from afstream.errors import CheckpointError, PromptError
 from afstream.geometry import ChunkClock, VideoFormat
-from afstream.spec import ModelSpec
+from afstream.spec import StreamConfig
 from afstream.timeline import Cue, Plan, Timeline
 
 SIZE = (64, 48)
@@ -61,7 +60,7 @@ class Stream:
     ahead = False
     estimate = None
 
-    def __init__(self, seed: int, policy: object) -> None:
+    def __init__(self, seed: int) -> None:
         self.state = types.SimpleNamespace(seed=seed)
         self.model = types.SimpleNamespace(
             name="fake",
@@ -76,24 +75,12 @@ class Stream:
     @classmethod
     def open(
         cls,
-        model: ModelSpec | str = "pocket",
-        *,
-        seed: int = 0,
-        size: tuple[int, int] | None = None,
-        memory: str | None = None,
-        junction: str | None = None,
-        preset: str | None = None,
-        backend: str | None = None,
-        compiled: bool = False,
-        graphs: bool = True,
-        prompts: Sequence[str] = (),
-        ahead: bool | None = None,
-        gpu_memory: int | None = None,
+        config: StreamConfig,
     ) -> "Stream":
-        name = model if isinstance(model, str) else model.name
+        name = config.model.name
         if name != "pocket":
             raise CheckpointError(f"there is no model {name!r}; give 'pocket'")
-        return cls(seed, memory_policy(memory or "anchor", junction=junction))
+        return cls(config.seed)
 
     def cue(self, cue: Cue) -> Receipt:
         here = self.next_s if cue.start.counts_latents else cue.start.in_seconds(self.clock)

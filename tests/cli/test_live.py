@@ -30,7 +30,7 @@ def play(
 ) -> tuple[list[Any], list[str], LiveCues]:
     """All chunks of a live run, the warnings, and the cues."""
     warnings: list[str] = []
-    stream = fake_stream.Stream.open(seed=seed or 0)
+    stream = fake_stream.Stream(seed or 0)
     live = LiveCues(stream, lines, warn=warnings.append, seed=seed, duration=duration)
     live.wait()
     return list(live.chunks()), warnings, live
@@ -65,7 +65,7 @@ def test_a_line_takes_effect_at_the_next_chunk(fake_stream: ModuleType):
         yield "now a star\n"
         given.set()
 
-    stream = fake_stream.Stream.open()
+    stream = fake_stream.Stream(0)
     live = LiveCues(stream, lines(), warn=pytest.fail, seed=None, duration=None)
     live.wait()
     chunks = live.chunks()
@@ -88,7 +88,7 @@ def test_a_line_waits_for_the_chunk_that_was_launched_ahead(
         yield "now a star\n"
         given.set()
 
-    live = LiveCues(fake_stream.Stream.open(), lines(), warn=pytest.fail, seed=None, duration=None)
+    live = LiveCues(fake_stream.Stream(0), lines(), warn=pytest.fail, seed=None, duration=None)
     live.wait()
     chunks = live.chunks()
     made = [next(chunks) for _ in range(2)]
@@ -128,7 +128,7 @@ def test_the_video_keeps_pace_while_lines_may_come(
         hold.wait()
 
     monkeypatch.setattr("afstream_cli.live.time.monotonic", lambda: now)
-    live = LiveCues(fake_stream.Stream.open(), lines(), warn=pytest.fail, seed=None, duration=None)
+    live = LiveCues(fake_stream.Stream(0), lines(), warn=pytest.fail, seed=None, duration=None)
     monkeypatch.setattr(live, "_news", News())
     live.wait()
     made = list(itertools.islice(live.chunks(), 20))

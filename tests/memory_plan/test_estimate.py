@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from afstream.memory_plan.calls import chunk_shape, count_calls, count_decoding
+from afstream.memory_plan.outline import Outline, Setting
 from tests.wan_transformer import CONFIG
 
 from afstream.config import MEMORIES, WAN_BACKBONES, SamplerConfig
@@ -17,10 +19,8 @@ from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
 from afstream.families.wan.random import random_backbone
 from afstream.geometry import Geometry
-from afstream.memory_plan.calls import chunk_shape, count_calls, count_decoding
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from afstream.memory_plan.outline import Outline, Setting
 from tests.wan_transformer import CONFIG, wan_weights
 
 from afstream.config import MEMORIES, WAN_BACKBONES
 from afstream.geometry import Geometry
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
 from afstream.spec import ModelSpec
 from afstream_cli.app import main
 

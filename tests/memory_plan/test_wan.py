@@ -7,6 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from afstream.memory_plan.calls import count_decoding, count_encoding
+from afstream.memory_plan.outline import Outline, Setting
+from afstream.memory_plan.plan import plan, refusal, smaller_sizes, text_places
+from afstream.memory_plan.settle import Demand, settle
+from afstream.memory_plan.tiny import tiny_decoding, tiny_weight_bytes
 from safetensors.torch import save_file
 from tests.wan_transformer import CONFIG, wan_weights
 
@@ -17,14 +22,9 @@ from afstream.families.opening import open_model
 from afstream.families.wan.text import WanText
 from afstream.geometry import Geometry
 from afstream.memory_plan import settle as settling
-from afstream.memory_plan.calls import count_decoding, count_encoding
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
-from afstream.memory_plan.plan import plan, refusal, smaller_sizes, text_places
 from afstream.memory_plan.published import published
-from afstream.memory_plan.settle import Demand, settle
-from afstream.memory_plan.tiny import tiny_decoding, tiny_weight_bytes
 from afstream.memory_plan.units import GIB, MIB, show_bytes
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
