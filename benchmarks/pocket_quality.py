@@ -44,7 +44,6 @@ EMBEDDED = "pocket"
 def run(options: argparse.Namespace, book: RecordBook) -> None:
     """Play this shard's cases that have no record yet."""
     model = open_model(ModelSpec(name=options.model, device="cpu"))
-    policy = memory_policy(options.memory)
     shard, of = (int(part) for part in options.shard.split("/"))
     sizes = Sizes(steady=options.prompts, switch=options.prompts, long=options.long)
     cases = [case for number, case in enumerate(make_cases(sizes)) if number % of == shard]

@@ -241,9 +241,7 @@ class SlowDecoder:
 
 def frames_of(model: VideoModel, played: Timeline, *, graphs: bool, ahead: bool) -> Tensor:
     """All frames [N, H, W, 3] of a stream, as signed integers."""
-    stream = Stream(
-        model, memory_policy("anchor", LENGTHS), seed=3, backend="sdpa", graphs=graphs, ahead=ahead
-    )
+    stream = Stream(model, StreamConfig(seed=3, backend="sdpa", graphs=graphs, ahead=ahead))
     frames = [torch.from_numpy(chunk.frames) for chunk in stream.play(played)]
     return torch.cat(frames).to(torch.int16)
 
