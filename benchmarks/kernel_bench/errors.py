@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from afstream.bench.kernels.case import Outputs
+from kernel_bench.case import Outputs
 
 # Compared at a time, so that gigabytes of keys do not become four times as many in float64.
 ROWS_AT_ONCE = 2**18
@@ -27,7 +27,6 @@ def _worst_row(found: Tensor, expected: Tensor) -> float:
     if found.shape != expected.shape:
         return math.inf
     worst, squares, rows = 0.0, 0.0, 0
-    # Along the leading dimensions: a strided buffer cannot be flattened without a copy of it.
     for mine, twin in _parts(found.detach(), expected.detach()):
         exact = twin.double()
         error = (mine.double() - exact).norm(dim=-1).max().item()
@@ -41,6 +40,7 @@ def _worst_row(found: Tensor, expected: Tensor) -> float:
 
 
 def _parts(found: Tensor, expected: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Both cut along leading dimensions: a strided buffer cannot be flattened without a copy."""
     rows = found[..., 0].numel()
     if rows <= ROWS_AT_ONCE:
         return [(found, expected)]

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
+from typing import Any
 
 import torch
 
-from afstream.bench.kernels.case import KernelSettings
-from afstream.bench.kernels.cases import kernel_cases
-from afstream.bench.kernels.ceilings import Ceilings, measure_ceilings, product_load
-from afstream.bench.kernels.gpu import GpuState
-from afstream.bench.kernels.report import CaseResult, KernelReport
-from afstream.bench.kernels.run import CaseRun
-from afstream.bench.kernels.shapes import POCKET, PRODUCTION, SIZES, KernelShape
-from afstream.bench.kernels.timing import CpuTimer, GpuTimer
 from afstream.bench.machine import Machine
 from afstream.errors import ConfigError
 from afstream_kernels import BACKENDS, Backend, choose_backend
 from afstream_kernels.dispatch import triton_hindrance
+from kernel_bench.attention import chunk_case, recache_case, training_case
+from kernel_bench.case import KernelCase, KernelSettings
+from kernel_bench.copies import copy_cases
+from kernel_bench.gpu import gpu_state
+from kernel_bench.norms import modulation_case, norm_training_case, norm_write_case
+from kernel_bench.report import CaseResult, KernelReport
+from kernel_bench.run import CaseRun
+from kernel_bench.sizes import POCKET, PRODUCTION, SIZES, KernelShape
+from kernel_bench.timing import Ceilings, GpuTimer, measure_ceilings, product_load, time_on_cpu
 
 Progress = Callable[[int, int, str], None]
 
@@ -27,8 +29,21 @@ Progress = Callable[[int, int, str], None]
 LOAD_MS = 1500.0
 
 
-def say_nothing(done: int, total: int, text: str) -> None:
+def ignore(done: int, total: int, text: str) -> None:
     """Report no progress."""
+
+
+def kernel_cases(settings: KernelSettings) -> list[KernelCase]:
+    """Every operation at the settings' sizes, in the order in which a chunk meets them."""
+    return [
+        modulation_case(settings),
+        norm_write_case(settings),
+        chunk_case(settings),
+        recache_case(settings),
+        *copy_cases(settings),
+        norm_training_case(settings),
+        training_case(settings),
+    ]
 
 
 def run_kernel_bench(
@@ -37,18 +52,18 @@ def run_kernel_bench(
     *,
     backend: str | None = None,
     compiled: bool = True,
-    report: Progress = say_nothing,
+    report: Progress = ignore,
 ) -> KernelReport:
     """Check each operation against its twin; time those that are right.
 
     On a GPU with measured ceilings, and beside what one would run without afstream; on a CPU
-    our own paths only, whose timings mean nothing for a GPU.
+    our own implementations only, whose timings mean nothing for a GPU.
 
     Args:
-        device: cpu or cuda; the GPU where there is one.
-        size: a name from `SIZES`, or sizes; 480p on a GPU, pocket on a CPU.
+        device: cpu or cuda [default: cuda where there is a GPU].
+        size: a name from `SIZES`, or sizes [default: 480p on a GPU, pocket on a CPU].
         backend: measure only this implementation of ours.
-        compiled: compare with torch.compile, too, which takes minutes; on a GPU only.
+        compiled: on a GPU, also compare with torch.compile, which takes minutes.
         report: called with the implementations done, those to do, and what comes next.
 
     Raises:
@@ -68,7 +83,7 @@ def kernel_settings(
     backend: str | None = None,
     compiled: bool = True,
 ) -> KernelSettings:
-    """Fill in what was left open; see `run_kernel_bench`."""
+    """The settings for what was asked for; see `run_kernel_bench`."""
     where = _read_device(device)
     on_gpu = where.type == "cuda"
     shape = _read_size(size, PRODUCTION if on_gpu else POCKET)
@@ -96,16 +111,15 @@ def _run(settings: KernelSettings, report: Progress) -> KernelReport:
     began = datetime.now(timezone.utc)
     device, on_gpu = settings.device, settings.device.type == "cuda"
     machine = Machine.here(device)
-    timer, ceilings, gpu = CpuTimer(), None, None
+    timer, ceilings, gpu = time_on_cpu, None, None
     if on_gpu:
         report(0, 1, "ceilings")
         timer = GpuTimer(device)
         ceilings, gpu = _look_at_gpu(timer, device)
-    checks_only = "triton" in settings.backends and _interprets()
+    if "triton" in settings.backends and _interprets():
+        timer = None
     runs = {
-        case.name: CaseRun(
-            case, settings, None if checks_only else timer, ceilings, alternatives=on_gpu
-        )
+        case.name: CaseRun(case, settings, timer, ceilings, alternatives=on_gpu)
         for case in kernel_cases(settings)
     }
     total, done = sum(run.count for run in runs.values()), 0
@@ -136,7 +150,7 @@ def _run(settings: KernelSettings, report: Progress) -> KernelReport:
     )
 
 
-def _look_at_gpu(timer: GpuTimer, device: torch.device) -> tuple[Ceilings, GpuState]:
+def _look_at_gpu(timer: GpuTimer, device: torch.device) -> tuple[Ceilings, dict[str, Any]]:
     """Its ceilings, and its clocks while it multiplies."""
     ceilings, product_ms = measure_ceilings(timer, device)
     multiply = product_load(device)
@@ -145,7 +159,7 @@ def _look_at_gpu(timer: GpuTimer, device: torch.device) -> tuple[Ceilings, GpuSt
         for _ in range(max(int(LOAD_MS / product_ms), 1)):
             multiply()
 
-    return ceilings, GpuState.read(device, load)
+    return ceilings, gpu_state(device, load)
 
 
 def _read_device(name: str | None) -> torch.device:
@@ -153,9 +167,9 @@ def _read_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device is {name!r}; choose cpu or cuda") from error
-    if device.type not in ("cpu", "cuda"):
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device is {name!r}; choose cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(

@@ -1,41 +1,41 @@
-"""The sizes that kernels are measured at, as the engine comes by them."""
+"""The sizes at which kernels are measured, and the offsets at which the engine reads slots."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afstream.config import MemoryPolicy
-from afstream.geometry import CHUNK_FRAMES, PATCH, Geometry
+from afstream.config import memory_policy
 from afstream.kvcache.positions import Anchors, query_position, visible_chunks
 
-POLICY = MemoryPolicy()
+POLICY = memory_policy("anchor")
+CHUNK_FRAMES = POLICY.chunk_frames
 # Far enough into a scene for the window to be full and the junction to have left it.
 STEADY_FRAME, JUNCTION_FRAME = 60, 30
 
 
 def _offsets(anchors: Anchors, num_frames: int) -> tuple[int, ...]:
-    """How far, in latent frames, a query block stands after each chunk that it sees."""
+    """Latent frames from each visible chunk to the first frame of the query block."""
     at = query_position(POLICY, STEADY_FRAME, num_frames)
     seen = visible_chunks(POLICY, anchors, STEADY_FRAME, num_frames)
     return tuple(at - chunk.position for chunk in seen)
 
 
-# Sink, junction, local window, the chunk itself; in a re-cache there is no junction as yet.
+# Sink, junction, local window, the chunk itself. A re-cache happens before there is a junction.
 CHUNK_OFFSETS = _offsets(Anchors(junction=JUNCTION_FRAME), CHUNK_FRAMES)
 RECACHE_OFFSETS = _offsets(Anchors(), POLICY.window_frames)
 RECACHE_CHUNKS = POLICY.window_frames // CHUNK_FRAMES
-# One more than the policy needs: the place of the chunk in the making.
+# The policy's slots and slot 0, which holds the chunk that is being denoised.
 NUM_SLOTS = POLICY.num_slots + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelShape:
-    """A model and a picture size, as kernels see them.
+    """Sizes of a model and of a picture.
 
     Attributes:
-        name: of the size.
+        name: what users type.
         rows: rows of tokens in a latent frame.
-        columns: columns of tokens.
+        columns: columns of tokens in a latent frame.
         num_heads: H.
         head_dim: D.
         num_layers: L.
@@ -54,38 +54,24 @@ class KernelShape:
         return CHUNK_FRAMES, self.rows, self.columns
 
     @property
-    def frame_tokens(self) -> int:
-        """Tokens of a latent frame."""
-        return self.rows * self.columns
-
-    @property
     def chunk_tokens(self) -> int:
         """Tokens of a chunk: R, the length of a slot."""
-        return CHUNK_FRAMES * self.frame_tokens
+        return CHUNK_FRAMES * self.rows * self.columns
 
     @property
     def width(self) -> int:
         """C, values of a token."""
         return self.num_heads * self.head_dim
 
-
-def _shape(
-    name: str, picture: Geometry, *, num_heads: int, head_dim: int, num_layers: int
-) -> KernelShape:
-    return KernelShape(
-        name=name,
-        rows=picture.latent_height // PATCH,
-        columns=picture.latent_width // PATCH,
-        num_heads=num_heads,
-        head_dim=head_dim,
-        num_layers=num_layers,
-    )
+    @property
+    def heads(self) -> tuple[int, int]:
+        """H and D, the last two dimensions of queries, keys and values."""
+        return self.num_heads, self.head_dim
 
 
-PRODUCTION = _shape(
-    "480p", Geometry(width_px=832, height_px=480), num_heads=12, head_dim=128, num_layers=30
+# Wan 1.3B at 832x480 and the pocket model at 64x64; a token covers 16x16 px in both.
+PRODUCTION = KernelShape(
+    name="480p", rows=30, columns=52, num_heads=12, head_dim=128, num_layers=30
 )
-POCKET = _shape(
-    "pocket", Geometry(width_px=64, height_px=64), num_heads=6, head_dim=32, num_layers=6
-)
+POCKET = KernelShape(name="pocket", rows=4, columns=4, num_heads=6, head_dim=32, num_layers=6)
 SIZES = {shape.name: shape for shape in (PRODUCTION, POCKET)}

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from afstream.bench.kernels import CaseResult, KernelReport, KernelRow
+    from kernel_bench.report import CaseResult, KernelReport, KernelRow
 
 # Of a file or a pipe, which has no width of its own.
 PLAIN_WIDTH = 120
@@ -43,9 +43,9 @@ def show_kernels(report: KernelReport, appended: Path | None) -> None:
 def describe(report: KernelReport) -> list[str]:
     """What was measured, and on what."""
     machine, gpu, ceilings = report.machine, report.gpu, report.ceilings
+    where = gpu["name"] if gpu else f"{machine.cpu}, {machine.threads} threads"
     lines = [
-        f"Kernels at size {report.shape.name}, {report.dtype}, on"
-        f" {gpu.name if gpu else f'{machine.cpu}, {machine.threads} threads'}",
+        f"Kernels at size {report.shape.name}, {report.dtype}, on {where}",
         f"torch {machine.torch}, Triton {machine.triton or 'not installed'}, Python"
         f" {machine.python}, afstream {machine.afstream}"
         + (f" at {machine.commit}" if machine.commit else ""),
@@ -54,10 +54,10 @@ def describe(report: KernelReport) -> list[str]:
         states = [
             f"{value:.0f} {unit}"
             for value, unit in (
-                (gpu.sm_mhz, "MHz"),
-                (gpu.memory_mhz, "MHz memory"),
-                (gpu.power_w, "W"),
-                (gpu.power_limit_w, "W allowed"),
+                (gpu["sm_mhz"], "MHz"),
+                (gpu["memory_mhz"], "MHz memory"),
+                (gpu["power_w"], "W"),
+                (gpu["power_limit_w"], "W allowed"),
             )
             if value is not None
         ]

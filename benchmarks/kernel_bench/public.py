@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +15,6 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Tables = tuple[Tensor, Tensor]
-Inputs = TypeVar("Inputs")
-T = TypeVar("T")
 
 SDPA_BACKENDS: Mapping[str, SDPBackend] = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -37,13 +34,12 @@ def rotate_float32(x: Tensor, tables: Tables) -> Tensor:
     """Rotate x [..., D] by float32 tables that broadcast to [..., D / 2], as real numbers."""
     cos, sin = tables
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    return rotated.flatten(-2).to(x.dtype)
 
 
-Rotate = Callable[[Tensor, Tables], Tensor]
-# How it rotates, and the dtype of the tables that it wants.
-ROTATIONS: Mapping[str, tuple[Rotate, torch.dtype]] = {
+# How it rotates, and the dtype of the tables that it takes.
+ROTATIONS: Mapping[str, tuple[Callable[[Tensor, Tables], Tensor], torch.dtype]] = {
     "complex128": (rotate_complex128, torch.float64),
     "float32": (rotate_float32, torch.float32),
 }
@@ -59,13 +55,3 @@ def sdpa(q: Tensor, keys: Tensor, values: Tensor, backend: SDPBackend | None = N
     with nullcontext() if backend is None else sdpa_kernel(backend):
         out = functional.scaled_dot_product_attention(q, keys, values)
     return out.transpose(1, 2)
-
-
-def compiled(run: Callable[[Inputs], T]) -> Callable[[Inputs], T]:
-    """The same through torch.compile; compiled when it is first called."""
-
-    # a frame of Python for it to trace, which a partial function does not have
-    def frame(inputs: Inputs) -> T:
-        return run(inputs)
-
-    return torch.compile(frame, dynamic=False)

@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 
-from afstream.bench.kernels.case import GIGA, MS, TERA, KernelCase, KernelSettings, Outputs
-from afstream.bench.kernels.ceilings import H200, Ceilings
-from afstream.bench.kernels.check import worst_error
-from afstream.bench.kernels.predictions import predicted
-from afstream.bench.kernels.report import CaseResult, KernelRow
-from afstream.bench.kernels.timing import Timer, Timing
+from kernel_bench.case import KernelCase, KernelSettings, Op, Outputs
+from kernel_bench.errors import worst_error
+from kernel_bench.report import CaseResult, KernelRow, predicted
+from kernel_bench.timing import H200, PER_MS_TO_TERA, Ceilings, Timer
 
+PER_MS_TO_GIGA = 1e-6
 INTERPRETED = "Triton's interpreter: checked, not timed"
 # A compiler's message can fill pages.
 LONGEST_NOTE = 200
@@ -31,14 +30,14 @@ class CaseRun:
     Args:
         case: the operation.
         settings: what it was made for.
-        timer: None checks only.
+        timer: None only checks.
         ceilings: as measured; None where nothing was.
-        alternatives: run what one would run without us, too.
+        alternatives: also run what one would run without us.
     """
 
     def __init__(
         self,
-        case: KernelCase[Any],
+        case: KernelCase,
         settings: KernelSettings,
         timer: Timer | None,
         ceilings: Ceilings | None,
@@ -48,14 +47,16 @@ class CaseRun:
         self._case = case
         self._settings = settings
         self._timer = timer
-        self._floor_ms = None if ceilings is None else case.work.floor_ms(ceilings)
-        self._alternatives = case.alternatives if alternatives else {}
+        self._floor_ms = None if ceilings is None else case.floor_ms(ceilings)
+        self._ways = [(name, op, True) for name, op in case.ops.items()]
+        if alternatives:
+            self._ways += [(name, op, False) for name, op in case.alternatives.items()]
         self._first_ms: float | None = None
 
     @property
     def count(self) -> int:
-        """Implementations to come."""
-        return len(self._case.ops) + len(self._alternatives)
+        """Number of implementations to run."""
+        return len(self._ways)
 
     def result(self, tell: Callable[[str], None]) -> CaseResult:
         """Run all; `tell` is called with the name of each that is done."""
@@ -67,10 +68,10 @@ class CaseRun:
             name=case.name,
             about=case.about,
             tolerance=case.tolerance,
-            flops=case.work.flops,
-            moved_bytes=case.work.moved_bytes,
+            flops=case.flops,
+            moved_bytes=case.moved_bytes,
             floor_ms=self._floor_ms,
-            h200_floor_ms=case.work.floor_ms(H200),
+            h200_floor_ms=case.floor_ms(H200),
             rows=tuple(rows),
         )
 
@@ -79,65 +80,48 @@ class CaseRun:
             inputs = self._case.make_inputs()
             expected = self._case.expected(inputs)
         except Exception as error:  # noqa: BLE001  the other operations can still be measured
-            yield from self._without_inputs(error)
+            note = "no inputs: " + in_words(error)
+            yield from (_broken(name, note, ours=ours) for name, _, ours in self._ways)
             return
-        for name, run in self._case.ops.items():
-            yield self._row(name, run, inputs, expected, ours=True)
-        for name, run in self._alternatives.items():
-            yield self._row(name, run, inputs, expected, ours=False)
+        for name, op, ours in self._ways:
+            yield self._row(name, op, inputs, expected, ours=ours)
 
-    def _without_inputs(self, error: Exception) -> Iterator[KernelRow]:
-        note = "no inputs: " + in_words(error)
-        for name in self._case.ops:
-            yield KernelRow(name=name, ours=True, status="failed", note=note)
-        for name in self._alternatives:
-            yield KernelRow(name=name, ours=False, status="unavailable", note=note)
-
-    def _row(
-        self,
-        name: str,
-        run: Callable[[Any], Outputs],
-        inputs: Any,  # noqa: ANN401  what the case made
-        expected: Outputs,
-        *,
-        ours: bool,
-    ) -> KernelRow:
+    def _row(self, name: str, op: Op, inputs: Any, expected: Outputs, *, ours: bool) -> KernelRow:  # noqa: ANN401
         case = self._case
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             try:
                 case.poison(inputs)
-                error = worst_error(run(inputs), expected)
+                error = worst_error(op(inputs), expected)
                 right = error <= case.tolerance
-                timer = self._timer if right else None
-                timing = None if timer is None else timer.time(lambda: run(inputs))
+                timing = self._timer(lambda: op(inputs)) if right and self._timer else None
             except Exception as reason:  # noqa: BLE001  whatever an implementation raises
                 note = in_words(reason, *(str(warning.message) for warning in told))
-                status = "failed" if ours else "unavailable"
-                return KernelRow(name=name, ours=ours, status=status, note=note)
+                return _broken(name, note, ours=ours)
         if timing is None:
             note = INTERPRETED if right else wrong_in_words(error, case.tolerance)
             status = "checked" if right else "wrong"
             return KernelRow(name=name, ours=ours, status=status, error=error, note=note)
-        return self._timed_row(name, timing, error, ours=ours)
-
-    def _timed_row(self, name: str, timing: Timing, error: float, *, ours: bool) -> KernelRow:
-        case, ms = self._case, timing.median_ms
+        ms = timing.median_ms
         if name == next(iter(case.ops)):
             self._first_ms = ms
-        flops, moved = case.work.flops, case.work.moved_bytes
         return KernelRow(
             name=name,
             ours=ours,
             status="timed",
             error=error,
             timing=timing,
-            tflops=MS * flops / ms / TERA if flops else None,
-            gb_per_s=MS * moved / ms / GIGA,
+            tflops=case.flops / ms * PER_MS_TO_TERA if case.flops else None,
+            gb_per_s=case.moved_bytes / ms * PER_MS_TO_GIGA,
             share_of_floor=None if self._floor_ms is None else self._floor_ms / ms,
             times_ours=None if self._first_ms is None else ms / self._first_ms,
             prediction=predicted(self._settings.shape, case.name, name),
         )
+
+
+def _broken(name: str, note: str, *, ours: bool) -> KernelRow:
+    status = "failed" if ours else "unavailable"
+    return KernelRow(name=name, ours=ours, status=status, note=note)
 
 
 def in_words(error: Exception, *warned: str) -> str:
