@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("triton")
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CPU = torch.device("cpu")
 FIGURES = {
     "name",
