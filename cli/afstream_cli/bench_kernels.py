@@ -19,14 +19,15 @@ WRONG = 1
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu or cuda. [default: cuda where there is one]")
+    str | None,
+    typer.Option(metavar="NAME", help="cpu or cuda.", show_default="cuda where there is one"),
 ]
 Size = Annotated[
     str | None,
     typer.Option(
         metavar="480p|pocket",
-        help="Wan 1.3B at 832x480, on a GPU only, or the pocket model. [default: the larger that"
-        " fits]",
+        help="Wan 1.3B at 832x480, on a GPU only, or the pocket model.",
+        show_default="the larger that fits",
     ),
 ]
 Backend = Annotated[
@@ -55,7 +56,8 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="FILE",
-        help="The file for --json, and --json itself. [default: benchmarks/results/kernels.jsonl]",
+        help="The file for --json, and --json itself.",
+        show_default="benchmarks/results/kernels.jsonl of the checkout",
         rich_help_panel=options.REPORT,
     ),
 ]

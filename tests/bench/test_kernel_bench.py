@@ -11,7 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from afstream.bench.kernels import (
+from afstream.errors import ConfigError, OutputError
+from kernel_bench import (
+    RESULTS_FILE,
     SIZES,
     KernelCase,
     KernelRow,
@@ -20,25 +22,20 @@ from afstream.bench.kernels import (
     check_appendable,
     kernel_cases,
     kernel_settings,
-    results_file,
     run_kernel_bench,
 )
-from afstream.bench.kernels import bench as bench_module
-from afstream.bench.kernels import ceilings as ceilings_module
-from afstream.bench.kernels import gpu as gpu_module
-from afstream.bench.kernels import timing as timing_module
-from afstream.bench.kernels.case import Work
-from afstream.bench.kernels.ceilings import H200, measure_ceilings
-from afstream.bench.kernels.check import worst_error
-from afstream.bench.kernels.gpu import GpuState
-from afstream.bench.kernels.predictions import PREDICTIONS, predicted
-from afstream.bench.kernels.report import CaseResult
-from afstream.bench.kernels.run import CaseRun, in_words
-from afstream.bench.kernels.shapes import CHUNK_OFFSETS, POCKET, PRODUCTION, RECACHE_OFFSETS
-from afstream.bench.kernels.timing import GpuTimer, Timing
-from afstream.errors import ConfigError, OutputError
+from kernel_bench import bench as bench_module
+from kernel_bench import gpu as gpu_module
+from kernel_bench import timing as timing_module
+from kernel_bench.errors import worst_error
+from kernel_bench.gpu import gpu_state
+from kernel_bench.report import PREDICTIONS, CaseResult, predicted
+from kernel_bench.run import CaseRun, in_words
+from kernel_bench.sizes import CHUNK_OFFSETS, POCKET, PRODUCTION, RECACHE_OFFSETS
+from kernel_bench.timing import H200, GpuTimer, Timing, measure_ceilings
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
 # Few heads and layers: the interpreter takes milliseconds for a tile, and torch a second core
 # for larger tensors, which costs more than it brings where cores are shared.
 SMALL = replace(POCKET, num_heads=2, num_layers=2)
@@ -69,7 +66,7 @@ class FakeTimer:
     def __init__(self):
         self.timed = 0
 
-    def time(self, _) -> Timing:
+    def __call__(self, _) -> Timing:
         self.timed += 1
         return Timing(median_ms=2.0, low_ms=1.0, high_ms=3.0, runs=7)
 
@@ -190,7 +187,7 @@ def test_an_op_that_breaks_off_leaves_the_rest():
 def test_rates_floors_and_ratios():
     some = settings("reference")
     case = case_of("attention, chunk", some)
-    case = replace(case, work=Work(flops=790e9, moved_bytes=4.3e6))
+    case = replace(case, flops=790e9, moved_bytes=4.3e6)
     ours, *others = run(case, some, timer=FakeTimer(), alternatives=True).rows
     assert ours.tflops == pytest.approx(395)
     assert ours.gb_per_s == pytest.approx(2.15)
@@ -215,7 +212,7 @@ def test_sizes_are_those_of_the_design():
         shape=PRODUCTION, device=CPU, dtype=torch.bfloat16, backends=("triton",), compiled=False
     )
     cases = {case.name: case for case in kernel_cases(some)}
-    floors = {name: case.work.floor_ms(H200) for name, case in cases.items()}
+    floors = {name: case.floor_ms(H200) for name, case in cases.items()}
     assert floors["attention, chunk"] == pytest.approx(0.852, abs=1e-3)
     assert floors["attention, re-cache"] == pytest.approx(2.725, abs=1e-3)
     assert floors["slot copy, capture"] == pytest.approx(0.401, abs=1e-3)
@@ -289,8 +286,7 @@ def test_what_cannot_be_had_is_one_sentence(arguments, words):
 
 
 def test_the_file_is_that_of_the_checkout(tmp_path: Path):
-    assert results_file().parts[-3:] == ("benchmarks", "results", "kernels.jsonl")
-    assert results_file(tmp_path) == Path("kernels.jsonl")
+    assert RESULTS_FILE == ROOT / "benchmarks" / "results" / "kernels.jsonl"
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(OutputError, match="choose another path"):
@@ -339,8 +335,8 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     monkeypatch.setattr(timing_module, "BUDGET_MS", 1.0)
-    monkeypatch.setattr(ceilings_module, "SIDE", 16)
-    monkeypatch.setattr(ceilings_module, "COPY_BYTES", 4096)
+    monkeypatch.setattr(timing_module, "SIDE", 16)
+    monkeypatch.setattr(timing_module, "COPY_BYTES", 4096)
 
 
 @pytest.mark.usefixtures("fake_gpu")
@@ -350,7 +346,7 @@ def test_gpu_timing_runs_each_time_behind_a_flush():
     flush = timer._flush
     timer._flush = lambda: flushed.append(1) or flush()  # pyright: ignore[reportAttributeAccessIssue]
     calls = []
-    timing = timer.time(lambda: calls.append(len(flushed)))
+    timing = timer(lambda: calls.append(len(flushed)))
     assert timing.low_ms <= timing.median_ms <= timing.high_ms
     assert len(calls) == timing_module.WARM_UP + 2 + timing.runs
     measured = calls[timing_module.WARM_UP + 1 :]
@@ -369,14 +365,16 @@ def test_the_state_of_a_gpu_is_read_under_load(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(gpu_module, "command_output", answer)
     loads = []
-    state = GpuState.read(CPU, lambda: loads.append(1))
+    state = gpu_state(CPU, lambda: loads.append(1))
     assert loads
     assert "--id=GPU-1234" in asked[0]
-    assert (state.name, state.capability, state.driver) == ("Abacus 9000", "9.0", "580.1")
-    assert (state.sm_mhz, state.memory_mhz, state.power_limit_w) == (1755, 3201, 700)
-    assert state.temperature_c is None
+    assert (state["name"], state["capability"], state["driver"]) == ("Abacus 9000", "9.0", "580.1")
+    assert (state["sm_mhz"], state["memory_mhz"], state["power_limit_w"]) == (1755, 3201, 700)
+    assert state["temperature_c"] is None
     monkeypatch.setattr(gpu_module, "command_output", lambda *_: None)
-    assert GpuState.read(CPU, lambda: None).sm_mhz is None
+    silent = gpu_state(CPU, lambda: None)
+    assert silent.keys() == state.keys()
+    assert (silent["driver"], silent["sm_mhz"]) == (None, None)
 
 
 def test_both_sizes_have_names():
