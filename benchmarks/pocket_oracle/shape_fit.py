@@ -1,8 +1,8 @@
-"""Bodies of the pocket world recognised by their outline: shape, place, size and angle.
+"""Template matching of the pocket world's subjects: shape, position, size and rotation.
 
-A region is brought to the size of each shape in turn and laid over that shape at every
-angle; the best overlap decides. What a region cannot show, because the picture ends there
-or a companion stands in front, is filled in from the best body so far.
+A region is scaled to the area of each shape and compared with that shape at every angle;
+the largest intersection over union wins. Parts of a region that are not visible, outside the
+picture or behind the companion, are filled in from the best fit so far.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afstream.evaluate.regions import Array, Mask
 from afstream.families.pocket.scene import SHAPES, WORLD_PX
 from afstream.families.pocket.shapes import SHAPE_DISTANCE
 from afstream.families.pocket.world import COMPANION_HOME, EYE_RADIUS, EYE_X, EYE_Y, SUBJECT_PX
+from pocket_oracle.regions import Array, Mask
 
 NUM_ANGLES = 72
-# a body that does not spin stands within this many steps of upright
+# a subject that does not spin is within this many angle steps of upright
 UPRIGHT_ANGLES = 2
-# a patch shows 1.5 radii to each side of a region's middle, a sample every tenth of a radius
+# a patch spans 1.5 radii to each side of a region's centre, a sample every tenth of a radius
 PATCH_RADII, PATCH_SIDE = 1.5, 31
-# how much the eyes count beside the outline; for a ball they are all there is
+# weight of the eyes relative to the outline; only they show how a ball is rotated
 EYE_WEIGHT = 0.25
 FACE_RADII = 0.6
-# a companion covers this much around its home, tips and blur included
+# radius around its home that a companion covers, tips and blur included
 CORNER_PX = 9.5
-# bodies leave the picture by less than this
+# subjects leave the picture by less than this
 MARGIN_PX = 12
 FILL_ROUNDS = 4
-# a body whose hidden parts lie nearer than this may be larger than it seems
+# a subject nearer than this to the edge or the companion may be partly hidden
 NEAR_RADII = 1.3
-# turned by this much, a shape looks the same; a ball's eyes show half turns only
+# rotated by this angle a shape looks the same; a ball's eyes show half turns only
 SYMMETRY = {
     "ball": np.pi,
     "square": np.pi / 2,
@@ -43,20 +43,20 @@ SYMMETRY = {
 }
 
 
-class Fit(NamedTuple):
-    """The best body in each of N pictures.
+class ShapeFit(NamedTuple):
+    """The best fit in each of N pictures.
 
     Attributes:
-        turned: [N, shapes] intersection over union of each shape at its best angle.
+        rotated: [N, shapes] intersection over union of each shape at its best angle.
         upright: [N, shapes] the same among angles near 0.
-        shape: [N] index into `SHAPES` of the best at any angle.
-        x: [N] of the body's centre, pixels.
-        y: [N] of the body's centre, pixels.
+        shape: [N] index into `SHAPES` of the best shape at any angle.
+        x: [N] horizontal centre, pixels.
+        y: [N] vertical centre, pixels.
         radius: [N] pixels.
         angle: [N] radians, clockwise.
     """
 
-    turned: Array
+    rotated: Array
     upright: Array
     shape: NDArray[np.intp]
     x: Array
@@ -65,37 +65,37 @@ class Fit(NamedTuple):
     angle: Array
 
 
-class _Bank(NamedTuple):
-    """Every shape at every angle, its centre of mass in the middle, seen at P samples.
+class _Templates(NamedTuple):
+    """Every shape at every angle, centred on its centre of mass, at P samples.
 
     Attributes:
         cover: [shapes, angles, P] coverage.
-        eyes: [shapes, angles, P] weights that add up to 1 in the eyes, to -1 around them.
-        area: [shapes] of a body of radius 1.
-        middle: [shapes, angles, 2] centre of mass as seen from the body's centre, in radii.
+        eyes: [shapes, angles, P] weights that sum to 1 in the eyes and to -1 around them.
+        area: [shapes] area at radius 1.
+        centroid: [shapes, angles, 2] offset of the centre of mass from the centre, in radii.
     """
 
     cover: Array
     eyes: Array
     area: Array
-    middle: Array
+    centroid: Array
 
 
-def fit_bodies(regions: Mask, dark: Array) -> Fit:
-    """Find the body that each region shows.
+def fit_shapes(regions: Mask, dark: Array) -> ShapeFit:
+    """ShapeFit every shape to each region.
 
     Args:
-        regions: [N, H, W], none of them empty, nothing of them in the companion's corner.
-        dark: [N, H, W] how dark a pixel is beside the body's colour, 0 to 1.
+        regions: [N, H, W] masks, none of them empty, none in the companion's corner.
+        dark: [N, H, W] darkness of each pixel relative to the subject's colour, 0 to 1.
     """
     margin = ((0, 0), (MARGIN_PX, MARGIN_PX), (MARGIN_PX, MARGIN_PX))
     whole = np.pad(regions, margin).astype(np.float32)
     dark = np.pad(dark, margin)
-    seen = np.pad(outside_corner(), MARGIN_PX)
+    seen = np.pad(visible_mask(), MARGIN_PX)
     fit = _fit(whole, dark, seen)
     hidden = _near_hidden(fit)
     for _ in range(FILL_ROUNDS if hidden.any() else 0):
-        so_far = Fit._make(field[hidden] for field in fit)
+        so_far = ShapeFit._make(field[hidden] for field in fit)
         whole[hidden] = np.where(seen, whole[hidden], _cover(so_far, seen.shape))
         better = _fit(whole[hidden], dark[hidden], seen)
         for field, value in zip(fit, better, strict=True):
@@ -103,13 +103,13 @@ def fit_bodies(regions: Mask, dark: Array) -> Fit:
     return fit._replace(x=fit.x - MARGIN_PX, y=fit.y - MARGIN_PX)
 
 
-def _fit(whole: Array, dark: Array, seen: Mask) -> Fit:
-    bank = _bank()
+def _fit(whole: Array, dark: Array, seen: Mask) -> ShapeFit:
+    templates = _templates()
     height, width = seen.shape
     mass = whole.sum(axis=(1, 2))
     middle_x = whole.sum(axis=1) @ np.arange(width, dtype=np.float32) / mass
     middle_y = whole.sum(axis=2) @ np.arange(height, dtype=np.float32) / mass
-    radius = np.sqrt(mass[:, None] / bank.area)
+    radius = np.sqrt(mass[:, None] / templates.area)
 
     across, down = _samples()
     x = np.rint(middle_x[:, None, None] + radius[:, :, None] * across).astype(np.int32)
@@ -121,26 +121,26 @@ def _fit(whole: Array, dark: Array, seen: Mask) -> Fit:
     body = whole.reshape(len(whole), -1)[picture, place] * visible
     darkness = dark.reshape(len(dark), -1)[picture, place] * visible
 
-    common = _correlate(body, bank.cover)
-    union = body.sum(axis=2)[:, :, None] + _correlate(visible, bank.cover) - common
+    common = _correlate(body, templates.cover)
+    union = body.sum(axis=2)[:, :, None] + _correlate(visible, templates.cover) - common
     overlap = common / np.maximum(union, 1)
-    score = overlap + np.float32(EYE_WEIGHT) * _correlate(darkness, bank.eyes)
-    turn = score.argmax(axis=2)
+    score = overlap + np.float32(EYE_WEIGHT) * _correlate(darkness, templates.eyes)
+    best = score.argmax(axis=2)
 
-    turned = np.take_along_axis(overlap, turn[:, :, None], axis=2)[:, :, 0]
+    rotated = np.take_along_axis(overlap, best[:, :, None], axis=2)[:, :, 0]
     near_zero = np.arange(-UPRIGHT_ANGLES, UPRIGHT_ANGLES + 1)
-    shape = turned.argmax(axis=1)
+    shape = rotated.argmax(axis=1)
     rows = np.arange(len(whole))
-    turn, radius = turn[rows, shape], radius[rows, shape]
-    offset = bank.middle[shape, turn] * radius[:, None]
-    return Fit(
-        turned=turned,
+    angle, radius = best[rows, shape], radius[rows, shape]
+    offset = templates.centroid[shape, angle] * radius[:, None]
+    return ShapeFit(
+        rotated=rotated,
         upright=overlap[:, :, near_zero].max(axis=2),
         shape=shape,
         x=middle_x - offset[:, 0],
         y=middle_y - offset[:, 1],
         radius=radius,
-        angle=_angles()[turn],
+        angle=_angles()[angle],
     )
 
 
@@ -150,14 +150,14 @@ def _correlate(patches: Array, templates: Array) -> Array:
 
 
 @lru_cache(maxsize=1)
-def outside_corner() -> Mask:
-    """[H, W] pixels that no companion in its corner covers."""
+def visible_mask() -> Mask:
+    """[H, W] mask of the pixels that a companion at its home does not cover."""
     rows, columns = np.indices((WORLD_PX, WORLD_PX)) + 0.5 - WORLD_PX / 2
     return np.hypot(columns - COMPANION_HOME[0], rows - COMPANION_HOME[1]) > CORNER_PX
 
 
-def _near_hidden(fit: Fit) -> Mask:
-    """[N] whether a body reaches the picture's edge or the companion's corner."""
+def _near_hidden(fit: ShapeFit) -> Mask:
+    """[N] whether a fit reaches the picture's edge or the companion's corner."""
     half = WORLD_PX / 2
     x, y = fit.x - MARGIN_PX + 0.5 - half, fit.y - MARGIN_PX + 0.5 - half
     to_edge = half - np.maximum(np.abs(x), np.abs(y))
@@ -165,14 +165,14 @@ def _near_hidden(fit: Fit) -> Mask:
     return np.minimum(to_edge, to_corner) < NEAR_RADII * fit.radius
 
 
-def _cover(fit: Fit, size: tuple[int, ...]) -> Array:
-    """Coverage [N, H, W] of the bodies found."""
+def _cover(fit: ShapeFit, size: tuple[int, ...]) -> Array:
+    """Coverage [N, H, W] of the fitted shapes."""
     rows, columns = np.indices(size, dtype=np.float32)
     found = np.empty((len(fit.x), *size), np.float32)
     for picture, shape, x, y, radius, angle in zip(
         found, fit.shape, fit.x, fit.y, fit.radius, fit.angle, strict=True
     ):
-        across, down = _turned((columns - x) / radius, (rows - y) / radius, angle)
+        across, down = _rotated((columns - x) / radius, (rows - y) / radius, angle)
         edge = SHAPE_DISTANCE[SHAPES[shape]](across, down) * radius
         picture[:] = np.clip(0.5 - edge, 0, 1)
     return found
@@ -189,14 +189,14 @@ def _angles() -> Array:
     return (np.arange(NUM_ANGLES) * (2 * np.pi / NUM_ANGLES)).astype(np.float32)
 
 
-def _turned(across: Array, down: Array, angle: Array) -> tuple[Array, Array]:
-    """Screen coordinates as seen by a body turned by `angle`."""
+def _rotated(across: Array, down: Array, angle: Array) -> tuple[Array, Array]:
+    """Screen coordinates in the frame of a subject rotated by `angle`."""
     cos, sin = np.cos(angle), np.sin(angle)
     return across * cos + down * sin, down * cos - across * sin
 
 
 @lru_cache(maxsize=1)
-def _bank() -> _Bank:
+def _templates() -> _Templates:
     across, down = _samples()
     area_of_sample = (2 * PATCH_RADII / (PATCH_SIDE - 1)) ** 2
     cos, sin = np.cos(_angles()), np.sin(_angles())
@@ -208,7 +208,7 @@ def _bank() -> _Bank:
         upright = _soft(SHAPE_DISTANCE[name](across, down))
         x, y = (upright @ across / upright.sum(), upright @ down / upright.sum())
         middle = np.stack([x * cos - y * sin, x * sin + y * cos], axis=1)
-        own_x, own_y = _turned(across + middle[:, :1], down + middle[:, 1:], _angles()[:, None])
+        own_x, own_y = _rotated(across + middle[:, :1], down + middle[:, 1:], _angles()[:, None])
         covers.append(_soft(SHAPE_DISTANCE[name](own_x, own_y)))
         to_eye = np.hypot(np.abs(own_x) - np.float32(EYE_X), own_y - np.float32(EYE_Y))
         eye = _soft(to_eye - np.float32(EYE_RADIUS))
@@ -217,9 +217,9 @@ def _bank() -> _Bank:
         areas.append(float(upright.sum()) * area_of_sample)
         middles.append(middle)
     stacks = (np.stack(covers), np.stack(eyes), np.array(areas), np.stack(middles))
-    return _Bank._make(stack.astype(np.float32) for stack in stacks)
+    return _Templates._make(stack.astype(np.float32) for stack in stacks)
 
 
 def _soft(distance: Array) -> Array:
-    """Coverage from a distance in radii, with the soft edge of a body of ordinary size."""
+    """Coverage from a distance in radii, with the soft edge of a subject of ordinary size."""
     return np.clip(0.5 - distance * SUBJECT_PX, 0, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Held-out prompts: what each stream is told, what it should show, and when it is read."""
+"""Held-out test cases: a stream's prompts, what it should show, and which frames are read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from afstream.evaluate.oracle import READABLE
 from afstream.families.pocket.captions import caption, parse
 from afstream.families.pocket.clips import follow_up, random_scene
 from afstream.families.pocket.scene import Scene
-from afstream.geometry import FPS
+from afstream.geometry import VideoFormat
 from afstream.timeline import Cue, Moment, Timeline
+from pocket_oracle.oracle import READABLE
 
+# of the pocket model
+FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
 # training draws from [1, i] and other small seeds
 HELD_OUT_SEED = 777
 KINDS = ("steady", "switch", "long")
@@ -24,16 +26,16 @@ PART_S, END_S = 5.0, 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How much is measured.
+    """Number and length of the streams.
 
     Attributes:
         steady: streams with one prompt.
-        switch: streams with one switch; every other caption of it is under-specified.
-        long: streams with one prompt and a subject that moves.
-        steady_s: length of the first kind.
-        switch_at_s: when the switch is asked for.
-        switch_s: length of the second kind.
-        long_s: length of the third kind.
+        switch: streams with one switch; every second one switches to an under-specified caption.
+        long: streams with one prompt and a moving subject.
+        steady_s: seconds of a steady stream.
+        switch_at_s: second of the switch.
+        switch_s: seconds of a stream with a switch.
+        long_s: seconds of a long stream.
     """
 
     steady: int = 128
@@ -45,8 +47,8 @@ class Sizes:
     long_s: float = 60.0
 
 
-class Window(NamedTuple):
-    """A stretch of video frames to be read; `stop` is no longer in it."""
+class FrameRange(NamedTuple):
+    """Video frames from `start` up to `stop`, which is not part of it."""
 
     start: int
     stop: int
@@ -54,17 +56,17 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One stream to be made and read.
+    """One stream to play and to read.
 
     Attributes:
         kind: one of `KINDS`.
-        index: which of its kind.
+        index: number within its kind.
         seed: of the stream's noise.
-        timeline: what it is told.
-        before: what it should show up to the switch, if there is one.
-        scene: what it should show at the end; what a caption leaves out stays as it was.
-        told: the readable attributes that the last caption speaks of.
-        windows: what is read, by name.
+        timeline: its prompts.
+        before: what it should show up to the switch; None without a switch.
+        scene: what it should show at the end; attributes that a caption omits stay.
+        told: the readable attributes that the last caption names.
+        windows: the frames to read, by name.
     """
 
     kind: str
@@ -74,17 +76,7 @@ class Case:
     before: Scene | None = None
     scene: Scene
     told: frozenset[str]
-    windows: dict[str, Window]
-
-    @property
-    def partial(self) -> bool:
-        """Whether the last caption leaves something out."""
-        return len(self.told) < len(READABLE)
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """What the stream is told, in order."""
-        return tuple(cue.prompt for cue in self.timeline.cues)
+    windows: dict[str, FrameRange]
 
     def expected(self, window: str) -> Scene:
         """What a window should show."""
@@ -92,13 +84,10 @@ class Case:
 
 
 def make_cases(sizes: Sizes) -> Iterator[Case]:
-    """All cases, always the same; a smaller number of a kind gives its first ones."""
-    for index in range(sizes.steady):
-        yield _steady(index, sizes)
-    for index in range(sizes.switch):
-        yield _switch(index, sizes)
-    for index in range(sizes.long):
-        yield _long(index, sizes)
+    """All cases, the same ones every time; a smaller number of a kind gives its first ones."""
+    yield from (_steady(index, sizes) for index in range(sizes.steady))
+    yield from (_switch(index, sizes) for index in range(sizes.switch))
+    yield from (_long(index, sizes) for index in range(sizes.long))
 
 
 def _random(kind: str, index: int) -> np.random.Generator:
@@ -110,7 +99,7 @@ def _seed(rng: np.random.Generator) -> int:
 
 
 def _frames(seconds: float) -> int:
-    return round(seconds * FPS)
+    return round(seconds * FORMAT.fps)
 
 
 def _one_prompt(prompt: str, duration_s: float) -> Timeline:
@@ -123,9 +112,10 @@ def _steady(index: int, sizes: Sizes) -> Case:
     scene = random_scene(rng)
     timeline = _one_prompt(caption(scene, rng), sizes.steady_s)
     end, part = _frames(sizes.steady_s), _frames(PART_S)
-    windows = {"whole": Window(_frames(SETTLE_S), end)}
+    windows = {"whole": FrameRange(_frames(SETTLE_S), end)}
     for start in range(0, end - part + 1, part):
-        windows[f"{start // FPS}-{(start + part) // FPS} s"] = Window(start, start + part)
+        seconds = f"{start // FORMAT.fps}-{(start + part) // FORMAT.fps} s"
+        windows[seconds] = FrameRange(start, start + part)
     return Case(
         kind="steady",
         index=index,
@@ -147,12 +137,6 @@ def _switch(index: int, sizes: Sizes) -> Case:
     plan = timeline.plan()
     switch = plan.cues[1].video_frame
     said = parse(news)
-    told = {
-        "colour": said.colour,
-        "shape": said.shape,
-        "motion": said.motion,
-        "background": said.background,
-    }
     return Case(
         kind="switch",
         index=index,
@@ -160,10 +144,10 @@ def _switch(index: int, sizes: Sizes) -> Case:
         timeline=timeline,
         before=before,
         scene=scene,
-        told=frozenset(name for name, value in told.items() if value),
+        told=frozenset(name for name in READABLE if getattr(said, name)),
         windows={
-            "before": Window(_frames(SETTLE_S), switch),
-            "after": Window(switch + _frames(SWITCH_SETTLE_S), plan.num_video_frames),
+            "before": FrameRange(_frames(SETTLE_S), switch),
+            "after": FrameRange(switch + _frames(SWITCH_SETTLE_S), plan.num_video_frames),
         },
     )
 
@@ -171,7 +155,7 @@ def _switch(index: int, sizes: Sizes) -> Case:
 def _long(index: int, sizes: Sizes) -> Case:
     rng = _random("long", index)
     scene = random_scene(rng)
-    # who rests has no speed that could be compared
+    # a resting subject has no speed to compare
     while scene.motion == "rests":
         scene = random_scene(rng)
     end, part = _frames(sizes.long_s), _frames(END_S)
@@ -182,5 +166,5 @@ def _long(index: int, sizes: Sizes) -> Case:
         timeline=_one_prompt(caption(scene, rng), sizes.long_s),
         scene=scene,
         told=frozenset(READABLE),
-        windows={"first": Window(0, part), "last": Window(end - part, end)},
+        windows={"first": FrameRange(0, part), "last": FrameRange(end - part, end)},
     )

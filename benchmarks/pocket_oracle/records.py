@@ -1,4 +1,4 @@
-"""Playing cases and keeping what was read, one line a stream, so that nothing is lost."""
+"""Plays cases and keeps what the oracle reads: one line of JSON a stream, written at once."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from afstream.evaluate.cases import Case
-from afstream.evaluate.oracle import Oracle, Reading, attributes
 from afstream.timeline import Timeline
+from pocket_oracle.cases import Case
+from pocket_oracle.oracle import Oracle, Reading, attributes
 
 Report = Callable[["Record"], None]
 
 
-class Pictures(Protocol):
+class VideoChunk(Protocol):
     """A chunk of video."""
 
     @property
@@ -28,21 +28,11 @@ class Pictures(Protocol):
 
 
 class Player(Protocol):
-    """What can play a timeline; `afstream.stream.Stream` is one."""
+    """Anything that plays a timeline, such as `afstream.stream.Stream`."""
 
-    def play(self, timeline: Timeline, /) -> Iterator[Pictures]:
+    def play(self, timeline: Timeline, /) -> Iterator[VideoChunk]:
         """The video, chunk by chunk."""
         ...
-
-
-class Key(NamedTuple):
-    """What tells records apart; the windows follow from the timeline."""
-
-    model: str
-    memory: str
-    kind: str
-    number: int
-    timeline: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +40,12 @@ class Record:
     """What was read from one stream.
 
     Attributes:
-        model: which model made it.
-        memory: with which memory.
+        model: hash of the model that made it.
+        memory: name of its memory.
         kind: of case.
         index: of its kind.
-        timeline: what the stream was told, as text.
-        told: readable attributes that the last caption speaks of.
+        timeline: the stream's prompts, as text.
+        told: readable attributes that the last caption names.
         expected: for each window, the attributes that it should show.
         readings: for each window, what it shows.
     """
@@ -70,9 +60,9 @@ class Record:
     readings: Mapping[str, Reading]
 
     @property
-    def key(self) -> Key:
-        """What tells it apart from other records."""
-        return Key(self.model, self.memory, self.kind, self.index, self.timeline)
+    def key(self) -> tuple[str, str, str, int, str]:
+        """What identifies it; its windows follow from the timeline."""
+        return self.model, self.memory, self.kind, self.index, self.timeline
 
     def right(self, window: str, attribute: str) -> bool:
         """Whether a window shows an attribute as it should."""
@@ -87,10 +77,10 @@ class Record:
 
 
 class RecordBook:
-    """A folder of records: every process writes its own file and reads those of all.
+    """A folder of records: each process writes its own file and reads all files.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it is missing.
         name: of this process's own file.
     """
 
@@ -107,7 +97,7 @@ class RecordBook:
                     yield Record.from_json(line)
 
     def add(self, record: Record) -> None:
-        """Write one record; it survives whatever happens next."""
+        """Append one record to this process's file."""
         torn = self._own.is_file() and not self._own.read_bytes().endswith(b"\n")
         with self._own.open("a") as file:
             file.write("\n" if torn and self._own.stat().st_size else "")
@@ -123,36 +113,33 @@ def measure(
     memory: str,
     report: Report = lambda _: None,
 ) -> None:
-    """Play every case that the book does not have yet, and add what the oracle reads.
+    """Play every case that has no record yet, and add what the oracle reads.
 
     Args:
-        cases: what to play.
-        open_player: gives a fresh stream for a seed of the noise.
+        cases: the cases to play.
+        open_player: makes a fresh stream from a seed of the noise.
         book: holds the records.
-        model: name for the records; a model of other weights needs another.
-        memory: name for the records.
+        model: name in the records; different for each set of weights.
+        memory: name in the records.
         report: called with every new record.
     """
     done = {record.key for record in book}
     for case in cases:
-        key = Key(model, memory, case.kind, case.index, str(case.timeline))
-        if key not in done:
-            record = _play(case, open_player(case.seed), key)
-            book.add(record)
-            report(record)
-
-
-def _play(case: Case, player: Player, key: Key) -> Record:
-    oracle = Oracle()
-    for chunk in player.play(case.timeline):
-        oracle.watch(chunk.frames)
-    return Record(
-        model=key.model,
-        memory=key.memory,
-        kind=key.kind,
-        index=key.number,
-        timeline=key.timeline,
-        told=tuple(sorted(case.told)),
-        expected={name: attributes(case.expected(name)) for name in case.windows},
-        readings={name: oracle.read(*window) for name, window in case.windows.items()},
-    )
+        timeline = str(case.timeline)
+        if (model, memory, case.kind, case.index, timeline) in done:
+            continue
+        oracle = Oracle()
+        for chunk in open_player(case.seed).play(case.timeline):
+            oracle.watch(chunk.frames)
+        record = Record(
+            model=model,
+            memory=memory,
+            kind=case.kind,
+            index=case.index,
+            timeline=timeline,
+            told=tuple(sorted(case.told)),
+            expected={name: attributes(case.expected(name)) for name in case.windows},
+            readings={name: oracle.read(*window) for name, window in case.windows.items()},
+        )
+        book.add(record)
+        report(record)

@@ -1,4 +1,4 @@
-"""Records added up: how often each attribute is right, and what lasts over a minute."""
+"""Totals of records: how often each attribute is right, and what changes within a minute."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
-from afstream.evaluate.oracle import READABLE, Reading
-from afstream.evaluate.records import Record
+from pocket_oracle.oracle import READABLE, Reading
+from pocket_oracle.records import Record
 
 AIMS = {"colour": 0.95, "shape": 0.90, "motion": 0.85, "background": 0.95}
 # the last 10 s of a minute may differ from the first by this share
@@ -17,18 +17,18 @@ RATIO_AIM = 0.15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """So many of so many."""
+    """A count out of a total."""
 
     right: int
     of: int
 
     @property
     def value(self) -> float | None:
-        """The share, None of nothing."""
+        """The share; None of a total of 0."""
         return self.right / self.of if self.of else None
 
     def __str__(self) -> str:
-        """In percent, with the numbers behind it."""
+        """In percent, with both numbers."""
         return "-" if self.value is None else f"{100 * self.value:.1f} % ({self.right}/{self.of})"
 
 
@@ -47,10 +47,10 @@ class Ratio:
     Attributes:
         name: what was measured.
         median: over the streams in which it could be measured at both ends.
-        low: smallest.
-        high: largest.
-        within: streams whose ratio is 1, give or take `RATIO_AIM`; of all of them, so that
-            one in which the subject was lost counts as missed.
+        low: smallest ratio.
+        high: largest ratio.
+        within: streams whose ratio differs from 1 by at most `RATIO_AIM`, out of all, so that a
+            stream whose subject was lost counts as missed.
     """
 
     name: str
@@ -62,13 +62,13 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """What one model shows with one memory.
+    """Scores of one model with one memory.
 
     Attributes:
-        memory: the memory.
+        memory: its name.
         streams: number of streams of each kind.
         steady: rows for windows of streams with one prompt.
-        switch: rows for what comes after a switch.
+        switch: rows for windows before and after a switch.
         long: rows for the two ends of long streams.
         ratios: of sharpness and motion speed, in long streams.
     """

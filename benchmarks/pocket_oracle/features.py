@@ -1,4 +1,4 @@
-"""What single frames of the pocket world show, found by comparing them with the world itself."""
+"""Features of single frames of the pocket world, found by comparing them with the world itself."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from afstream.evaluate.bodies import fit_bodies, outside_corner
-from afstream.evaluate.regions import Array, Mask, fill_holes, flood, local_range, local_sum
 from afstream.families.pocket.backdrops import backdrop, rgb
 from afstream.families.pocket.scene import BACKGROUNDS, COLOURS, SHAPES, WORLD_PX
 from afstream.families.pocket.world import INK, PALETTE, SUBJECT_PX
+from pocket_oracle.regions import Array, Mask, fill_holes, flood, local_range, local_sum
+from pocket_oracle.shape_fit import fit_shapes, visible_mask
 
 Index = NDArray[np.intp]
 
 UNDECIDED = -1
 
-# a background must be this near, and nearer than the second by this factor
+# largest distance to a background, absolute and as a share of that to the second nearest
 BACKGROUND_GAP, BACKGROUND_MARGIN = 0.3, 0.7
-# a pixel belongs to a body if it leaves the background's range by this much, and by this
-# many times what the picture leaves it in the median
-BODY_GAP, BODY_GAPS = 0.2, 1.5
-BODY_REACH_PX = 9
-BODY_AREA_PX = (60, 1100)
+# a pixel belongs to a subject if it leaves the background's range by this much, and by this
+# many times the frame's median distance to its background
+SUBJECT_GAP, SUBJECT_GAPS = 0.2, 1.5
+SUBJECT_REACH_PX = 9
+SUBJECT_AREA_PX = (60, 1100)
 COLOUR_GAP, COLOUR_MARGIN = 0.5, 0.75
-# this far inside a body there is neither outline nor blur, and at least so many pixels
+# pixels this far inside a subject are free of outline and blur; at least so many are needed
 CORE_REACH_PX, CORE_PX = 2, 12
 
 
-class Sightings(NamedTuple):
-    """What each of N frames shows; indices are `UNDECIDED` where it cannot be told.
+class FrameFeatures(NamedTuple):
+    """Features of N frames; indices are `UNDECIDED` where nothing fits well enough.
 
     Attributes:
         background: [N] index into `BACKGROUNDS`.
-        turned: [N, shapes] how well each of `SHAPES` fits at its best angle, 0 to 1.
-        upright: [N, shapes] how well each fits upright.
-        kind: [N] the best at any angle, index into `SHAPES`.
+        rotated: [N, shapes] overlap with each of `SHAPES` at its best angle, 0 to 1.
+        upright: [N, shapes] overlap with each upright.
+        shape: [N] index into `SHAPES` of the best at any angle.
         colour: [N] index into `COLOURS`.
-        present: [N] whether there is a subject; its pose means nothing otherwise.
-        x: [N] of its centre, pixels.
-        y: [N] of its centre, pixels.
-        scale: [N] 1 is a subject's ordinary size.
+        present: [N] whether there is a subject; without one the pose below is 0.
+        x: [N] horizontal centre, pixels.
+        y: [N] vertical centre, pixels.
+        scale: [N] size relative to a subject's ordinary one.
         angle: [N] radians, clockwise; symmetric shapes look the same at several.
         sharpness: [N] mean steepness of the picture's edges, brightness per pixel.
     """
 
     background: Index
-    turned: Array
+    rotated: Array
     upright: Array
-    kind: Index
+    shape: Index
     colour: Index
     present: Mask
     x: Array
@@ -60,11 +60,14 @@ class Sightings(NamedTuple):
     sharpness: Array
 
 
-def look(frames: NDArray[np.uint8] | Array) -> Sightings:
-    """Read every frame by itself.
+def extract_features(frames: NDArray[np.uint8] | Array) -> FrameFeatures:
+    """Features of each frame by itself.
 
     Args:
         frames: [N, H, W, 3], uint8 or floats in [-1, 1], of the world's own size.
+
+    Raises:
+        ValueError: the frames have another size.
     """
     if frames.shape[1:] != (WORLD_PX, WORLD_PX, 3):
         raise ValueError(
@@ -77,25 +80,25 @@ def look(frames: NDArray[np.uint8] | Array) -> Sightings:
     background, nearest, gap = _background(video)
     body = _subject(_excess(video, nearest), gap)
     area = body.sum(axis=(1, 2))
-    there = (area >= BODY_AREA_PX[0]) & (area <= BODY_AREA_PX[1])
+    present = (area >= SUBJECT_AREA_PX[0]) & (area <= SUBJECT_AREA_PX[1])
 
     count = len(video)
-    colour, kind = (np.full(count, UNDECIDED) for _ in range(2))
-    turned, upright = (np.zeros((count, len(SHAPES)), np.float32) for _ in range(2))
+    colour, shape = (np.full(count, UNDECIDED) for _ in range(2))
+    rotated, upright = (np.zeros((count, len(SHAPES)), np.float32) for _ in range(2))
     x, y, scale, angle = (np.zeros(count, np.float32) for _ in range(4))
-    if there.any():
-        colour[there], paint = _colour(video[there], body[there])
-        fit = fit_bodies(body[there], _darkness(video[there], paint))
-        x[there], y[there], angle[there] = fit.x, fit.y, fit.angle
-        scale[there], kind[there] = fit.radius / np.float32(SUBJECT_PX), fit.shape
-        turned[there], upright[there] = fit.turned, fit.upright
-    return Sightings(
+    if present.any():
+        colour[present], paint = _colour(video[present], body[present])
+        fit = fit_shapes(body[present], _darkness(video[present], paint))
+        x[present], y[present], angle[present] = fit.x, fit.y, fit.angle
+        scale[present], shape[present] = fit.radius / np.float32(SUBJECT_PX), fit.shape
+        rotated[present], upright[present] = fit.rotated, fit.upright
+    return FrameFeatures(
         background=background,
-        turned=turned,
+        rotated=rotated,
         upright=upright,
-        kind=kind,
+        shape=shape,
         colour=colour,
-        present=there,
+        present=present,
         x=x,
         y=y,
         scale=scale,
@@ -108,7 +111,7 @@ def sharpness(video: Array) -> Array:
     """Mean steepness of edges [N] of a video [N, 3, H, W], each pixel weighted by its own.
 
     Blurring an edge spreads it over more pixels and so lowers this mean, while edges that a
-    body hides or adds hardly change it.
+    subject hides or adds hardly change it.
     """
     light = video.mean(axis=1) / 2
     across, down = np.diff(light, axis=2)[:, 1:], np.diff(light, axis=1)[:, :, 1:]
@@ -124,7 +127,7 @@ def _backdrops() -> Array:
 
 @lru_cache(maxsize=1)
 def _backdrop_ranges() -> tuple[Array, Array]:
-    """What each backdrop's pixels and their neighbours span: a blurred edge stays within."""
+    """Smallest and largest value around each backdrop pixel: a blurred edge stays within."""
     backdrops = _backdrops()
     low, high = local_range(backdrops.reshape(-1, WORLD_PX, WORLD_PX), 1)
     return low.reshape(backdrops.shape), high.reshape(backdrops.shape)
@@ -143,17 +146,17 @@ def _background(video: Array) -> tuple[Index, Index, Array]:
 
 
 def _excess(video: Array, background: Index) -> Array:
-    """How far each pixel [N, H, W] leaves its background, in the worst channel."""
+    """Distance [N, H, W] of each pixel from its background's range, in the worst channel."""
     low, high = (bound[background] for bound in _backdrop_ranges())
     return np.maximum(low - video, video - high).max(axis=1)
 
 
 def _subject(excess: Array, gap: Array) -> Mask:
-    """Region [N, H, W] of the largest body outside the companion's corner; may be empty."""
-    seen = outside_corner()
-    differs = (excess > (BODY_GAP + BODY_GAPS * gap)[:, None, None]) & seen
+    """Mask [N, H, W] of the largest region outside the companion's corner; may be empty."""
+    seen = visible_mask()
+    differs = (excess > (SUBJECT_GAP + SUBJECT_GAPS * gap)[:, None, None]) & seen
     solid = fill_holes(differs, np.broadcast_to(~seen, differs.shape)) & seen
-    density = local_sum(solid.astype(np.float32), BODY_REACH_PX) * solid
+    density = local_sum(solid.astype(np.float32), SUBJECT_REACH_PX) * solid
     peak = density.reshape(len(density), -1).argmax(axis=1)
     seeds = np.zeros_like(solid)
     seeds.reshape(len(solid), -1)[np.arange(len(solid)), peak] = True
@@ -161,7 +164,7 @@ def _subject(excess: Array, gap: Array) -> Mask:
 
 
 def _colour(video: Array, body: Mask) -> tuple[Index, Array]:
-    """Colours [N] of bodies, and the median paint [N, 3] inside them."""
+    """Colours [N] of subjects, and the median paint [N, 3] inside them."""
     side = 2 * CORE_REACH_PX + 1
     core = local_sum(body.astype(np.float32), CORE_REACH_PX) > side * side - 0.5
     paint = np.empty((len(video), 3), np.float32)
@@ -176,7 +179,7 @@ def _colour(video: Array, body: Mask) -> tuple[Index, Array]:
 
 
 def _darkness(video: Array, paint: Array) -> Array:
-    """How far each pixel [N, H, W] lies on the way from a body's paint to ink, 0 to 1."""
+    """Position [N, H, W] of each pixel between a subject's paint (0) and ink (1)."""
     way = rgb(INK) - paint
     gone = np.einsum("nchw,nc->nhw", video - paint[:, :, None, None], way)
     return np.clip(gone / np.square(way).sum(axis=1)[:, None, None], 0, 1)
