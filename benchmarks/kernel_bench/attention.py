@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,16 +119,14 @@ def attention_inputs(
         values [B, T, H, D] with gradient, none in inference.
     """
     shape, randn = settings.shape, settings.draw()
-    sizes = {"grid": shape.grid, "head_dim": shape.head_dim}
+    rotation = partial(rotation_tables, grid=shape.grid, head_dim=shape.head_dim)
     raw, values = (randn(1, NUM_SLOTS, shape.chunk_tokens, *shape.heads) for _ in range(2))
     q = randn(1, num_queries, *shape.heads).requires_grad_(training)
-    cos, sin = settings.on_device(rotation_tables(0, **sizes))
+    cos, sin = settings.on_device(rotation(0))
     slots = tuple((1 + SLOT_STEP * index) % NUM_SLOTS for index in range(len(offsets)))
     tables = {
         # relative to the query's first position, because only differences count
-        name: settings.on_device(
-            _joined([rotation_tables(-offset, **sizes, dtype=dtype) for offset in offsets])
-        )
+        name: settings.on_device(_joined([rotation(-offset, dtype=dtype) for offset in offsets]))
         for name, (_, dtype) in ROTATIONS.items()
     }
     found = SimpleNamespace(
@@ -152,9 +151,10 @@ def attention_inputs(
 
 def _exact(i: SimpleNamespace) -> Outputs:
     """The twin's output in float64, a few rows at a time, and its gradients in training."""
-    turn = turn_tables(i.offsets, head_dim=i.q.shape[-1], dtype=torch.float64)
-    slots = torch.tensor(i.slots, dtype=torch.int32, device=i.q.device)
-    held = i.keys.double(), i.values.double(), slots, *(table.to(slots.device) for table in turn)
+    device = i.q.device
+    cos, sin = turn_tables(i.offsets, head_dim=i.q.shape[-1], dtype=torch.float64)
+    slots = torch.tensor(i.slots, dtype=torch.int32, device=device)
+    held = i.keys.double(), i.values.double(), slots, cos.to(device), sin.to(device)
     queries = i.q.detach().double().split(EXACT_ROWS, dim=1)
     if i.own is None:
         return (torch.cat([twin(rows, *held)[0] for rows in queries], dim=1),)
@@ -195,7 +195,7 @@ def _others(settings: KernelSettings, *, compiled_twin: bool) -> dict[str, Way]:
                 _rotated_anew, rotation=rotation, backend=backend
             )
     for name, backend in SDPA_BACKENDS.items():
-        ways[f"SDPA {name}, keys ready"] = lambda i, backend=backend: _attend(i, *i.window, backend)
+        ways[f"SDPA {name}, keys ready"] = partial(_keys_ready, backend=backend)
     traced: dict[str, Way] = {
         "float32 RoPE, cat, SDPA": partial(_rotated_anew, rotation="float32", backend=None)
     }
@@ -204,13 +204,19 @@ def _others(settings: KernelSettings, *, compiled_twin: bool) -> dict[str, Way]:
     return ways | settings.through_compile(traced)
 
 
-def _held(i: SimpleNamespace) -> tuple[object, ...]:
+def _held(i: SimpleNamespace) -> tuple[Any, ...]:
     return i.q, i.keys, i.values, i.slots, *i.turn, i.own
 
 
 def _twin(i: SimpleNamespace) -> Tensor:
     slots = torch.tensor(i.slots, dtype=torch.int32, device=i.q.device)
-    return twin(i.q, i.keys, i.values, slots, *i.turn, i.own)[0]
+    cos, sin = i.turn
+    return twin(i.q, i.keys, i.values, slots, cos, sin, i.own)[0]
+
+
+def _keys_ready(i: SimpleNamespace, *, backend: SDPBackend) -> Tensor:
+    keys, values = i.window
+    return _attend(i, keys, values, backend)
 
 
 def _rotated_anew(i: SimpleNamespace, *, rotation: str, backend: SDPBackend | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def append_line(path: Path, data: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _told_in_a_sentence(path: Path) -> Iterator[None]:
+def _told_in_a_sentence(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:

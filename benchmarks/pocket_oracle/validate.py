@@ -36,7 +36,7 @@ def oracle_accuracy(
     Returns:
         For each of `READABLE` the share of clips in which it is read right.
     """
-    right = dict.fromkeys(READABLE, 0)
+    right: dict[str, int] = dict.fromkeys(READABLE, 0)
     for number in range(clips):
         rng = np.random.default_rng([seed, number])
         clip = random_clip(rng, num_switches=number % 2)
