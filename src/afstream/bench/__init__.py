@@ -2,9 +2,9 @@
 
 from afstream.bench.machine import Machine
 from afstream.bench.meter import Meter, discard
-from afstream.bench.result import FirstFrame, Measurement, Rates, Stretch
-from afstream.bench.series import Series, Spread
-from afstream.bench.setup import Setup
+from afstream.bench.result import FirstFrame, Measurement, Rates
+from afstream.bench.series import Series, Spread, Stretch
+from afstream.bench.load import Load
 
 __all__ = [
     "FirstFrame",
@@ -13,7 +13,7 @@ __all__ = [
     "Meter",
     "Rates",
     "Series",
-    "Setup",
+    "Load",
     "Spread",
     "Stretch",
     "discard",

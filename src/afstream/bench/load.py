@@ -1,15 +1,13 @@
-"""What is measured: a stream's settings, and what is asked of it."""
+"""The load that a stream is measured under."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from afstream.errors import ConfigError
-from afstream.families.presets import choose_memory, find_preset
-from afstream.spec import ModelSpec
-from afstream.stream import Stream
+from afstream.spec import StreamConfig
 
-# Full and under-specified prompts in turn, in words that the pocket model knows too.
+# Full and under-specified prompts in alternation, in words that the pocket model knows too.
 PROMPTS = (
     "A red star drifts left over a meadow.",
     "The same star turns right.",
@@ -21,31 +19,21 @@ PROMPTS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """A stream and the load it is put under; see `Stream.open` for the first nine.
+class Load:
+    """A stream and what is asked of it.
 
     Attributes:
+        stream: how it is opened; its prompts are asked for one after the other, and again.
         duration_s: seconds of video to make.
         switch_every_s: seconds of video from one prompt to the next; 0 for no switches.
         stretch_s: seconds of video over which speed and memory are taken together.
-        prompts: asked for in turn.
         consumer: what takes the frames, in words.
     """
 
-    model: ModelSpec = field(default_factory=ModelSpec)
-    seed: int = 0
-    size: tuple[int, int] | None = None
-    memory: str | None = None
-    junction: str | None = None
-    preset: str | None = None
-    backend: str | None = None
-    compiled: bool = False
-    graphs: bool = True
-    gpu_memory: int | None = None
+    stream: StreamConfig = field(default_factory=lambda: StreamConfig(prompts=PROMPTS))
     duration_s: float = 60.0
     switch_every_s: float = 10.0
     stretch_s: float = 10.0
-    prompts: tuple[str, ...] = PROMPTS
     consumer: str = "none"
 
     def __post_init__(self) -> None:
@@ -59,33 +47,12 @@ class Setup:
                 f"the prompt is to change every {self.switch_every_s} s; give 0 for never, or a"
                 " time such as 10"
             )
-        if not self.prompts:
+        if not self.stream.prompts:
             raise ConfigError("there is no prompt to measure with; give at least one")
-
-    def open(self) -> Stream:
-        """Open the stream."""
-        return Stream.open(
-            self.model,
-            seed=self.seed,
-            size=self.size,
-            memory=self.memory,
-            junction=self.junction,
-            preset=self.preset,
-            backend=self.backend,
-            compiled=self.compiled,
-            graphs=self.graphs,
-            prompts=self.prompts,
-            gpu_memory=self.gpu_memory,
-        )
-
-    @property
-    def memory_name(self) -> str:
-        """What the stream remembers, by name."""
-        return choose_memory(self.memory, self.junction, find_preset(self.preset, self.model))[0]
 
     def prompt(self, segment: int) -> str:
         """The prompt of a segment, counted from 0."""
-        return self.prompts[segment % len(self.prompts)]
+        return self.stream.prompts[segment % len(self.stream.prompts)]
 
     def segment_at(self, seconds: float) -> int:
         """The segment that is asked for at a time of the video."""
