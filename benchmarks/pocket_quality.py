@@ -15,9 +15,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from afstream.config import memory_policy
 from afstream.errors import AfstreamError
 from afstream.families.opening import open_model
+from afstream.families.pocket.family import POCKET
+from afstream.kvcache.memories import memory_policy
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 from pocket_oracle import (
@@ -41,7 +42,7 @@ EMBEDDED = "pocket"
 def run(options: argparse.Namespace, book: RecordBook) -> None:
     """Play this shard's cases that have no record yet."""
     model = open_model(ModelSpec(name=options.model, device="cpu"))
-    policy = memory_policy(options.memory)
+    policy = memory_policy(options.memory, POCKET.lengths)
     shard, of = (int(part) for part in options.shard.split("/"))
     sizes = Sizes(steady=options.prompts, switch=options.prompts, long=options.long)
     cases = [case for number, case in enumerate(make_cases(sizes)) if number % of == shard]

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afstream.config import memory_policy
-from afstream.kvcache.positions import Anchors, query_position, visible_chunks
+from afstream.families.wan.family import WAN
+from afstream.kvcache.memories import memory_policy
+from afstream.kvcache.policy import Anchors
 
-POLICY = memory_policy("anchor")
-CHUNK_FRAMES = POLICY.chunk_frames
+POLICY = memory_policy("anchor", WAN.lengths)
+WINDOW_FRAMES, CHUNK_FRAMES = WAN.lengths.window_frames, WAN.lengths.chunk_frames
 # Far enough into a scene for the window to be full and the junction to have left it.
 STEADY_FRAME, JUNCTION_FRAME = 60, 30
 
 
 def _offsets(anchors: Anchors, num_frames: int) -> tuple[int, ...]:
     """Latent frames from each visible chunk to the first frame of the query block."""
-    at = query_position(POLICY, STEADY_FRAME, num_frames)
-    seen = visible_chunks(POLICY, anchors, STEADY_FRAME, num_frames)
+    at = POLICY.query_position(STEADY_FRAME, num_frames)
+    seen = POLICY.visible(anchors, STEADY_FRAME, num_frames)
     return tuple(at - chunk.position for chunk in seen)
 
 
 # Sink, junction, local window, the chunk itself. A re-cache happens before there is a junction.
 CHUNK_OFFSETS = _offsets(Anchors(junction=JUNCTION_FRAME), CHUNK_FRAMES)
-RECACHE_OFFSETS = _offsets(Anchors(), POLICY.window_frames)
-RECACHE_CHUNKS = POLICY.window_frames // CHUNK_FRAMES
+RECACHE_OFFSETS = _offsets(Anchors(), WINDOW_FRAMES)
+RECACHE_CHUNKS = WAN.lengths.window_chunks
 # The policy's slots and slot 0, which holds the chunk that is being denoised.
 NUM_SLOTS = POLICY.num_slots + 1
 

@@ -10,13 +10,11 @@ import numpy as np
 
 from afstream.families.pocket.captions import caption, parse
 from afstream.families.pocket.clips import follow_up, random_scene
+from afstream.families.pocket.family import FORMAT
 from afstream.families.pocket.scene import Scene
-from afstream.geometry import VideoFormat
 from afstream.timeline import Cue, Moment, Timeline
 from pocket_oracle.oracle import READABLE
 
-# of the pocket model
-FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
 # training draws from [1, i] and other small seeds
 HELD_OUT_SEED = 777
 KINDS = ("steady", "switch", "long")

@@ -85,7 +85,7 @@ def generate(
         device=device,
         dtype=dtype,
     )
-    remembered = choose_memory(memory, junction, find_preset(preset, spec))
+    choose_memory(memory, junction, find_preset(preset, spec))
     timeline: Timeline | None = None
     if prompts != STDIN:
         timeline = read_timeline(
@@ -98,11 +98,9 @@ def generate(
             "--text-encoder drop needs a file of prompts, not '-': prompts come later; give cpu"
         )
     if timeline and dry_run:
-        if Path(model).is_dir():
-            # torch comes with it, so the embedded model does without
-            from afstream.families.opening import check_cues
+        from afstream.families.registry import check_cues
 
-            check_cues(spec, timeline.cues)
+        check_cues(spec, timeline.cues)
         show_plan(timeline.plan(), as_json=as_json)
         return
     outputs = Outputs.beside(out, record=record, sheet=sheet, live=timeline is None)
@@ -136,7 +134,7 @@ def generate(
             outputs,
             report,
             scale=scale,
-            settings=describe_run(stream, *remembered),
+            settings=describe_run(stream),
             load_s=load_s,
         )
         if typing:

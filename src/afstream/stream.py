@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from afstream.config import MemoryPolicy
 from afstream.engine.chunk import Chunk, Receipt, Transition
 from afstream.engine.decode import Delivery, InFlight, lane_on
 from afstream.engine.prompts import Prompts, Request
@@ -23,13 +22,15 @@ from afstream.engine.rollout import Rollout, RolloutState
 from afstream.engine.state import StreamState
 from afstream.engine.stopwatch import Stopwatch
 from afstream.errors import ConfigError
-from afstream.families.opening import compile_backbone, kernel_backend, open_model
+from afstream.families.base import VideoModel
+from afstream.families.opening import kernel_backend, open_model
 from afstream.families.presets import choose_memory, find_preset
+from afstream.families.registry import family_of
 from afstream.geometry import Geometry
-from afstream.memory_plan.estimate import Estimate
-from afstream.memory_plan.settle import Demand, settle
-from afstream.model.bundle import VideoModel
-from afstream.spec import ModelSpec
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.memory_plan.fit import fit
+from afstream.memory_plan.report import MemoryReport
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Plan, Timeline
 from afstream.timeline.plan import blend_length
 from afstream_kernels import Backend
@@ -57,8 +58,7 @@ class Stream:
         *,
         seed: int = 0,
         size: Geometry | None = None,
-        backend: str | None = None,
-        compiled: bool = False,
+        backend: Backend | str | None = None,
         graphs: bool = True,
         ahead: bool | None = None,
     ) -> None:
@@ -78,15 +78,12 @@ class Stream:
             backend=kernel_backend(backend, model.backbone),
             use_graphs=graphs,
         )
-        if compiled:
-            compile_backbone(model.backbone)
-        self.compiled = compiled
         device = model.backbone.device
         self.ahead = device.type == "cuda" if ahead is None else ahead
         self._prompts = Prompts(model, self.geometry)
         self._delivery = Delivery(model.vae, lane_on(device))
         # set by `open` where there is a GPU to fit
-        self.estimate: Estimate | None = None
+        self.estimate: MemoryReport | None = None
 
     @classmethod
     def open(
@@ -95,7 +92,7 @@ class Stream:
         *,
         seed: int = 0,
         size: tuple[int, int] | None = None,
-        memory: str | None = None,
+        memory: str | MemoryPolicy | None = None,
         junction: str | None = None,
         preset: str | None = None,
         backend: str | None = None,
@@ -111,7 +108,8 @@ class Stream:
             model: a model's name, or all of what `ModelSpec` can say about it.
             seed: same seed, same machine: identical frames.
             size: width and height in pixels; the model's own by default.
-            memory: anchor, recache, recapture, rolling or clear; else the preset's, else anchor.
+            memory: anchor, recache, recapture, rolling or clear, or a policy; else the preset's,
+                else anchor.
             junction: hold or gap, for a memory with a junction.
             preset: settings of a public family, see `afstream.families.presets`; else as
                 recognised by the files' names.
@@ -130,26 +128,25 @@ class Stream:
             CheckpointError: there is no such model, or a piece is missing or does not fit.
             PromptError: the model cannot understand a prompt.
         """
-        geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
         wanted = ModelSpec(name=model) if isinstance(model, str) else model
+        geometry = family_of(wanted).sized(*size) if size else None
         found = find_preset(preset, wanted)
-        _, policy = choose_memory(memory, junction, found)
-        demand = Demand(
-            size=geometry,
-            policy=policy,
+        policy = choose_memory(memory, junction, found)
+        config = StreamConfig(
+            model=wanted,
+            size=size,
             backend=backend,
             graphs=graphs,
-            prompts=len(set(prompts)),
+            prompts=tuple(prompts),
             gpu_memory=gpu_memory,
         )
-        spec, estimate = settle(wanted, demand)
+        config, estimate = fit(config, policy)
         stream = cls(
-            open_model(spec, prompts=prompts, like=found),
+            open_model(config.model, prompts=prompts, like=found, compiled=compiled),
             policy,
             seed=seed,
             size=geometry,
             backend=backend,
-            compiled=compiled,
             graphs=graphs,
             ahead=ahead,
         )
@@ -171,7 +168,7 @@ class Stream:
             graphs=rollout.use_graphs,
             ahead=self.ahead,
         )
-        other.compiled, other.estimate = self.compiled, self.estimate
+        other.estimate = self.estimate
         # the decoder's state lives on the lane, so both go on there
         other._delivery = self._delivery
         with torch.inference_mode():
@@ -189,9 +186,19 @@ class Stream:
         return self.geometry.width_px, self.geometry.height_px
 
     @property
+    def policy(self) -> MemoryPolicy:
+        """What the stream remembers."""
+        return self._rollout.policy
+
+    @property
     def backend(self) -> Backend:
         """What the kernels run on."""
         return self._rollout.backend
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch compiles the layers."""
+        return self.model.backbone.is_compiled
 
     @property
     def graphs(self) -> bool:
@@ -352,5 +359,5 @@ class Stream:
             return True
         # compiled layers meet other lengths until the window is full
         policy = self._rollout.policy
-        full = policy.window_frames // policy.chunk_frames
+        full = policy.lengths.window_chunks
         return self.state.chunk < (full if self.compiled else 1)

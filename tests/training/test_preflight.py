@@ -2,14 +2,6 @@
 
 import pytest
 import torch
-from tests.engine.toy import SIZES, toy_model
-from tests.training.tiny import match_trainer
-
-from afstream.config import MEMORIES
-from afstream.kvcache.cache import Grid
-from afstream.training.machinery.adapters import adapt
-from afstream.training.machinery.optim import MixedOptimizer, trained
-from afstream.training.runs.pocket_stages import _is_hidden
 from afstream.training.runs.preflight import (
     Footing,
     adapter_values,
@@ -18,8 +10,17 @@ from afstream.training.runs.preflight import (
     on_meta,
     size_bytes,
 )
+from tests.engine.toy import SIZES, toy_model
+from tests.training.tiny import match_trainer
 
-ANCHOR = MEMORIES["anchor"]
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.cache import Grid
+from afstream.kvcache.memories import memory_policy
+from afstream.training.machinery.adapters import adapt
+from afstream.training.machinery.optim import MixedOptimizer, trained
+from afstream.training.runs.pocket_stages import _is_hidden
+
+ANCHOR = memory_policy("anchor", LENGTHS)
 
 
 def foretell(*, rows=1, **footing):

@@ -19,6 +19,7 @@ from afstream.bench.machine import (
 )
 from afstream.bench.result import FirstFrame, Measurement, Rates
 from afstream.bench.series import Series, Stretch, Stretches, largest
+from afstream.spec import StreamConfig
 from afstream.stream import Chunk, Stream
 
 Consumer = Callable[[NDArray[np.uint8]], None]
@@ -55,7 +56,7 @@ class Meter:
 
     def __init__(self, load: Load) -> None:
         began = time.perf_counter()
-        self.stream = Stream.open(load.stream)
+        self.stream = open_stream(load.stream)
         self._open_ms = _since_ms(began)
         self.load = load
         self._device = self.stream.model.backbone.device
@@ -142,9 +143,7 @@ class Meter:
             complete=self._warm_ms is not None,
         )
 
-    def _count(
-        self, chunk: Chunk, made_ms: float, all_ms: float, device_bytes: int | None
-    ) -> None:
+    def _count(self, chunk: Chunk, made_ms: float, all_ms: float, device_bytes: int | None) -> None:
         """Take in a chunk that was made and consumed."""
         timing, parts = chunk.timing, self._parts
         parts["denoise"].add(timing.denoise_ms)
@@ -178,6 +177,24 @@ class Meter:
         while receipt not in next(chunks).receipts:
             pass
         return _since_ms(began)
+
+
+def open_stream(config: StreamConfig) -> Stream:
+    """Open a stream as its settings say."""
+    return Stream.open(
+        config.model,
+        seed=config.seed,
+        size=config.size,
+        memory=config.memory,
+        junction=config.junction,
+        preset=config.preset,
+        backend=config.backend,
+        compiled=config.compiled,
+        graphs=config.graphs,
+        prompts=config.prompts,
+        ahead=config.ahead,
+        gpu_memory=config.gpu_memory,
+    )
 
 
 def describe_model(stream: Stream) -> dict[str, Any]:

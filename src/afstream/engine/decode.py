@@ -18,7 +18,18 @@ from torch import Tensor
 
 from afstream.engine.chunk import Chunk, ChunkTiming, Receipt
 from afstream.engine.stopwatch import Mark, Stopwatch, gpu_mark, host_mark, span_ms
-from afstream.model.bundle import VideoDecoder, decode_pictures
+from afstream.model.protocols import VideoDecoder
+
+
+def decode_pictures(
+    decoder: VideoDecoder,
+    latents: Tensor,
+    state: Any,  # noqa: ANN401
+) -> tuple[Tensor, Any]:
+    """Latents [1, F, C, h, w] as pictures, uint8 [N, H, W, 3], and the decoder's new state."""
+    video, after = decoder.decode(latents, state)
+    levels = ((video[0].float() + 1) * 127.5).round_().clamp_(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous(), after
 
 
 class Lane(Protocol):
