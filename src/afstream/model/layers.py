@@ -115,13 +115,15 @@ class SelfAttention(Projections):
             project_into(self.v, part, slots.values[:, target].flatten(2))
         key = self.k(rows)
         # the operator norms a query, too, wanted or not
-        q, *rope = query or (key, *(table[: key.shape[1]] for table in context.key_rope))
+        cos, sin = context.key_rope
+        q, cos, sin = query or (key, cos[: key.shape[1]], sin[: key.shape[1]])
         return norm_rotate_write(
             q,
             key,
             self.norm_q.weight,
             self.norm_k.weight,
-            *rope,
+            cos,
+            sin,
             slots.keys,
             slots.targets,
             eps=self.eps,
