@@ -90,13 +90,12 @@ class PlainStream:
 
     def chunk(self, noise: Tensor) -> Tensor:
         """The next chunk [c, C, h, w] from noise [steps, c, C, h, w], and its context pass."""
-        c, noisy = self.memory.c, noise[0].double()
+        c, clean = self.memory.c, torch.zeros_like(noise[0], dtype=torch.float64)
         own = set(range(self.frame, self.frame + c))
-        for step, sigma in enumerate(self.sigmas):
+        # sigma is 1 at first: pure noise
+        for sigma, fresh in zip(self.sigmas, noise.double(), strict=True):
+            noisy = (1 - sigma) * clean + sigma * fresh
             clean = noisy - sigma * self._model(noisy, 1000 * sigma, self.frame, own)
-            if step + 1 < len(self.sigmas):
-                after = self.sigmas[step + 1]
-                noisy = (1 - after) * clean + after * noise[step + 1].double()
         self._model(clean, 0.0, self.frame, own, keep=True)
         self.latents |= {self.frame + index: frame for index, frame in enumerate(clean)}
         self.frame += c
