@@ -101,7 +101,8 @@ def pytest(root: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]
         # two faults of one length within a second would share a cached file
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += ["--hypothesis-profile", "first", *tests]
     return subprocess.run(
         command,
         cwd=root,

@@ -163,13 +163,6 @@ def agree(model, memory, steps, backend=None):
         pair.play(2)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=20)
-@given(data=st.data(), steps=STEPS)
-def test_every_chunk_is_that_of_the_plain_stream(model, name, data, steps):
-    agree(model, data.draw(memories(name)), steps)
-
-
 # chunks between cues, long enough for the default window to be left behind
 SCRIPTS = {
     "quick switches": [
@@ -192,3 +185,10 @@ def test_whole_stories_at_the_default_sizes(model, script, name):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_whole_stories_with_a_gap_between_two_junctions(model, script):
     agree(model, Memory(name=ANCHOR, hold=False), SCRIPTS[script], backend="reference")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=20)
+@given(data=st.data(), steps=STEPS)
+def test_every_chunk_is_that_of_the_plain_stream(model, name, data, steps):
+    agree(model, data.draw(memories(name)), steps)
