@@ -18,6 +18,7 @@ from afstream.bench.machine import (
     resident_bytes,
 )
 from afstream.bench.series import MAX_STRETCHES, Stretches
+from afstream.engine.chunk import ChunkTiming
 from afstream.errors import ConfigError
 from afstream.families.base import VideoModel
 from afstream.families.pocket.text import telling_words, vocabulary
@@ -63,6 +64,23 @@ def test_the_parts_add_up():
     assert result.rates.denoise >= result.rates.end_to_end
     assert 0 <= result.in_consumer <= result.outside_model < 1
     assert result.switch_ms.count == 0
+
+
+def test_each_rate_is_of_its_own_part(monkeypatch: pytest.MonkeyPatch):
+    meter = Meter(Load(duration_s=6, switch_every_s=2))
+    timing = ChunkTiming(
+        switch_ms=40, denoise_ms=100, decode_ms=250, context_ms=10, model_ms=360, total_ms=400
+    )
+    chunks = meter.stream.chunks
+    monkeypatch.setattr(
+        meter.stream, "chunks", lambda: (replace(chunk, timing=timing) for chunk in chunks())
+    )
+    result = run(meter)
+    # a re-cache counts where there was a switch
+    backbone_s = (110 * result.chunks + 40 * result.switch_ms.count) / 1000
+    assert result.switch_ms.count == 2
+    assert result.rates.denoise == pytest.approx(result.frames / backbone_s, rel=1e-3)
+    assert result.rates.decode == pytest.approx(4 * result.frames / result.chunks, rel=1e-3)
 
 
 def test_the_consumer_gets_every_frame_and_its_time_counts():
