@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from afstream.attention import ATTENTION
+from afstream.attention import ATTENTION, choose_attention
 from afstream.errors import ConfigError
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import META, held_bytes
@@ -22,7 +22,6 @@ from afstream.memory_plan.report import (
 )
 from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
 from afstream.spec import StreamConfig
-from afstream_kernels import Backend, choose_backend
 
 RUNNING: tuple[PhaseName, ...] = ("stream", "switch")
 WEIGHTS: tuple[PhaseName, ...] = ("load", *RUNNING)
@@ -67,18 +66,6 @@ def estimate(model: MetaModel, config: StreamConfig, policy: MemoryPolicy) -> Me
     )
 
 
-def gpu_backend(name: str | None, dtype: torch.dtype, device: torch.device | str = META) -> Backend:
-    """The backend that runs on a GPU; for a hypothetical GPU (meta) every one is allowed.
-
-    Raises:
-        ConfigError: the backend is unknown, or cannot run there.
-    """
-    try:
-        return choose_backend(name, device=device, dtype=dtype)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
 class _Counted:
     """The parts of one estimate; see `estimate`."""
 
@@ -91,7 +78,7 @@ class _Counted:
         # a tiny VAE that the model was opened with is there already
         self.tiny = config.model.vae == TINY and model.spec.vae != TINY
         self.decoder = model.with_tiny_vae if self.tiny else model
-        backend = gpu_backend(config.backend, self.backbone.dtype)
+        backend = choose_attention(config.backend, device=META, dtype=self.backbone.dtype)
         self.scene = model.scene(self.geometry, policy, backend)
         self.calls = model.calls(self.geometry, policy, backend)
         self.chunks = policy.lengths.window_chunks
