@@ -16,8 +16,7 @@ from pathlib import Path
 
 from afstream.config import MEMORIES
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.found import PROMPTS
-from afstream.memory_plan.published import published
+from afstream.memory_plan.found import PROMPTS, published
 from afstream.memory_plan.units import GIB
 from afstream.spec import ModelSpec, StreamConfig, TextPlace
 

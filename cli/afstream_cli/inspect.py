@@ -29,9 +29,7 @@ Contents = Annotated[
 ]
 Size = Annotated[
     str | None,
-    typer.Option(
-        metavar="WxH", help="Count memory for this size, px. [default: the model's own]"
-    ),
+    typer.Option(metavar="WxH", help="Count memory for this size, px. [default: the model's own]"),
 ]
 Memory = Annotated[
     str | None,

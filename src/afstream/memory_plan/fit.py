@@ -12,7 +12,7 @@ from afstream.config import MemoryPolicy
 from afstream.errors import ConfigError
 from afstream.families.opening import DTYPES, dtype_name, model_device
 from afstream.geometry import Geometry
-from afstream.memory_plan.count import CannotCountError
+from afstream.memory_plan.count import META, CannotCountError
 from afstream.memory_plan.estimate import estimate, gpu_backend
 from afstream.memory_plan.meta_model import TINY, MetaModel
 from afstream.memory_plan.report import CONTEXT_BYTES, MemoryReport
@@ -80,8 +80,12 @@ def fit(config: StreamConfig, policy: MemoryPolicy) -> tuple[StreamConfig, Memor
     device = model_device(config.model.device)
     if device.type != "cuda" and config.gpu_memory is None:
         return config, None
+    dtype = dtype_name(config.model, GPU)
+    model = MetaModel.open(config.model, dtype=dtype)
+    where = device if device.type == "cuda" else META
+    asked = replace(config, backend=gpu_backend(config.backend, DTYPES[dtype], where))
     try:
-        return _fit(config, policy, device)
+        found = best_fit(model, asked, policy, config.gpu_memory or free_bytes(device))
     except CannotCountError as error:
         problem = (
             f"the memory of the model {config.model.name!r} cannot be counted with the installed"
@@ -91,27 +95,11 @@ def fit(config: StreamConfig, policy: MemoryPolicy) -> tuple[StreamConfig, Memor
             raise ConfigError(f"{problem}; leave --gpu-memory out") from error
         log.warning("%s; whether it fits the GPU is not checked", problem)
         return config, None
-
-
-def _fit(
-    config: StreamConfig, policy: MemoryPolicy, device: torch.device
-) -> tuple[StreamConfig, MemoryReport]:
-    """See `fit`."""
-    dtype = dtype_name(config.model, GPU)
-    model = MetaModel.open(config.model, dtype=dtype)
-    where = device if device.type == "cuda" else "meta"
-    asked = _with_text(
-        replace(config, backend=gpu_backend(config.backend, DTYPES[dtype], where)),
-        config.model.text or "device",
-    )
-    available = config.gpu_memory or free_bytes(device)
-    places = text_places(model, asked) if config.model.text is None else ()
-    for one in (asked, *(_with_text(asked, place) for place in places)):
-        report = estimate(model, one, policy)
-        if report.peak_bytes <= available:
-            placed = _with_text(config, one.model.text) if model.is_folder else config
-            return placed, report
-    raise ConfigError(oom_message(best_fit(model, asked, policy, available)))
+    best = found.best.config
+    # only a place that nobody asked for may change without a word
+    if not found.fits or best != _with_text(asked, config.model.text or best.model.text):
+        raise ConfigError(oom_message(found))
+    return replace(config, model=best.model) if model.is_folder else config, found.best
 
 
 def free_bytes(device: torch.device) -> int:
@@ -221,8 +209,9 @@ def _offloaded(
 ) -> StreamConfig:
     """With as few offloaded layers as fit, or with all of them."""
     layers = len(model.model.backbone.blocks)
+    proposal = config
     for count in range(config.model.offload + 1, layers + 1):
         proposal = replace(config, model=replace(config.model, offload=count))
-        if count == layers or estimate(model, proposal, policy).peak_bytes <= available:
-            return proposal
-    return config
+        if estimate(model, proposal, policy).peak_bytes <= available:
+            break
+    return proposal

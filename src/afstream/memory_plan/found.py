@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import torch
 
 from afstream.checkpoints.findings import BACKBONES, FOLDERS, Finding
 from afstream.config import WAN_BACKBONES, MemoryPolicy
 from afstream.errors import ConfigError
-from afstream.memory_plan.count import CannotCountError
+from afstream.families.wan.loading import optional
+from afstream.families.wan.model import wan_model
+from afstream.families.wan.text import WanText
+from afstream.families.wan.vae import KIND, WanVae
+from afstream.memory_plan.count import META, CannotCountError
 from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.fit import Fit, best_fit
 from afstream.memory_plan.meta_model import MetaModel
+from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec, StreamConfig
 
 DTYPE = "bfloat16"
 # as many prompts as in a timeline, known beforehand
 PROMPTS = tuple(map(str, range(6)))
+
+# UMT5-xxl's own config.json
+UMT5_XXL = {
+    "vocab_size": 256384,
+    "d_model": 4096,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "d_kv": 64,
+}
 
 
 def fit_found(
@@ -62,6 +80,41 @@ def fit_found(
     return Fit(asked=report, best=report)
 
 
+def published(size: str, *, name: str = "", dtype: torch.dtype = torch.bfloat16) -> MetaModel:
+    """A published model on the meta device.
+
+    Args:
+        size: a key of `WAN_BACKBONES`.
+        name: what reports call it; the size by default.
+        dtype: of all weights.
+
+    Raises:
+        ConfigError: transformers or diffusers is not installed.
+    """
+    config = WAN_BACKBONES[size]
+    settings: Any = optional("transformers", "UMT5Config")
+    encoder: Any = optional("transformers", "UMT5EncoderModel")
+    # its defaults are Wan2.1's
+    autoencoder: Any = optional("diffusers", KIND)
+    with torch.device(META):
+        backbone = Backbone(config).to(dtype)
+        text: Any = encoder(settings.from_dict(UMT5_XXL)).to(dtype)
+        vae: Any = autoencoder()
+    for module in (backbone, text, vae):
+        module.requires_grad_(False).eval()
+    # not by its own `to`, which warns of parts that Wan's does not have
+    torch.nn.Module.to(vae, dtype)
+    mean, std = vae.config.latents_mean, vae.config.latents_std
+    model = wan_model(
+        size,
+        backbone,
+        WanText(text, lambda prompt: [len(prompt)], text_len=config.text_len),
+        WanVae(vae, latent_mean=mean, latent_std=std),
+        {},
+    )
+    return MetaModel(model, ModelSpec(name=size), name=name)
+
+
 def _meta_model(findings: Sequence[Finding]) -> MetaModel | None:
     """A model made of what was found."""
     usable = [one for one in findings if one.supported]
@@ -78,9 +131,6 @@ def _meta_model(findings: Sequence[Finding]) -> MetaModel | None:
     base = next((one for one in (student, folder) if one is not None and one.backbone), None)
     for size, config in WAN_BACKBONES.items():
         if base is not None and base.backbone == config:
-            # diffusers and transformers come with it
-            from afstream.memory_plan.published import published  # noqa: PLC0415
-
             name = f"{base.path}, with Wan2.1's own text encoder and VAE"
             return published(size, name=name)
     if pocket is not None:

@@ -42,9 +42,7 @@ class TrainingReport:
     alone_bytes: int
 
     @classmethod
-    def of(
-        cls, count: Callable[[int], Iterable[Part]], *, processes: int = 1
-    ) -> TrainingReport:
+    def of(cls, count: Callable[[int], Iterable[Part]], *, processes: int = 1) -> TrainingReport:
         """Count a stage for its processes, and for one alone.
 
         Args:

@@ -145,9 +145,7 @@ def _student(recipe: PocketRecipe, folder: Path) -> Stage:
         batch=table.clip_batch,
         rates=(("lr", table.lr), ("hidden_lr", table.hidden_lr)),
         checkpoint=folder / "student.checkpoint",
-        memory=TrainingReport.of(
-            lambda _: learner_parts("student", student, is_matrix=_is_hidden)
-        ),
+        memory=TrainingReport.of(lambda _: learner_parts("student", student, is_matrix=_is_hidden)),
     )
 
 
