@@ -23,12 +23,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from afstream.config import MEMORIES, WAN_BACKBONES, BackboneConfig, SamplerConfig
+from afstream.config import WAN_BACKBONES, BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import META
 from afstream.memory_plan.training import meta_backbone
 from afstream.model.dit import Backbone
-from afstream.training.dmd.bidirectional import ClipWindow
+from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.dmd.sequences import LongSequence, replay
 from afstream.training.machinery.adapters import adapt
 from afstream.training.machinery.optim import trained
@@ -51,7 +53,7 @@ REDUCED_BYTES = torch.float32.itemsize
 # of a long sequence: the first window, the one that a switch opens, and one of all others
 COUNTED_WINDOWS = 3
 # calls of a backbone that gather all of its layers
-CALLS = ("forward", "remember", "text_context")
+CALLS = ("forward", "write_kv", "text_context")
 HEAD = (
     *("stage", "GPUs", "sequences a rank", "memory a rank", "fit in 80 GB", "PFLOP a rank"),
     *("compute", "received a rank", "links", "whole stage"),
@@ -153,8 +155,7 @@ def clip_passes(recipe: WanRecipe, config: BackboneConfig, rank: int, *, learns:
         model = make(sizes, rank, learns=learns)
         with counting(model, found), torch.set_grad_enabled(learns):
             text = model.text_context(meta(1, sizes.text_len, sizes.text_dim))
-            window = ClipWindow(sizes, latents, "reference")
-            flow = model(latents, model.time_context(meta(1, 1)), text, window)
+            flow = predict_flow(model, latents, meta(1), text)
             if learns:
                 flow.sum().backward()
         return found
@@ -166,9 +167,10 @@ def student_passes(
     recipe: WanRecipe, table: MatchingTable, config: BackboneConfig, rank: int
 ) -> Passes:
     """Rollout of a window and its share of a replay, means over a sequence and exit steps."""
-    geometry, sampler, policy = recipe.sizes.geometry, SamplerConfig(), MEMORIES[table.memory]
+    geometry, sampler = recipe.sizes.geometry, SamplerConfig()
+    policy = memory_policy(table.memory, LENGTHS)
     size = (config.in_dim, geometry.latent_height, geometry.latent_width)
-    shape = (1, policy.chunk_frames, *size)
+    shape = (1, policy.lengths.chunk_frames, *size)
     num_windows = 1 + len(table.plan.boundaries)
     steps = len(sampler.steps)
 

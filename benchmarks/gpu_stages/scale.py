@@ -47,7 +47,14 @@ PRODUCTION = Scale(
 )
 TINY = Scale(
     backbone=BackboneConfig(
-        dim=64, ffn_dim=128, freq_dim=32, text_dim=24, text_len=8, num_heads=2, num_layers=2
+        dim=64,
+        ffn_dim=128,
+        freq_dim=32,
+        text_dim=24,
+        text_len=8,
+        num_heads=2,
+        num_layers=2,
+        patch=2,
     ),
     geometry=Geometry(width_px=32, height_px=32),
     dtype=torch.float32,

@@ -15,8 +15,8 @@ from afstream.bench.footprint import DeviceFootprint, peak_resident_bytes, resid
 from afstream.bench.machine import checkout_commit
 from afstream.bench.stretches import MAX_STRETCHES, Stretches
 from afstream.errors import ConfigError
+from afstream.families.base import VideoModel
 from afstream.families.pocket.text import telling_words, vocabulary
-from afstream.model.bundle import VideoModel
 
 
 @pytest.fixture(autouse=True)

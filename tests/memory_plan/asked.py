@@ -12,6 +12,7 @@ def ask(
     size: Geometry | None = None,
     backend: str | None = "sdpa",
     graphs: bool = True,
+    memory: str = "anchor",
     gpu_memory: int | None = None,
     **spec: Any,
 ) -> StreamConfig:
@@ -19,6 +20,7 @@ def ask(
     return StreamConfig(
         model=ModelSpec(**spec),
         size=size and (size.width_px, size.height_px),
+        memory=memory,
         backend=backend,
         graphs=graphs,
         prompts=tuple(map(str, range(prompts))),

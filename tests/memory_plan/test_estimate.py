@@ -13,16 +13,19 @@ import torch
 from tests.memory_plan.asked import ask
 from tests.wan_transformer import CONFIG
 
-from afstream.config import MEMORIES, WAN_BACKBONES, SamplerConfig
+from afstream.config import WAN_BACKBONES, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
-from afstream.families.wan.random import random_backbone
+from afstream.families.presets import LENGTHS
+from afstream.families.random.model import random_backbone
 from afstream.geometry import Geometry
+from afstream.kvcache.memories import MEMORIES, memory_policy
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
 from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.meta_model import MetaModel, count_decoding
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
+from afstream_kernels import choose_backend
 
 DEEP = replace(CONFIG, num_layers=5)
 SIZE = Geometry(width_px=64, height_px=32)
@@ -31,6 +34,7 @@ WIDE = Geometry(width_px=128, height_px=96)
 TINY = "random:wan-tiny"
 BACKENDS = ("sdpa", "reference", "triton")
 NEAR = 0.1
+ANCHOR = memory_policy("anchor", LENGTHS)
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +70,8 @@ def like_a_gpu(monkeypatch):
     monkeypatch.setattr("afstream_kernels.slots._copy", copy)
 
 
-def report(model=None, *, policy=MEMORIES["anchor"], size: Geometry | None = SIZE, **asked):
-    return estimate(model or meta_model(), ask(size=size, **asked), policy)
+def report(model=None, *, size: Geometry | None = SIZE, **asked):
+    return estimate(model or meta_model(), ask(size=size, **asked))
 
 
 def steady(policy, backend):
@@ -81,12 +85,16 @@ def steady(policy, backend):
     clean = torch.randn(shape, generator=draw)
     noise = torch.randn(4, *shape, generator=draw)
     state = rollout.start(text, shape)
-    for _ in range(policy.window_frames // 3 + 1):
+    for _ in range(policy.lengths.window_frames // 3 + 1):
         rollout.commit(state, clean)
     rollout.switch(state, text)
-    for _ in range(policy.local_frames // 3):
+    for _ in range(policy.lengths.local_frames // 3):
         rollout.commit(state, clean)
     return rollout, state, text, noise, clean
+
+
+def on_gpu(backend):
+    return choose_backend(backend, device="meta", dtype=torch.float32)
 
 
 def measured(call):
@@ -100,8 +108,8 @@ def measured(call):
 @pytest.mark.parametrize("memory", ["anchor", "rolling"])
 @torch.inference_mode()
 def test_calls_take_what_was_counted_without_memory(backend, memory, like_a_gpu):
-    policy = MEMORIES[memory]
-    counted = meta_model().calls(WIDE, policy, backend)
+    policy = memory_policy(memory, LENGTHS)
+    counted = meta_model().calls(WIDE, policy, on_gpu(backend))
     rollout, state, text, noise, clean = steady(policy, backend)
     rollout.denoise(state, noise)
     # on a GPU noise comes from the host
@@ -124,21 +132,21 @@ def test_slots_are_those_that_a_stream_reserves(backend, memory):
     if backend == "triton":
         pytest.importorskip("triton")
     model = random_backbone(DEEP, device="cpu", dtype=torch.float32)
-    policy = MEMORIES[memory]
+    policy = memory_policy(memory, LENGTHS)
     rollout = Rollout.of(model, policy, SamplerConfig(), backend=backend)
     state = rollout.start((), meta_model().chunk_shape(policy, SIZE))
-    parts = report(policy=policy, backend=backend)
-    slots = held_bytes((state.memory.keys, state.memory.values))
-    gathered = held_bytes(state.memory.view or ())
+    parts = report(memory=memory, backend=backend)
+    slots = held_bytes((state.cache.pool.keys, state.cache.pool.values))
+    gathered = held_bytes(state.cache.reader.copies)
     assert parts.bytes_of("KV window") + parts.bytes_of("KV anchors") == slots
     assert parts.bytes_of("gathered KV") == gathered
-    chunk = slots // state.memory.keys.shape[2]
+    chunk = slots // state.cache.pool.keys.shape[2]
     anchors = {"anchor": 3, "recache": 1, "recapture": 1, "rolling": 0, "clear": 0}
     assert parts.bytes_of("KV anchors") == anchors[memory] * chunk
 
 
 def meta_model(name=TINY, dtype="float32"):
-    return MetaModel.open(ModelSpec(name=name), dtype=dtype)
+    return MetaModel.open(StreamConfig(model=ModelSpec(name=name)), dtype=dtype)
 
 
 @pytest.mark.parametrize("offload", [0, 1, 2, 4, 5])
@@ -220,16 +228,16 @@ def decode(vae, latents, state):
 def test_captured_calls_keep_their_memory():
     model = meta_model()
     plain, captured = (report(model, backend="triton", graphs=graphs) for graphs in (False, True))
-    calls = model.calls(SIZE, MEMORIES["anchor"], "triton")
+    calls = model.calls(SIZE, ANCHOR, on_gpu("triton"))
     assert captured.bytes_of("captured graphs") == calls.denoise + calls.context
     assert plain.bytes_of("captured graphs") == 0
     assert captured.peak_bytes > plain.peak_bytes
     # two lengths of the gathered copy come back, with the junction and without
-    calls = model.calls(SIZE, MEMORIES["anchor"], "sdpa")
+    calls = model.calls(SIZE, ANCHOR, on_gpu("sdpa"))
     twice = report(model, backend="sdpa")
     assert twice.bytes_of("captured graphs") == 2 * (calls.denoise + calls.context)
-    once = report(model, backend="sdpa", policy=MEMORIES["recache"])
-    calls = model.calls(SIZE, MEMORIES["recache"], "sdpa")
+    once = report(model, backend="sdpa", memory="recache")
+    calls = model.calls(SIZE, memory_policy("recache", LENGTHS), on_gpu("sdpa"))
     assert once.bytes_of("captured graphs") == calls.denoise + calls.context
     for found in (report(model, offload=2), report(model, backend="reference")):
         assert found.bytes_of("captured graphs") == 0

@@ -7,11 +7,10 @@ import torch
 from tests.memory_plan.asked import ask
 from tests.wan_transformer import CONFIG, wan_weights
 
-from afstream.config import MEMORIES, WAN_BACKBONES
+from afstream.config import WAN_BACKBONES
 from afstream.geometry import Geometry
 from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.meta_model import MetaModel
-from afstream.spec import ModelSpec
 from afstream_cli.app import main
 
 pytest.importorskip("transformers")
@@ -42,10 +41,10 @@ def test_memory_is_the_estimate_of_generate(inspect, folder):
     assert code == 0
     assert data["model"] == str(folder)
     assert data["size_px"] == [64, 32]
-    model = MetaModel.open(ModelSpec(name=str(folder)), dtype="bfloat16")
     size = Geometry(width_px=64, height_px=32)
-    config = ask(name=str(folder), size=size, backend="triton", prompts=6)
-    assert data["estimate"]["peak_bytes"] == estimate(model, config, MEMORIES["recache"]).peak_bytes
+    config = ask(name=str(folder), size=size, memory="recache", backend="triton", prompts=6)
+    model = MetaModel.open(config, dtype="bfloat16")
+    assert data["estimate"]["peak_bytes"] == estimate(model, config).peak_bytes
     assert "plan" not in data
 
 

@@ -7,8 +7,9 @@ import torch
 from tests.engine.toy import SIZES, toy_model
 from tests.training.tiny import match_trainer
 
-from afstream.config import MEMORIES
+from afstream.families.presets import LENGTHS
 from afstream.geometry import Geometry
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import held_bytes
 from afstream.memory_plan.training import (
     Storage,
@@ -31,7 +32,13 @@ SMALL = Geometry(width_px=32, height_px=16)
 def dmd_bytes(sizes=SIZES, *, rows=1, frames=0, **storage):
     stored = Storage(**storage)
     parts = dmd_parts(
-        MEMORIES["anchor"], sizes, sizes, SMALL, rows=rows, storage=stored, input_frames=frames
+        memory_policy("anchor", LENGTHS),
+        sizes,
+        sizes,
+        SMALL,
+        rows=rows,
+        storage=stored,
+        input_frames=frames,
     )
     return {part.name: part.bytes for part in parts}
 
@@ -57,7 +64,7 @@ def test_a_stage_of_matching_holds_what_was_counted():
     kept = []
     advance = trainer._teach_student
     trainer._teach_student = lambda rollout, window, rows: (
-        kept.append(window.before.memory),
+        kept.append(window.before.cache.pool),
         advance(rollout, window, rows),
     )[1]
     trainer.advance()

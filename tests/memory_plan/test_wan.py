@@ -12,21 +12,25 @@ from tests.memory_plan.asked import ask
 from tests.wan_transformer import CONFIG, wan_weights
 
 from afstream.bench.footprint import resident_bytes
-from afstream.config import MEMORIES, WAN_BACKBONES
+from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
 from afstream.families.opening import open_model
+from afstream.families.presets import LENGTHS
+from afstream.families.wan.published import TINY_WIDTHS
 from afstream.families.wan.tiny import TinyDecoder, TinyVae
 from afstream.geometry import Geometry
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan import fit as fitting
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
 from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.fit import best_fit, fit, oom_message, smaller_sizes, text_places
 from afstream.memory_plan.found import published
-from afstream.memory_plan.meta_model import TINY_WIDTHS, MetaModel, count_decoding
+from afstream.memory_plan.meta_model import MetaModel, count_decoding
 from afstream.memory_plan.units import GIB, MIB, show_bytes
 from afstream.model.dit import Backbone
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
+from afstream_kernels.dispatch import Backend
 
 pytest.importorskip("transformers")
 pytest.importorskip("diffusers")
@@ -34,7 +38,7 @@ pytest.importorskip("diffusers")
 from tests.wan_folder import make_wan_folder
 
 LAYOUTS = ("original", "diffusers")
-ANCHOR = MEMORIES["anchor"]
+ANCHOR = memory_policy("anchor", LENGTHS)
 SMALL = Geometry(width_px=64, height_px=32)
 FULL = Geometry(width_px=832, height_px=480)
 NEAR = 0.1
@@ -62,11 +66,12 @@ def wanted(*, name="wan-1.3b", size=FULL, backend: str | None = "triton", **chan
 
 
 def report(model, **changes):
-    return estimate(model, wanted(**changes), ANCHOR)
+    return estimate(model, wanted(**changes))
 
 
 def meta_model(folder, dtype="float32", **given):
-    return MetaModel.open(ModelSpec(name=str(folder), **given), dtype=dtype)
+    config = StreamConfig(model=ModelSpec(name=str(folder), **given))
+    return MetaModel.open(config, dtype=dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -204,7 +209,7 @@ def test_the_published_sizes(big):
 )
 def test_a_change_is_proposed_where_it_is_the_first_that_does(big, changes, options):
     need = report(big, prompts=3, **changes).peak_bytes
-    found = best_fit(big, wanted(prompts=3), ANCHOR, need)
+    found = best_fit(big, wanted(prompts=3), need)
     assert found.fits
     assert " ".join(found.options) == options
     if options:
@@ -214,7 +219,7 @@ def test_a_change_is_proposed_where_it_is_the_first_that_does(big, changes, opti
 
 
 def test_where_nothing_fits_the_least_is_named(big):
-    found = best_fit(big, wanted(), ANCHOR, GIB)
+    found = best_fit(big, wanted(), GIB)
     assert not found.fits
     said = oom_message(found)
     least = "with --text-encoder cpu --vae tiny --offload 30 --size 480x272 it needs"
@@ -223,11 +228,11 @@ def test_where_nothing_fits_the_least_is_named(big):
 
 
 def test_prompts_that_come_later_keep_the_encoder_on_the_cpu(big):
-    found = best_fit(big, wanted(), ANCHOR, report(big).peak_bytes - 1)
+    found = best_fit(big, wanted(), report(big).peak_bytes - 1)
     assert found.options == ("--text-encoder", "cpu")
     # a decoder that was asked for stays
     own = MetaModel(big.model, ModelSpec(name="x", vae="own.pth"))
-    assert "--vae" not in best_fit(own, wanted(vae="own.pth"), ANCHOR, GIB).options
+    assert "--vae" not in best_fit(own, wanted(vae="own.pth"), GIB).options
 
 
 def test_random_models_are_offloaded_and_made_smaller_only():
@@ -235,15 +240,15 @@ def test_random_models_are_offloaded_and_made_smaller_only():
     asked = wanted(name="random:wan-14b")
     assert list(text_places(model, asked)) == []
     for gigabytes, options in ((80, []), (45, ["--offload"]), (30, ["--offload", "--size"])):
-        found = best_fit(model, asked, ANCHOR, gigabytes * GIB)
+        found = best_fit(model, asked, gigabytes * GIB)
         assert found.fits
         assert list(found.options[::2]) == options
         if options:
             config = found.best.config
             spec = replace(config.model, offload=config.model.offload - 1)
-            fewer = estimate(model, replace(config, model=spec), ANCHOR)
+            fewer = estimate(model, replace(config, model=spec))
             assert fewer.peak_bytes > gigabytes * GIB
-    least = best_fit(model, asked, ANCHOR, 4 * GIB)
+    least = best_fit(model, asked, 4 * GIB)
     assert not least.fits
     assert least.options == ("--offload", "40", "--size", "480x272")
 
@@ -288,11 +293,11 @@ def test_an_encoder_without_a_place_gets_the_fastest_that_fits(folders, monkeypa
         (4, 2, "cpu"),
     ):
         config = asked(gibibytes, prompts=prompts)
-        chosen, found = fit(config, ANCHOR)
+        chosen, found = fit(config)
         assert chosen == replace(config, model=replace(config.model, text=place))
         assert found.peak_bytes <= gibibytes * GIB
     with pytest.raises(ConfigError, match="add --text-encoder drop, which needs"):
-        fit(asked(4.9, prompts=2, text="device"), ANCHOR)
+        fit(asked(4.9, prompts=2, text="device"))
 
 
 def test_a_stream_takes_the_place_that_was_found(folders, monkeypatch):
@@ -310,14 +315,14 @@ def test_a_stream_takes_the_place_that_was_found(folders, monkeypatch):
 
 def test_a_cpu_is_left_alone(folders):
     config = wanted(name=str(folders["original"]), device="cpu")
-    assert fit(config, ANCHOR) == (config, None)
+    assert fit(config) == (config, None)
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     """As if there were a GPU, of which so many bytes are free."""
     monkeypatch.setattr(fitting, "model_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(fitting, "gpu_backend", lambda name, *where: "triton")
+    monkeypatch.setattr(fitting, "gpu_backend", lambda name, *where: Backend("triton", fused=True))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 300 * MIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100 * MIB)
 
@@ -330,17 +335,17 @@ def gpu(monkeypatch):
 
 def test_a_gpu_is_planned_for_with_what_is_free(gpu):
     config = wanted(name="random:wan-1.3b", backend=None, prompts=2)
-    _, found = fit(replace(config, gpu_memory=20 * GIB), ANCHOR)
-    chosen, free = fit(config, ANCHOR)
+    _, found = fit(replace(config, gpu_memory=20 * GIB))
+    chosen, free = fit(config)
     assert chosen == config
     assert free.parts == found.parts
     # torch's context is there already, and so are blocks that nobody uses
     spare = fitting.CONTEXT_BYTES + 200 * MIB
     gpu(found.peak_bytes - spare)
-    assert fit(config, ANCHOR)[1].peak_bytes == found.peak_bytes
+    assert fit(config)[1].peak_bytes == found.peak_bytes
     gpu(found.peak_bytes - spare - 1)
     with pytest.raises(ConfigError, match=r"and 10\.6 GiB are there; add --offload 1,"):
-        fit(config, ANCHOR)
+        fit(config)
 
 
 def break_encoder(monkeypatch):
@@ -355,12 +360,12 @@ def test_a_library_that_cannot_be_counted_stops_nobody_who_did_not_ask(
 ):
     break_encoder(monkeypatch)
     config = wanted(name=str(folders["original"]), size=SMALL)
-    assert fit(config, ANCHOR) == (config, None)
+    assert fit(config) == (config, None)
     [said] = caplog.messages
     assert "cannot be counted with the installed torch, transformers and diffusers" in said
     assert "(no meta kernel); whether it fits the GPU is not checked" in said
     with pytest.raises(ConfigError, match=r"no meta kernel.*; leave --gpu-memory out"):
-        fit(replace(config, gpu_memory=80 * GIB), ANCHOR)
+        fit(replace(config, gpu_memory=80 * GIB))
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, TypeError, AttributeError])
@@ -368,6 +373,6 @@ def test_a_fault_of_our_own_is_not_taken_for_a_librarys(gpu, monkeypatch, kind):
     def broken(*_: object, **__: object) -> None:
         raise kind("ours")
 
-    monkeypatch.setattr(Backbone, "remember", broken)
+    monkeypatch.setattr(Backbone, "write_kv", broken)
     with pytest.raises(kind, match="ours"):
-        fit(wanted(name="random:wan-1.3b"), ANCHOR)
+        fit(wanted(name="random:wan-1.3b"))

@@ -81,7 +81,7 @@ class Setup:
     @property
     def memory_name(self) -> str:
         """What the stream remembers, by name."""
-        return choose_memory(self.memory, self.junction, find_preset(self.preset, self.model))[0]
+        return choose_memory(self.memory, self.junction, find_preset(self.preset, self.model)).name
 
     def prompt(self, segment: int) -> str:
         """The prompt of a segment, counted from 0."""

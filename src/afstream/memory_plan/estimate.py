@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import torch
 
-from afstream.config import MemoryPolicy
+from afstream.attention import ATTENTION
 from afstream.errors import ConfigError
+from afstream.families.presets import memory_of
+from afstream.families.wan.text import KEPT_PROMPTS
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import META, held_bytes
 from afstream.memory_plan.meta_model import TINY, CallBytes, MetaModel
 from afstream.memory_plan.report import (
@@ -21,7 +24,7 @@ from afstream.memory_plan.report import (
     Phase,
     PhaseName,
 )
-from afstream.model.offload import PLACES, room, spread
+from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
 from afstream.spec import StreamConfig
 from afstream_kernels import Backend, choose_backend
 
@@ -31,32 +34,31 @@ TEXT_WHY = {"device": "kept", "cpu": "on the cpu", "drop": "until prompts are en
 SLACK_WHY = f"allowance: {STAYING_SLACK:.0%} of what stays, {PASSING_SLACK:.0%} of what passes"
 
 
-def estimate(model: MetaModel, config: StreamConfig, policy: MemoryPolicy) -> MemoryReport:
+def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
     """Count what a stream takes on a GPU.
 
     Args:
-        model: on the meta device.
+        model: the config's, on the meta device.
         config: how it is run.
-        policy: what `config` makes the stream remember.
 
     Raises:
-        ConfigError: the backend is unknown, or there are fewer layers than are to be offloaded.
+        ConfigError: a setting is unknown, or there are fewer layers than are to be offloaded.
         CannotCountError: transformers or diffusers cannot run on the meta device.
     """
     geometry = model.geometry(config.size)
+    policy = memory_of(config, model.model.family.lengths)
     backend = gpu_backend(config.backend, model.model.backbone.dtype)
     calls = model.calls(geometry, policy, backend)
-    captured = captures_calls(backend, config)
-    chunks = policy.window_frames // policy.chunk_frames
-    # a pair of graphs for each length of a gathered copy that comes back
-    lengths = 1 + (policy.num_segments - chunks if calls.gathered else 0)
-    graphs = lengths * (calls.denoise + calls.context) if captured else 0
+    pairs = ATTENTION[backend.name].num_graphs(policy.num_visible, policy.lengths.window_chunks)
+    # calls are captured as `Rollout` does it
+    captured = config.graphs and not config.model.offload and pairs > 0
+    graphs = pairs * (calls.denoise + calls.context) if captured else 0
     denoising = max(calls.denoise, calls.context)
     # a tiny VAE that the model was opened with is there already
     proposed = config.model.vae == TINY and model.spec.vae != TINY
     decoder = model.with_tiny_vae if proposed else model
     decoding = decoder.decoding(geometry, policy)
-    encodes = model.is_folder and config.model.text != "cpu"
+    encodes = model.takes("place for the text encoder") and config.model.text != "cpu"
     parts = (
         *_weights(model, config, encodes=encodes),
         Part(
@@ -110,18 +112,13 @@ def gpu_backend(name: str | None, dtype: torch.dtype, device: torch.device | str
         raise ConfigError(str(error)) from error
 
 
-def captures_calls(backend: Backend, config: StreamConfig) -> bool:
-    """Whether model calls are captured as CUDA graphs; see `Rollout`."""
-    return config.graphs and not config.model.offload and backend != "reference"
-
-
 def _weights(model: MetaModel, config: StreamConfig, *, encodes: bool) -> Iterator[Part]:
-    backbone, offload, text = model.model.backbone, config.model.offload, config.model.text
-    layers = list(backbone.blocks)
-    away = sum(held_bytes(layers[at].parameters()) for at in spread(offload, len(layers)))
-    one = room(layers[0]) * backbone.dtype.itemsize
-    why = f"{offload} layers share {PLACES} places" if offload else "all"
-    size = model.backbone_bytes - away + min(PLACES, offload) * one
+    layers, offload, text = model.layers, config.model.offload, config.model.text
+    swapped = [layers[at] for at in pick_layers(offload, len(layers))]
+    away = held_bytes(weight for layer in swapped for weight in layer.parameters())
+    one = flat_size(swapped[0]) * model.model.backbone.dtype.itemsize if swapped else 0
+    why = f"{offload} layers share {NUM_BUFFERS} buffers" if offload else "all"
+    size = model.backbone_bytes - away + min(NUM_BUFFERS, offload) * one
     yield Part("backbone weights", size, why, WEIGHTS)
     if offload:
         yield Part("offloaded layers", offload * one, "pinned", where="host")
@@ -138,15 +135,15 @@ def _weights(model: MetaModel, config: StreamConfig, *, encodes: bool) -> Iterat
 
 
 def _cache(calls: CallBytes, policy: MemoryPolicy) -> Iterator[Part]:
-    sink = policy.sink_frames // policy.chunk_frames
-    junctions = policy.num_slots - policy.window_frames // policy.chunk_frames
+    sink = policy.lengths.sink_frames // policy.lengths.chunk_frames
+    junctions = policy.num_slots - policy.lengths.window_chunks
     anchors = calls.slots // calls.num_slots * (sink + junctions)
     why = f"{calls.num_slots - sink - junctions} slots, one of them in the making"
     yield Part("KV window", calls.slots - anchors, why, RUNNING)
     why = f"{sink} slots of the sink, {junctions} of junctions"
     yield Part("KV anchors", anchors, why, RUNNING)
     if calls.gathered:
-        why = f"{policy.num_segments} slots as torch's own attention reads them"
+        why = f"{policy.num_visible} slots as torch's own attention reads them"
         yield Part("gathered KV", calls.gathered, why, RUNNING)
 
 
@@ -159,7 +156,7 @@ def _prompts(
     yield Part("new text keys", new, "beside them at a switch", ("switch",), passes=True)
     # kept by the encoder and once more by the stream; a blend takes two
     known = len(set(config.prompts))
-    kept = 2 * known or model.kept_prompts + 3
+    kept = 2 * known or KEPT_PROMPTS + 3
     row = backbone.config.text_len * backbone.config.text_dim * backbone.dtype.itemsize
     size = 0 if text == "cpu" else kept * row
     yield Part("prompt embeddings", size, f"{kept} of the longest", ("encode", *RUNNING))
@@ -173,10 +170,10 @@ def _latents(
     model: MetaModel, geometry: Geometry, policy: MemoryPolicy, calls: CallBytes, *, captured: bool
 ) -> Part:
     one = torch.Size(model.chunk_shape(policy, geometry)).numel() * model.latent_dtype.itemsize
-    chunks = policy.window_frames // policy.chunk_frames
+    chunks = policy.lengths.window_chunks
     # captured calls read all steps' noise from a place of their own
-    noise = one * len(model.model.sampler.steps) if captured else 0
-    tokens = policy.chunk_frames * geometry.rows * geometry.columns
+    noise = one * model.model.sampler.most_steps if captured else 0
+    tokens = policy.lengths.chunk_frames * geometry.rows * geometry.columns
     pairs = model.model.backbone.config.head_dim // 2
     tables = 2 * tokens * (1 + chunks) * pairs * torch.float32.itemsize
     # the chunk just made is still being decoded

@@ -3,76 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import torch
+from dataclasses import replace
 
 from afstream.checkpoints.findings import BACKBONES, FOLDERS, Finding
-from afstream.config import WAN_BACKBONES, MemoryPolicy
+from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
-from afstream.families.wan.loading import optional
-from afstream.families.wan.model import wan_model
-from afstream.families.wan.text import WanText
-from afstream.families.wan.vae import KIND, WanVae
-from afstream.memory_plan.count import META, CannotCountError
+from afstream.families.opening import DTYPES
+from afstream.families.wan.published import published_wan
+from afstream.memory_plan.count import CannotCountError
 from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.fit import Fit, best_fit
 from afstream.memory_plan.meta_model import MetaModel
-from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec, StreamConfig
 
 DTYPE = "bfloat16"
 # as many prompts as in a timeline, known beforehand
 PROMPTS = tuple(map(str, range(6)))
 
-# UMT5-xxl's own config.json
-UMT5_XXL = {
-    "vocab_size": 256384,
-    "d_model": 4096,
-    "d_ff": 10240,
-    "num_layers": 24,
-    "num_heads": 64,
-    "d_kv": 64,
-}
 
-
-def fit_found(
-    findings: Sequence[Finding],
-    *,
-    policy: MemoryPolicy,
-    size: tuple[int, int] | None = None,
-    gpu_memory: int | None = None,
-) -> Fit | None:
+def fit_found(findings: Sequence[Finding], config: StreamConfig) -> Fit | None:
     """Count what was found as generate would run it on a GPU, in bfloat16.
 
     Args:
         findings: a folder and what is given beside it, or a student alone, which is counted
             with the text encoder and the VAE that are published for it.
-        policy: what the stream remembers.
-        size: width and height of the video in pixels, None for the model's own.
-        gpu_memory: bytes of the GPU to fit; None counts what was asked for only.
+        config: how it is run, but for the model; without `gpu_memory` there is no plan.
 
     Returns:
         None where nothing of it makes a model whose size is known.
 
     Raises:
-        ConfigError: transformers or diffusers is not installed, or cannot be counted.
+        ConfigError: a setting is unknown or impossible, or transformers or diffusers is not
+            installed or cannot be counted.
         CheckpointError: the pieces do not fit each other.
     """
     model = _meta_model(findings)
     if model is None:
         return None
-    own, wanted = model.model.geometry, model.geometry(size)
+    own, wanted = model.model.geometry, model.geometry(config.size)
     if wanted != own and not model.model.any_size:
         raise ConfigError(
             f"size is {wanted.width_px}x{wanted.height_px}; the model {model.name} makes"
             f" {own.width_px}x{own.height_px} px only"
         )
-    config = StreamConfig(model=model.spec, size=size, prompts=PROMPTS)
+    config = replace(config, model=model.spec, prompts=PROMPTS)
     try:
-        if gpu_memory is not None:
-            return best_fit(model, config, policy, gpu_memory)
-        report = estimate(model, config, policy)
+        if config.gpu_memory is not None:
+            return best_fit(model, config, config.gpu_memory)
+        report = estimate(model, config)
     except CannotCountError as error:
         raise ConfigError(
             f"the installed transformers or diffusers cannot be counted: {error}"
@@ -80,38 +58,13 @@ def fit_found(
     return Fit(asked=report, best=report)
 
 
-def published(size: str, *, name: str = "", dtype: torch.dtype = torch.bfloat16) -> MetaModel:
-    """A published model on the meta device.
-
-    Args:
-        size: a key of `WAN_BACKBONES`.
-        name: what reports call it; the size by default.
-        dtype: of all weights.
+def published(size: str, *, name: str = "") -> MetaModel:
+    """A published Wan2.1 by its size, a key of `WAN_BACKBONES`; its files need not be there.
 
     Raises:
         ConfigError: transformers or diffusers is not installed.
     """
-    config = WAN_BACKBONES[size]
-    settings: Any = optional("transformers", "UMT5Config")
-    encoder: Any = optional("transformers", "UMT5EncoderModel")
-    # its defaults are Wan2.1's
-    autoencoder: Any = optional("diffusers", KIND)
-    with torch.device(META):
-        backbone = Backbone(config).to(dtype)
-        text: Any = encoder(settings.from_dict(UMT5_XXL)).to(dtype)
-        vae: Any = autoencoder()
-    for module in (backbone, text, vae):
-        module.requires_grad_(False).eval()
-    # not by its own `to`, which warns of parts that Wan's does not have
-    torch.nn.Module.to(vae, dtype)
-    mean, std = vae.config.latents_mean, vae.config.latents_std
-    model = wan_model(
-        size,
-        backbone,
-        WanText(text, lambda prompt: [len(prompt)], text_len=config.text_len),
-        WanVae(vae, latent_mean=mean, latent_std=std),
-        {},
-    )
+    model = published_wan(size, dtype=DTYPES[DTYPE])
     return MetaModel(model, ModelSpec(name=size), name=name)
 
 
@@ -127,14 +80,15 @@ def _meta_model(findings: Sequence[Finding]) -> MetaModel | None:
             student=None if student is None else str(student.path),
             loras=tuple(str(one.path) for one in usable if one.lora),
         )
-        return MetaModel.open(spec, dtype=DTYPE)
+        return MetaModel.open(StreamConfig(model=spec), dtype=DTYPE)
     base = next((one for one in (student, folder) if one is not None and one.backbone), None)
     for size, config in WAN_BACKBONES.items():
         if base is not None and base.backbone == config:
             name = f"{base.path}, with Wan2.1's own text encoder and VAE"
             return published(size, name=name)
     if pocket is not None:
-        return MetaModel.open(ModelSpec(name=str(pocket.path)), dtype=DTYPE)
+        config = StreamConfig(model=ModelSpec(name=str(pocket.path)))
+        return MetaModel.open(config, dtype=DTYPE)
     return None
 
 

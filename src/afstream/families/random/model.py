@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from afstream.config import WAN_BACKBONES, BackboneConfig
+from afstream.config import WAN_BACKBONES, BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
-from afstream.families.wan.model import wan_model
-from afstream.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
-from afstream.model.bundle import VideoModel
+from afstream.families.base import VideoModel
+from afstream.families.random.family import PREFIX, RANDOM
+from afstream.geometry import VideoFormat
 from afstream.model.dit import Backbone
 
-RANDOM = "random:"
 # of the matrices: what keeps values near 1 through many layers
 SPREAD = 0.02
 COLOURS = 3
@@ -44,15 +43,24 @@ class HashedText:
 
 
 class ChannelsAsColours:
-    """Three latent channels as red, green and blue, enlarged; no picture of anything."""
+    """Three latent channels as red, green and blue, enlarged; no picture of anything.
+
+    Args:
+        format: strides of the codec that it stands for.
+    """
+
+    def __init__(self, format: VideoFormat = RANDOM.format) -> None:  # noqa: A002
+        self._format = format
 
     def decode(self, latents: Tensor, state: bool | None) -> tuple[Tensor, bool]:
-        """[B, F, C, h, w] to [B, N, 3, 8h, 8w]; the state says that the scene has begun."""
+        """[B, F, C, h, w] to [B, N, 3, H, W]; the state says that the scene has begun."""
         colours = latents[:, :, :COLOURS].tanh()
-        frames = colours.repeat_interleave(TEMPORAL_STRIDE, dim=1)
+        frames = colours.repeat_interleave(self._format.temporal_stride, dim=1)
         if not state:
-            frames = frames[:, TEMPORAL_STRIDE - 1 :]
-        enlarged = functional.interpolate(frames.flatten(0, 1), scale_factor=SPATIAL_STRIDE)
+            frames = frames[:, self._format.temporal_stride - 1 :]
+        enlarged = functional.interpolate(
+            frames.flatten(0, 1), scale_factor=self._format.spatial_stride
+        )
         return enlarged.unflatten(0, frames.shape[:2]), True
 
 
@@ -75,9 +83,9 @@ def open_random(
         CheckpointError: no such size.
         ConfigError: there are fewer layers than are to be offloaded.
     """
-    size = name.removeprefix(RANDOM)
+    size = name.removeprefix(PREFIX)
     if size not in WAN_BACKBONES:
-        known = " or ".join(RANDOM + known for known in WAN_BACKBONES)
+        known = " or ".join(PREFIX + known for known in WAN_BACKBONES)
         raise CheckpointError(f"there is no model {name!r}; give {known}")
     config = WAN_BACKBONES[size]
     details = {
@@ -85,12 +93,14 @@ def open_random(
         "text": "stand-in: random embeddings by hash",
         "vae": "stand-in: three latent channels enlarged",
     }
-    return wan_model(
-        name,
-        random_backbone(config, device=device, dtype=dtype, offload=offload),
-        HashedText(config, device),
-        ChannelsAsColours(),
-        details,
+    return VideoModel(
+        name=name,
+        family=RANDOM,
+        backbone=random_backbone(config, device=device, dtype=dtype, offload=offload),
+        text=HashedText(config, device),
+        vae=ChannelsAsColours(),
+        sampler=SamplerConfig(),
+        details=details,
     )
 
 
@@ -109,7 +119,7 @@ def random_backbone(
     where = torch.device(device)
     with torch.device("meta"):
         backbone = Backbone(config).to(dtype)
-    backbone.allot(where, offload=offload)
+    backbone.materialize(where, offload=offload)
     if where.type == "meta":
         return backbone.requires_grad_(False).eval()
     generators = {place: torch.Generator(place).manual_seed(0) for place in (where.type, "cpu")}
@@ -118,5 +128,5 @@ def random_backbone(
             weight.normal_(0, SPREAD, generator=generators[weight.device.type])
         else:
             weight.fill_(0.0 if name.endswith("bias") else 1.0)
-    backbone.settle()
+    backbone.bind()
     return backbone.requires_grad_(False).eval()
