@@ -18,9 +18,9 @@ from afstream.families.wan.random import ChannelsAsColours, HashedText, random_b
 from afstream.geometry import CHUNK_FRAMES, PATCH, TEMPORAL_STRIDE
 from afstream.kvcache.positions import query_position, visible_chunks
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
+from afstream.memory_plan.meta_model import MetaModel
 from afstream.model.dit import Backbone, TextContext
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream_kernels import Backend
 from gpu_stages.public_way import PublicWindow
 from gpu_stages.scale import Scale
@@ -172,11 +172,10 @@ def foretold_bytes(scale: Scale, variant: Variant) -> int:
     config = scale.backbone
     backbone = random_backbone(config, device="meta", dtype=scale.dtype)
     stand_ins = HashedText(config, "meta"), ChannelsAsColours()
-    outline = Outline(wan_model("chunk", backbone, *stand_ins, {}), ModelSpec())
-    setting = Setting(
-        geometry=scale.geometry, policy=POLICY, backend=variant.backend, graphs=variant.graphs
-    )
-    found = estimate(outline, setting)
+    model = MetaModel(wan_model("chunk", backbone, *stand_ins, {}), ModelSpec())
+    size = scale.geometry.width_px, scale.geometry.height_px
+    config = StreamConfig(size=size, backend=variant.backend, graphs=variant.graphs)
+    found = estimate(model, config, POLICY)
     absent = ("decoding", "decoder state", "prompt embeddings")
     # two prompts' keys are kept here, one of them in force unless a graph has its own
     kept = (1 + variant.graphs) * found.bytes_of("text keys")

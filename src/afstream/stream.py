@@ -26,10 +26,10 @@ from afstream.errors import ConfigError
 from afstream.families.opening import compile_backbone, kernel_backend, open_model
 from afstream.families.presets import choose_memory, find_preset
 from afstream.geometry import Geometry
-from afstream.memory_plan.estimate import Estimate
-from afstream.memory_plan.settle import Demand, settle
+from afstream.memory_plan.fit import fit
+from afstream.memory_plan.report import MemoryReport
 from afstream.model.bundle import VideoModel
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Plan, Timeline
 from afstream.timeline.plan import blend_length
 from afstream_kernels import Backend
@@ -86,7 +86,7 @@ class Stream:
         self._prompts = Prompts(model, self.geometry)
         self._delivery = Delivery(model.vae, lane_on(device))
         # set by `open` where there is a GPU to fit
-        self.estimate: Estimate | None = None
+        self.estimate: MemoryReport | None = None
 
     @classmethod
     def open(
@@ -134,17 +134,17 @@ class Stream:
         wanted = ModelSpec(name=model) if isinstance(model, str) else model
         found = find_preset(preset, wanted)
         _, policy = choose_memory(memory, junction, found)
-        demand = Demand(
-            size=geometry,
-            policy=policy,
+        config = StreamConfig(
+            model=wanted,
+            size=size,
             backend=backend,
             graphs=graphs,
-            prompts=len(set(prompts)),
+            prompts=tuple(prompts),
             gpu_memory=gpu_memory,
         )
-        spec, estimate = settle(wanted, demand)
+        config, estimate = fit(config, policy)
         stream = cls(
-            open_model(spec, prompts=prompts, like=found),
+            open_model(config.model, prompts=prompts, like=found),
             policy,
             seed=seed,
             size=geometry,
