@@ -29,8 +29,8 @@ from afstream.model.dit import Backbone, TextContext, TimeContext
 from afstream.model.layers import AttentionWindow
 from afstream.training.dmd.bidirectional import ClipWindow
 from afstream.training.dmd.sequences import LongSequence, replay
-from afstream.training.machinery.adapters import adapt
-from afstream.training.machinery.optim import trained
+from afstream.training.trainer.lora import adapt
+from afstream.training.trainer.optim import trained
 from afstream.training.recipes.reading import load_recipe
 from afstream.training.recipes.tables import MatchingTable, WanRecipe
 from afstream.training.runs import preflight

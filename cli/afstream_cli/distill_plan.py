@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from afstream.memory_plan.training import TrainingReport
-from afstream.training.runs.stages import Run, Stage
+from afstream.training.runs.opening import Run
+from afstream.training.runs.stages import Stage
 
 UNITS = ("B", "KB", "MB", "GB", "TB")
 UNIT = 1000
 INDENT = "   "
 
 
-def describe(run: Run, stages: Sequence[Stage]) -> Iterator[str]:
+def describe(run: Run, stages: Sequence[Stage[Any]]) -> Iterator[str]:
     """Lines on each stage: what it does, from what, and the memory that it needs."""
     yield f"model {run.recipe.model}, everything into {run.folder}"
     for number, stage in enumerate(stages, start=1):
+        plan = stage.describe()
         yield ""
-        yield f"{number}. {stage.name}: {stage.what}"
+        yield f"{number}. {stage.name}: {plan.summary}"
         if stage.steps:
-            rates = ", ".join(f"{name} {rate:g}" for name, rate in stage.rates)
+            rates = ", ".join(f"{name} {rate:g}" for name, rate in plan.rates)
             yield f"{INDENT}{stage.steps} steps, batch {stage.batch}, {rates}"
-        if stage.reads:
-            yield f"{INDENT}begins with {' and '.join(stage.reads)}"
-        yield f"{INDENT}writes {', '.join(str(path) for path in stage.made)}"
-        if stage.memory:
-            yield from _memory(stage.memory)
+        if plan.reads:
+            yield f"{INDENT}begins with {' and '.join(plan.reads)}"
+        yield f"{INDENT}writes {', '.join(str(path) for path in stage.outputs)}"
+        if plan.memory:
+            yield from _memory(plan.memory)
     yield ""
     yield "memory is counted from the sizes; other activations come on top"
 

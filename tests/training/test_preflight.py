@@ -2,13 +2,6 @@
 
 import pytest
 import torch
-from tests.engine.toy import SIZES, toy_model
-from tests.training.tiny import match_trainer
-
-from afstream.config import MEMORIES
-from afstream.kvcache.cache import Grid
-from afstream.training.machinery.adapters import adapt
-from afstream.training.machinery.optim import MixedOptimizer, trained
 from afstream.training.runs.pocket_stages import _is_hidden
 from afstream.training.runs.preflight import (
     Footing,
@@ -18,6 +11,13 @@ from afstream.training.runs.preflight import (
     on_meta,
     size_bytes,
 )
+from tests.engine.toy import SIZES, toy_model
+from tests.training.tiny import match_trainer
+
+from afstream.config import MEMORIES
+from afstream.kvcache.cache import Grid
+from afstream.training.trainer.lora import adapt
+from afstream.training.trainer.optim import MixedOptimizer, trained
 
 ANCHOR = MEMORIES["anchor"]
 

@@ -23,7 +23,7 @@ POLICY = MemoryPolicy(window_frames=6)
 
 def test_a_rollout_without_gradients_is_a_stream_bit_for_bit():
     model, policy, seed = load_pocket(), MemoryPolicy(), 7
-    plan = WindowPlan(horizon_frames=9, max_frames=15)
+    plan = WindowPlan(horizon_frames=9, overlap_frames=3, max_frames=15)
     stream = Stream(model, policy, seed=seed)
     stream.cue(FIRST)
     chunks = stream.chunks()

@@ -7,10 +7,12 @@ from torch.testing import assert_close
 
 from afstream.config import MEMORIES, BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
-from afstream.training.machinery.loop import train
 from afstream.training.pocket.data import Clips
-from afstream.training.pocket.student_stage import StudentConfig, StudentTrainer
+from afstream.training.pocket.student import StudentConfig
+from afstream.training.pocket.student_trainer import StudentTrainer
 from afstream.training.teacher_forcing import plan_clip
+from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.loop import train
 
 FRAMES, CHUNK, BATCH = 33, 3, 2
 PROMPTS = ("a red ball", "it is blue")
@@ -31,7 +33,7 @@ QUIET = StudentConfig(
     hidden_lr=6e-3,
     warmup=1,
     decay=2,
-    average=0.9,
+    ema=0.9,
     seed=0,
 )
 
@@ -92,10 +94,10 @@ def test_only_blocks_that_a_noisy_chunk_depends_on_are_run():
 
 
 def test_training_resumes_to_the_same_weights(tmp_path):
-    clips, parts = make_clips(9), tmp_path / "parts.checkpoint"
+    clips, parts = make_clips(9), CheckpointStore(tmp_path / "parts")
     whole = make_trainer(clips)
     steps = []
-    train(whole, 4, tmp_path / "whole.checkpoint", lambda e: steps.append(e["step"]), every=1)
+    train(whole, 4, CheckpointStore(tmp_path / "whole"), lambda e: steps.append(e["step"]), every=1)
     assert steps == [1, 2, 3, 4]
 
     def kill_at_three(entry):

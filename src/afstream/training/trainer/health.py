@@ -1,7 +1,7 @@
-"""Signs that a run goes wrong, from what each step tells: the failures that others report.
+"""Warnings that a run goes wrong, from each step's metrics: the failures that others report.
 
-A signal is compared with its own past: the median of its last few values with the median of
-those before. While it is out of bounds it is told of once, and its past stands still, so that
+A metric is compared with its own past: the median of its last few values with the median of
+those before. While it is out of bounds there is one warning, and its past stands still, so that
 what is wrong does not become what is usual.
 """
 
@@ -10,27 +10,26 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from statistics import fmean, median
 
 from afstream.errors import TrainingError
-from afstream.training.machinery.limits import Count, Positive, Share
+from afstream.training.trainer.settings import Count, Positive, Share
+from afstream.validation import Checked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchConfig:
-    """`[watch]`: when a run is told to go wrong.
+class WatchConfig(Checked):
+    """`[watch]`: thresholds of the warnings that a run goes wrong.
 
     Attributes:
-        critic_low: the critic collapses where its loss falls under this share of its past.
-        critic_high: or rises above this many times its past.
-        explosion: a gradient's norm or the push explodes at this many times its past.
-        motion_low: motion is lost under this share of the first windows' motion.
+        critic_low: the critic has collapsed below this share of its loss's past.
+        critic_high: the critic has collapsed above this many times its loss's past.
+        explosion: a gradient explodes at this many times its past.
+        motion_low: motion is lost below this share of the first windows' motion.
         recent: values that count as now.
         history: values that count as the past.
         warm_up: values of the past before anything is judged.
         skips_in_row: skipped steps in a row that end the run.
-        skips_in_all: skipped steps that end it.
+        skips_in_all: skipped steps in all that end the run.
     """
 
     critic_low: Share
@@ -84,24 +83,24 @@ class Health:
         self._pasts: dict[str, _Past] = {}
         self._first_motion: list[float] = []
         self._motion: deque[float] = deque(maxlen=config.recent)
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._in_row = 0
         self.skipped = 0
 
-    def see(self, step: int, told: Mapping[str, float]) -> list[str]:
+    def see(self, step: int, metrics: Mapping[str, float]) -> list[str]:
         """Warnings after one step, each once until its cause is gone.
 
         Args:
             step: its number.
-            told: by the trainer: `critic` is its loss, `norm` the student's gradient's norm,
-                `push` the mean size of the direction it is pushed in, `motion` the mean change
+            metrics: of the trainer: `critic` is the critic's loss, `norm` the norm of the student's
+                gradient, `dmd_grad` the mean size of the DMD gradient, `motion` the mean change
                 from one latent frame to the next. Whatever is absent is not judged.
 
         Raises:
             TrainingError: too many steps came out without numbers.
         """
-        lost = [name for name, value in told.items() if not math.isfinite(value)]
-        warnings = self._skip(step, lost) if lost else self._numbers(told)
+        lost = [name for name, value in metrics.items() if not math.isfinite(value)]
+        warnings = self._skip(step, lost) if lost else self._numbers(metrics)
         return [f"step {step}: {text}" for text in warnings]
 
     def _skip(self, step: int, lost: list[str]) -> list[str]:
@@ -126,29 +125,29 @@ class Health:
             f" ({self.skipped} steps skipped in all)",
         )
 
-    def _numbers(self, told: Mapping[str, float]) -> list[str]:
+    def _numbers(self, metrics: Mapping[str, float]) -> list[str]:
         """Judge a step whose values are all there."""
         config = self._config
         self._in_row = 0
         found = self._once("numbers", wrong=False, text="")
-        if "critic" in told:
-            ratio = self._ratio("critic", told["critic"], config.critic_low, config.critic_high)
+        if "critic" in metrics:
+            ratio = self._ratio("critic", metrics["critic"], config.critic_low, config.critic_high)
             found += self._once(
                 "critic",
                 wrong=ratio is not None,
                 text=f"the critic's loss is {_times(ratio)} what it was; it may have collapsed:"
                 " lower critic_lr, or give it more updates",
             )
-        for name, what in (("norm", "the gradient's norm"), ("push", "the push")):
-            if name in told:
-                ratio = self._ratio(name, told[name], 0.0, config.explosion)
+        for name, what in (("norm", "the gradient's norm"), ("dmd_grad", "the DMD gradient")):
+            if name in metrics:
+                ratio = self._ratio(name, metrics[name], 0.0, config.explosion)
                 found += self._once(
                     name,
                     wrong=ratio is not None,
                     text=f"{what} is {_times(ratio)} what it was; it explodes: lower lr, or"
                     " guidance",
                 )
-        return found + (self._still(told["motion"]) if "motion" in told else [])
+        return found + (self._still(metrics["motion"]) if "motion" in metrics else [])
 
     def _ratio(self, name: str, value: float, low: float, high: float) -> float | None:
         """Now as a multiple of the past where that is out of bounds, else None."""
@@ -178,11 +177,11 @@ class Health:
     def _once(self, cause: str, *, wrong: bool, text: str) -> list[str]:
         """The text where a cause is new; remembers it until it is gone."""
         if not wrong:
-            self._told.discard(cause)
+            self._warned.discard(cause)
             return []
-        if cause in self._told:
+        if cause in self._warned:
             return []
-        self._told.add(cause)
+        self._warned.add(cause)
         return [text]
 
 

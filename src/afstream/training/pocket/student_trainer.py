@@ -1,4 +1,4 @@
-"""The pocket student: a causal few-step model, trained by teacher forcing on flow matching.
+"""Training of the pocket student: a causal few-step model, by teacher forcing on flow matching.
 
 Three kinds of learning share one run:
 
@@ -7,91 +7,37 @@ Three kinds of learning share one run:
    a prompt switch and its re-cache in most of them.
 3. *Own errors*: as 2, but the past is what the model itself made of it, so that it learns
    to correct instead of to add up its mistakes. The world is deterministic after its first
-   frame, so the true continuation stays the right answer.
+   frame, so the true continuation stays the right target.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from afstream.config import MEMORIES, BackboneConfig, MemoryPolicy, SamplerConfig
 from afstream.engine.schedule import TIMESTEPS, Schedule, add_noise
-from afstream.families.pocket.text import PocketText
 from afstream.geometry import PATCH
-from afstream.model.dit import Backbone, TextContext
+from afstream.model.dit import TextContext
 from afstream.model.layers import TextKeys
-from afstream.training.machinery.limits import Amount, Count, Positive, Share, Whole
-from afstream.training.machinery.optim import MixedOptimizer, RunningAverage, trapezoid
 from afstream.training.pocket.data import Clips
+from afstream.training.pocket.student import Student, StudentConfig
 from afstream.training.teacher_forcing import ClipPlan, ClipWindow, plan_clip
+from afstream.training.trainer.optim import (
+    Ema,
+    muon_and_adamw,
+    optimizer_state,
+    set_rates,
+    trained,
+    trapezoid,
+    update,
+)
 
 # denoise steps that a chunk of the model's own past has gone through, at most
 OWN_STEPS = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudentConfig:
-    """The student's recipe.
-
-    Attributes:
-        steps: optimizer steps in all.
-        first_steps: of these, the first ones see first chunks only.
-        own_from: step from which on the past is the model's own in `own_share` of steps.
-        own_share: see `own_from`.
-        first_batch: first chunks in a step of kind 1.
-        side_batch: first chunks beside the clips in a step of kind 2 or 3.
-        clip_batch: clips in a step.
-        past_noise: largest sigma of the noise laid on a clean past.
-        switch_weight: weight of the two chunks that follow a switch.
-        lr: peak learning rate of embeddings, norms, head and text encoder (AdamW).
-        hidden_lr: peak learning rate of the layers' matrices (Muon).
-        warmup: steps up to it.
-        decay: steps down from it at the end.
-        average: decay of the running average of the weights, which is what ships.
-        seed: of weights, batches and noise.
-    """
-
-    steps: Count
-    first_steps: Whole
-    own_from: Whole
-    own_share: Share
-    first_batch: Count
-    side_batch: Count
-    clip_batch: Count
-    past_noise: Share
-    switch_weight: Amount
-    lr: Positive
-    hidden_lr: Positive
-    warmup: Count
-    decay: Count
-    average: Share
-    seed: Whole
-
-
-class Student(nn.Module):
-    """Backbone and text encoder, trained together."""
-
-    def __init__(self, backbone: BackboneConfig, words: Sequence[str]) -> None:
-        super().__init__()
-        self.backbone = Backbone(backbone)
-        self.text = PocketText(words, text_dim=backbone.text_dim, text_len=backbone.text_len)
-        initialise(self.backbone)
-
-
-def initialise(backbone: Backbone) -> None:
-    """Fresh weights: Xavier for linear maps, a silent head, quiet gates."""
-    for module in backbone.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-    nn.init.zeros_(backbone.head.head.weight)
-    projection = backbone.time_projection[1]
-    nn.init.normal_(projection.weight, std=0.02)  # pyright: ignore[reportArgumentType]
 
 
 class _Plans:
@@ -120,7 +66,15 @@ class _Plans:
 
 
 class StudentTrainer:
-    """One training run, its model and data; see `afstream.training.machinery.loop.Trainer`."""
+    """One training run, its model and data; see `afstream.training.trainer.loop.Trainer`.
+
+    Args:
+        config: settings of the training.
+        backbone: sizes of the backbone.
+        words: vocabulary of the text encoder.
+        clips: clips with at most one switch each.
+        firsts: first chunks.
+    """
 
     def __init__(
         self,
@@ -133,13 +87,8 @@ class StudentTrainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.student = Student(backbone, words)
-        self.average = RunningAverage(self.student, config.average)
-        self.optimizer = MixedOptimizer(
-            self.student.named_parameters(),
-            lr=config.lr,
-            hidden_lr=config.hidden_lr,
-            hidden_prefix="backbone.blocks.",
-        )
+        self.ema = Ema(self.student, config.ema)
+        self._optimizers = muon_and_adamw(self.student, lr=config.lr, matrix_lr=config.hidden_lr)
         self.step = 0
         self.seconds = 0.0
         self._policy = MEMORIES["anchor"]
@@ -168,27 +117,22 @@ class StudentTrainer:
         total.backward()
         share = trapezoid(self.step, warmup=config.warmup, decay=config.decay, total=config.steps)
         found = {name: float(value.detach()) for name, value in losses.items()}
-        found["norm"] = self.optimizer.step(share)
-        self.average.update(self.student, self.step)
+        set_rates(self._optimizers, (config.hidden_lr, config.lr), share)
+        found["norm"] = update(trained(self.student).values(), self._optimizers, 1.0)
+        self.ema.update(self.student, self.step)
         return found
 
     def state(self) -> dict[str, Any]:
         """See `Trainer.state`."""
         return {
-            "config": asdict(self.config),
-            "backbone": asdict(self.student.backbone.config),
-            "words": self.student.text.words,
             "student": self.student.state_dict(),
-            "average": self.average.weights,
-            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.weights,
+            "optimizer": optimizer_state(self._optimizers, trained(self.student)),
             "random": self._random.get_state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See `Trainer.restore`."""
-        self.student.load_state_dict(state["student"])
-        self.average.weights = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
         self._random.set_state(state["random"])
 
     def _first_loss(self, count: int) -> Tensor:
