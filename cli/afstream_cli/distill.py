@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from afstream_cli import options
 
 if TYPE_CHECKING:
+    from afstream.training.runs.opening import Run
     from afstream.training.runs.stages import Stage
     from afstream.training.trainer.loop import Report
     from afstream_cli.progress import Job
@@ -84,10 +86,7 @@ def distill(
     planned = open_run(wanted, folder)
     names = [each.name for each in choose_stages(planned, stage)]
     if dry_run:
-        from afstream_cli.distill_plan import describe
-
-        for line in describe(planned, choose_stages(planned, stage)):
-            typer.echo(line)
+        show_plan(planned, choose_stages(planned, stage))
         return
     if threads:
         torch.set_num_threads(threads)
@@ -117,7 +116,18 @@ def distill(
         )
 
 
-def do_stage(stage: Stage[Any], folder: Path, board: Report | None, job: Job) -> None:
+def show_plan(run: Run, stages: Sequence[Stage]) -> None:
+    """Show what stages are going to do, and the memory that they need."""
+    typer.echo(f"model {run.recipe.model}, everything into {run.folder}")
+    for number, stage in enumerate(stages, start=1):
+        first, *others = stage.describe()
+        typer.echo(f"\n{number}. {first}")
+        for line in others:
+            typer.echo(f"   {line}")
+    typer.echo("\nmemory is counted from the sizes; other activations come on top")
+
+
+def do_stage(stage: Stage, folder: Path, board: Report | None, job: Job) -> None:
     """Run one stage under a progress display."""
     from afstream_cli.training import Display
 
@@ -136,7 +146,7 @@ def do_stage(stage: Stage[Any], folder: Path, board: Report | None, job: Job) ->
     job.say(f"stage {stage.name} took {time.monotonic() - began:.0f} s: {files}")
 
 
-def kept(stage: Stage[Any], folder: Path) -> str:
+def kept(stage: Stage, folder: Path) -> str:
     """What an interrupted stage leaves behind."""
     if step := stage.saved_step:
         return f"step {step} is saved in {folder}, and --resume goes on from there"

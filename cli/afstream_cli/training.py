@@ -31,7 +31,7 @@ class Display:
         board: called with the same metrics.
     """
 
-    def __init__(self, stage: Stage[Any], job: Job, board: Report | None = None) -> None:
+    def __init__(self, stage: Stage, job: Job, board: Report | None = None) -> None:
         self._stage = stage
         self._job = job
         self._board = board
@@ -59,7 +59,7 @@ class Display:
         self._job.update(done, text)
 
 
-def training(entry: Mapping[str, Any], stage: Stage[Any]) -> str:
+def training(entry: Mapping[str, Any], stage: Stage) -> str:
     """A step, its losses and its speed, in one line."""
     step, seconds = entry["step"], entry["seconds"]
     values = [

@@ -110,11 +110,6 @@ class DmdConfig(Checked):
             max_frames=self.max_frames,
         )
 
-    @property
-    def rates(self) -> tuple[tuple[str, float], ...]:
-        """Learning rates by name."""
-        return ("lr", self.lr), ("critic_lr", self.critic_lr)
-
     def describe(self) -> str:
         """The stage in a few words."""
         plan = self.plan

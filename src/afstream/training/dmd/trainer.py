@@ -31,7 +31,8 @@ from afstream.training.dmd.losses import (
 )
 from afstream.training.dmd.sequences import Codec, LongSequence, Window, replay
 from afstream.training.trainer.distributed import ALONE, Processes
-from afstream.training.trainer.optim import Ema, adamw, optimizer_state, trained, update
+from afstream.training.trainer.loop import Trainer
+from afstream.training.trainer.optim import Ema, adamw
 from afstream.training.trainer.rng import normal, pick
 
 
@@ -66,7 +67,7 @@ class Models:
     prompts: Prompts
 
 
-class DmdTrainer:
+class DmdTrainer(Trainer):
     """One run of a stage; see `afstream.training.trainer.loop.Trainer`.
 
     Weights that require gradients train, in their own dtype.
@@ -95,23 +96,19 @@ class DmdTrainer:
         self.config = config
         self.models = models
         self.ema = Ema(models.student, config.ema)
-        self.step = 0
-        self.seconds = 0.0
+        super().__init__(
+            {
+                name: (model, [adamw(model, lr, config.betas, config.weight_decay)])
+                for name, model, lr in (
+                    ("student", models.student, config.lr),
+                    ("critic", models.critic, config.critic_lr),
+                )
+            },
+            ema=self.ema,
+        )
         self._policy, self._sampler, self._size = policy, sampler, size
         self._processes = processes
         self._parts = _divided(processes.rows(config.batch), config.grad_accum)
-        self._optimizer, self._critic_optimizer = (
-            adamw(
-                trained(model).values(),
-                lr=lr,
-                betas=config.betas,
-                weight_decay=config.weight_decay,
-            )
-            for model, lr in (
-                (models.student, config.lr),
-                (models.critic, config.critic_lr),
-            )
-        )
         self._sequences: list[LongSequence] = []
         self._number = 0
 
@@ -136,9 +133,10 @@ class DmdTrainer:
             self._number += 1
         metrics = self._processes.mean(metrics)
         if learns:
-            metrics["norm"] = self._update(self.models.student, self._optimizer)
+            metrics["norm"] = self.update("student", self.config.clip, self._processes)
             self._average()
-        return metrics | {"critic_norm": self._update(self.models.critic, self._critic_optimizer)}
+        critic_norm = self.update("critic", self.config.clip, self._processes)
+        return metrics | {"critic_norm": critic_norm}
 
     def state(self) -> dict[str, Any] | None:
         """See `Trainer.state`: None inside a sequence, whose keys and values would be gigabytes.
@@ -148,15 +146,7 @@ class DmdTrainer:
         """
         if self._sequences:
             return None
-        student, critic = trained(self.models.student), trained(self.models.critic)
-        return {
-            "student": {name: weight.detach() for name, weight in student.items()},
-            "critic": {name: weight.detach() for name, weight in critic.items()},
-            "ema": self.ema.weights,
-            "optimizer": optimizer_state([self._optimizer], student),
-            "critic_optimizer": optimizer_state([self._critic_optimizer], critic),
-            "number": self._number,
-        }
+        return {**(super().state() or {}), "number": self._number}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See `Trainer.restore`."""
@@ -240,10 +230,6 @@ class DmdTrainer:
         noise = normal(clean.shape[1:], rows, *names).to(clean)
         sigma = (timestep / TIMESTEPS)[:, None, None, None, None]
         return add_noise(clean, noise, sigma), timestep, noise
-
-    def _update(self, model: Backbone, optimizer: torch.optim.Optimizer) -> float:
-        weights = trained(model).values()
-        return update(weights, [optimizer], self.config.clip, self._processes)
 
     def _average(self) -> None:
         """Bring the moving average up to date after an update of the student."""

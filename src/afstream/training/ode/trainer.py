@@ -10,9 +10,6 @@ the stream's positions. The student learns where the trajectory ends:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -25,7 +22,8 @@ from afstream.training.dmd.trainer import Prompts
 from afstream.training.ode.pairs import Pairs
 from afstream.training.teacher_forcing import ClipWindow, plan_clip
 from afstream.training.trainer.distributed import ALONE, Processes
-from afstream.training.trainer.optim import Ema, adamw, optimizer_state, trained, update
+from afstream.training.trainer.loop import Trainer
+from afstream.training.trainer.optim import Ema, adamw
 from afstream.training.trainer.rng import generator
 from afstream.training.trainer.settings import Amount, Count, Decay, Positive, Seed
 from afstream.validation import Checked
@@ -113,7 +111,7 @@ class NoisyClips:
         return clean_from_flow(noisy, flow, self._sigmas[per_frame][:, :, None, None, None])
 
 
-class OdeTrainer:
+class OdeTrainer(Trainer):
     """One run of ODE regression; see `afstream.training.trainer.loop.Trainer`.
 
     Args:
@@ -149,8 +147,8 @@ class OdeTrainer:
         self.config = config
         self.student = student
         self.ema = Ema(student, config.ema)
-        self.step = 0
-        self.seconds = 0.0
+        optimizer = adamw(student, config.lr, config.betas, config.weight_decay)
+        super().__init__({"student": (student, [optimizer])}, ema=self.ema)
         self._pairs, self._prompts = pairs, prompts
         self._processes = processes
         self._rows = processes.rows(config.batch)
@@ -158,12 +156,6 @@ class OdeTrainer:
         schedule = Schedule.of(sampler)
         self._num_steps = len(schedule.sigmas)
         self._clips = NoisyClips(student, policy, schedule, pairs.frames, pairs.size)
-        self._optimizer = adamw(
-            trained(student).values(),
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-        )
 
     def advance(self) -> dict[str, float]:
         """One optimizer step; its loss, and the gradient's norm before it was clipped."""
@@ -177,22 +169,9 @@ class OdeTrainer:
         loss = (clean - latents[:, -1].to(clean)).square().mean()
         loss.backward()
         metrics = self._processes.mean({"loss": float(loss.detach())})
-        weights = trained(self.student).values()
-        norm = update(weights, [self._optimizer], self.config.clip, self._processes)
+        norm = self.update("student", self.config.clip, self._processes)
         self.ema.update(self.student, self.step)
         return metrics | {"norm": norm}
-
-    def state(self) -> dict[str, Any]:
-        """See `Trainer.state`."""
-        student = trained(self.student)
-        return {
-            "student": {name: weight.detach() for name, weight in student.items()},
-            "ema": self.ema.weights,
-            "optimizer": optimizer_state([self._optimizer], student),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainer.restore`: all of the state is tensors."""
 
     def _index(self, row: int) -> int:
         """The pair in a row of the batch: all of them in turn, then all again in another order."""

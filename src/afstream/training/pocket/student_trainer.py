@@ -12,8 +12,7 @@ Three kinds of learning share one run:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,15 +25,8 @@ from afstream.model.layers import TextKeys
 from afstream.training.pocket.data import Clips
 from afstream.training.pocket.student import Student, StudentConfig
 from afstream.training.teacher_forcing import ClipPlan, ClipWindow, plan_clip
-from afstream.training.trainer.optim import (
-    Ema,
-    muon_and_adamw,
-    optimizer_state,
-    set_rates,
-    trained,
-    trapezoid,
-    update,
-)
+from afstream.training.trainer.loop import Trainer
+from afstream.training.trainer.optim import Ema, muon_and_adamw, set_rates, trapezoid
 
 # denoise steps that a chunk of the model's own past has gone through, at most
 OWN_STEPS = 3
@@ -65,7 +57,7 @@ class _Plans:
         return self._made[key]
 
 
-class StudentTrainer:
+class StudentTrainer(Trainer):
     """One training run, its model and data; see `afstream.training.trainer.loop.Trainer`.
 
     Args:
@@ -88,9 +80,11 @@ class StudentTrainer:
         self.config = config
         self.student = Student(backbone, words)
         self.ema = Ema(self.student, config.ema)
+        self._random = torch.Generator().manual_seed(config.seed)
         self._optimizers = muon_and_adamw(self.student, lr=config.lr, matrix_lr=config.hidden_lr)
-        self.step = 0
-        self.seconds = 0.0
+        super().__init__(
+            {"student": (self.student, self._optimizers)}, ema=self.ema, random=self._random
+        )
         self._policy = MEMORIES["anchor"]
         self._sigmas = torch.tensor(Schedule.of(SamplerConfig()).sigmas)
         self._plans = _Plans(self._policy, backbone)
@@ -99,7 +93,6 @@ class StudentTrainer:
             int(at): torch.nonzero(clips.switch_frames == at).flatten()
             for at in clips.switch_frames.unique()
         }
-        self._random = torch.Generator().manual_seed(config.seed)
 
     def advance(self) -> dict[str, float]:
         """One optimizer step; the losses it saw, and the gradient's norm."""
@@ -118,22 +111,9 @@ class StudentTrainer:
         share = trapezoid(self.step, warmup=config.warmup, decay=config.decay, total=config.steps)
         found = {name: float(value.detach()) for name, value in losses.items()}
         set_rates(self._optimizers, (config.hidden_lr, config.lr), share)
-        found["norm"] = update(trained(self.student).values(), self._optimizers, 1.0)
+        found["norm"] = self.update("student", 1.0)
         self.ema.update(self.student, self.step)
         return found
-
-    def state(self) -> dict[str, Any]:
-        """See `Trainer.state`."""
-        return {
-            "student": self.student.state_dict(),
-            "ema": self.ema.weights,
-            "optimizer": optimizer_state(self._optimizers, trained(self.student)),
-            "random": self._random.get_state(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainer.restore`."""
-        self._random.set_state(state["random"])
 
     def _first_loss(self, count: int) -> Tensor:
         """Flow-matching loss of chunks without a past."""

@@ -8,9 +8,6 @@ prompt is then the second one. Without a prompt (`drop_share`) it learns what gu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,15 +17,8 @@ from afstream.families.pocket.text import PocketText
 from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.pocket.data import Clips
-from afstream.training.trainer.optim import (
-    Ema,
-    muon_and_adamw,
-    optimizer_state,
-    set_rates,
-    trained,
-    trapezoid,
-    update,
-)
+from afstream.training.trainer.loop import Trainer
+from afstream.training.trainer.optim import Ema, muon_and_adamw, set_rates, trapezoid
 from afstream.training.trainer.settings import Count, Decay, Positive, Seed, Share
 from afstream.validation import Checked
 
@@ -61,7 +51,7 @@ class TeacherConfig(Checked):
     seed: Seed
 
 
-class TeacherTrainer:
+class TeacherTrainer(Trainer):
     """One run of the teacher's training; see `afstream.training.trainer.loop.Trainer`.
 
     Args:
@@ -78,11 +68,12 @@ class TeacherTrainer:
         self.backbone = backbone.requires_grad_(True).train()
         self.text = text
         self.ema = Ema(backbone, config.ema)
-        self._optimizers = muon_and_adamw(backbone, lr=config.lr, matrix_lr=config.hidden_lr)
-        self.step = 0
-        self.seconds = 0.0
         self._clips = clips
         self._random = torch.Generator().manual_seed(config.seed)
+        self._optimizers = muon_and_adamw(backbone, lr=config.lr, matrix_lr=config.hidden_lr)
+        super().__init__(
+            {"teacher": (backbone, self._optimizers)}, ema=self.ema, random=self._random
+        )
 
     def advance(self) -> dict[str, float]:
         """One optimizer step; its loss, and the losses of the clearer and the noisier clips."""
@@ -100,22 +91,9 @@ class TeacherTrainer:
         loss.backward()
         share = trapezoid(self.step, warmup=config.warmup, decay=config.decay, total=config.steps)
         set_rates(self._optimizers, (config.hidden_lr, config.lr), share)
-        norm = update(trained(self.backbone).values(), self._optimizers, 1.0)
+        norm = self.update("teacher", 1.0)
         self.ema.update(self.backbone, self.step)
         return {"loss": float(loss.detach()), **_halves(errors.detach(), sigma), "norm": norm}
-
-    def state(self) -> dict[str, Any]:
-        """See `Trainer.state`."""
-        return {
-            "weights": self.backbone.state_dict(),
-            "ema": self.ema.weights,
-            "optimizer": optimizer_state(self._optimizers, trained(self.backbone)),
-            "random": self._random.get_state(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainer.restore`."""
-        self._random.set_state(state["random"])
 
     @torch.no_grad()
     def _embeds(self, rows: Tensor) -> Tensor:

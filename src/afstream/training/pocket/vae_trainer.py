@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +16,9 @@ from afstream.families.pocket.scene import Clip, Segment, chunk_start
 from afstream.families.pocket.vae import PocketVae, VaeConfig, channels_last, group_frames
 from afstream.families.pocket.world import NUM_FRAMES, render
 from afstream.geometry import TEMPORAL_STRIDE
+from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.muon import Muon
-from afstream.training.trainer.optim import adamw, optimizer_state, set_rates, trained, update
+from afstream.training.trainer.optim import adamw, set_rates, split
 from afstream.training.trainer.settings import Amount, Count, Positive, Seed
 from afstream.validation import Checked
 
@@ -71,7 +70,7 @@ class VaeTrainingConfig(Checked):
         return self
 
 
-class VaeTrainer:
+class VaeTrainer(Trainer):
     """One run of the codec's training; see `afstream.training.trainer.loop.Trainer`.
 
     Args:
@@ -83,23 +82,13 @@ class VaeTrainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.vae = channels_last(PocketVae(sizes))
-        self.step = 0
-        self.seconds = 0.0
-        self._weights = trained(self.vae)
-        weights = self._weights.values()
-        self._optimizers: tuple[torch.optim.Optimizer, ...] = (
-            Muon(
-                [weight for weight in weights if weight.ndim > 1],
-                lr=config.learning_rate,
-                weight_decay=config.weight_decay,
-            ),
-            adamw(
-                [weight for weight in weights if weight.ndim == 1],
-                lr=config.learning_rate,
-                betas=(0.9, 0.99),
-                weight_decay=0.0,
-            ),
+        matrices, others = split(self.vae, is_matrix)
+        rate, decay = config.learning_rate, config.weight_decay
+        self._optimizers = (
+            Muon(matrices, lr=rate, weight_decay=decay),
+            adamw(others, rate, (0.9, 0.99), 0.0),
         )
+        super().__init__({"vae": (self.vae, self._optimizers)})
 
     def advance(self) -> dict[str, float]:
         """One optimizer step; its losses and the gradient's norm.
@@ -126,21 +115,19 @@ class VaeTrainer:
             + config.edge_weight * edges
         )
         loss.backward()
-        norm = update(self._weights.values(), self._optimizers, 1.0)
+        norm = self.update("vae", 1.0)
         return {"loss": float(loss.detach()), "mse": float(mse.detach()), "norm": norm}
-
-    def state(self) -> dict[str, Any]:
-        """See `Trainer.state`."""
-        kept = optimizer_state(self._optimizers, self._weights)
-        return {"vae": self.vae.state_dict(), "optimizer": kept}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainer.restore`: all of the state is tensors."""
 
     def finish(self) -> PocketVae:
         """The codec, ready to use: its latents' statistics are measured over whole clips."""
         _measure_statistics(self.vae, self.config)
         return self.vae.eval()
+
+
+def is_matrix(name: str, weight: Tensor) -> bool:
+    """Whether Muon takes a weight of the codec: matrices and convolutions."""
+    del name
+    return weight.ndim > 1
 
 
 def windows(count: int, frames: int, *, seed: int, step: int) -> Tensor:

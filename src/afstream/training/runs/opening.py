@@ -7,7 +7,6 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from afstream.errors import ConfigError
 from afstream.training.recipes.tables import PocketRecipe, Recipe
@@ -33,7 +32,7 @@ class Run:
 
     recipe: Recipe
     folder: Path
-    stages: tuple[Stage[Any], ...]
+    stages: tuple[Stage, ...]
 
 
 @contextmanager
@@ -56,7 +55,7 @@ def open_run(recipe: Recipe, folder: Path, processes: Processes = ALONE) -> Run:
     return Run(recipe=recipe, folder=folder, stages=stages)
 
 
-def choose_stages(run: Run, name: str) -> Sequence[Stage[Any]]:
+def choose_stages(run: Run, name: str) -> Sequence[Stage]:
     """One stage by its name, or `all` of them.
 
     Raises:

@@ -21,25 +21,20 @@ from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
 from afstream.geometry import CHUNK_FRAMES, Geometry
 from afstream.memory_plan.count import META
 from afstream.memory_plan.report import Part
-from afstream.memory_plan.training import (
-    TrainingReport,
-    clip_bytes,
-    dmd_parts,
-    learner_parts,
-    meta_backbone,
-)
+from afstream.memory_plan.training import clip_bytes, dmd_parts, learner_parts, meta_backbone
 from afstream.model.bundle import VideoModel
 from afstream.model.dit import Backbone
+from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import Models
 from afstream.training.pocket.data import Clips, make_clips
 from afstream.training.pocket.prompts import PocketPrompts
 from afstream.training.pocket.student import Student
 from afstream.training.pocket.student_trainer import StudentTrainer
 from afstream.training.pocket.teacher_trainer import TeacherTrainer
-from afstream.training.pocket.vae_trainer import VaeTrainer
+from afstream.training.pocket.vae_trainer import VaeTrainer, is_matrix
 from afstream.training.recipes.tables import PocketRecipe
-from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, DmdStage
-from afstream.training.runs.stages import RunContext, Stage, StagePlan
+from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
+from afstream.training.runs.stages import RunContext, Stage
 from afstream.training.runs.watch import draw_sheet
 from afstream.training.trainer.files import save_tensors
 from afstream.training.trainer.loop import Report
@@ -52,7 +47,7 @@ WORLD = Geometry(width_px=WORLD_PX, height_px=WORLD_PX)
 # of a latent frame, (C, h, w)
 SIZE = (POCKET_BACKBONE.in_dim, WORLD.latent_height, WORLD.latent_width)
 CODEC, BEGUN, TEACHER = "vae.safetensors", "student.safetensors", "teacher.safetensors"
-MODEL = "pocket.safetensors"
+CLIPS, MODEL = "{}.safetensors", "pocket.safetensors"
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -67,6 +62,11 @@ class PocketContext(RunContext):
     def is_new(self) -> bool:
         """Whether codec and student are trained, too."""
         return self.recipe.start.student == "new"
+
+    @property
+    def begun(self) -> str:
+        """Name of what distillation begins with."""
+        return "student" if self.is_new else "the embedded model"
 
     def begin(self) -> PocketParts:
         """Codec, text encoder and student that distillation begins with."""
@@ -87,7 +87,7 @@ class PocketContext(RunContext):
 
     def clips(self, name: str) -> Clips:
         """Clips that the stage `clips` has made."""
-        return Clips.load(self.made(f"{name}.safetensors", "clips"))
+        return Clips.load(self.made(CLIPS.format(name), "clips"))
 
     def _load(self, module: Module, name: str, stage: str) -> Module:
         path = self.made(name, stage)
@@ -95,47 +95,46 @@ class PocketContext(RunContext):
         return module.requires_grad_(False).eval()
 
 
-def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage[PocketContext], ...]:
+def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
     """All stages in their order; `vae` and `student` are left out where the model is embedded."""
     context = PocketContext(recipe=recipe, folder=folder)
-    begun = "student" if context.is_new else "the embedded model"
-    vae, student = VaeStage(context), StudentStage(context)
-    clips, teacher = ClipsStage(context), TeacherStage(context)
-    short = PocketDmdStage(context, "short", recipe.short, reads=(begun, "teacher"), geometry=WORLD)
-    long = PocketDmdStage(context, "long", recipe.long, reads=("short", "teacher"), geometry=WORLD)
-    export = ExportStage(context)
-    if context.is_new:
-        return vae, clips, student, teacher, short, long, export
-    return clips, teacher, short, long, export
+    new = context.is_new
+    stages = (
+        _vae(context) if new else None,
+        _clips(context),
+        _student(context) if new else None,
+        _teacher(context),
+        _dmd(context, "short", recipe.short, context.begun),
+        _dmd(context, "long", recipe.long, "short"),
+        _export(context),
+    )
+    return tuple(stage for stage in stages if stage)
 
 
-class VaeStage(Stage[PocketContext]):
-    """Trains the codec."""
+def _vae(context: PocketContext) -> Stage:
+    config = context.recipe.vae
 
-    def __init__(self, context: PocketContext) -> None:
-        table = context.recipe.vae
-        super().__init__(context, "vae", [CODEC], steps=table.steps, batch=table.batch)
+    def run(report: Report) -> None:
+        trainer = VaeTrainer(config)
+        context.train("vae", trainer, config.steps, report)
+        save_vae(trainer.finish(), context.folder / CODEC)
 
-    def describe(self) -> StagePlan:
-        """See `Stage.describe`."""
-        table = self.context.recipe.vae
+    def parts(_: int) -> Iterator[Part]:
         with torch.device(META):
             vae = PocketVae()
-        return StagePlan(
-            summary=f"the codec, on windows of {table.window_frames} video frames",
-            rates=(("lr", table.learning_rate),),
-            memory=TrainingReport.of(
-                lambda _: learner_parts(
-                    "codec", vae, is_matrix=lambda _, weight: weight.ndim > 1, averaged=False
-                )
-            ),
-        )
+        return learner_parts("codec", vae, is_matrix=is_matrix, averaged=False)
 
-    def run(self, report: Report) -> None:
-        """See `Stage.run`."""
-        trainer = VaeTrainer(self.context.recipe.vae)
-        self.train(trainer, report)
-        save_vae(trainer.finish(), self.outputs[0])
+    return Stage(
+        context=context,
+        name="vae",
+        summary=f"the codec, on windows of {config.window_frames} video frames",
+        files=(CODEC,),
+        run=run,
+        steps=config.steps,
+        batch=config.batch,
+        rates={"lr": config.learning_rate},
+        parts=parts,
+    )
 
 
 class ClipSet(NamedTuple):
@@ -148,45 +147,26 @@ class ClipSet(NamedTuple):
     seed: int
 
 
-class ClipsStage(Stage[PocketContext]):
-    """Renders, captions and encodes the clips that student and teacher learn from."""
+def _clip_sets(context: PocketContext) -> list[ClipSet]:
+    table = context.recipe.clips
+    switches = table.window_switch_frames
+    windows = ClipSet("windows", table.windows, table.window_frames, switches, table.window_seed)
+    if not context.is_new:
+        return [windows]
+    return [
+        ClipSet("firsts", table.firsts, CHUNK_FRAMES, (0,), table.seed),
+        ClipSet("clips", table.clips, table.frames, table.switch_frames, table.seed),
+        windows,
+    ]
 
-    def __init__(self, context: PocketContext) -> None:
-        table = context.recipe.clips
-        self._sets = [
-            ClipSet(
-                *("windows", table.windows, table.window_frames),
-                *(table.window_switch_frames, table.window_seed),
-            )
-        ]
-        if context.is_new:
-            self._sets[:0] = [
-                ClipSet("firsts", table.firsts, CHUNK_FRAMES, (0,), table.seed),
-                ClipSet("clips", table.clips, table.frames, table.switch_frames, table.seed),
-            ]
-        super().__init__(context, "clips", [f"{each.name}.safetensors" for each in self._sets])
 
-    def describe(self) -> StagePlan:
-        """See `Stage.describe`."""
-        parts = [
-            Part(name=each.name, bytes=clip_bytes(each.num_clips, (each.frames, *SIZE)))
-            for each in self._sets
-        ]
-        return StagePlan(
-            summary=", ".join(
-                f"{each.num_clips} {each.name} of {each.frames} latent frames"
-                for each in self._sets
-            ),
-            reads=("vae" if self.context.is_new else "the embedded model",),
-            memory=TrainingReport.of(lambda _: parts),
-        )
+def _clips(context: PocketContext) -> Stage:
+    sets = _clip_sets(context)
 
-    def run(self, report: Report) -> None:
-        """See `Stage.run`."""
-        vae = self.context.codec()
-        for path, (name, count, frames, switches, seed) in zip(
-            self.outputs, self._sets, strict=True
-        ):
+    def run(report: Report) -> None:
+        vae = context.codec()
+        for name, count, frames, switches, seed in sets:
+            path = context.folder / CLIPS.format(name)
             if path.is_file():
                 continue
 
@@ -197,36 +177,30 @@ class ClipsStage(Stage[PocketContext]):
                 vae, count=count, num_frames=frames, switch_frames=switches, seed=seed, report=tell
             ).save(path)
 
+    def parts(_: int) -> Iterator[Part]:
+        for each in sets:
+            size = clip_bytes(each.num_clips, (each.frames, *SIZE))
+            yield Part(name=each.name, bytes=size)
 
-class StudentStage(Stage[PocketContext]):
-    """Trains the causal student by teacher forcing."""
+    return Stage(
+        context=context,
+        name="clips",
+        summary=", ".join(
+            f"{each.num_clips} {each.name} of {each.frames} latent frames" for each in sets
+        ),
+        reads=("vae" if context.is_new else context.begun,),
+        files=tuple(CLIPS.format(each.name) for each in sets),
+        run=run,
+        parts=parts,
+    )
 
-    def __init__(self, context: PocketContext) -> None:
-        table = context.recipe.student
-        super().__init__(context, "student", [BEGUN], steps=table.steps, batch=table.clip_batch)
 
-    def describe(self) -> StagePlan:
-        """See `Stage.describe`."""
-        table = self.context.recipe.student
-        with torch.device(META):
-            student = Student(POCKET_BACKBONE, vocabulary())
-        return StagePlan(
-            summary="causal initialisation: teacher forcing on first chunks, on clips, on its own"
-            " past",
-            reads=("clips",),
-            rates=(("lr", table.lr), ("hidden_lr", table.hidden_lr)),
-            memory=TrainingReport.of(
-                lambda _: learner_parts("student", student, is_matrix=is_layer_matrix)
-            ),
-        )
+def _student(context: PocketContext) -> Stage:
+    config = context.recipe.student
 
-    def run(self, report: Report) -> None:
-        """See `Stage.run`."""
-        context = self.context
+    def run(report: Report) -> None:
         clips, firsts = context.clips("clips"), context.clips("firsts")
-        trainer = StudentTrainer(
-            context.recipe.student, POCKET_BACKBONE, vocabulary(), clips, firsts
-        )
+        trainer = StudentTrainer(config, POCKET_BACKBONE, vocabulary(), clips, firsts)
         student, vae = trainer.student, context.codec()
         parts = PocketParts(student.backbone, student.text, vae, SamplerConfig())
         model = bundle(parts, name="pocket", details={})
@@ -235,93 +209,93 @@ class StudentStage(Stage[PocketContext]):
             with trainer.ema.in_place_of(student):
                 draw_sheet(model, MEMORIES["anchor"], context.recipe.sheet, path)
 
-        self.train(trainer, report, draw)
-        save_tensors(self.outputs[0], trainer.ema.weights)
+        context.train("student", trainer, config.steps, report, draw)
+        save_tensors(context.folder / BEGUN, trainer.ema.weights)
+
+    def parts(_: int) -> Iterator[Part]:
+        with torch.device(META):
+            student = Student(POCKET_BACKBONE, vocabulary())
+        return learner_parts("student", student, is_matrix=is_layer_matrix)
+
+    return Stage(
+        context=context,
+        name="student",
+        summary="causal initialisation: teacher forcing on first chunks, on clips, on its own past",
+        reads=("clips",),
+        files=(BEGUN,),
+        run=run,
+        steps=config.steps,
+        batch=config.clip_batch,
+        rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
+        parts=parts,
+    )
 
 
-class TeacherStage(Stage[PocketContext]):
-    """Trains the bidirectional teacher."""
+def _teacher(context: PocketContext) -> Stage:
+    config, frames = context.recipe.teacher, context.recipe.clips.window_frames
 
-    def __init__(self, context: PocketContext) -> None:
-        table = context.recipe.teacher
-        super().__init__(context, "teacher", [TEACHER], steps=table.steps, batch=table.batch)
+    def run(report: Report) -> None:
+        begun, clips = context.begin(), context.clips("windows")
+        trainer = TeacherTrainer(config, begun.backbone, begun.text, clips)
+        context.train("teacher", trainer, config.steps, report)
+        save_tensors(context.folder / TEACHER, trainer.ema.weights)
 
-    def describe(self) -> StagePlan:
-        """See `Stage.describe`."""
-        context = self.context
-        table, frames = context.recipe.teacher, context.recipe.clips.window_frames
-        backbone = meta_backbone(POCKET_BACKBONE)
-        return StagePlan(
-            summary=f"the bidirectional teacher, on windows of {frames} latent frames",
-            reads=("student" if context.is_new else "the embedded model", "clips"),
-            rates=(("lr", table.lr), ("hidden_lr", table.hidden_lr)),
-            memory=TrainingReport.of(
-                lambda _: learner_parts("teacher", backbone, is_matrix=is_layer_matrix)
-            ),
-        )
-
-    def run(self, report: Report) -> None:
-        """See `Stage.run`."""
-        begun = self.context.begin()
-        clips = self.context.clips("windows")
-        trainer = TeacherTrainer(self.context.recipe.teacher, begun.backbone, begun.text, clips)
-        self.train(trainer, report)
-        save_tensors(self.outputs[0], trainer.ema.weights)
+    return Stage(
+        context=context,
+        name="teacher",
+        summary=f"the bidirectional teacher, on windows of {frames} latent frames",
+        reads=(context.begun, "clips"),
+        files=(TEACHER,),
+        run=run,
+        steps=config.steps,
+        batch=config.batch,
+        rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
+        parts=lambda _: learner_parts(
+            "teacher", meta_backbone(POCKET_BACKBONE), is_matrix=is_layer_matrix
+        ),
+    )
 
 
-class PocketDmdStage(DmdStage[PocketContext]):
+def _dmd(context: PocketContext, name: str, config: DmdConfig, before: str) -> Stage:
     """DMD of the pocket student: `short` begins with the student, `long` with `short`."""
 
-    def count_memory(self) -> TrainingReport:
-        """See `DmdStage.count_memory`."""
-        config = self.config
-
-        def count(_: int) -> Iterator[Part]:
-            return dmd_parts(
-                config.policy, POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=config.batch
-            )
-
-        return TrainingReport.of(count)
-
-    def open_models(self) -> tuple[Models, VideoModel]:
-        """See `DmdStage.open_models`."""
-        context = self.context
+    def open_models() -> tuple[Models, VideoModel]:
         begun, teacher = context.begin(), context.backbone(TEACHER, "teacher")
         student, critic = begun.backbone, deepcopy(teacher)
-        if self.name == "long":
-            student = context.backbone(STUDENT.format("short"), "short")
-            critic = context.backbone(CRITIC.format("short"), "short")
+        if name == "long":
+            student = context.backbone(STUDENT.format(before), before)
+            critic = context.backbone(CRITIC.format(before), before)
         models = Models(
             student=student.requires_grad_(True),
             critic=critic.requires_grad_(True),
             teacher=teacher,
             codec=begun.vae,
-            prompts=PocketPrompts(begun.text, self.config.seed),
+            prompts=PocketPrompts(begun.text, config.seed),
         )
         return models, bundle(begun._replace(backbone=student), name="pocket", details={})
 
+    return dmd_stage(
+        *(context, name, config),
+        reads=(before, "teacher"),
+        open_models=open_models,
+        geometry=WORLD,
+        parts=lambda _: dmd_parts(
+            config.policy, POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=config.batch
+        ),
+    )
 
-class ExportStage(Stage[PocketContext]):
-    """Writes the model file."""
 
-    always = True
+def _export(context: PocketContext) -> Stage:
+    recipe, name = context.recipe, context.recipe.export.stage
 
-    def __init__(self, context: PocketContext) -> None:
-        super().__init__(context, "export", [MODEL])
-
-    def describe(self) -> StagePlan:
-        """See `Stage.describe`."""
-        return StagePlan(summary="the model file", reads=(self.context.recipe.export.stage,))
-
-    def run(self, report: Report) -> None:
-        """See `Stage.run`."""
-        context = self.context
-        recipe, name = context.recipe, context.recipe.export.stage
+    def run(report: Report) -> None:
+        del report
         tuned = context.backbone(EMA.format(name), name) if name != "student" else None
         begun = context.begin()
         stages = pocket_stages(recipe, context.folder)
         steps = {stage.name: stage.saved_step for stage in stages if stage.steps}
-        partial = self.outputs[0].with_suffix(".partial")
+        path = context.folder / MODEL
+        partial = path.with_suffix(".partial")
         save_pocket(
             partial,
             backbone=tuned or begun.backbone,
@@ -329,4 +303,14 @@ class ExportStage(Stage[PocketContext]):
             vae=begun.vae,
             recipe={"steps": steps, "recipe": recipe.model_dump()},
         )
-        partial.replace(self.outputs[0])
+        partial.replace(path)
+
+    return Stage(
+        context=context,
+        name="export",
+        summary="the model file",
+        reads=(name,),
+        files=(MODEL,),
+        run=run,
+        always=True,
+    )

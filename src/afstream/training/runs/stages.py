@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from afstream.errors import CheckpointError
+from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import TrainingReport
+from afstream.memory_plan.units import show_bytes
 from afstream.training.recipes.tables import Recipe
 from afstream.training.runs.watch import Draw, Observer
 from afstream.training.trainer.checkpoints import CheckpointStore
@@ -18,8 +18,6 @@ from afstream.training.trainer.loop import Report, Trainer, train
 
 # the folder of contact sheets in a run's folder
 SHEETS = "sheets"
-
-C = TypeVar("C", bound="RunContext")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,76 +45,83 @@ class RunContext:
             raise CheckpointError(f"{path} is not there yet; run --stage {stage} first")
         return path
 
+    def train(
+        self, stage: str, trainer: Trainer, steps: int, report: Report, draw: Draw | None = None
+    ) -> None:
+        """Run a stage's trainer to its last step, watched.
+
+        Args:
+            stage: name of the stage.
+            trainer: what learns.
+            steps: optimizer steps in all.
+            report: see `afstream.training.trainer.loop.train`.
+            draw: draws a contact sheet into a file; None where the stage makes no videos.
+        """
+        store = CheckpointStore(self.folder / stage, self.processes)
+        observer = Observer(
+            *(store.log, self.folder / SHEETS / stage, self.recipe.watch, report),
+            every=self.recipe.sheet.every,
+            draw=draw,
+            processes=self.processes,
+        )
+        log = self.recipe.log
+        train(
+            *(trainer, steps, store, report),
+            every=log.report_every,
+            save_every=log.save_every,
+            after=observer,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StagePlan:
-    """What a stage is going to do.
-
-    Attributes:
-        summary: what it does, in a few words.
-        reads: what it begins with.
-        rates: peak learning rates by name.
-        memory: what one process holds, beside activations; None where nothing is counted.
-    """
-
-    summary: str
-    reads: tuple[str, ...] = ()
-    rates: tuple[tuple[str, float], ...] = ()
-    memory: TrainingReport | None = None
-
-
-class Stage(ABC, Generic[C]):
+class Stage:
     """One stage of a run.
 
     Attributes:
-        name: as `--stage` takes it.
-        outputs: files that it ends with.
+        context: recipe, folder and processes.
+        name: as `--stage` takes it; checkpoints and log are in a folder of this name.
+        summary: what it does, in a few words.
+        reads: what it begins with.
+        files: names of the files that it ends with.
+        run: goes from where the stage stopped to its end; all processes call it. Raises
+            `CheckpointError` where a stage before it has not been done, and `TrainingError` where
+            it cannot go on.
         steps: optimizer steps, 0 without an optimizer.
         batch: samples of a step.
+        rates: peak learning rates by name.
+        parts: memory of one of so many processes, beside activations; None where none is counted.
+        processes: that the memory is counted for.
         always: whether it runs even if its files are there.
-
-    Args:
-        context: recipe, folder and processes.
-        name: see above.
-        outputs: names of its files in the run's folder.
-        steps: see above.
-        batch: see above.
     """
 
-    always = False
+    context: RunContext
+    name: str
+    summary: str
+    reads: tuple[str, ...] = ()
+    files: tuple[str, ...]
+    run: Callable[[Report], None]
+    steps: int = 0
+    batch: int = 0
+    rates: Mapping[str, float] | None = None
+    parts: Callable[[int], Iterable[Part]] | None = None
+    processes: int = 1
+    always: bool = False
 
-    def __init__(
-        self, context: C, name: str, outputs: Sequence[str], *, steps: int = 0, batch: int = 0
-    ) -> None:
-        self.name = name
-        self.outputs = tuple(context.folder / output for output in outputs)
-        self.steps = steps
-        self.batch = batch
-        self.context = context
-        self._folder = context.folder / name
-
-    @abstractmethod
-    def describe(self) -> StagePlan:
-        """What it is going to do; counts its memory, and touches no file."""
-
-    @abstractmethod
-    def run(self, report: Report) -> None:
-        """Go from where the stage stopped to its end; all processes call it.
-
-        Raises:
-            CheckpointError: a stage before it has not been done.
-            TrainingError: it cannot go on.
-        """
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Paths of the files that it ends with."""
+        return tuple(self.context.folder / name for name in self.files)
 
     @property
     def saved_step(self) -> int:
         """Step of its last checkpoint, 0 without one."""
-        return CheckpointStore(self._folder).last_step if self.steps else 0
+        return CheckpointStore(self.context.folder / self.name).last_step if self.steps else 0
 
     @property
     def is_begun(self) -> bool:
         """Whether it has written anything yet."""
-        return self._folder.exists() or any(path.exists() for path in self.outputs)
+        paths = (self.context.folder / self.name, *self.outputs)
+        return any(path.exists() for path in paths)
 
     @property
     def is_done(self) -> bool:
@@ -124,25 +129,26 @@ class Stage(ABC, Generic[C]):
         made = all(path.exists() for path in self.outputs)
         return made and self.saved_step >= self.steps and not self.always
 
-    def train(self, trainer: Trainer, report: Report, draw: Draw | None = None) -> None:
-        """Run a trainer to its last step, watched.
+    def describe(self) -> Iterator[str]:
+        """Lines on what it does, from what, and the memory that it needs; touches no file."""
+        yield f"{self.name}: {self.summary}"
+        if self.rates:
+            rates = ", ".join(f"{name} {rate:g}" for name, rate in self.rates.items())
+            yield f"{self.steps} steps, batch {self.batch}, {rates}"
+        if self.reads:
+            yield f"begins with {' and '.join(self.reads)}"
+        yield f"writes {', '.join(map(str, self.outputs))}"
+        if self.parts:
+            yield from _memory(TrainingReport.of(self.parts, processes=self.processes))
 
-        Args:
-            trainer: what learns.
-            report: see `afstream.training.trainer.loop.train`.
-            draw: draws a contact sheet into a file; None where the stage makes no videos.
-        """
-        recipe, processes = self.context.recipe, self.context.processes
-        store = CheckpointStore(self._folder, processes)
-        observer = Observer(
-            *(store.log, self.context.folder / SHEETS / self.name, recipe.watch, report),
-            every=recipe.sheet.every,
-            draw=draw,
-            processes=processes,
-        )
-        train(
-            *(trainer, self.steps, store, report),
-            every=recipe.log.report_every,
-            save_every=recipe.log.save_every,
-            after=observer,
-        )
+
+def _memory(report: TrainingReport) -> Iterator[str]:
+    count = report.processes
+    word = "process" if count == 1 else "processes"
+    yield f"memory per process on {count} {word} {show_bytes(report.total_bytes)}"
+    if count > 1:
+        alone = show_bytes(report.alone_bytes)
+        yield f"on one GPU {alone}: --set sizes.processes=1 shows its parts"
+    width = max(len(part.name) for part in report.parts)
+    for part in report.parts:
+        yield f"   {part.name:{width}}  {show_bytes(part.bytes):>9}"

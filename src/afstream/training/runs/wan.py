@@ -12,21 +12,15 @@ from afstream.checkpoints import merge_loras, read_lora, read_student
 from afstream.config import WAN_BACKBONES, SamplerConfig
 from afstream.families.wan.model import wan_model
 from afstream.memory_plan.report import Part
-from afstream.memory_plan.training import (
-    Storage,
-    TrainingReport,
-    dmd_parts,
-    learner_parts,
-    meta_backbone,
-)
+from afstream.memory_plan.training import Storage, dmd_parts, learner_parts, meta_backbone
 from afstream.model.bundle import VideoModel
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import Models
 from afstream.training.ode.pairs import Pairs, make_pairs
 from afstream.training.ode.trainer import OdeTrainer
 from afstream.training.recipes.tables import WanRecipe
-from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, DmdStage
-from afstream.training.runs.stages import RunContext, Stage, StagePlan
+from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
+from afstream.training.runs.stages import RunContext, Stage
 from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.files import save_tensors
 from afstream.training.trainer.loop import Report
@@ -85,25 +79,14 @@ class WanContext(RunContext):
         )
 
 
-def wan_stages(
-    recipe: WanRecipe, folder: Path, processes: Processes = ALONE
-) -> tuple[Stage[WanContext], ...]:
+def wan_stages(recipe: WanRecipe, folder: Path, processes: Processes = ALONE) -> tuple[Stage, ...]:
     """All stages in their order."""
     context = WanContext(recipe=recipe, folder=folder, processes=processes)
     return (
-        OdeStage(context),
-        _dmd_stage(context, "short", recipe.short, "ode"),
-        _dmd_stage(context, "long", recipe.long, "short"),
-        ExportStage(context),
-    )
-
-
-def _dmd_stage(context: WanContext, name: str, config: DmdConfig, before: str) -> WanDmdStage:
-    return WanDmdStage(
-        *(context, name, config),
-        reads=(before, context.recipe.start.teacher),
-        geometry=context.recipe.sizes.geometry,
-        alpha=context.recipe.lora.alpha,
+        _ode(context),
+        _dmd(context, "short", recipe.short, "ode"),
+        _dmd(context, "long", recipe.long, "short"),
+        _export(context),
     )
 
 
@@ -118,142 +101,122 @@ def storage(recipe: WanRecipe, *, rank: int, processes: int) -> Storage:
     )
 
 
-def dmd_report(recipe: WanRecipe, config: DmdConfig, *, rank: int) -> TrainingReport:
-    """What one process of a stage of DMD holds, beside activations.
+def wan_dmd_parts(
+    recipe: WanRecipe, config: DmdConfig, *, rank: int, processes: int
+) -> Iterator[Part]:
+    """What one of so many processes of a stage of DMD holds, beside activations.
 
     Args:
-        recipe: sizes and processes.
+        recipe: sizes.
         config: table of the stage.
         rank: of the adapters that learn; 0 trains the weights themselves.
+        processes: that share the stage.
     """
     sizes = recipe.sizes
+    return dmd_parts(
+        config.policy,
+        WAN_BACKBONES[sizes.student],
+        WAN_BACKBONES[sizes.teacher],
+        sizes.geometry,
+        rows=-(-config.batch // processes),
+        storage=storage(recipe, rank=rank, processes=processes),
+        input_frames=config.horizon_frames,
+    )
 
-    def count(processes: int) -> Iterator[Part]:
-        return dmd_parts(
-            config.policy,
-            WAN_BACKBONES[sizes.student],
-            WAN_BACKBONES[sizes.teacher],
-            sizes.geometry,
-            rows=-(-config.batch // processes),
-            storage=storage(recipe, rank=rank, processes=processes),
-            input_frames=config.horizon_frames,
+
+def _ode(context: WanContext) -> Stage:
+    """Pairs of the teacher's trajectories, and the causal student's training on them."""
+    recipe, processes = context.recipe, context.processes
+    config, sizes, pairs = recipe.ode, recipe.sizes, recipe.pairs
+    file = STUDENT.format("ode")
+
+    def run(report: Report) -> None:
+        prompts = context.prompts(config.seed)
+        folder = context.folder / "pairs"
+        _make_pairs(context, prompts, folder, report)
+        networks = context.networks(rank=0)
+        student = open_learner(networks, networks.student, None, processes)
+        trainer = OdeTrainer(
+            *(config, student, Pairs(folder), prompts),
+            *(recipe.short.policy, SamplerConfig(), processes),
         )
+        context.train("ode", trainer, config.iterations, report)
+        path, alpha = context.folder / file, recipe.lora.alpha
+        save_trained(path, trainer.ema.weights, alpha=alpha, processes=processes)
 
-    return TrainingReport.of(count, processes=sizes.processes)
-
-
-class OdeStage(Stage[WanContext]):
-    """Makes pairs of the teacher's trajectories, and trains the causal student on them."""
-
-    def __init__(self, context: WanContext) -> None:
-        table = context.recipe.ode
-        outputs = [STUDENT.format("ode")]
-        super().__init__(context, "ode", outputs, steps=table.iterations, batch=table.batch)
-
-    def describe(self) -> StagePlan:
-        """See `Stage.describe`."""
-        recipe = self.context.recipe
-        sizes, pairs = recipe.sizes, recipe.pairs
+    def parts(count: int) -> Iterator[Part]:
         student = meta_backbone(WAN_BACKBONES[sizes.student], DTYPES[sizes.trained])
+        stored = storage(recipe, rank=0, processes=count)
+        return learner_parts("student", student, storage=stored)
 
-        def count(processes: int) -> Iterator[Part]:
-            stored = storage(recipe, rank=0, processes=processes)
-            return learner_parts("student", student, storage=stored)
-
-        return StagePlan(
-            summary=f"causal initialisation: regression on {pairs.pairs} of the teacher's own"
-            f" trajectories of {pairs.frames} latent frames",
-            reads=(recipe.start.student, recipe.start.teacher),
-            rates=(("lr", recipe.ode.lr),),
-            memory=TrainingReport.of(count, processes=sizes.processes),
-        )
-
-    def run(self, report: Report) -> None:
-        """See `Stage.run`."""
-        context = self.context
-        recipe, processes = context.recipe, context.processes
-        prompts = context.prompts(recipe.ode.seed)
-        pairs = context.folder / "pairs"
-        self._make_pairs(prompts, pairs, report)
-        config = context.networks(rank=0)
-        student = open_learner(config, config.student, None, processes)
-        policy, sampler = recipe.short.policy, SamplerConfig()
-        trainer = OdeTrainer(recipe.ode, student, Pairs(pairs), prompts, policy, sampler, processes)
-        self.train(trainer, report)
-        save_trained(
-            self.outputs[0],
-            trainer.ema.weights,
-            alpha=recipe.lora.alpha,
-            processes=processes,
-        )
-
-    def _make_pairs(self, prompts: CachedPrompts, folder: Path, report: Report) -> None:
-        """Make some of the files in each process, with a whole teacher of its own."""
-        recipe, processes = self.context.recipe, self.context.processes
-        config, geometry = recipe.pairs, recipe.sizes.geometry
-        files = range(processes.rank, config.num_files, processes.count)
-        total = sum(len(config.numbers(file)) for file in files)
-        teacher = open_backbone(
-            Path(recipe.start.teacher), None, processes.device, self.context.frozen
-        )
-        done = 0
-
-        def tell(count: int) -> None:
-            nonlocal done
-            done += count
-            if processes.is_first:
-                report({"kind": "pairs", "done": done, "of": total})
-
-        size = (teacher.config.in_dim, geometry.latent_height, geometry.latent_width)
-        make_pairs(
-            *(teacher, prompts, folder, config, SamplerConfig(), size), files=files, report=tell
-        )
-        processes.wait()
+    return Stage(
+        context=context,
+        name="ode",
+        summary=f"causal initialisation: regression on {pairs.pairs} of the teacher's own"
+        f" trajectories of {pairs.frames} latent frames",
+        reads=(recipe.start.student, recipe.start.teacher),
+        files=(file,),
+        run=run,
+        steps=config.iterations,
+        batch=config.batch,
+        rates={"lr": config.lr},
+        parts=parts,
+        processes=sizes.processes,
+    )
 
 
-class WanDmdStage(DmdStage[WanContext]):
+def _make_pairs(context: WanContext, prompts: CachedPrompts, folder: Path, report: Report) -> None:
+    """Make some of the files in each process, with a whole teacher of its own."""
+    recipe, processes = context.recipe, context.processes
+    config, geometry = recipe.pairs, recipe.sizes.geometry
+    files = range(processes.rank, config.num_files, processes.count)
+    total = sum(len(config.numbers(file)) for file in files)
+    teacher = open_backbone(Path(recipe.start.teacher), None, processes.device, context.frozen)
+    size = (teacher.config.in_dim, geometry.latent_height, geometry.latent_width)
+    done = 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        if processes.is_first:
+            report({"kind": "pairs", "done": done, "of": total})
+
+    make_pairs(*(teacher, prompts, folder, config, SamplerConfig(), size), files=files, report=tell)
+    processes.wait()
+
+
+def _dmd(context: WanContext, name: str, config: DmdConfig, before: str) -> Stage:
     """DMD of a Wan student: `short` trains all weights, `long` a LoRA on top of `short`."""
+    recipe, is_long = context.recipe, name == "long"
+    rank = recipe.lora.rank if is_long else 0
 
-    @property
-    def _is_long(self) -> bool:
-        return self.name == "long"
-
-    @property
-    def _rank(self) -> int:
-        return self.context.recipe.lora.rank if self._is_long else 0
-
-    def count_memory(self) -> TrainingReport:
-        """See `DmdStage.count_memory`."""
-        return dmd_report(self.context.recipe, self.config, rank=self._rank)
-
-    def open_models(self) -> tuple[Models, VideoModel]:
-        """See `DmdStage.open_models`."""
-        context, before = self.context, "short" if self._is_long else "ode"
+    def open_both() -> tuple[Models, VideoModel]:
         networks = context.networks(
-            rank=self._rank,
+            rank=rank,
             start=context.made(STUDENT.format(before), before),
-            critic_start=context.made(CRITIC.format(before), before) if self._is_long else None,
+            critic_start=context.made(CRITIC.format(before), before) if is_long else None,
         )
-        prompts = context.prompts(self.config.seed)
+        prompts = context.prompts(config.seed)
         models, vae = open_models(networks, prompts, context.processes)
         return models, wan_model("student", models.student, prompts, vae, {})
 
+    return dmd_stage(
+        *(context, name, config),
+        reads=(before, recipe.start.teacher),
+        open_models=open_both,
+        geometry=recipe.sizes.geometry,
+        parts=lambda count: wan_dmd_parts(recipe, config, rank=rank, processes=count),
+        processes=recipe.sizes.processes,
+        alpha=recipe.lora.alpha,
+    )
 
-class ExportStage(Stage[WanContext]):
-    """Writes the moving average of `long` as one student's file; a LoRA is merged."""
 
-    always = True
+def _export(context: WanContext) -> Stage:
+    """The moving average of `long` as one student's file; a LoRA is merged."""
+    lora = context.recipe.lora
 
-    def __init__(self, context: WanContext) -> None:
-        super().__init__(context, "export", [MODEL])
-
-    def describe(self) -> StagePlan:
-        """See `Stage.describe`."""
-        return StagePlan(summary="the student's file, for --student", reads=("long",))
-
-    def run(self, report: Report) -> None:
-        """See `Stage.run`."""
-        context, lora = self.context, self.context.recipe.lora
+    def run(report: Report) -> None:
+        del report
         if not context.processes.is_first:
             return
         ema = context.made(EMA.format("long"), "long")
@@ -262,4 +225,14 @@ class ExportStage(Stage[WanContext]):
             weights = merge_loras(base, [read_lora(ema, alpha=lora.alpha)])
         else:
             weights = read_student(ema).weights
-        save_tensors(self.outputs[0], weights)
+        save_tensors(context.folder / MODEL, weights)
+
+    return Stage(
+        context=context,
+        name="export",
+        summary="the student's file, for --student",
+        reads=("long",),
+        files=(MODEL,),
+        run=run,
+        always=True,
+    )

@@ -16,6 +16,15 @@ from afstream.errors import TrainingError
 from afstream.training.trainer.settings import Count, Positive, Share
 from afstream.validation import Checked
 
+WARNINGS = {
+    "critic": "the critic's loss is {} times what it was; it may have collapsed: lower critic_lr,"
+    " or give it more updates",
+    "norm": "the gradient's norm is {} times what it was; it explodes: lower lr, or guidance",
+    "dmd_grad": "the DMD gradient is {} times what it was; it explodes: lower lr, or guidance",
+    "motion": "motion is {} of what it was at first; the model may be turning into still pictures:"
+    " look at the sheets, lower lr or guidance",
+}
+
 
 class WatchConfig(Checked):
     """`[watch]`: thresholds of the warnings that a run goes wrong.
@@ -75,12 +84,19 @@ class Health:
     The past is not kept in checkpoints: a resumed run gathers it again.
 
     Args:
-        config: what is allowed.
+        config: thresholds.
     """
 
     def __init__(self, config: WatchConfig) -> None:
         self._config = config
-        self._pasts: dict[str, _Past] = {}
+        # what may become of each metric, as multiples of its past
+        self._limits = {
+            "critic": (config.critic_low, config.critic_high),
+            "norm": (0.0, config.explosion),
+            "dmd_grad": (0.0, config.explosion),
+        }
+        pasts = (config.recent, config.history, config.warm_up)
+        self._pasts = {name: _Past(*pasts) for name in self._limits}
         self._first_motion: list[float] = []
         self._motion: deque[float] = deque(maxlen=config.recent)
         self._warned: set[str] = set()
@@ -100,10 +116,13 @@ class Health:
             TrainingError: too many steps came out without numbers.
         """
         lost = [name for name, value in metrics.items() if not math.isfinite(value)]
-        warnings = self._skip(step, lost) if lost else self._numbers(metrics)
-        return [f"step {step}: {text}" for text in warnings]
+        found = self._skip(step, lost) if lost else self._judge(metrics)
+        new = [text for cause, text in found.items() if text and cause not in self._warned]
+        self._warned -= found.keys()
+        self._warned |= {cause for cause, text in found.items() if text}
+        return [f"step {step}: {text}" for text in new]
 
-    def _skip(self, step: int, lost: list[str]) -> list[str]:
+    def _skip(self, step: int, lost: list[str]) -> dict[str, str]:
         """Count a step that changed nothing."""
         config = self._config
         self._in_row += 1
@@ -118,72 +137,31 @@ class Health:
                     f" ({', '.join(lost)}); the last checkpoint is kept: lower the learning"
                     " rates and go on from it with --resume"
                 )
-        return self._once(
-            "numbers",
-            wrong=True,
-            text=f"{', '.join(lost)} came out without numbers; nothing was learned from it"
-            f" ({self.skipped} steps skipped in all)",
-        )
+        text = f"{', '.join(lost)} came out without numbers; nothing was learned from it"
+        return {"numbers": f"{text} ({self.skipped} steps skipped in all)"}
 
-    def _numbers(self, metrics: Mapping[str, float]) -> list[str]:
-        """Judge a step whose values are all there."""
-        config = self._config
+    def _judge(self, metrics: Mapping[str, float]) -> dict[str, str]:
+        """Causes that were looked at in a step with numbers, each with its warning if there is."""
         self._in_row = 0
-        found = self._once("numbers", wrong=False, text="")
-        if "critic" in metrics:
-            ratio = self._ratio("critic", metrics["critic"], config.critic_low, config.critic_high)
-            found += self._once(
-                "critic",
-                wrong=ratio is not None,
-                text=f"the critic's loss is {_times(ratio)} what it was; it may have collapsed:"
-                " lower critic_lr, or give it more updates",
-            )
-        for name, what in (("norm", "the gradient's norm"), ("dmd_grad", "the DMD gradient")):
+        found = {"numbers": ""}
+        for name, (low, high) in self._limits.items():
             if name in metrics:
-                ratio = self._ratio(name, metrics[name], 0.0, config.explosion)
-                found += self._once(
-                    name,
-                    wrong=ratio is not None,
-                    text=f"{what} is {_times(ratio)} what it was; it explodes: lower lr, or"
-                    " guidance",
-                )
-        return found + (self._still(metrics["motion"]) if "motion" in metrics else [])
+                past = self._pasts[name]
+                ratio = past.ratio(metrics[name])
+                past.stands = ratio is not None and not low <= ratio <= high
+                found[name] = WARNINGS[name].format(f"{ratio:.3g}") if past.stands else ""
+        if "motion" in metrics:
+            found["motion"] = self._still(metrics["motion"])
+        return found
 
-    def _ratio(self, name: str, value: float, low: float, high: float) -> float | None:
-        """Now as a multiple of the past where that is out of bounds, else None."""
-        config = self._config
-        past = self._pasts.setdefault(name, _Past(config.recent, config.history, config.warm_up))
-        ratio = past.ratio(value)
-        past.stands = ratio is not None and not low <= ratio <= high
-        return ratio if past.stands else None
-
-    def _still(self, motion: float) -> list[str]:
-        """Compare motion with that of the first windows."""
+    def _still(self, motion: float) -> str:
+        """Compare motion with that of the first windows; a warning, or nothing."""
         config = self._config
         if len(self._first_motion) < config.warm_up:
             self._first_motion.append(motion)
-            return []
+            return ""
         self._motion.append(motion)
-        if len(self._motion) < config.recent:
-            return []
         share = fmean(self._motion) / max(fmean(self._first_motion), 1e-12)
-        return self._once(
-            "motion",
-            wrong=share < config.motion_low,
-            text=f"motion is {share:.2f} of what it was at first; the model may be turning into"
-            " still pictures: look at the sheets, lower lr or guidance",
-        )
-
-    def _once(self, cause: str, *, wrong: bool, text: str) -> list[str]:
-        """The text where a cause is new; remembers it until it is gone."""
-        if not wrong:
-            self._warned.discard(cause)
-            return []
-        if cause in self._warned:
-            return []
-        self._warned.add(cause)
-        return [text]
-
-
-def _times(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.3g} times"
+        if len(self._motion) < config.recent or share >= config.motion_low:
+            return ""
+        return WARNINGS["motion"].format(f"{share:.2f}")

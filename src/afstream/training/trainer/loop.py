@@ -5,31 +5,53 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.distributed import ALONE, Processes
+from afstream.training.trainer.optim import Ema, optimizer_state, trained, update
 
 Report = Callable[[Mapping[str, Any]], None]
 # called with a step, counted from 1, and its metrics
 AfterStep = Callable[[int, Mapping[str, float]], None]
 
 
-class Trainer(Protocol):
+class Trainer(ABC):
     """Something that learns step by step.
 
     Attributes:
         step: optimizer steps done.
         seconds: time that they took.
+
+    Args:
+        networks: modules that learn, and their optimizers, by name.
+        ema: moving average of the weights; None without one.
+        random: generator whose state belongs to a checkpoint; None where nothing is drawn from one.
     """
 
-    step: int
-    seconds: float
+    def __init__(
+        self,
+        networks: Mapping[str, tuple[nn.Module, Sequence[Optimizer]]],
+        *,
+        ema: Ema | None = None,
+        random: torch.Generator | None = None,
+    ) -> None:
+        self.step = 0
+        self.seconds = 0.0
+        self._averaged = ema
+        self._networks = networks
+        self._generator = random
 
+    @abstractmethod
     def advance(self) -> dict[str, float]:
         """Do one optimizer step and return its metrics; the loop counts it."""
-        ...
 
     def state(self) -> dict[str, Any] | None:
         """Everything that resuming needs besides `step` and `seconds`.
@@ -38,11 +60,26 @@ class Trainer(Protocol):
         everything else is what JSON holds. None where the state cannot be saved now: ask again
         after the next step. Before the first step and after the last one there is a state.
         """
-        ...
+        state: dict[str, Any] = {}
+        for name, (module, optimizers) in self._networks.items():
+            weights = trained(module)
+            state[name] = {key: weight.detach() for key, weight in weights.items()}
+            state[f"{name}_optimizer"] = optimizer_state(optimizers, weights)
+        if self._averaged:
+            state["ema"] = self._averaged.weights
+        if self._generator:
+            state["random"] = self._generator.get_state()
+        return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a state whose tensors were filled in place already."""
-        ...
+        if self._generator:
+            self._generator.set_state(state["random"])
+
+    def update(self, name: str, max_norm: float, processes: Processes = ALONE) -> float:
+        """Step a network's optimizers, see `afstream.training.trainer.optim.update`."""
+        module, optimizers = self._networks[name]
+        return update(trained(module).values(), optimizers, max_norm, processes)
 
 
 def train(

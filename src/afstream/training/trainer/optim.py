@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -37,6 +37,16 @@ def is_layer_matrix(name: str, weight: Tensor) -> bool:
     return "blocks." in name and weight.ndim == MATRIX_AXES
 
 
+def split(
+    module: nn.Module, is_matrix: Callable[[str, Tensor], bool]
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """A module's weights that learn: those that Muon shall take, and the others."""
+    found: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for name, weight in trained(module).items():
+        found[0 if is_matrix(name, weight) else 1].append(weight)
+    return found
+
+
 def muon_and_adamw(
     module: nn.Module, *, lr: float, matrix_lr: float
 ) -> tuple[Optimizer, Optimizer]:
@@ -45,20 +55,19 @@ def muon_and_adamw(
     Orthogonalised updates learn small transformers in markedly fewer steps; they are meant
     for hidden matrices only.
     """
-    weights = trained(module)
-    matrices = {name: it for name, it in weights.items() if is_layer_matrix(name, it)}
-    others = [it for name, it in weights.items() if name not in matrices]
-    return (
-        Muon(matrices.values(), lr=matrix_lr, weight_decay=0.01),
-        adamw(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01),
-    )
+    matrices, others = split(module, is_layer_matrix)
+    return Muon(matrices, lr=matrix_lr, weight_decay=0.01), adamw(others, lr, (0.9, 0.98), 0.01)
 
 
 def adamw(
-    weights: Iterable[nn.Parameter], *, lr: float, betas: tuple[float, float], weight_decay: float
+    weights: nn.Module | Iterable[nn.Parameter],
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
 ) -> AdamW:
     """AdamW whose moments are there from the beginning, so that a checkpoint can fill them."""
-    optimizer = AdamW(list(weights), lr=lr, betas=betas, weight_decay=weight_decay)
+    chosen = trained(weights).values() if isinstance(weights, nn.Module) else weights
+    optimizer = AdamW(chosen, lr=lr, betas=betas, weight_decay=weight_decay)
     for group in optimizer.param_groups:
         for weight in group["params"]:
             optimizer.state[weight] = {
