@@ -55,7 +55,7 @@ class Outer(Checked):
         ({"frames": 3}, ", [inner]: frames is 3; it must be a list of one or more"),
         ({"frames": [-3]}, ", [inner]: frames is -3; it must be a whole number, at least 1"),
         ({"switch": 1}, ", [inner]: switch is 1; it must be true or false"),
-        ({"size": 0}, ", [inner]: size is 0; it must be a whole number, at least 1, or null"),
+        ({"size": 0}, ", [inner]: size is 0; it must be a whole number, at least 1"),
         ({"name": "a\nb"}, ", [inner]: name is 'a\\nb'; it must be letters and digits"),
         ({"weight_map": {"a": 0}}, ", [inner]: a is 0; it must be a whole number, at least 1"),
         ({"weight_map": 3}, ", [inner]: weight_map is 3; it must be a table"),

@@ -26,8 +26,6 @@ WORDS: dict[object, str] = {
     float: "a number",
     str: "a string",
     bool: "true or false",
-    None: "null",
-    types.NoneType: "null",
 }
 A_TABLE = "a table"
 # characters of a value that an error repeats
@@ -85,10 +83,10 @@ def show_value(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def _show_name(part: int | str) -> str:
-    """A name in a file; one that no person wrote is quoted."""
-    text = str(part)
-    return text if text.isprintable() and len(text) <= SHOWN else show_value(text)
+def show_name(name: object) -> str:
+    """A name in a file as it is; what no person would call a name is shown as a value."""
+    plain = isinstance(name, str) and name.isprintable() and len(name) <= SHOWN
+    return str(name) if plain else show_value(name)
 
 
 def _is_missing(fault: ErrorDetails) -> bool:
@@ -105,9 +103,9 @@ def _sentence(model: type[Checked], fault: ErrorDetails) -> str:
     if kind == "value_error" and _is_model(_peeled(hint)[0]):
         table = loc
     # an item of a list goes by the list's name
-    named = [_show_name(part) for part in loc[len(table) :] if isinstance(part, str)]
+    named = [show_name(part) for part in loc[len(table) :] if isinstance(part, str)]
     name = named[-1] if named else ""
-    place = f", [{'.'.join(map(_show_name, table))}]: " if table else ": "
+    place = f", [{'.'.join(map(show_name, table))}]: " if table else ": "
     names = ", ".join(_fields(inner))
     if kind == "extra_forbidden":
         near = get_close_matches(str(loc[-1]), _fields(inner), n=1)
@@ -165,13 +163,13 @@ def _peeled(hint: Any) -> tuple[Any, list[Any]]:  # noqa: ANN401  an annotation 
 
 
 def allowed(hint: Any) -> str:  # noqa: ANN401  an annotation may be anything
-    """What an annotation allows, in words."""
+    """What an annotation allows, in words; null is not worth one."""
     plain, limits = _peeled(hint)
     told = [one.description for one in limits if isinstance(one, FieldInfo) and one.description]
     if told:
         return told[-1]
     if get_origin(plain) in (Union, types.UnionType):
-        return ", or ".join(allowed(one) for one in get_args(plain))
+        return ", or ".join(allowed(one) for one in get_args(plain) if one is not types.NoneType)
     if get_origin(plain) is Literal:
         return f"one of {', '.join(map(str, get_args(plain)))}"
     if get_origin(plain) is tuple:

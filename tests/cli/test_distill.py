@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from afstream import Stream, Timeline
+from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
 from afstream.training.recipes.reading import load_recipe
 from afstream.training.runs import opening as run_module
@@ -90,6 +91,7 @@ def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path)
         }
         for stage in ("short", "long")
     )
+    assert isinstance(stream.model.backbone, Backbone)
     for name, weight in stream.model.backbone.state_dict().items():
         assert torch.equal(weight, long["ema"][name].half().float())
     name = "blocks.0.ffn.0.weight"

@@ -4,10 +4,12 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from tests.engine.toy import SIZES, toy_model
+from tests.engine.toy import SIZES, toy_backbone
 
-from afstream.config import MEMORIES, SamplerConfig
+from afstream.config import SamplerConfig
+from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.text import PocketText, vocabulary
+from afstream.kvcache.memories import memory_policy
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import DmdTrainer, Models
 from afstream.training.pocket.prompts import PocketPrompts
@@ -41,7 +43,7 @@ def dmd_config(**changes: Any) -> DmdConfig:
 
 def dmd_trainer() -> DmdTrainer:
     """A trainer whose student learns with every step."""
-    backbone = toy_model().backbone
+    backbone = toy_backbone()
     torch.manual_seed(1)
     text = PocketText(vocabulary(), text_dim=SIZES.text_dim, text_len=SIZES.text_len)
     models = Models(
@@ -52,4 +54,5 @@ def dmd_trainer() -> DmdTrainer:
         prompts=PocketPrompts(text, 0),
     )
     config = dmd_config(iterations=4, critic_updates=1, batch=1, max_frames=21, switch=False)
-    return DmdTrainer(config, models, MEMORIES["anchor"], SamplerConfig(), (16, 2, 4))
+    policy = memory_policy("anchor", POCKET.lengths)
+    return DmdTrainer(config, models, policy, SamplerConfig(), (16, 2, 4))

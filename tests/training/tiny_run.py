@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from tests.training.tiny import dmd_config
 from torch import nn
 
-from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.config import BackboneConfig, SamplerConfig
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.sequences import WindowPlan
 from afstream.training.dmd.trainer import DmdTrainer, Models
@@ -26,7 +28,7 @@ from afstream.training.trainer.optim import trained
 from afstream.training.trainer.rng import normal
 
 SIZES = BackboneConfig(
-    dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2
+    dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2, patch=2
 )
 PLAN = WindowPlan(horizon_frames=6, overlap_frames=3, max_frames=9)
 LATENT = (16, 4, 4)
@@ -80,7 +82,7 @@ def make_trainer(
     return DmdTrainer(
         make_config(**changes),
         Models(student=student, critic=critic, teacher=teacher, codec=None, prompts=DrawnPrompts()),
-        MemoryPolicy(window_frames=6),
+        memory_policy("anchor", replace(LENGTHS, window_frames=6)),
         SamplerConfig(steps=(1000, 500)),
         LATENT,
         processes,

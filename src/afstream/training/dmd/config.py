@@ -6,18 +6,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, model_validator
 
-from afstream.config import MEMORIES, MemoryPolicy
 from afstream.errors import ConfigError
+from afstream.kvcache.memories import MEMORIES
 from afstream.training.dmd.sequences import WindowPlan
-from afstream.training.trainer.settings import (
-    Amount,
-    Count,
-    Decay,
-    Positive,
-    Seed,
-    Whole,
-    check_chunks,
-)
+from afstream.training.trainer.settings import Amount, Count, Decay, Positive, Seed, Whole
 from afstream.validation import Checked
 
 
@@ -75,14 +67,12 @@ class DmdConfig(Checked):
 
     @model_validator(mode="after")
     def _fits(self) -> DmdConfig:
-        """Refuse lengths that hold no whole chunks, and updates that never come."""
+        """Refuse lengths that leave nothing new, and updates that never come."""
         if self.iterations % self.critic_updates:
             raise ConfigError(
                 f"iterations is {self.iterations}; it must be a multiple of critic_updates,"
                 f" {self.critic_updates}"
             )
-        check_chunks("horizon_frames", self.horizon_frames, self.policy.chunk_frames)
-        check_chunks("overlap_frames", self.overlap_frames, self.policy.chunk_frames)
         if not self.overlap_frames < self.horizon_frames <= self.max_frames:
             raise ConfigError(
                 f"overlap_frames, horizon_frames and max_frames are {self.overlap_frames},"
@@ -95,11 +85,6 @@ class DmdConfig(Checked):
                 f" window, so max_frames of {self.horizon_frames + self.plan.new_frames} or more"
             )
         return self
-
-    @property
-    def policy(self) -> MemoryPolicy:
-        """The memory's policy."""
-        return MEMORIES[self.memory]
 
     @property
     def plan(self) -> WindowPlan:

@@ -13,14 +13,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.attention.clip import ClipContext
+from afstream.attention.rope import RopeTables
+from afstream.config import SamplerConfig
 from afstream.engine.schedule import Schedule, clean_from_flow
 from afstream.errors import ConfigError
-from afstream.geometry import PATCH
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone, TextContext
 from afstream.training.dmd.trainer import Prompts
 from afstream.training.ode.pairs import Pairs
-from afstream.training.teacher_forcing import ClipWindow, plan_clip
+from afstream.training.teacher_forcing import plan_clip
 from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.optim import Ema, adamw
@@ -76,7 +78,7 @@ class NoisyClips:
         frames: int,
         size: tuple[int, int, int],
     ) -> None:
-        chunk = policy.chunk_frames
+        chunk = policy.lengths.chunk_frames
         if frames % chunk:
             raise ConfigError(
                 f"clips of ODE regression have {frames} latent frames; it must be a multiple of"
@@ -85,12 +87,11 @@ class NoisyClips:
         self._student, self._chunk = student, chunk
         self._sigmas = torch.tensor(schedule.sigmas, device=student.device)
         self._timesteps = torch.tensor(schedule.timesteps, device=student.device)
-        self._window = ClipWindow(
-            plan_clip(policy, frames, None, past="noisy"),
-            grid=(chunk, size[1] // PATCH, size[2] // PATCH),
-            num_heads=student.config.num_heads,
-            head_dim=student.config.head_dim,
-            device=student.device,
+        patch = student.config.patch
+        self._window = ClipContext(
+            plan_clip(policy, frames, None, past="noisy").layout,
+            grid=(chunk, size[1] // patch, size[2] // patch),
+            rope=RopeTables(student.config.head_dim, student.dtype, student.device),
             backend=choose_backend(None, device=student.device, dtype=student.dtype),
         )
 
@@ -152,7 +153,7 @@ class OdeTrainer(Trainer):
         self._pairs, self._prompts = pairs, prompts
         self._processes = processes
         self._rows = processes.rows(config.batch)
-        self._chunk = policy.chunk_frames
+        self._chunk = policy.lengths.chunk_frames
         schedule = Schedule.of(sampler)
         self._num_steps = len(schedule.sigmas)
         self._clips = NoisyClips(student, policy, schedule, pairs.frames, pairs.size)

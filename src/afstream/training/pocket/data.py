@@ -18,14 +18,15 @@ from torch import Tensor
 from afstream.errors import ConfigError
 from afstream.families.pocket.captions import ATTRIBUTES, caption
 from afstream.families.pocket.clips import random_clip
+from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.scene import Clip, Scene
 from afstream.families.pocket.vae import PocketVae
 from afstream.families.pocket.world import render
-from afstream.geometry import CHUNK_FRAMES, video_frames
 from afstream.training.trainer.files import save_tensors
 from afstream.training.trainer.settings import Count, Seed, Whole, check_chunks
 from afstream.validation import Checked
 
+CHUNK_FRAMES = POCKET.lengths.chunk_frames
 NUM_CAPTIONS = 6
 PARTIAL_SHARE = 0.6
 OMIT_SHARE = 0.75
@@ -176,7 +177,7 @@ def make_clips(
             clip = random_clip(
                 rng, num_switches=min(chunk, 1), num_chunks=chunk + 1, first_chunk=chunk
             )
-            videos.append(torch.from_numpy(render(clip, video_frames(num_frames))))
+            videos.append(torch.from_numpy(render(clip, POCKET.format.video_frames(num_frames))))
             captions.append(tuple(reword(clip, rng) for _ in range(NUM_CAPTIONS)))
             switches.append(at)
         found, _ = vae.encode(torch.stack(videos))

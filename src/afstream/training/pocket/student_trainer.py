@@ -17,17 +17,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from afstream.config import MEMORIES, BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.attention.clip import ClipContext
+from afstream.attention.rope import RopeTables
+from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.schedule import TIMESTEPS, Schedule, add_noise
-from afstream.geometry import PATCH
+from afstream.families.pocket.family import POCKET
+from afstream.kvcache.memories import memory_policy
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import TextContext
 from afstream.model.layers import TextKeys
 from afstream.training.pocket.data import Clips
 from afstream.training.pocket.student import Student, StudentConfig
-from afstream.training.teacher_forcing import ClipPlan, ClipWindow, plan_clip
+from afstream.training.teacher_forcing import ClipPlan, plan_clip
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.optim import Ema, muon_and_adamw, set_rates, trapezoid
+from afstream_kernels import choose_backend
 
+CPU = torch.device("cpu")
 # denoise steps that a chunk of the model's own past has gone through, at most
 OWN_STEPS = 3
 
@@ -38,20 +44,21 @@ class _Plans:
     def __init__(self, policy: MemoryPolicy, config: BackboneConfig) -> None:
         self._policy = policy
         self._config = config
-        self._made: dict[tuple[int, int | None, tuple[int, int]], tuple[ClipPlan, ClipWindow]] = {}
+        self._made: dict[tuple[int, int | None, tuple[int, int]], tuple[ClipPlan, ClipContext]] = {}
 
     def get(
         self, num_frames: int, switch_frame: int | None, size: tuple[int, int]
-    ) -> tuple[ClipPlan, ClipWindow]:
+    ) -> tuple[ClipPlan, ClipContext]:
         """The plan of a clip, for latents of `size` (h, w)."""
         key = (num_frames, switch_frame, size)
         if key not in self._made:
             plan = plan_clip(self._policy, num_frames, switch_frame)
-            window = ClipWindow(
-                plan,
-                grid=(self._policy.chunk_frames, size[0] // PATCH, size[1] // PATCH),
-                num_heads=self._config.num_heads,
-                head_dim=self._config.head_dim,
+            patch = self._config.patch
+            window = ClipContext(
+                plan.layout,
+                grid=(self._policy.lengths.chunk_frames, size[0] // patch, size[1] // patch),
+                rope=RopeTables(self._config.head_dim, torch.float32, CPU),
+                backend=choose_backend(None, device=CPU, dtype=torch.float32),
             )
             self._made[key] = plan, window
         return self._made[key]
@@ -85,7 +92,7 @@ class StudentTrainer(Trainer):
         super().__init__(
             {"student": (self.student, self._optimizers)}, ema=self.ema, random=self._random
         )
-        self._policy = MEMORIES["anchor"]
+        self._policy = memory_policy("anchor", POCKET.lengths)
         self._sigmas = torch.tensor(Schedule.of(SamplerConfig()).sigmas)
         self._plans = _Plans(self._policy, backbone)
         self._clips, self._firsts = clips, firsts
@@ -118,7 +125,7 @@ class StudentTrainer(Trainer):
     def _first_loss(self, count: int) -> Tensor:
         """Flow-matching loss of chunks without a past."""
         rows = torch.randint(len(self._firsts), (count,), generator=self._random)
-        clean = self._firsts.latents[rows, : self._policy.chunk_frames].float()
+        clean = self._firsts.latents[rows, : self._policy.lengths.chunk_frames].float()
         plan, window = self._plans.get(clean.shape[1], None, _size(clean))
         prompts = [self._wording(self._firsts, int(row))[0] for row in rows]
         text = self._text(prompts)
@@ -128,7 +135,7 @@ class StudentTrainer(Trainer):
 
     def _clip_loss(self, *, own: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow-matching loss of whole clips, and its parts to report."""
-        config, chunk = self.config, self._policy.chunk_frames
+        config, chunk = self.config, self._policy.lengths.chunk_frames
         total = len(self._clips)
         at = int(self._clips.switch_frames[torch.randint(total, (1,), generator=self._random)])
         group = self._groups[at]
@@ -155,14 +162,14 @@ class StudentTrainer(Trainer):
 
     @torch.no_grad()
     def _own_past(
-        self, clean: Tensor, plan: ClipPlan, window: ClipWindow, text: TextContext
+        self, clean: Tensor, plan: ClipPlan, window: ClipContext, text: TextContext
     ) -> Tensor:
         """What the model makes of a clip [B, F, C, h, w] in its last one to three steps.
 
         All chunks take a step at once, each on the others' latest estimate. Starting from
         the noisy truth keeps the motion's phase, so the truth remains the right target.
         """
-        chunk = self._policy.chunk_frames
+        chunk = self._policy.lengths.chunk_frames
         estimate = clean
         for step in range(-1 - int(self._draw() * OWN_STEPS), 0):
             sigma = self._sigmas[step].expand(len(clean), clean.shape[1] // chunk).clone()
@@ -180,7 +187,7 @@ class StudentTrainer(Trainer):
         sigma: Tensor,
         past: Tensor,
         plan: ClipPlan,
-        window: ClipWindow,
+        window: ClipContext,
         text: TextContext,
     ) -> tuple[Tensor, Tensor]:
         """Predicted and true flow of every noisy chunk, [B, F, C, h, w] both.
@@ -193,7 +200,7 @@ class StudentTrainer(Trainer):
             window: their attention.
             text: the prompts.
         """
-        chunk = self._policy.chunk_frames
+        chunk = self._policy.lengths.chunk_frames
         noise = torch.randn(clean.shape, generator=self._random)
         noisy = add_noise(clean, noise, _per_frame(sigma, chunk))
         past_blocks = [
@@ -219,7 +226,8 @@ class StudentTrainer(Trainer):
         if plan.switch_frame is None:
             return before
         after = self._text([second for _, second in wordings])
-        tokens = self._policy.chunk_frames * clean.shape[-2] * clean.shape[-1] // PATCH**2
+        patch = self.student.backbone.config.patch
+        tokens = self._policy.lengths.chunk_frames * clean.shape[-2] * clean.shape[-1] // patch**2
         second = torch.tensor(plan.second_prompt).repeat_interleave(tokens)[:, None]
         length = before[0].k.shape[1]
         mask = torch.cat([~second.expand(-1, length), second.expand(-1, length)], dim=1)

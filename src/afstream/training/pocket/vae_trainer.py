@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from afstream.errors import ConfigError
 from afstream.families.pocket.clips import change_scene, random_scene
+from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.scene import Clip, Segment, chunk_start
 from afstream.families.pocket.vae import PocketVae, VaeConfig, channels_last, group_frames
 from afstream.families.pocket.world import NUM_FRAMES, render
-from afstream.geometry import TEMPORAL_STRIDE
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.muon import Muon
 from afstream.training.trainer.optim import adamw, set_rates, split
@@ -63,10 +63,9 @@ class VaeTrainingConfig(Checked):
     @model_validator(mode="after")
     def _fits(self) -> VaeTrainingConfig:
         """Refuse windows that the codec cannot take."""
-        if self.window_frames % TEMPORAL_STRIDE != 1:
-            raise ConfigError(
-                f"window_frames is {self.window_frames}; it must be 1 + {TEMPORAL_STRIDE} n"
-            )
+        stride = POCKET.format.temporal_stride
+        if self.window_frames % stride != 1:
+            raise ConfigError(f"window_frames is {self.window_frames}; it must be 1 + {stride} n")
         return self
 
 

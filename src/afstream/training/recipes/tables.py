@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, model_validator
 
-from afstream.errors import ConfigError
-from afstream.geometry import Geometry
+from afstream.errors import ConfigError, TimelineError
+from afstream.families.base import ModelFamily
+from afstream.families.pocket.family import POCKET
+from afstream.families.wan.family import WAN
+from afstream.geometry import ChunkClock, Geometry
 from afstream.timeline import Timeline
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.ode.pairs import PairsConfig
@@ -17,7 +20,7 @@ from afstream.training.pocket.student import StudentConfig
 from afstream.training.pocket.teacher_trainer import TeacherConfig
 from afstream.training.pocket.vae_trainer import VaeTrainingConfig
 from afstream.training.trainer.health import WatchConfig
-from afstream.training.trainer.settings import Count, Positive, Seed, Whole
+from afstream.training.trainer.settings import Count, Positive, Seed, Whole, check_chunks
 from afstream.validation import Checked
 
 WanSize = Literal["wan-1.3b", "wan-14b"]
@@ -74,6 +77,8 @@ class ExportConfig(Checked):
 class PocketRecipe(Checked):
     """A recipe for the pocket model; one attribute a table."""
 
+    family: ClassVar[ModelFamily] = POCKET
+
     model: Literal["pocket"]
     start: PocketStart
     vae: VaeTrainingConfig
@@ -89,7 +94,8 @@ class PocketRecipe(Checked):
 
     @model_validator(mode="after")
     def _agrees(self) -> PocketRecipe:
-        """Refuse tables that disagree."""
+        """Refuse tables that disagree with each other or with the family."""
+        _check_lengths(self)
         if self.start.student == "embedded" and self.export.stage == "student":
             raise ConfigError(
                 "start.student is 'embedded', so there is no stage student to export; set"
@@ -151,7 +157,7 @@ class SizesConfig(Checked):
     @property
     def geometry(self) -> Geometry:
         """The video's size."""
-        return Geometry(width_px=self.width_px, height_px=self.height_px)
+        return WAN.sized(self.width_px, self.height_px)
 
 
 class LoraConfig(Checked):
@@ -169,6 +175,8 @@ class LoraConfig(Checked):
 class WanRecipe(Checked):
     """A recipe for a Wan2.1 model; one attribute a table."""
 
+    family: ClassVar[ModelFamily] = WAN
+
     model: Literal["wan"]
     start: WanStart
     sizes: SizesConfig
@@ -181,5 +189,27 @@ class WanRecipe(Checked):
     sheet: SheetConfig
     watch: WatchConfig
 
+    @model_validator(mode="after")
+    def _agrees(self) -> WanRecipe:
+        """Refuse tables that disagree with the family."""
+        _check_lengths(self)
+        return self
+
 
 Recipe = PocketRecipe | WanRecipe
+
+
+def _check_lengths(recipe: Recipe) -> None:
+    """Refuse windows that are no whole chunks of the family, and sheets that it cannot play."""
+    lengths = recipe.family.lengths
+    for table, config in (("short", recipe.short), ("long", recipe.long)):
+        for name, frames in (
+            ("horizon_frames", config.horizon_frames),
+            ("overlap_frames", config.overlap_frames),
+        ):
+            check_chunks(f"{table}.{name}", frames, lengths.chunk_frames)
+    clock = ChunkClock(format=recipe.family.format, chunk_frames=lengths.chunk_frames)
+    try:
+        recipe.sheet.parsed().plan(clock)
+    except TimelineError as error:
+        raise ConfigError(f"sheet.timeline: {error}") from error

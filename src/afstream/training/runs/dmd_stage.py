@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from afstream.config import SamplerConfig
+from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.report import Part
-from afstream.model.bundle import VideoModel
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import DmdTrainer, Models
 from afstream.training.runs.stages import RunContext, Stage
@@ -30,6 +31,7 @@ def dmd_stage(
     *,
     reads: tuple[str, ...],
     open_models: Callable[[], tuple[Models, VideoModel]],
+    policy: MemoryPolicy,
     geometry: Geometry,
     parts: Callable[[int], Iterable[Part]],
     processes: int = 1,
@@ -44,6 +46,7 @@ def dmd_stage(
         reads: what it begins with.
         open_models: opens the networks as the stages before left them, and a model that streams
             with the student's present weights.
+        policy: what the student's streams remember.
         geometry: size of the video.
         parts: see `Stage`.
         processes: see `Stage`.
@@ -55,14 +58,12 @@ def dmd_stage(
         models, video = open_models()
         student = models.student
         size = (student.config.in_dim, geometry.latent_height, geometry.latent_width)
-        trainer = DmdTrainer(
-            *(config, models, config.policy, SamplerConfig(), size, context.processes)
-        )
+        trainer = DmdTrainer(*(config, models, policy, SamplerConfig(), size, context.processes))
 
         def draw(path: Path) -> None:
             goal = path if context.processes.is_first else None
             with trainer.ema.in_place_of(student):
-                draw_sheet(video, config.policy, context.recipe.sheet, goal, size=geometry)
+                draw_sheet(video, policy, context.recipe.sheet, goal, size=geometry)
 
         context.train(name, trainer, config.iterations, report, draw)
         kept = (trained(student), trained(models.critic), trainer.ema.weights)

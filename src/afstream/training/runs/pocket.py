@@ -13,20 +13,20 @@ from safetensors.torch import load_file
 from torch import nn
 
 from afstream.checkpoints.weights import load_into
-from afstream.config import MEMORIES, BackboneConfig, SamplerConfig
+from afstream.config import BackboneConfig, SamplerConfig
+from afstream.families.base import VideoModel
+from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.model import PocketParts, bundle, load_parts, save_pocket
-from afstream.families.pocket.scene import WORLD_PX
 from afstream.families.pocket.text import vocabulary
 from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
-from afstream.geometry import CHUNK_FRAMES, Geometry
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import META
 from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import clip_bytes, dmd_parts, learner_parts, meta_backbone
-from afstream.model.bundle import VideoModel
 from afstream.model.dit import Backbone
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import Models
-from afstream.training.pocket.data import Clips, make_clips
+from afstream.training.pocket.data import CHUNK_FRAMES, Clips, make_clips
 from afstream.training.pocket.prompts import PocketPrompts
 from afstream.training.pocket.student import Student
 from afstream.training.pocket.student_trainer import StudentTrainer
@@ -41,9 +41,9 @@ from afstream.training.trainer.loop import Report
 from afstream.training.trainer.optim import is_layer_matrix
 
 POCKET_BACKBONE = BackboneConfig(
-    dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6
+    dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6, patch=2
 )
-WORLD = Geometry(width_px=WORLD_PX, height_px=WORLD_PX)
+WORLD = POCKET.geometry
 # of a latent frame, (C, h, w)
 SIZE = (POCKET_BACKBONE.in_dim, WORLD.latent_height, WORLD.latent_width)
 CODEC, BEGUN, TEACHER = "vae.safetensors", "student.safetensors", "teacher.safetensors"
@@ -204,10 +204,11 @@ def _student(context: PocketContext) -> Stage:
         student, vae = trainer.student, context.codec()
         parts = PocketParts(student.backbone, student.text, vae, SamplerConfig())
         model = bundle(parts, name="pocket", details={})
+        policy = memory_policy("anchor", POCKET.lengths)
 
         def draw(path: Path) -> None:
             with trainer.ema.in_place_of(student):
-                draw_sheet(model, MEMORIES["anchor"], context.recipe.sheet, path)
+                draw_sheet(model, policy, context.recipe.sheet, path, size=WORLD)
 
         context.train("student", trainer, config.steps, report, draw)
         save_tensors(context.folder / BEGUN, trainer.ema.weights)
@@ -258,6 +259,7 @@ def _teacher(context: PocketContext) -> Stage:
 
 def _dmd(context: PocketContext, name: str, config: DmdConfig, before: str) -> Stage:
     """DMD of the pocket student: `short` begins with the student, `long` with `short`."""
+    policy = memory_policy(config.memory, POCKET.lengths)
 
     def open_models() -> tuple[Models, VideoModel]:
         begun, teacher = context.begin(), context.backbone(TEACHER, "teacher")
@@ -278,9 +280,10 @@ def _dmd(context: PocketContext, name: str, config: DmdConfig, before: str) -> S
         *(context, name, config),
         reads=(before, "teacher"),
         open_models=open_models,
+        policy=policy,
         geometry=WORLD,
         parts=lambda _: dmd_parts(
-            config.policy, POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=config.batch
+            policy, POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=config.batch
         ),
     )
 

@@ -10,10 +10,12 @@ import torch
 
 from afstream.checkpoints import merge_loras, read_lora, read_student
 from afstream.config import WAN_BACKBONES, SamplerConfig
+from afstream.families.base import VideoModel
+from afstream.families.wan.family import WAN
 from afstream.families.wan.model import wan_model
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import Storage, dmd_parts, learner_parts, meta_backbone
-from afstream.model.bundle import VideoModel
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import Models
 from afstream.training.ode.pairs import Pairs, make_pairs
@@ -114,7 +116,7 @@ def wan_dmd_parts(
     """
     sizes = recipe.sizes
     return dmd_parts(
-        config.policy,
+        memory_policy(config.memory, WAN.lengths),
         WAN_BACKBONES[sizes.student],
         WAN_BACKBONES[sizes.teacher],
         sizes.geometry,
@@ -138,7 +140,7 @@ def _ode(context: WanContext) -> Stage:
         student = open_learner(networks, networks.student, None, processes)
         trainer = OdeTrainer(
             *(config, student, Pairs(folder), prompts),
-            *(recipe.short.policy, SamplerConfig(), processes),
+            *(memory_policy(recipe.short.memory, WAN.lengths), SamplerConfig(), processes),
         )
         context.train("ode", trainer, config.iterations, report)
         path, alpha = context.folder / file, recipe.lora.alpha
@@ -204,6 +206,7 @@ def _dmd(context: WanContext, name: str, config: DmdConfig, before: str) -> Stag
         *(context, name, config),
         reads=(before, recipe.start.teacher),
         open_models=open_both,
+        policy=memory_policy(config.memory, WAN.lengths),
         geometry=recipe.sizes.geometry,
         parts=lambda count: wan_dmd_parts(recipe, config, rank=rank, processes=count),
         processes=recipe.sizes.processes,

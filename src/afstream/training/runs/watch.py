@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from afstream.config import MemoryPolicy
+from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
-from afstream.model.bundle import VideoModel
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 from afstream.training.recipes.tables import SheetConfig
 from afstream.training.trainer.distributed import ALONE, Processes
@@ -71,7 +72,7 @@ def draw_sheet(
     sheet: SheetConfig,
     path: Path | None,
     *,
-    size: Geometry | None = None,
+    size: Geometry,
 ) -> None:
     """Play a recipe's timeline with a model and draw its contact sheet.
 
@@ -80,11 +81,18 @@ def draw_sheet(
         policy: what its stream remembers.
         sheet: timeline and seed.
         path: file of the sheet; None plays as well and draws nothing.
-        size: size of the video; the model's own by default.
+        size: size of the video.
     """
     # weights that are spread over processes cannot be captured in graphs
-    stream = Stream(model, policy, seed=sheet.seed, size=size, graphs=False, ahead=False)
-    drawn = ContactSheet(stream.size)
+    config = StreamConfig(
+        memory=policy,
+        seed=sheet.seed,
+        size=(size.width_px, size.height_px),
+        graphs=False,
+        ahead=False,
+    )
+    stream = Stream(model, config)
+    drawn = ContactSheet((size.width_px, size.height_px))
     for chunk in stream.play(sheet.parsed()):
         drawn.add(chunk.frames, segment=chunk.segment, prompt=chunk.prompt, start_s=chunk.start_s)
     if path:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from afstream.errors import CheckpointError, PromptError
-from afstream.model.bundle import TextEncoder
+from afstream.model.protocols import TextEncoder
 from afstream.training.trainer.files import save_tensors
 from afstream.training.trainer.rng import generator
 
