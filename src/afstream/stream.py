@@ -110,7 +110,7 @@ class Stream:
         family = family_of(config.model)
         if config.size:
             family.sized(*config.size)
-        config, estimate = fit(config, memory_of(config, family.lengths))
+        config, estimate = fit(config)
         opened = open_model(
             config.model,
             prompts=config.prompts,

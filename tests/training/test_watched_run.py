@@ -26,6 +26,7 @@ def test_a_step_without_numbers_changes_nothing():
     trainer.advance()
     trainer.step += 1
     before = copy.deepcopy(trainer.state())
+    assert before
     hooks = [
         model.head.head.weight.register_hook(lambda gradient: gradient * math.nan)
         for model in (student, critic)
@@ -35,6 +36,7 @@ def test_a_step_without_numbers_changes_nothing():
     assert not math.isfinite(told["critic_norm"])
     assert math.isfinite(told["motion"])
     after = trainer.state()
+    assert after
     for name in ("student", "critic", "student_optimizer", "critic_optimizer"):
         assert_close(after[name], before[name], rtol=0, atol=0)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from afstream.config import SamplerConfig
 from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
-from afstream.memory_plan.report import Part
+from afstream.memory_plan.training import TrainingReport
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import DmdTrainer, Models
 from afstream.training.runs.stages import RunContext, Stage
@@ -33,8 +33,7 @@ def dmd_stage(
     open_models: Callable[[], tuple[Models, VideoModel]],
     policy: MemoryPolicy,
     geometry: Geometry,
-    parts: Callable[[int], Iterable[Part]],
-    processes: int = 1,
+    memory: Callable[[], TrainingReport],
     alpha: float = 1.0,
 ) -> Stage:
     """A stage that leaves student, critic and the student's moving average.
@@ -48,8 +47,7 @@ def dmd_stage(
             with the student's present weights.
         policy: what the student's streams remember.
         geometry: size of the video.
-        parts: see `Stage`.
-        processes: see `Stage`.
+        memory: see `Stage`.
         alpha: of the LoRA, where one is trained.
     """
     files = tuple(file.format(name) for file in (STUDENT, CRITIC, EMA))
@@ -81,6 +79,5 @@ def dmd_stage(
         steps=config.iterations,
         batch=config.batch,
         rates={"lr": config.lr, "critic_lr": config.critic_lr},
-        parts=parts,
-        processes=processes,
+        memory=memory,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,13 @@ from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import META
 from afstream.memory_plan.report import Part
-from afstream.memory_plan.training import clip_bytes, dmd_parts, learner_parts, meta_backbone
+from afstream.memory_plan.training import (
+    TrainingReport,
+    clip_bytes,
+    dmd_parts,
+    learner_parts,
+    meta_backbone,
+)
 from afstream.model.dit import Backbone
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import Models
@@ -119,10 +124,12 @@ def _vae(context: PocketContext) -> Stage:
         context.train("vae", trainer, config.steps, report)
         save_vae(trainer.finish(), context.folder / CODEC)
 
-    def parts(_: int) -> Iterator[Part]:
+    def memory() -> TrainingReport:
         with torch.device(META):
             vae = PocketVae()
-        return learner_parts("codec", vae, is_matrix=is_matrix, averaged=False)
+        return TrainingReport.of(
+            lambda _: learner_parts("codec", vae, is_matrix=is_matrix, averaged=False)
+        )
 
     return Stage(
         context=context,
@@ -133,7 +140,7 @@ def _vae(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.batch,
         rates={"lr": config.learning_rate},
-        parts=parts,
+        memory=memory,
     )
 
 
@@ -177,10 +184,12 @@ def _clips(context: PocketContext) -> Stage:
                 vae, count=count, num_frames=frames, switch_frames=switches, seed=seed, report=tell
             ).save(path)
 
-    def parts(_: int) -> Iterator[Part]:
-        for each in sets:
-            size = clip_bytes(each.num_clips, (each.frames, *SIZE))
-            yield Part(name=each.name, bytes=size)
+    def memory() -> TrainingReport:
+        parts = [
+            Part(name=each.name, bytes=clip_bytes(each.num_clips, (each.frames, *SIZE)))
+            for each in sets
+        ]
+        return TrainingReport.of(lambda _: parts)
 
     return Stage(
         context=context,
@@ -191,7 +200,7 @@ def _clips(context: PocketContext) -> Stage:
         reads=("vae" if context.is_new else context.begun,),
         files=tuple(CLIPS.format(each.name) for each in sets),
         run=run,
-        parts=parts,
+        memory=memory,
     )
 
 
@@ -213,10 +222,12 @@ def _student(context: PocketContext) -> Stage:
         context.train("student", trainer, config.steps, report, draw)
         save_tensors(context.folder / BEGUN, trainer.ema.weights)
 
-    def parts(_: int) -> Iterator[Part]:
+    def memory() -> TrainingReport:
         with torch.device(META):
             student = Student(POCKET_BACKBONE, vocabulary())
-        return learner_parts("student", student, is_matrix=is_layer_matrix)
+        return TrainingReport.of(
+            lambda _: learner_parts("student", student, is_matrix=is_layer_matrix)
+        )
 
     return Stage(
         context=context,
@@ -228,7 +239,7 @@ def _student(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.clip_batch,
         rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
-        parts=parts,
+        memory=memory,
     )
 
 
@@ -251,8 +262,10 @@ def _teacher(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.batch,
         rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
-        parts=lambda _: learner_parts(
-            "teacher", meta_backbone(POCKET_BACKBONE), is_matrix=is_layer_matrix
+        memory=lambda: TrainingReport.of(
+            lambda _: learner_parts(
+                "teacher", meta_backbone(POCKET_BACKBONE), is_matrix=is_layer_matrix
+            )
         ),
     )
 
@@ -282,8 +295,8 @@ def _dmd(context: PocketContext, name: str, config: DmdConfig, before: str) -> S
         open_models=open_models,
         policy=policy,
         geometry=WORLD,
-        parts=lambda _: dmd_parts(
-            policy, POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=config.batch
+        memory=lambda: TrainingReport.of(
+            lambda _: dmd_parts(policy, POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=config.batch)
         ),
     )
 

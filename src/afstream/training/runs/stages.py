@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from afstream.errors import CheckpointError
-from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import TrainingReport
-from afstream.memory_plan.units import show_bytes
 from afstream.training.recipes.tables import Recipe
 from afstream.training.runs.watch import Draw, Observer
 from afstream.training.trainer.checkpoints import CheckpointStore
@@ -18,6 +16,7 @@ from afstream.training.trainer.loop import Report, Trainer, train
 
 # the folder of contact sheets in a run's folder
 SHEETS = "sheets"
+UNIT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +88,7 @@ class Stage:
         steps: optimizer steps, 0 without an optimizer.
         batch: samples of a step.
         rates: peak learning rates by name.
-        parts: memory of one of so many processes, beside activations; None where none is counted.
-        processes: that the memory is counted for.
+        memory: counts what one process holds, beside activations; None where nothing is counted.
         always: whether it runs even if its files are there.
     """
 
@@ -103,8 +101,7 @@ class Stage:
     steps: int = 0
     batch: int = 0
     rates: Mapping[str, float] | None = None
-    parts: Callable[[int], Iterable[Part]] | None = None
-    processes: int = 1
+    memory: Callable[[], TrainingReport] | None = None
     always: bool = False
 
     @property
@@ -138,17 +135,26 @@ class Stage:
         if self.reads:
             yield f"begins with {' and '.join(self.reads)}"
         yield f"writes {', '.join(map(str, self.outputs))}"
-        if self.parts:
-            yield from _memory(TrainingReport.of(self.parts, processes=self.processes))
+        if self.memory:
+            yield from _memory_lines(self.memory())
 
 
-def _memory(report: TrainingReport) -> Iterator[str]:
+def _memory_lines(report: TrainingReport) -> Iterator[str]:
     count = report.processes
     word = "process" if count == 1 else "processes"
-    yield f"memory per process on {count} {word} {show_bytes(report.total_bytes)}"
+    yield f"memory per process on {count} {word} {_spell(report.total_bytes)}"
     if count > 1:
-        alone = show_bytes(report.alone_bytes)
+        alone = _spell(report.alone_bytes)
         yield f"on one GPU {alone}: --set sizes.processes=1 shows its parts"
     width = max(len(part.name) for part in report.parts)
     for part in report.parts:
-        yield f"   {part.name:{width}}  {show_bytes(part.bytes):>9}"
+        yield f"   {part.name:{width}}  {_spell(part.bytes):>8}"
+
+
+def _spell(count: float) -> str:
+    """A number of bytes in three digits and units of 1000, as GPUs are sold."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < UNIT:
+            return f"{count:.3g} {unit}"
+        count /= UNIT
+    return f"{count:.3g} TB"

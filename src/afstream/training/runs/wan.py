@@ -15,7 +15,13 @@ from afstream.families.wan.family import WAN
 from afstream.families.wan.model import wan_model
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.report import Part
-from afstream.memory_plan.training import Storage, dmd_parts, learner_parts, meta_backbone
+from afstream.memory_plan.training import (
+    Storage,
+    TrainingReport,
+    dmd_parts,
+    learner_parts,
+    meta_backbone,
+)
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import Models
 from afstream.training.ode.pairs import Pairs, make_pairs
@@ -103,27 +109,28 @@ def storage(recipe: WanRecipe, *, rank: int, processes: int) -> Storage:
     )
 
 
-def wan_dmd_parts(
-    recipe: WanRecipe, config: DmdConfig, *, rank: int, processes: int
-) -> Iterator[Part]:
-    """What one of so many processes of a stage of DMD holds, beside activations.
+def dmd_report(recipe: WanRecipe, config: DmdConfig, *, rank: int) -> TrainingReport:
+    """What one process of a stage of DMD holds, beside activations.
 
     Args:
-        recipe: sizes.
+        recipe: sizes and processes.
         config: table of the stage.
         rank: of the adapters that learn; 0 trains the weights themselves.
-        processes: that share the stage.
     """
     sizes = recipe.sizes
-    return dmd_parts(
-        memory_policy(config.memory, WAN.lengths),
-        WAN_BACKBONES[sizes.student],
-        WAN_BACKBONES[sizes.teacher],
-        sizes.geometry,
-        rows=-(-config.batch // processes),
-        storage=storage(recipe, rank=rank, processes=processes),
-        input_frames=config.horizon_frames,
-    )
+
+    def count(processes: int) -> Iterator[Part]:
+        return dmd_parts(
+            memory_policy(config.memory, WAN.lengths),
+            WAN_BACKBONES[sizes.student],
+            WAN_BACKBONES[sizes.teacher],
+            sizes.geometry,
+            rows=-(-config.batch // processes),
+            storage=storage(recipe, rank=rank, processes=processes),
+            input_frames=config.horizon_frames,
+        )
+
+    return TrainingReport.of(count, processes=sizes.processes)
 
 
 def _ode(context: WanContext) -> Stage:
@@ -162,8 +169,7 @@ def _ode(context: WanContext) -> Stage:
         steps=config.iterations,
         batch=config.batch,
         rates={"lr": config.lr},
-        parts=parts,
-        processes=sizes.processes,
+        memory=lambda: TrainingReport.of(parts, processes=sizes.processes),
     )
 
 
@@ -208,8 +214,7 @@ def _dmd(context: WanContext, name: str, config: DmdConfig, before: str) -> Stag
         open_models=open_both,
         policy=memory_policy(config.memory, WAN.lengths),
         geometry=recipe.sizes.geometry,
-        parts=lambda count: wan_dmd_parts(recipe, config, rank=rank, processes=count),
-        processes=recipe.sizes.processes,
+        memory=lambda: dmd_report(recipe, config, rank=rank),
         alpha=recipe.lora.alpha,
     )
 

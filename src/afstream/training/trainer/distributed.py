@@ -32,8 +32,8 @@ CPU = torch.device("cpu")
 PATIENCE = timedelta(hours=2)
 
 # what is called besides forward
-LAYER_METHODS = ("remember", "text_keys")
-BACKBONE_METHODS = ("remember", "text_context", "time_context")
+LAYER_METHODS = ("write_kv", "text_keys")
+BACKBONE_METHODS = ("write_kv", "text_context", "time_context")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
