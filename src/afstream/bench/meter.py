@@ -205,7 +205,7 @@ def describe_model(stream: Stream) -> dict[str, Any]:
         "device": str(backbone.device),
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "memory": stream.policy.name,
-        "backend": stream.backend,
+        "backend": stream.backend.name,
         "compiled": stream.compiled,
         "graphs": stream.graphs,
         "ahead": stream.ahead,
