@@ -17,9 +17,7 @@ from pathlib import Path
 
 from afstream.errors import AfstreamError
 from afstream.families.opening import open_model
-from afstream.families.pocket.family import POCKET
-from afstream.kvcache.memories import memory_policy
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
 from pocket_oracle import (
     Quality,
@@ -42,13 +40,12 @@ EMBEDDED = "pocket"
 def run(options: argparse.Namespace, book: RecordBook) -> None:
     """Play this shard's cases that have no record yet."""
     model = open_model(ModelSpec(name=options.model, device="cpu"))
-    policy = memory_policy(options.memory, POCKET.lengths)
     shard, of = (int(part) for part in options.shard.split("/"))
     sizes = Sizes(steady=options.prompts, switch=options.prompts, long=options.long)
     cases = [case for number, case in enumerate(make_cases(sizes)) if number % of == shard]
     measure(
         cases,
-        lambda seed: Stream(model, policy, seed=seed),
+        lambda seed: Stream(model, StreamConfig(memory=options.memory, seed=seed)),
         book,
         model=model.details["sha256"],
         memory=options.memory,

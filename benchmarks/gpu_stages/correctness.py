@@ -18,10 +18,11 @@ from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.model import load_pocket
 from afstream.kvcache.memories import memory_policy
 from afstream.model.protocols import VideoDecoder
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
-from afstream.timeline import Plan, Timeline
+from afstream.timeline import Timeline
 from afstream_kernels import (
-    Backend,
+    BackendName,
     copy_slots,
     modulate,
     norm_rotate,
@@ -113,7 +114,7 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
     def tables(way: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return pair if way == "truth" else (pair[0].float().to(device), pair[1].float().to(device))
 
-    def backend(way: str) -> Backend:
+    def backend(way: str) -> BackendName:
         return "triton" if way == "triton" else "reference"
 
     turn = turn_tables(offsets, head_dim=head_dim, dtype=torch.float64)
@@ -239,25 +240,18 @@ class SlowDecoder:
         return self._decoder.decode(latents, state)
 
 
-def frames_of(model: VideoModel, plan: Plan, *, graphs: bool, ahead: bool) -> Tensor:
+def frames_of(model: VideoModel, played: Timeline, *, graphs: bool, ahead: bool) -> Tensor:
     """All frames [N, H, W, 3] of a stream, as signed integers."""
-    stream = Stream(
-        model,
-        POLICY,
-        seed=3,
-        backend="sdpa",
-        graphs=graphs,
-        ahead=ahead,
-    )
-    frames = [torch.from_numpy(chunk.frames) for chunk in stream.play(plan)]
+    stream = Stream(model, StreamConfig(seed=3, backend="sdpa", graphs=graphs, ahead=ahead))
+    frames = [torch.from_numpy(chunk.frames) for chunk in stream.play(played)]
     return torch.cat(frames).to(torch.int16)
 
 
-def timeline(num_chunks: int, *more: str) -> Plan:
+def timeline(num_chunks: int, *more: str) -> Timeline:
     """A switch on the way, and more cues."""
     first, second = PROMPTS
     lines = [f"@duration [{num_chunks}c]", f"0:00 {first}", f"[{SWITCH_CHUNK}c] {second}", *more]
-    return Timeline.parse("\n".join(lines)).plan()
+    return Timeline.parse("\n".join(lines))
 
 
 def play(
@@ -270,5 +264,5 @@ def play(
 ) -> Tensor:
     """Clean latents [chunks, 1, c, C, h, w] of a pocket stream."""
     model = load_pocket(device=device, dtype=dtype)
-    stream = Stream(model, POLICY, seed=3, backend=backend, graphs=graphs)
+    stream = Stream(model, StreamConfig(seed=3, backend=backend, graphs=graphs))
     return torch.stack([chunk.latents.cpu() for chunk in stream.play(timeline(num_chunks))])

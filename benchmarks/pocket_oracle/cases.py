@@ -10,8 +10,9 @@ import numpy as np
 
 from afstream.families.pocket.captions import caption, parse
 from afstream.families.pocket.clips import follow_up, random_scene
-from afstream.families.pocket.family import FORMAT
+from afstream.families.pocket.family import FORMAT, POCKET
 from afstream.families.pocket.scene import Scene
+from afstream.geometry import ChunkClock
 from afstream.timeline import Cue, Moment, Timeline
 from pocket_oracle.oracle import READABLE
 
@@ -20,6 +21,7 @@ HELD_OUT_SEED = 777
 KINDS = ("steady", "switch", "long")
 SETTLE_S, SWITCH_SETTLE_S = 3.0, 2.0
 PART_S, END_S = 5.0, 10.0
+CLOCK = ChunkClock(format=FORMAT, chunk_frames=POCKET.lengths.chunk_frames)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,7 @@ def _switch(index: int, sizes: Sizes) -> Case:
     scene, news = follow_up(before, rng, partial_share=index % 2)
     second = Cue(start=Moment(sizes.switch_at_s), prompt=news)
     timeline = Timeline(cues=(first, second), duration=Moment(sizes.switch_s))
-    plan = timeline.plan()
+    plan = timeline.plan(CLOCK)
     switch = plan.cues[1].video_frame
     said = parse(news)
     return Case(

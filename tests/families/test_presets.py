@@ -8,11 +8,13 @@ import pytest
 import torch
 from tests.engine.toy import toy_model
 
+from afstream import stream as engine
 from afstream.engine.schedule import Schedule
 from afstream.errors import ConfigError
 from afstream.families.presets import PRESETS, preset, recognise
 from afstream.kvcache.policy import Anchors
 from afstream.kvcache.positions import ABSOLUTE
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 
 GUIDE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -34,6 +36,26 @@ FOUR_STEPS = (1000, 937.5, 2500 / 3, 625)
 @pytest.fixture(scope="module")
 def model():
     return toy_model()
+
+
+def test_a_hand_over_can_be_chosen_for_a_preset(model, monkeypatch):
+    """Anchor Forcing's own is `gap`: with `hold`, the junction before last is still seen."""
+    monkeypatch.setattr(engine, "open_model", lambda *_, **__: model)
+
+    def play(**settings):
+        stream = Stream.open(seed=2, **settings)
+        latents = []
+        for prompt, count in ((STAR, 6), (TURN, 7), (STAR, 3)):
+            stream.cue(prompt)
+            latents += [chunk.latents for chunk in itertools.islice(stream.chunks(), count)]
+        return torch.cat(latents)
+
+    own, hold = play(preset="anchor-forcing"), play(preset="anchor-forcing", junction="hold")
+    assert torch.equal(own, play(memory="anchor", junction="gap"))
+    assert torch.equal(hold, play(memory="anchor", junction="hold"))
+    assert not torch.equal(own, hold)
+    with pytest.raises(ConfigError, match="keeps no junction"):
+        play(preset="longlive", junction="hold")
 
 
 def held(cache):
@@ -73,7 +95,7 @@ def test_the_sampler_is_the_public_one(name):
 def test_it_streams_past_its_window_and_through_a_switch(model, name):
     chosen = PRESETS[name]
     policy = chosen.policy
-    stream = Stream(replace(model, sampler=chosen.sampler), policy)
+    stream = Stream(replace(model, sampler=chosen.sampler), StreamConfig(memory=policy))
     before_switch = policy.lengths.window_frames // policy.lengths.chunk_frames + 2
     stream.cue(STAR)
     chunks = list(itertools.islice(stream.chunks(), before_switch))
