@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from afstream.config import MEMORIES
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import MEMORIES, memory_policy
 from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.found import PROMPTS
 from afstream.memory_plan.published import published
@@ -47,7 +48,7 @@ def rows() -> Iterator[Sequence[str]]:
         model = published(size)
         for memory, spec in runs(len(model.model.backbone.blocks)):
             config = StreamConfig(model=spec, backend="triton", prompts=PROMPTS)
-            found = estimate(model, config, MEMORIES[memory])
+            found = estimate(model, config, memory_policy(memory, LENGTHS))
             weights = found.bytes_of("backbone weights") + found.bytes_of("decoder weights")
             weights += found.bytes_of("text encoder weights") if spec.text == "device" else 0
             amounts = (

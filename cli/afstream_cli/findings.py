@@ -14,7 +14,8 @@ from rich.text import Text
 from afstream_cli.memory_view import memory_data, memory_heading, memory_rows
 
 if TYPE_CHECKING:
-    from afstream.checkpoints.findings import Finding, LoraFinding, Missing, Together
+    from afstream.checkpoints.findings import Finding, LoraFinding, Missing
+    from afstream.checkpoints.together import Together
     from afstream.memory_plan.fit import Fit
 
 # of a file or a pipe, which has no width of its own
@@ -67,15 +68,22 @@ def as_data(
 def finding_data(finding: Finding) -> dict[str, Any]:
     """A finding as plain data; what is empty is left out."""
     # the shapes of all layers would fill pages
-    lora = replace(finding.lora, layers={}) if finding.lora else None
-    data = asdict(replace(finding, lora=lora, parts=(), shapes={}))
-    if finding.lora and lora:
+    data = asdict(replace(finding, lora=None, manifest=None, parts=(), shapes={}, places={}))
+    data |= {
+        "path": str(finding.path),
+        "size": finding.size,
+        "parameters": finding.num_parameters,
+        "provides": finding.provides,
+        "parts": [{**finding_data(part), "missing": []} for part in finding.parts],
+    }
+    if lora := finding.lora:
+        data["lora"] = asdict(replace(lora, layers={})) | {"num_layers": len(lora.layers)}
         del data["lora"]["layers"]
-        data["lora"]["num_layers"] = len(finding.lora.layers)
-    data |= {"path": str(finding.path), "parameters": finding.num_parameters}
-    data |= {"parts": [finding_data(part) for part in finding.parts]}
+    if manifest := finding.manifest:
+        data["manifest"] = manifest.model_dump(mode="json", exclude_none=True)
     data = {name: value for name, value in data.items() if value not in (None, "", (), [], {})}
-    return data | {"supported": finding.supported, "missing": data.get("missing", [])}
+    missing = [asdict(one) for one in finding.missing]
+    return data | {"supported": finding.supported, "missing": missing}
 
 
 def finding_block(finding: Finding) -> RenderableType:

@@ -50,9 +50,10 @@ def generate(
     the newest prompt has lasted 10 s, or for --duration. The timeline that replays it is written
     beside the video.
     """
+    from afstream.families.registry import check_cues, clock_of
     from afstream.timeline.imports import ImportOptions
     from afstream_cli.console import open_report
-    from afstream_cli.inputs import clock_of, read_frames, read_moment, read_timeline, remembered
+    from afstream_cli.inputs import read_frames, read_moment, read_timeline
     from afstream_cli.outputs import Outputs
     from afstream_cli.preview import show_plan
 
@@ -66,7 +67,7 @@ def generate(
         # Whatever is wrong with it is told before a model is loaded.
         plan = timeline.plan(clock)
         if dry_run:
-            check_prompts(config, timeline)
+            check_cues(config.model, timeline.cues)
             show_plan(plan, as_json=as_json)
             return
     elif dry_run or switch_frames or line:
@@ -99,7 +100,7 @@ def generate(
             outputs,
             report,
             scale=scale,
-            settings=describe_run(stream, *remembered(config)),
+            settings=describe_run(stream),
             load_s=load_s,
         )
         if typing:
@@ -118,12 +119,3 @@ def generate(
     report.say(f"{made} in {out}, made at {session.tally.frames_per_s:.1f} frames a second")
     for path in outputs.others:
         report.say(f"  {path}")
-
-
-def check_prompts(config: StreamConfig, timeline: Timeline) -> None:
-    """Refuse prompts that a Wan folder's tokenizer finds too long."""
-    if Path(config.model.name).is_dir():
-        # torch comes with it, so the embedded model does without
-        from afstream.families.opening import check_cues
-
-        check_cues(config.model, timeline.cues)

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from afstream.config import MemoryPolicy
 from afstream.errors import ConfigError
-from afstream.geometry import FPS, SPATIAL_STRIDE, TEMPORAL_STRIDE, ChunkClock, VideoFormat
 from afstream.memory_plan.units import read_bytes
-from afstream.spec import ModelSpec, StreamConfig, text_place
+from afstream.spec import ModelSpec, text_place
 from afstream.timeline import Moment, Timeline
 from afstream.timeline.directives import read_duration
 from afstream.timeline.imports import (
@@ -104,24 +102,6 @@ def refuse_unused(kind: TimelineImport, options: ImportOptions, path: Path) -> N
                 f"--switch-frames and --line are for {', '.join(suffixes)} files; {path} is read as"
                 f" {kind.name}, which says its times itself; leave them out"
             )
-
-
-def remembered(config: StreamConfig) -> tuple[str, MemoryPolicy]:
-    """The memory of a stream, told before its model is loaded: its name and its policy.
-
-    Raises:
-        ConfigError: an unknown memory or preset, or a junction that it cannot take.
-    """
-    from afstream.families.presets import choose_memory, find_preset
-
-    preset = find_preset(config.preset, config.model)
-    return choose_memory(config.memory, config.junction, preset)
-
-
-def clock_of(config: StreamConfig) -> ChunkClock:
-    """The lengths of chunks and frames of a stream, told before its model is loaded."""
-    video = VideoFormat(fps=FPS, temporal_stride=TEMPORAL_STRIDE, spatial_stride=SPATIAL_STRIDE)
-    return ChunkClock(format=video, chunk_frames=remembered(config)[1].chunk_frames)
 
 
 def read_frames(text: str | None) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from afstream.checkpoints.findings import Finding
-    from afstream.config import MemoryPolicy
+    from afstream.kvcache.policy import MemoryPolicy
     from afstream.memory_plan.fit import Fit
 
 USER_ERROR = 2
@@ -62,8 +62,8 @@ def inspect(
     Exit code 2 when something could not be identified; everything else is shown.
     """
     # torch comes with these
-    from afstream.checkpoints.findings import judge
     from afstream.checkpoints.identify import identify
+    from afstream.checkpoints.together import judge
     from afstream.errors import AfstreamError, CheckpointError
     from afstream.memory_plan.found import fit_found
     from afstream_cli.findings import as_data, show_findings
@@ -99,10 +99,12 @@ def inspect(
 
 def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
     """The family whose files these are by their names, and what a stream of them remembers."""
-    from afstream.families.presets import PRESETS, choose_memory, recognise_among
+    from afstream.families.presets import memory_of, recognise_among
+    from afstream.families.wan.family import WAN
+    from afstream.spec import StreamConfig
 
     name = recognise_among(paths)
-    return name, choose_memory(memory, None, PRESETS[name] if name else None)[1]
+    return name, memory_of(StreamConfig(memory=memory, preset=name), WAN.lengths)
 
 
 def unknown(finding: Finding) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from afstream import Stream, Timeline
+from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
 from afstream.training.machinery.parallel import Processes
 from afstream.training.recipes.reading import load_recipe
@@ -82,6 +83,7 @@ def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path)
     # what was exported is the moving average of the last stage, and it streams
     stream = Stream.open(ModelSpec(name=str(folder / "pocket.safetensors"), device="cpu"))
     long = torch.load(folder / "long.checkpoint", weights_only=True)
+    assert isinstance(stream.model.backbone, Backbone)
     for name, weight in stream.model.backbone.state_dict().items():
         assert torch.equal(weight, long["average"][name].half().float())
     name = "blocks.0.ffn.0.weight"

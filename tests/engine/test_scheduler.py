@@ -7,7 +7,6 @@ import pytest
 from tests.engine.toy import toy_model
 from tests.timeline.clocks import CLOCK, clock
 
-from afstream.config import memory_policy
 from afstream.errors import PromptError, TimelineError
 from afstream.stream import Stream
 from afstream.timeline import Cue, Moment, Timeline, Unit
@@ -21,7 +20,7 @@ def model():
 
 
 def make_stream(model):
-    return Stream(model, memory_policy("anchor"))
+    return Stream(model)
 
 
 def take(stream, count):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from afstream.bench.footprint import resident_bytes
 from afstream.memory_plan.calls import count_decoding, count_encoding
 from afstream.memory_plan.outline import Outline, Setting
 from afstream.memory_plan.plan import plan, refusal, smaller_sizes, text_places
@@ -15,12 +16,13 @@ from afstream.memory_plan.tiny import tiny_decoding, tiny_weight_bytes
 from safetensors.torch import save_file
 from tests.wan_transformer import CONFIG, wan_weights
 
-from afstream.bench.footprint import resident_bytes
-from afstream.config import MEMORIES, WAN_BACKBONES
+from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
 from afstream.families.opening import open_model
+from afstream.families.presets import LENGTHS
 from afstream.families.wan.text import WanText
 from afstream.geometry import Geometry
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan import settle as settling
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
 from afstream.memory_plan.estimate import estimate
@@ -36,7 +38,7 @@ pytest.importorskip("diffusers")
 from tests.wan_folder import make_wan_folder
 
 LAYOUTS = ("original", "diffusers")
-ANCHOR = MEMORIES["anchor"]
+ANCHOR = memory_policy("anchor", LENGTHS)
 SMALL = Geometry(width_px=64, height_px=32)
 FULL = Geometry(width_px=832, height_px=480)
 NEAR = 0.1
@@ -336,7 +338,12 @@ def test_what_cannot_be_counted_stops_nobody_who_did_not_ask(monkeypatch):
     monkeypatch.setattr(settling, "free_bytes", lambda _: 2**40)
     spec = ModelSpec(name="random:wan-1.3b")
     demand = settling.Demand(
-        size=None, policy=MEMORIES["anchor"], backend=None, graphs=True, prompts=1, gpu_memory=None
+        size=None,
+        policy=memory_policy("anchor", LENGTHS),
+        backend=None,
+        graphs=True,
+        prompts=1,
+        gpu_memory=None,
     )
     assert settling.settle(spec, demand) == (spec, None)
     with pytest.raises(ConfigError, match="no meta kernel"):

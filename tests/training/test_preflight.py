@@ -13,13 +13,14 @@ from afstream.training.runs.preflight import (
 from tests.engine.toy import SIZES, toy_model
 from tests.training.tiny import match_trainer
 
-from afstream.config import MEMORIES
+from afstream.families.presets import LENGTHS
 from afstream.kvcache.cache import Grid
+from afstream.kvcache.memories import memory_policy
 from afstream.training.machinery.adapters import adapt
 from afstream.training.machinery.optim import MixedOptimizer, trained
 from afstream.training.runs.pocket_stages import _is_hidden
 
-ANCHOR = MEMORIES["anchor"]
+ANCHOR = memory_policy("anchor", LENGTHS)
 
 
 def foretell(*, rows=1, **footing):

@@ -23,10 +23,10 @@ class Receipt:
         requested_s: when it was asked for, in seconds of video.
         blend_chunks: chunks over which the text goes from the old prompt to the new one.
         asked_at: when a live cue was given, in seconds of the host's clock; None in a timeline.
-        chunk: index of the first chunk under the new prompt; None until that chunk is launched.
+        chunk: index of the first chunk under the new prompt; None until that chunk is submitted.
             No frame of the old prompt comes after that chunk begins.
         superseded: another change fell on the same chunk and took its place.
-        switch_ms: milliseconds from the request (or, in a timeline, from its chunk's launch)
+        switch_ms: milliseconds from the request (or, in a timeline, from its chunk's submission)
             until the first frames under the new prompt are handed out; None before that.
     """
 
@@ -89,7 +89,7 @@ class ChunkTiming:
             pass is done. Over a stream it sums to total model time, overlaps counted once.
         total_ms: the time that the consumer waited for it. With the consumer's own time it sums
             to the time that the stream took. Where the stream runs ahead, most of a chunk's work
-            is done before it is asked for, and the next chunk is launched during the wait.
+            is done before it is asked for, and the next chunk is submitted during the wait.
     """
 
     switch_ms: float
@@ -109,7 +109,7 @@ class Chunk:
         segment: index of the prompt in force, counted from 0.
         prompt: the prompt in force.
         frames: uint8 [N, H, W, 3]; fewer at a scene's start than later.
-        latents: [1, c, C, h, w], clean; on a GPU, reading them waits for all that was launched.
+        latents: [1, c, C, h, w], clean; on a GPU, reading them waits for all that was submitted.
         start_s: time of its first frame in the video.
         receipts: prompt changes that took effect with this chunk.
         timing: where its time went.

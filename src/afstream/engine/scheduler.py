@@ -1,4 +1,4 @@
-"""Prompt changes: asked for from any thread, brought into force when a chunk is launched."""
+"""Prompt changes: asked for from any thread, brought into force when a chunk is submitted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from afstream.engine.chunk import Receipt
 from afstream.engine.rollout import Rollout
 from afstream.engine.state import Blend, StreamState
+from afstream.families.base import VideoModel
 from afstream.geometry import ChunkClock, Geometry
-from afstream.model.bundle import VideoModel
 from afstream.timeline import Cue, Plan
 from afstream.timeline.plan import blend_length
 
@@ -131,7 +131,7 @@ class PromptScheduler:
             rollout.restart(state.rollout, text)
             return
         size, config = self._size, self._model.backbone.config
-        frames = rollout.policy.chunk_frames
+        frames = rollout.policy.lengths.chunk_frames
         shape = (1, frames, config.in_dim, size.latent_height, size.latent_width)
         state.rollout = rollout.start(text, shape)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from afstream.config import MemoryPolicy
+from afstream.attention import ATTENTION
 from afstream.errors import ConfigError
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import META, held_bytes
 from afstream.memory_plan.meta_model import TINY, MetaModel
 from afstream.memory_plan.report import (
@@ -19,7 +20,7 @@ from afstream.memory_plan.report import (
     Phase,
     PhaseName,
 )
-from afstream.model.offload import PLACES, room, spread
+from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
 from afstream.spec import StreamConfig
 from afstream_kernels import Backend, choose_backend
 
@@ -78,11 +79,6 @@ def gpu_backend(name: str | None, dtype: torch.dtype, device: torch.device | str
         raise ConfigError(str(error)) from error
 
 
-def captures_calls(backend: Backend, config: StreamConfig) -> bool:
-    """Whether model calls are captured as CUDA graphs; see `Rollout`."""
-    return config.graphs and not config.model.offload and backend != "reference"
-
-
 class _Counted:
     """The parts of one estimate; see `estimate`."""
 
@@ -96,14 +92,15 @@ class _Counted:
         self.tiny = config.model.vae == TINY and model.spec.vae != TINY
         self.decoder = model.with_tiny_vae if self.tiny else model
         backend = gpu_backend(config.backend, self.backbone.dtype)
-        self.captured = captures_calls(backend, config)
         self.scene = model.scene(self.geometry, policy, backend)
         self.calls = model.calls(self.geometry, policy, backend)
-        self.chunks = policy.window_frames // policy.chunk_frames
-        # a pair of graphs for each length of a gathered copy that comes back
-        lengths = 1 + (policy.num_segments - self.chunks if self.scene.gathered else 0)
+        self.chunks = policy.lengths.window_chunks
         self.denoising = max(self.calls.denoise, self.calls.context)
-        self.graphs = lengths * (self.calls.denoise + self.calls.context) if self.captured else 0
+        attention = ATTENTION[backend.name]
+        # captured calls; see `Rollout`
+        pairs = attention.num_graphs(policy.num_visible, self.chunks) if config.graphs else 0
+        self.captured = pairs > 0 and not config.model.offload
+        self.graphs = pairs * (self.calls.denoise + self.calls.context) if self.captured else 0
         # captured calls work in memory of their own, which stays theirs
         self.pools = {"stream": max(self.graphs - self.denoising, 0), "switch": self.graphs}
 
@@ -111,13 +108,13 @@ class _Counted:
         """Weights of backbone, text encoder and decoder."""
         model, offload = self.model, self.config.model.offload
         layers = list(self.backbone.blocks)
-        away = sum(held_bytes(layers[at].parameters()) for at in spread(offload, len(layers)))
-        one = room(layers[0]) * self.backbone.dtype.itemsize
-        places = min(PLACES, offload) * one
+        away = sum(held_bytes(layers[at].parameters()) for at in pick_layers(offload, len(layers)))
+        one = flat_size(layers[0]) * self.backbone.dtype.itemsize
+        places = min(NUM_BUFFERS, offload) * one
         yield Part(
             name="backbone weights",
             bytes=model.backbone_bytes - away + places,
-            why=f"{offload} layers share {PLACES} places" if offload else "all",
+            why=f"{offload} layers share {NUM_BUFFERS} buffers" if offload else "all",
             phases=WEIGHTS,
         )
         if offload:
@@ -149,7 +146,7 @@ class _Counted:
     def cache(self) -> Iterator[Part]:
         """Slots of the KV cache."""
         policy, scene = self.policy, self.scene
-        sink = policy.sink_frames // policy.chunk_frames
+        sink = policy.lengths.sink_frames // policy.lengths.chunk_frames
         junctions = policy.num_slots - self.chunks
         anchors = scene.slots // scene.num_slots * (sink + junctions)
         yield Part(
@@ -168,7 +165,7 @@ class _Counted:
             yield Part(
                 name="gathered KV",
                 bytes=scene.gathered,
-                why=f"{policy.num_segments} slots as torch's own attention reads them",
+                why=f"{policy.num_visible} slots as torch's own attention reads them",
                 phases=RUNNING,
             )
 
@@ -214,7 +211,7 @@ class _Counted:
         policy, config = self.policy, self.backbone.config
         shape = torch.Size(self.model.chunk_shape(policy, self.geometry))
         latents = shape.numel() * self.model.latent_dtype.itemsize
-        tokens = policy.chunk_frames * self.geometry.rows * self.geometry.columns
+        tokens = policy.lengths.chunk_frames * self.geometry.rows * self.geometry.columns
         tables = 2 * tokens * (1 + self.chunks) * config.head_dim // 2 * torch.float32.itemsize
         # captured calls read all steps' noise from a place of their own
         waiting = latents * (len(self.model.model.sampler.steps) if self.captured else 0)

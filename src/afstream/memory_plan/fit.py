@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from afstream.config import MemoryPolicy
 from afstream.errors import ConfigError
 from afstream.families.opening import DTYPES, dtype_name, model_device
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import CannotCountError
 from afstream.memory_plan.estimate import estimate, gpu_backend
 from afstream.memory_plan.meta_model import TINY, MetaModel
@@ -101,7 +101,7 @@ def _fit(
     model = MetaModel.open(config.model, dtype=dtype)
     where = device if device.type == "cuda" else "meta"
     asked = _with_text(
-        replace(config, backend=gpu_backend(config.backend, DTYPES[dtype], where)),
+        replace(config, backend=gpu_backend(config.backend, DTYPES[dtype], where).name),
         config.model.text or "device",
     )
     available = config.gpu_memory or free_bytes(device)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from afstream.checkpoints.findings import BACKBONES, FOLDERS, Finding
-from afstream.config import WAN_BACKBONES, MemoryPolicy
+from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import CannotCountError
 from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.fit import Fit, best_fit

@@ -11,13 +11,13 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from afstream.config import MemoryPolicy
 from afstream.engine.rollout import Rollout
 from afstream.families.opening import open_model
 from afstream.families.wan.model import TINY as TINY
 from afstream.families.wan.text import KEPT_PROMPTS, WanText
 from afstream.families.wan.tiny import TinyDecoder, TinyVae
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import (
     META,
     LiveBytes,
@@ -179,7 +179,8 @@ class MetaModel:
     def chunk_shape(self, policy: MemoryPolicy, geometry: Geometry) -> tuple[int, ...]:
         """The shape of one chunk of latents, (B, c, C, h, w)."""
         channels = self.model.backbone.config.in_dim
-        return 1, policy.chunk_frames, channels, geometry.latent_height, geometry.latent_width
+        frames = policy.lengths.chunk_frames
+        return 1, frames, channels, geometry.latent_height, geometry.latent_width
 
     @property
     def latent_dtype(self) -> torch.dtype:
@@ -193,11 +194,11 @@ class MetaModel:
             backbone = self.model.backbone
             rollout = Rollout.of(backbone, policy, self.model.sampler, backend=backend)
             text = backbone.text_context(_embeds(backbone))
-            cache = rollout.start(text, self.chunk_shape(policy, geometry)).memory
+            cache = rollout.start(text, self.chunk_shape(policy, geometry)).cache
             return SceneBytes(
-                slots=held_bytes((cache.keys, cache.values)),
-                num_slots=cache.keys.shape[2],
-                gathered=held_bytes(cache.view or ()),
+                slots=held_bytes((cache.pool.keys, cache.pool.values)),
+                num_slots=cache.pool.keys.shape[2],
+                gathered=held_bytes(cache.reader.copies),
                 text=_key_bytes(text),
                 times=held_bytes(tensor for time in rollout.times for tensor in time),
             )
@@ -241,9 +242,9 @@ class MetaModel:
         clean = torch.zeros(shape, dtype=self.latent_dtype, device=META)
         # the sink; the chunk after it becomes the junction, and leaves the window, which is full
         # then
-        chunks = policy.window_frames // policy.chunk_frames
-        sink = max(policy.sink_frames // policy.chunk_frames, 1)
-        for index in range(sink + chunks - policy.sink_frames // policy.chunk_frames):
+        lengths = policy.lengths
+        sink = max(lengths.sink_frames // lengths.chunk_frames, 1)
+        for index in range(sink + lengths.local_frames // lengths.chunk_frames):
             if index == sink:
                 rollout.switch(state, text)
             rollout.commit(state, clean)

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import torch
 
-from afstream.config import MemoryPolicy
 from afstream.engine.chunk import Chunk
 from afstream.errors import CheckpointError
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.training import TrainingReport
 from afstream.model.bundle import VideoModel
 from afstream.stream import Stream
