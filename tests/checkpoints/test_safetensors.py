@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -121,6 +121,10 @@ HEADERS = st.dictionaries(
 
 
 @given(HEADERS, st.integers(0, 16))
+@example({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, 4)
+@example({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}, 4)
+@example({"a": {"dtype": "U8", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}}, 0)
+@example({"a": {"dtype": "U8", "shape": [-1, -4], "data_offsets": [0, 4]}}, 4)
 def test_any_header_gives_tensors_or_one_sentence(tmp_path_factory, header, num_bytes):
     path = tmp_path_factory.mktemp("header") / "a.safetensors"
     text = json.dumps(header).encode()
