@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from afstream.checkpoints.findings import Finding
-    from afstream.config import MemoryPolicy
+    from afstream.kvcache.policy import MemoryPolicy
     from afstream.memory_plan.fit import Fit
 
 USER_ERROR = 2
@@ -66,6 +66,7 @@ def inspect(
     from afstream.checkpoints.together import judge
     from afstream.errors import AfstreamError, CheckpointError
     from afstream.memory_plan.found import fit_found
+    from afstream.spec import StreamConfig
     from afstream_cli.findings import as_data, show_findings
     from afstream_cli.inputs import read_memory, read_pixels
 
@@ -83,7 +84,7 @@ def inspect(
     together = judge(findings)
     fit: Fit | None = None
     try:
-        fit = fit_found(findings, policy=policy, size=pixels, gpu_memory=room)
+        fit = fit_found(findings, StreamConfig(memory=policy, size=pixels, gpu_memory=room))
     except AfstreamError as error:
         faults.append(f"its memory cannot be counted: {error}")
     if as_json:
@@ -99,10 +100,12 @@ def inspect(
 
 def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
     """The family whose files these are by their names, and what a stream of them remembers."""
-    from afstream.families.presets import PRESETS, choose_memory, recognise_among
+    from afstream.families.presets import memory_of, recognise_among
+    from afstream.families.wan.family import WAN
+    from afstream.spec import StreamConfig
 
     name = recognise_among(paths)
-    return name, choose_memory(memory, None, PRESETS[name] if name else None)[1]
+    return name, memory_of(StreamConfig(memory=memory, preset=name), WAN.lengths)
 
 
 def unknown(finding: Finding) -> list[str]:

@@ -19,10 +19,12 @@ from afstream.checkpoints import (
     read_student,
     sizes_of,
 )
-from afstream.config import MEMORIES, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import CheckpointError
 from afstream.families.opening import open_model
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.spec import ModelSpec, split_scale
 
 LAYOUTS = ("original", "diffusers")
@@ -395,10 +397,10 @@ def test_diffusers_own_model_takes_our_names_and_computes_the_same(tmp_path):
     write_others(tmp_path, "diffusers")
     ours = build(folder_source(tmp_path))
     latents, embeds = torch.randn(1, 3, 16, 4, 6), torch.randn(1, 512, 32)
-    rollout = Rollout.of(ours, MEMORIES["anchor"], SamplerConfig())
+    rollout = Rollout.of(ours, memory_policy("anchor", LENGTHS), SamplerConfig())
     state = rollout.start(ours.text_context(embeds), latents.shape)
     with torch.no_grad():
-        found = ours(latents, rollout.times[1], state.text, state.memory.chunk_window(0))
+        found = ours(latents, rollout.times[1], state.text, state.cache.chunk_context(0))
         timestep = torch.tensor([rollout.schedule.timesteps[1]])
         expected = theirs(latents.transpose(1, 2), timestep, embeds, return_dict=False)[0]
     expected = expected.transpose(1, 2)

@@ -4,10 +4,12 @@ import pytest
 import torch
 from tests.wan_transformer import CONFIG
 
-from afstream.config import BackboneConfig, SamplerConfig, memory_policy
+from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
-from afstream.families.wan.random import random_backbone
+from afstream.families.presets import LENGTHS
+from afstream.families.random.model import random_backbone
+from afstream.kvcache.memories import memory_policy
 from afstream.model.block_swap import pick_layers
 
 LAYERS = 5
@@ -19,6 +21,7 @@ DEEP = BackboneConfig(
     text_len=8,
     num_heads=CONFIG.num_heads,
     num_layers=LAYERS,
+    patch=CONFIG.patch,
 )
 
 
@@ -29,7 +32,7 @@ def backbone(offload):
 @torch.no_grad()
 def latents(model):
     """Three chunks with a switch before the last."""
-    rollout = Rollout.of(model, memory_policy("anchor"), SamplerConfig())
+    rollout = Rollout.of(model, memory_policy("anchor", LENGTHS), SamplerConfig())
     draw = torch.Generator().manual_seed(1)
     texts = [model.text_context(torch.randn(1, 8, DEEP.text_dim, generator=draw)) for _ in range(2)]
     state = rollout.start(texts[0], (1, 3, 16, 4, 4))

@@ -60,6 +60,7 @@ class BackboneFile(SettingsFile):
     in_channels: Count | None = None
     out_dim: Count | None = None
     out_channels: Count | None = None
+    patch_size: tuple[Count, Count, Count] | None = None
     eps: Eps | None = None
 
     def sizes(self) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from afstream.checkpoints.wan_kinds import CHANNELS, FAMILY, declared_family, fa
 from afstream.checkpoints.weights import Weights
 from afstream.config import BackboneConfig, from_mapping
 from afstream.errors import CheckpointError, ConfigError
-from afstream.geometry import PATCH
 
 # what no weight tells: how Wan2.1 is, unless a config.json says otherwise
 UNSEEN: dict[str, Any] = {"head_dim": 128, "text_len": 512, "eps": 1e-6}
+# latent frames, rows and columns of a token
+PATCH_SIZE = (1, 2, 2)
 
 # axis 0 and axis 1 of a weight, where they are sizes
 SHAPES = (
@@ -67,7 +68,14 @@ def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> Bac
         for axis, size in zip(axes, weights[name].shape, strict=False):
             if axis:
                 seen[axis] = size
-    seen["out_dim"] //= PATCH * PATCH
+    patch = tuple(weights["patch_embedding.weight"].shape[2:])
+    if patch != PATCH_SIZE or declared.get("patch_size", PATCH_SIZE) != PATCH_SIZE:
+        raise CheckpointError(
+            f"{what} has patches of {declared.get('patch_size', patch)}, its weights of {patch};"
+            f" give a {FAMILY} model, whose patches are {PATCH_SIZE}"
+        )
+    seen["patch"] = patch[-1]
+    seen["out_dim"] //= patch[-1] ** 2
     if (seen["in_dim"], seen["out_dim"]) != (CHANNELS, CHANNELS):
         raise CheckpointError(
             f"{what} takes {seen['in_dim']} latent channels and gives {seen['out_dim']}, so it is"

@@ -13,9 +13,10 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import META, held_bytes
 from afstream.memory_plan.report import Part
 from afstream.model.dit import Backbone
@@ -163,12 +164,12 @@ def dmd_parts(
         yield Part(name="two gathered layers of the teacher", bytes=2 * layer)
     rollout = Rollout.of(meta_backbone(student, storage.frozen), policy, SamplerConfig())
     size = (student.in_dim, geometry.latent_height, geometry.latent_width)
-    state = rollout.start((), (rows, policy.chunk_frames, *size))
+    state = rollout.start((), (rows, policy.lengths.chunk_frames, *size))
     for name, cache in (
-        ("keys and values", state.memory),
-        ("their copy for the replay", state.fork().memory),
+        ("keys and values", state.cache),
+        ("their copy for the replay", state.fork().cache),
     ):
-        yield Part(name=name, bytes=held_bytes((cache.keys, cache.values)))
+        yield Part(name=name, bytes=held_bytes((cache.pool.keys, cache.pool.values)))
     if input_frames:
         tokens = input_frames * geometry.rows * geometry.columns
         inputs = student.num_layers * tokens * student.dim * storage.frozen.itemsize

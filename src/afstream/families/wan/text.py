@@ -116,6 +116,13 @@ class WanText:
             x: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
             return x.masked_fill(mask[..., None] == 0, 0.0)
 
+    def encode_longest(self) -> None:
+        """Encode a prompt of `text_len` tokens on the meta device; see `ModelFamily`."""
+        ids = torch.zeros(1, self.text_len, dtype=torch.long, device="meta")
+        with torch.inference_mode():
+            # without a mask: transformers reads its values, which meta tensors lack
+            self.encoder(input_ids=ids)
+
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Prompts to embeddings [B, text_len, text_dim], zero behind a prompt's end.
 

@@ -27,8 +27,8 @@ from afstream.checkpoints.names import CONFIG, STEM
 from afstream.checkpoints.names import VAE_CLASS as KIND
 from afstream.checkpoints.weights import Weights
 from afstream.errors import CheckpointError
+from afstream.families.wan.family import FORMAT
 from afstream.families.wan.loading import ModuleSource, optional
-from afstream.geometry import TEMPORAL_STRIDE
 from afstream.validation import show_name
 
 LATENT_CHANNELS = 16
@@ -104,7 +104,7 @@ class WanVae:
         """
         video = rearrange(frames.to(self.device, self.dtype), "b n c h w -> b c n h w")
         first = [] if state else [video[:, :, :1]]
-        later = video[:, :, len(first) :].split(TEMPORAL_STRIDE, dim=2)
+        later = video[:, :, len(first) :].split(FORMAT.temporal_stride, dim=2)
         groups = first + [group for group in later if group.shape[2]]
         count = _num_convolutions(self.autoencoder.encoder)
         features = list(state.features) if state else [None] * count

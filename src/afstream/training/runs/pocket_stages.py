@@ -9,11 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from afstream.config import MEMORIES, BackboneConfig
+from afstream.config import BackboneConfig
 from afstream.families.pocket.scene import WORLD_PX
 from afstream.families.pocket.text import vocabulary
 from afstream.families.pocket.vae import PocketVae
+from afstream.families.presets import LENGTHS
 from afstream.geometry import CHUNK_FRAMES, SPATIAL_STRIDE, Geometry
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import META
 from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import (
@@ -29,7 +31,7 @@ from afstream.training.recipes.tables import MatchingTable, PocketRecipe
 from afstream.training.runs.stages import Stage
 
 POCKET_BACKBONE = BackboneConfig(
-    dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6
+    dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6, patch=2
 )
 SIDE = WORLD_PX // SPATIAL_STRIDE
 # of a latent frame, (C, h, w)
@@ -171,7 +173,11 @@ def _matching(name: str, table: MatchingTable, folder: Path, reads: tuple[str, .
     def count(processes: int) -> Iterator[Part]:
         del processes
         return dmd_parts(
-            MEMORIES[table.memory], POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=table.batch
+            memory_policy(table.memory, LENGTHS),
+            POCKET_BACKBONE,
+            POCKET_BACKBONE,
+            WORLD,
+            rows=table.batch,
         )
 
     return Stage(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-from afstream.config import MEMORIES, WAN_BACKBONES
+from afstream.config import WAN_BACKBONES
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import (
     Storage,
@@ -73,7 +75,7 @@ def dmd_report(recipe: WanRecipe, table: MatchingTable, *, rank: int) -> Trainin
 
     def count(processes: int) -> Iterator[Part]:
         return dmd_parts(
-            MEMORIES[table.memory],
+            memory_policy(table.memory, LENGTHS),
             WAN_BACKBONES[sizes.student],
             WAN_BACKBONES[sizes.teacher],
             sizes.geometry,
