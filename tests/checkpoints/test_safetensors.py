@@ -134,5 +134,5 @@ def test_any_header_gives_tensors_or_one_sentence(tmp_path_factory, header, num_
         assert sum(value.nbytes for value in read_weights(path).values()) == num_bytes
     except CheckpointError as error:
         fault = str(error)
-    assert fault == "" or "cannot be read as a checkpoint: it" in fault
-    assert "\n" not in fault
+    assert fault == "" or "cannot be read as a checkpoint: " in fault
+    assert fault.isprintable()
