@@ -105,7 +105,8 @@ def inspect(
 
 def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
     """The family whose files these are by their names, and what a stream of them remembers."""
-    from afstream.families.presets import PRESETS, choose_memory, recognise_among
+    from afstream.families.presets import PRESETS, choose_memory
+    from afstream.families.recognition import recognise_among
 
     name = recognise_among(paths)
     return name, choose_memory(memory, None, PRESETS[name] if name else None)[1]

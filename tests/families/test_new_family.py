@@ -51,7 +51,7 @@ class TinyFamily(ModelFamily):
     def names(self, spec):
         return spec.name == self.name
 
-    def open(self, spec, *, device, dtype, prompts=()):
+    def open(self, spec, where, prompts=()):
         config = BackboneConfig(
             dim=32,
             ffn_dim=48,
@@ -65,8 +65,8 @@ class TinyFamily(ModelFamily):
         return VideoModel(
             name=self.name,
             family=self,
-            backbone=random_backbone(config, device=device, dtype=dtype),
-            text=HashedText(config, device),
+            backbone=random_backbone(config, device=where.device, dtype=where.dtype),
+            text=HashedText(config, where.device),
             vae=ChannelsAsColours(self.format),
             sampler=self.sampler,
         )

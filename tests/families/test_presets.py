@@ -11,7 +11,8 @@ from tests.engine.toy import toy_model
 from afstream.config import MEMORIES
 from afstream.engine.schedule import Schedule
 from afstream.errors import ConfigError
-from afstream.families.presets import PRESETS, preset, recognise
+from afstream.families.presets import PRESETS, preset
+from afstream.families.recognition import recognise
 from afstream.kvcache.positions import Anchors, visible_chunks
 from afstream.stream import Stream
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from afstream.errors import CheckpointError, ConfigError, PromptError
-from afstream.families.wan.text import KEPT_PROMPTS, WanText, clean, load_text
+from afstream.families.wan.text import KEPT_PROMPTS, WanText, load_text
+from afstream.families.wan.tokenizer import clean
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")

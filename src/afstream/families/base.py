@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from afstream.config import SamplerConfig, WindowLengths
 from afstream.geometry import Geometry, VideoFormat
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     import torch
 
     from afstream.model.protocols import DenoisingBackbone, TextEncoder, VideoDecoder
+
+
+class Placement(NamedTuple):
+    """Where a model runs, and the dtype of its weights there."""
+
+    device: torch.device
+    dtype: torch.dtype
 
 
 class ModelFamily(Protocol):
@@ -51,20 +58,12 @@ class ModelFamily(Protocol):
         """
         ...
 
-    def open(
-        self,
-        spec: ModelSpec,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        prompts: Sequence[str] = (),
-    ) -> VideoModel:
+    def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """Load a model; on the meta device only its sizes are read, to count bytes by.
 
         Args:
             spec: asks for nothing but what the family takes.
-            device: where it will run.
-            dtype: of its weights.
+            where: its device and the dtype of its weights; these of the spec are resolved here.
             prompts: those that are known beforehand.
 
         Raises:

@@ -31,7 +31,8 @@ from afstream.checkpoints.writing import as_it_is, size_of, write_safetensors
 from afstream.config import BackboneConfig
 from afstream.errors import CheckpointError, ConfigError, OutputError
 from afstream.families.wan.model import TINY, backbone_source, check_width, with_loras
-from afstream.families.wan.text import SHARED, SHARED_AGAIN, read_tokenizer, text_source
+from afstream.families.wan.text import SHARED, SHARED_AGAIN, text_source
+from afstream.families.wan.tokenizer import read_tokenizer
 from afstream.families.wan.vae import vae_source
 from afstream.spec import ModelSpec
 

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afstream.config import WindowLengths
-from afstream.families.base import ModelFamily, VideoModel
+from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import Addition, ModelSpec
 
 if TYPE_CHECKING:
-    import torch
-
     from afstream.model.protocols import TextEncoder
 
 FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
@@ -39,24 +37,16 @@ class WanFamily(ModelFamily):
         """Whether it is a folder."""
         return Path(spec.name).is_dir()
 
-    def open(
-        self,
-        spec: ModelSpec,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        prompts: Sequence[str] = (),
-    ) -> VideoModel:
+    def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """See `ModelFamily`."""
-        # torch comes with it
         from afstream.families.wan.model import open_wan  # noqa: PLC0415
 
-        return open_wan(Path(spec.name), spec, device=device, dtype=dtype, prompts=prompts)
+        return open_wan(Path(spec.name), spec, where, prompts)
 
     def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
         """What counts a prompt's tokens, where the folder has a tokenizer."""
         from afstream.checkpoints.folders import likely_parts  # noqa: PLC0415
-        from afstream.families.wan.text import read_tokenizer, tokens_of  # noqa: PLC0415
+        from afstream.families.wan.tokenizer import read_tokenizer, tokens_of  # noqa: PLC0415
 
         parts = likely_parts(Path(spec.name))
         if parts is None or not parts.tokenizer.is_dir():
