@@ -23,8 +23,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from afstream.config import MEMORIES, WAN_BACKBONES, BackboneConfig, SamplerConfig
+from afstream.config import WAN_BACKBONES, BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone, TextContext, TimeContext
 from afstream.model.layers import AttentionWindow
 from afstream.training.dmd.bidirectional import ClipWindow
@@ -193,7 +195,7 @@ def student_passes(
 ) -> Passes:
     """Rollout of a window and its share of a replay, means over a sequence and exit steps."""
     geometry, sampler = recipe.sizes.geometry, SamplerConfig()
-    policy = MEMORIES[table.memory]
+    policy = memory_policy(table.memory, LENGTHS)
     size = (config.in_dim, geometry.latent_height, geometry.latent_width)
     num_windows = 1 + len(table.plan.boundaries)
     steps = len(sampler.steps)
@@ -208,12 +210,12 @@ def student_passes(
             table.plan,
             (prompt, prompt),
             switch_frame=table.horizon_frames if table.switch else 0,
-            shape=(1, policy.chunk_frames, *size),
+            shape=(1, policy.lengths.chunk_frames, *size),
         )
         for _ in range(min(COUNTED_WINDOWS, num_windows)):
             found: list[Passes] = []
             with counting(model, found):
-                noise = meta(steps, 1, policy.chunk_frames, *size)
+                noise = meta(steps, 1, policy.lengths.chunk_frames, *size)
                 window = sequence.advance(rollout, lambda _, x=noise: x, exit_step, keep=True)
             with counting(model, found):
                 replay(rollout, window, torch.empty_like(window.latents))
@@ -265,7 +267,7 @@ def memory_bytes(recipe: WanRecipe, table: MatchingTable, rank: int, gpus: int) 
     sizes = replace(recipe.sizes, processes=gpus, shard=gpus > 1)
     stored = footing(replace(recipe, sizes=sizes), rank=rank)
     student, teacher = WAN_BACKBONES[sizes.student], WAN_BACKBONES[sizes.teacher]
-    policy, grid = MEMORIES[table.memory], wan_grid(recipe)
+    policy, grid = memory_policy(table.memory, LENGTHS), wan_grid(recipe)
     per_row = sum(
         share.size_bytes
         for share in preflight.memory_shares(policy, student, grid, 1, stored.frozen)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from afstream.config import memory_policy
 from afstream.errors import AfstreamError
 from afstream.evaluate import (
     Accuracy,
@@ -31,6 +30,7 @@ from afstream.evaluate import (
 )
 from afstream.evaluate.validate import oracle_accuracy
 from afstream.families.opening import open_model
+from afstream.kvcache.memories import memory_policy
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 

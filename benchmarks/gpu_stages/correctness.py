@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afstream.config import memory_policy
 from afstream.families.base import VideoModel
 from afstream.families.pocket.model import load_pocket
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.model.protocols import VideoDecoder
 from afstream.stream import Stream
 from afstream.timeline import Plan, Timeline
@@ -240,7 +241,7 @@ class SlowDecoder:
 def frames_of(model: VideoModel, plan: Plan, *, graphs: bool, ahead: bool) -> Tensor:
     """All frames [N, H, W, 3] of a stream, as signed integers."""
     stream = Stream(
-        model, memory_policy("anchor"), seed=3, backend="sdpa", graphs=graphs, ahead=ahead
+        model, memory_policy("anchor", LENGTHS), seed=3, backend="sdpa", graphs=graphs, ahead=ahead
     )
     frames = [torch.from_numpy(chunk.frames) for chunk in stream.play(plan)]
     return torch.cat(frames).to(torch.int16)
@@ -263,5 +264,5 @@ def play(
 ) -> Tensor:
     """Clean latents [chunks, 1, c, C, h, w] of a pocket stream."""
     model = load_pocket(device=device, dtype=dtype)
-    stream = Stream(model, memory_policy("anchor"), seed=3, backend=backend, graphs=graphs)
+    stream = Stream(model, memory_policy("anchor", LENGTHS), seed=3, backend=backend, graphs=graphs)
     return torch.stack([chunk.latents.cpu() for chunk in stream.play(timeline(num_chunks))])

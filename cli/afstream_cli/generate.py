@@ -60,6 +60,7 @@ def generate(
     the newest prompt has lasted 10 s, or for --duration. A timeline beside it replays it.
     """
     from afstream.families.presets import choose_memory, find_preset
+    from afstream.families.registry import check_cues, family_of
     from afstream_cli.console import open_report
     from afstream_cli.inputs import (
         read_memory,
@@ -85,7 +86,7 @@ def generate(
         device=device,
         dtype=dtype,
     )
-    remembered = choose_memory(memory, junction, find_preset(preset, spec))
+    choose_memory(memory, junction, find_preset(preset, spec), family_of(spec).lengths)
     timeline: Timeline | None = None
     if prompts != STDIN:
         timeline = read_timeline(
@@ -98,8 +99,6 @@ def generate(
             "--text-encoder drop needs a file of prompts, not '-': prompts come later; give cpu"
         )
     if timeline and dry_run:
-        from afstream.families.registry import check_cues
-
         check_cues(spec, timeline.cues)
         show_plan(timeline.plan(), as_json=as_json)
         return
@@ -134,7 +133,7 @@ def generate(
             outputs,
             report,
             scale=scale,
-            settings=describe_run(stream, *remembered),
+            settings=describe_run(stream),
             load_s=load_s,
         )
         if typing:

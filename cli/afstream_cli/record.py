@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from afstream_cli.versions import versions
 
 if TYPE_CHECKING:
-    from afstream.config import MemoryPolicy
     from afstream.stream import Chunk, Stream
     from afstream.timeline import Cue
     from afstream.video import VideoWriter
@@ -83,17 +82,17 @@ class RunRecord:
         }
 
 
-def describe_run(stream: Stream, memory: str, policy: MemoryPolicy) -> dict[str, object]:
+def describe_run(stream: Stream) -> dict[str, object]:
     """What makes two runs of one timeline and one seed alike or different."""
     model = stream.model
     width, height = stream.size
     return {
         "model": {"name": model.name, **model.details},
-        "memory": {"name": memory, **asdict(policy)},
+        "memory": stream.policy.settings,
         "size_px": [width, height],
         "device": str(model.backbone.device),
         "dtype": str(model.backbone.dtype).removeprefix("torch."),
-        "backend": stream.backend,
+        "backend": stream.backend.name,
         "compiled": stream.compiled,
         "graphs": stream.graphs,
         "memory_estimate": stream.estimate and stream.estimate.as_data(),

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 
 from afstream.errors import ConfigError
-from afstream.geometry import CHUNK_FRAMES
-
-Positions = Literal["tri-region", "absolute"]
-AtSwitch = Literal["recache", "recapture", "keep", "clear"]
-Junction = Literal["none", "hold", "gap"]
 
 T = TypeVar("T")
 
@@ -165,7 +160,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowLengths:
-    """What a family of models was trained to attend to, in latent frames.
+    """How much of the past a model was trained to see, in latent frames and whole chunks.
 
     Attributes:
         window_frames: W, frames of self-attention without the junction.
@@ -187,60 +182,10 @@ class WindowLengths:
                     f"{name} is {frames} latent frames; it must be a multiple of the chunk,"
                     f" {self.chunk_frames}"
                 )
-        if not self.chunk_frames <= self.window_frames - self.sink_frames:
+        if self.local_frames < self.chunk_frames:
             raise ConfigError(
                 f"window is {self.window_frames} and sink {self.sink_frames} latent frames;"
                 f" at least {self.chunk_frames} must be left for the current chunk"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryPolicy:
-    """What a stream remembers, at which positions, and what a prompt switch does to it.
-
-    All lengths are latent frames and whole chunks.
-
-    Attributes:
-        window_frames: W, frames of self-attention without the junction.
-        sink_frames: S, the first frames, kept for good; part of W.
-        chunk_frames: c, frames denoised together.
-        horizon_frames: H, temporal positions that the backbone was trained on.
-        positions: `tri-region` keeps every distance inside the horizon; `absolute`
-            puts everything at its own frame index.
-        at_switch: `recache` recomputes the window under the new prompt, `recapture` the
-            sink as well, `keep` changes nothing but the text, `clear` empties the memory.
-        junction: whether the first chunk after a switch is kept, and whether the previous
-            one stays visible (`hold`) or not (`gap`) until the new one has left the window.
-    """
-
-    window_frames: int = 12
-    sink_frames: int = CHUNK_FRAMES
-    chunk_frames: int = CHUNK_FRAMES
-    horizon_frames: int = 21
-    positions: Positions = "tri-region"
-    at_switch: AtSwitch = "recache"
-    junction: Junction = "hold"
-
-    def __post_init__(self) -> None:
-        """Refuse lengths that are no whole chunks or leave no room."""
-        for name, frames in (("window", self.window_frames), ("sink", self.sink_frames)):
-            if frames % self.chunk_frames:
-                raise ConfigError(
-                    f"{name} is {frames} latent frames; it must be a multiple of the chunk,"
-                    f" {self.chunk_frames}"
-                )
-        if not self.chunk_frames <= self.local_frames:
-            raise ConfigError(
-                f"window is {self.window_frames} and sink {self.sink_frames} latent frames;"
-                f" at least {self.chunk_frames} must be left for the current chunk"
-            )
-        # sink 0 .. S-1, junction H-W-c .. H-W-1, local window up to H-1: none may overlap
-        junction = self.chunk_frames + self.sink_frames if self.junction != "none" else 0
-        needed = self.window_frames + junction
-        if self.positions == "tri-region" and needed > self.horizon_frames:
-            raise ConfigError(
-                f"window, junction and sink take {needed} latent frames; tri-region positions"
-                f" have room for {self.horizon_frames}"
             )
 
     @property
@@ -249,39 +194,6 @@ class MemoryPolicy:
         return self.window_frames - self.sink_frames
 
     @property
-    def num_slots(self) -> int:
-        """Chunks that must be held at once: sink, local window, two junctions."""
-        junctions = 0 if self.junction == "none" else 2
-        return self.window_frames // self.chunk_frames + junctions
-
-    @property
-    def num_segments(self) -> int:
-        """Chunks that a query can see at most: sink, local window, one junction."""
-        return self.window_frames // self.chunk_frames + (self.junction != "none")
-
-
-MEMORIES: dict[str, MemoryPolicy] = {
-    "anchor": MemoryPolicy(),
-    "recache": MemoryPolicy(positions="absolute", junction="none"),
-    "recapture": MemoryPolicy(at_switch="recapture", junction="none"),
-    "rolling": MemoryPolicy(positions="absolute", at_switch="keep", sink_frames=0, junction="none"),
-    "clear": MemoryPolicy(positions="absolute", at_switch="clear", sink_frames=0, junction="none"),
-}
-
-
-def memory_policy(name: str, *, junction: str | None = None) -> MemoryPolicy:
-    """Look up a memory by name, with another junction hand-over if one is given.
-
-    Raises:
-        ConfigError: unknown name, or a hand-over for a memory without a junction.
-    """
-    if name not in MEMORIES:
-        raise ConfigError(f"memory is {name!r}; choose one of {', '.join(MEMORIES)}")
-    policy = MEMORIES[name]
-    if junction is None:
-        return policy
-    if policy.junction == "none":
-        raise ConfigError(f"memory {name!r} keeps no junction; leave the hand-over out")
-    if junction == "hold" or junction == "gap":
-        return MemoryPolicy(junction=junction)
-    raise ConfigError(f"junction hand-over is {junction!r}; choose hold or gap")
+    def window_chunks(self) -> int:
+        """Chunks of the window, sink included."""
+        return self.window_frames // self.chunk_frames

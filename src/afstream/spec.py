@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -65,6 +65,39 @@ class ModelSpec:
         if self.student is None:
             return ()
         return self.student, *(str(split_scale(lora)[0]) for lora in self.loras)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig:
+    """How a stream is opened and run; see `Stream.open`.
+
+    Attributes:
+        model: which model, from which files, and where its parts go.
+        seed: same seed, same machine: identical frames.
+        size: width and height in pixels. [default: the model's own]
+        memory: name of what is remembered. [default: the preset's, or anchor]
+        junction: hold or gap, for a memory with a junction.
+        preset: settings of a public family. [default: by the files' names]
+        backend: triton, sdpa, reference or auto. [default: AFSTREAM_BACKEND, or auto]
+        compiled: compile the layers' elementwise parts.
+        graphs: on a GPU, capture a chunk's model calls once and replay them.
+        ahead: launch each chunk before the one before it is handed out. [default: on a GPU]
+        prompts: those that are known beforehand; all of them or none.
+        gpu_memory: bytes of GPU memory to plan for. [default: what is free]
+    """
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    seed: int = 0
+    size: tuple[int, int] | None = None
+    memory: str | None = None
+    junction: str | None = None
+    preset: str | None = None
+    backend: str | None = None
+    compiled: bool = False
+    graphs: bool = True
+    ahead: bool | None = None
+    prompts: tuple[str, ...] = ()
+    gpu_memory: int | None = None
 
 
 def split_scale(given: str) -> tuple[Path, float]:

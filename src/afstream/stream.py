@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from afstream.config import MemoryPolicy
 from afstream.engine.chunk import Chunk, Receipt, Transition
 from afstream.engine.decode import Delivery, InFlight, lane_on
 from afstream.engine.prompts import Prompts, Request
@@ -28,9 +27,10 @@ from afstream.families.opening import kernel_backend, open_model
 from afstream.families.presets import choose_memory, find_preset
 from afstream.families.registry import family_of
 from afstream.geometry import Geometry
-from afstream.memory_plan.estimate import Estimate
-from afstream.memory_plan.settle import Demand, settle
-from afstream.spec import ModelSpec
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.memory_plan.fit import fit
+from afstream.memory_plan.report import MemoryReport
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Plan, Timeline
 from afstream.timeline.plan import blend_length
 from afstream_kernels import Backend
@@ -58,7 +58,7 @@ class Stream:
         *,
         seed: int = 0,
         size: Geometry | None = None,
-        backend: str | None = None,
+        backend: Backend | str | None = None,
         graphs: bool = True,
         ahead: bool | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class Stream:
         self._prompts = Prompts(model, self.geometry)
         self._delivery = Delivery(model.vae, lane_on(device))
         # set by `open` where there is a GPU to fit
-        self.estimate: Estimate | None = None
+        self.estimate: MemoryReport | None = None
 
     @classmethod
     def open(
@@ -92,7 +92,7 @@ class Stream:
         *,
         seed: int = 0,
         size: tuple[int, int] | None = None,
-        memory: str | None = None,
+        memory: str | MemoryPolicy | None = None,
         junction: str | None = None,
         preset: str | None = None,
         backend: str | None = None,
@@ -108,7 +108,8 @@ class Stream:
             model: a model's name, or all of what `ModelSpec` can say about it.
             seed: same seed, same machine: identical frames.
             size: width and height in pixels; the model's own by default.
-            memory: anchor, recache, recapture, rolling or clear; else the preset's, else anchor.
+            memory: anchor, recache, recapture, rolling or clear, or a policy; else the preset's,
+                else anchor.
             junction: hold or gap, for a memory with a junction.
             preset: settings of a public family, see `afstream.families.presets`; else as
                 recognised by the files' names.
@@ -128,20 +129,21 @@ class Stream:
             PromptError: the model cannot understand a prompt.
         """
         wanted = ModelSpec(name=model) if isinstance(model, str) else model
-        geometry = family_of(wanted).sized(*size) if size else None
+        family = family_of(wanted)
+        geometry = family.sized(*size) if size else None
         found = find_preset(preset, wanted)
-        _, policy = choose_memory(memory, junction, found)
-        demand = Demand(
-            size=geometry,
-            policy=policy,
+        policy = choose_memory(memory, junction, found, family.lengths)
+        config = StreamConfig(
+            model=wanted,
+            size=size,
             backend=backend,
             graphs=graphs,
-            prompts=len(set(prompts)),
+            prompts=tuple(prompts),
             gpu_memory=gpu_memory,
         )
-        spec, estimate = settle(wanted, demand)
+        config, estimate = fit(config, policy)
         stream = cls(
-            open_model(spec, prompts=prompts, like=found, compiled=compiled),
+            open_model(config.model, prompts=prompts, like=found, compiled=compiled),
             policy,
             seed=seed,
             size=geometry,
@@ -183,6 +185,11 @@ class Stream:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.geometry.width_px, self.geometry.height_px
+
+    @property
+    def policy(self) -> MemoryPolicy:
+        """What the stream remembers."""
+        return self._rollout.policy
 
     @property
     def backend(self) -> Backend:
@@ -353,5 +360,5 @@ class Stream:
             return True
         # compiled layers meet other lengths until the window is full
         policy = self._rollout.policy
-        full = policy.window_frames // policy.chunk_frames
+        full = policy.lengths.window_chunks
         return self.state.chunk < (full if self.compiled else 1)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from afstream.config import memory_policy
 from afstream.errors import CheckpointError, PromptError
+from afstream.families.presets import LENGTHS
 from afstream.geometry import chunk_video_frames
+from afstream.kvcache.memories import memory_policy
 from afstream.spec import ModelSpec
 from afstream.timeline import Plan, Timeline
 
@@ -102,7 +103,7 @@ class Stream:
         name = model if isinstance(model, str) else model.name
         if name != "pocket":
             raise CheckpointError(f"there is no model {name!r}; give 'pocket'")
-        return cls(seed, memory_policy(memory or "anchor", junction=junction))
+        return cls(seed, memory_policy(memory or "anchor", LENGTHS, junction=junction))
 
     def cue(
         self,

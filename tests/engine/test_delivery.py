@@ -16,10 +16,11 @@ import torch
 from tests.engine.toy import toy_model
 
 from afstream.bench import Meter, Setup
-from afstream.config import memory_policy
 from afstream.engine.decode import Delivery, InFlight, SideStream
 from afstream.engine.rollout import Rollout
 from afstream.engine.stopwatch import Stopwatch, span_ms
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.stream import Stream
 from afstream.timeline import Timeline
 
@@ -41,7 +42,7 @@ def model():
 
 
 def make_stream(model, **settings):
-    return Stream(model, memory_policy("anchor"), **settings)
+    return Stream(model, memory_policy("anchor", LENGTHS), **settings)
 
 
 def take(stream, count):

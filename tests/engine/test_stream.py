@@ -8,9 +8,10 @@ import pytest
 import torch
 from tests.engine.toy import toy_model
 
-from afstream.config import MEMORIES, memory_policy
 from afstream.errors import ConfigError, PromptError
+from afstream.families.presets import LENGTHS
 from afstream.geometry import Geometry
+from afstream.kvcache.memories import MEMORIES, memory_policy
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 from afstream.timeline import Timeline
@@ -32,7 +33,7 @@ def model():
 
 
 def make_stream(model, memory="anchor", **settings):
-    return Stream(model, memory_policy(memory), **settings)
+    return Stream(model, memory_policy(memory, LENGTHS), **settings)
 
 
 def take(stream, count):
@@ -60,7 +61,7 @@ def test_a_timeline_is_played_to_its_end(model):
 
 def test_frames_are_pictures_and_timings_add_up(model):
     (chunk,) = list(
-        Stream(model, memory_policy("anchor")).play(
+        Stream(model, memory_policy("anchor", LENGTHS)).play(
             Timeline.parse(f"@duration 0:00.5\n0:00 {STAR}")
         )
     )
@@ -171,22 +172,22 @@ def test_memory_is_constant_and_no_slot_is_ever_moved(model, memory):
     take(stream, 1)
     state = stream.state.rollout
     buffers = (
-        state.memory.keys.data_ptr(),
-        state.memory.values.data_ptr(),
+        state.cache.pool.keys.data_ptr(),
+        state.cache.pool.values.data_ptr(),
     )
-    sizes = (len(state.memory.owners), state.recent.maxlen)
+    sizes = (len(state.cache.slot_frames), state.recent.maxlen)
     for prompt in (TURN, HEART, STAR, TURN):
         take(stream, 7)
         stream.cue(prompt)
     take(stream, 12)
     assert stream.state.rollout is state
     assert (
-        state.memory.keys.data_ptr(),
-        state.memory.values.data_ptr(),
+        state.cache.pool.keys.data_ptr(),
+        state.cache.pool.values.data_ptr(),
     ) == buffers
-    assert (len(state.memory.owners), state.recent.maxlen) == sizes
+    assert (len(state.cache.slot_frames), state.recent.maxlen) == sizes
     assert len(state.recent) <= 4
-    assert torch.isfinite(state.memory.keys).all()
+    assert torch.isfinite(state.cache.pool.keys).all()
 
 
 def test_a_slot_is_written_by_its_own_chunk_only(model):
@@ -194,13 +195,15 @@ def test_a_slot_is_written_by_its_own_chunk_only(model):
     stream = make_stream(model)
     stream.cue(STAR)
     take(stream, 6)
-    memory = stream.state.rollout.memory
-    held = {owner: memory.keys[:, :, slot].clone() for slot, owner in enumerate(memory.owners)}
+    cache = stream.state.rollout.cache
+    held = {
+        owner: cache.pool.keys[:, :, slot].clone() for slot, owner in enumerate(cache.slot_frames)
+    }
     take(stream, 1)
-    still_held = [owner for owner in memory.owners if owner in held and owner >= 0]
+    still_held = [owner for owner in cache.slot_frames if owner in held and owner >= 0]
     assert len(still_held) >= 3
     for owner in still_held:
-        assert torch.equal(memory.keys[:, :, memory.owners.index(owner)], held[owner])
+        assert torch.equal(cache.pool.keys[:, :, cache.slot_frames.index(owner)], held[owner])
 
 
 def test_memories_differ_after_a_switch(model):

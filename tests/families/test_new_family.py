@@ -1,13 +1,13 @@
 """A new family is one class and one row: chunks, strides and frame rates of any kind stream."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from afstream.config import BackboneConfig, SamplerConfig, WindowLengths, memory_policy
+from afstream.config import BackboneConfig, SamplerConfig, WindowLengths
 from afstream.engine.schedule import shifted_sigma
 from afstream.errors import CheckpointError, ConfigError
 from afstream.families.base import ModelFamily, VideoModel
@@ -15,7 +15,7 @@ from afstream.families.opening import open_model
 from afstream.families.random.model import ChannelsAsColours, HashedText, random_backbone
 from afstream.families.registry import FAMILIES, family_of
 from afstream.geometry import Geometry, VideoFormat
-from afstream.kvcache.positions import visible_chunks
+from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import TimeContext
 from afstream.model.layers import TextKeys
 from afstream.spec import ModelSpec
@@ -83,8 +83,7 @@ def tiny(monkeypatch):
 
 
 def open_stream(family, **settings):
-    policy = replace(memory_policy("anchor"), **asdict(family.lengths))
-    return Stream(open_model(ModelSpec(name=family.name, device="cpu")), policy, **settings)
+    return Stream.open(ModelSpec(name=family.name, device="cpu"), **settings)
 
 
 FORMATS = {
@@ -119,17 +118,16 @@ def test_it_streams_through_a_switch_and_a_cut(tiny, name, patch, chunk_frames):
         assert torch.isfinite(chunk.latents).all()
         begun += count
     # four chunks of the last scene are behind: the sink, a local window of two, and the next
-    policy, memory = stream._rollout.policy, stream.state.rollout.memory
-    seen = visible_chunks(policy, memory.anchors, 4 * chunk_frames, chunk_frames)
+    cache = stream.state.rollout.cache
+    seen = stream.policy.visible(cache.anchors, 4 * chunk_frames, chunk_frames)
     assert [one.frame // chunk_frames for one in seen] == [0, 3, 4]
-    assert {one.frame for one in seen[:-1]} <= set(memory.owners)
     # tri-region positions: the newest chunk ends at the horizon, counted in the family's frames
     assert [one.position // chunk_frames for one in seen] == [0, 3, 4]
 
 
 def test_another_size_of_the_familys_own_strides(tiny):
     family = tiny(FORMATS["4x16x16 at 24 fps"], 2, 1)
-    stream = open_stream(family, size=family.sized(64, 96))
+    stream = open_stream(family, size=(64, 96))
     stream.cue(STAR)
     assert next(stream.chunks()).frames.shape == (1, 96, 64, 3)
     # 48 is a multiple of 16, which would do for a stride of 8
@@ -202,7 +200,7 @@ def test_a_plain_module_streams_and_a_scenes_first_chunk_has_its_own_steps(tiny)
     family = tiny(FORMATS["4x8x8 at 16 fps"], 2, 1, sampler)
     made = open_model(ModelSpec(name="tiny", device="cpu"))
     backbone = PlainBackbone(made.backbone.config)
-    policy = replace(memory_policy("anchor"), **asdict(family.lengths))
+    policy = memory_policy("anchor", family.lengths)
     stream = Stream(replace(made, backbone=backbone), policy, seed=3)
     assert not stream.compiled
     changes = {0: (STAR, "cut"), 2: (TURN, "switch"), 4: (HEART, "cut")}

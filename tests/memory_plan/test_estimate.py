@@ -10,17 +10,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from afstream.families.wan.random import random_backbone
+from afstream.memory_plan.calls import chunk_shape, count_calls, count_decoding
+from afstream.memory_plan.outline import Outline, Setting
 from tests.wan_transformer import CONFIG
 
-from afstream.config import MEMORIES, WAN_BACKBONES, SamplerConfig
+from afstream.config import WAN_BACKBONES, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
-from afstream.families.random.model import random_backbone
+from afstream.families.presets import LENGTHS
 from afstream.geometry import Geometry
-from afstream.memory_plan.calls import chunk_shape, count_calls, count_decoding
+from afstream.kvcache.memories import MEMORIES, memory_policy
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 
@@ -66,7 +68,7 @@ def like_a_gpu(monkeypatch):
     monkeypatch.setattr("afstream_kernels.slots._copy", copy)
 
 
-ASKED = Setting(geometry=SIZE, policy=MEMORIES["anchor"], backend="sdpa")
+ASKED = Setting(geometry=SIZE, policy=memory_policy("anchor", LENGTHS), backend="sdpa")
 
 
 def setting(**changes):
@@ -84,10 +86,10 @@ def steady(policy, backend):
     clean = torch.randn(shape, generator=draw)
     noise = torch.randn(4, *shape, generator=draw)
     state = rollout.start(text, shape)
-    for _ in range(policy.window_frames // 3 + 1):
+    for _ in range(policy.lengths.window_frames // 3 + 1):
         rollout.commit(state, clean)
     rollout.switch(state, text)
-    for _ in range(policy.local_frames // 3):
+    for _ in range(policy.lengths.local_frames // 3):
         rollout.commit(state, clean)
     return rollout, state, text, noise, clean
 
@@ -103,7 +105,7 @@ def measured(call):
 @pytest.mark.parametrize("memory", ["anchor", "rolling"])
 @torch.inference_mode()
 def test_calls_take_what_was_counted_without_memory(backend, memory, like_a_gpu):
-    policy = MEMORIES[memory]
+    policy = memory_policy(memory, LENGTHS)
     counted = count_calls(DEEP, policy, SamplerConfig(), WIDE, dtype=torch.float32, backend=backend)
     rollout, state, text, noise, clean = steady(policy, backend)
     rollout.denoise(state, noise)
@@ -127,7 +129,7 @@ def test_slots_are_those_that_a_stream_reserves(backend, memory):
     if backend == "triton":
         pytest.importorskip("triton")
     model = random_backbone(DEEP, device="cpu", dtype=torch.float32)
-    policy = MEMORIES[memory]
+    policy = memory_policy(memory, LENGTHS)
     rollout = Rollout.of(model, policy, SamplerConfig(), backend=backend)
     state = rollout.start((), chunk_shape(DEEP, policy, SIZE))
     parts = estimate(open_outline(), setting(policy=policy, backend=backend))
@@ -150,10 +152,10 @@ def test_weights_are_those_on_the_device_and_those_at_home(offload):
     parts = estimate(open_outline(), setting(offload=offload))
     places = held_bytes(model.parameters())
     if offload == 1:
-        # a lone traveller has one place
-        assert len(model._travellers._places) == 1
+        # a single swapped layer has one buffer
+        assert len(model._swap._buffers) == 1
     assert parts.bytes_of("backbone weights") == places
-    homes = held_bytes(model._travellers._homes) if offload else 0
+    homes = held_bytes(model._swap._host) if offload else 0
     assert parts.bytes_of("offloaded layers") == parts.host_bytes == homes
 
 

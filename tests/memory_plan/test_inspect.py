@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from afstream.memory_plan.outline import Outline, Setting
 from tests.wan_transformer import CONFIG, wan_weights
 
-from afstream.config import MEMORIES, WAN_BACKBONES
+from afstream.config import WAN_BACKBONES
+from afstream.families.presets import LENGTHS
 from afstream.geometry import Geometry
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
 from afstream.spec import ModelSpec
 from afstream_cli.app import main
 
@@ -44,7 +46,7 @@ def test_memory_is_the_estimate_of_generate(inspect, folder):
     outline = Outline.open(ModelSpec(name=str(folder)), dtype="bfloat16")
     setting = Setting(
         geometry=Geometry(width_px=64, height_px=32),
-        policy=MEMORIES["recache"],
+        policy=memory_policy("recache", LENGTHS),
         backend="triton",
         prompts=6,
     )

@@ -7,23 +7,26 @@ from dataclasses import replace
 
 import pytest
 import torch
+from afstream.memory_plan.calls import count_decoding, count_encoding
+from afstream.memory_plan.outline import Outline, Setting
+from afstream.memory_plan.plan import plan, refusal, smaller_sizes, text_places
+from afstream.memory_plan.settle import Demand, settle
+from afstream.memory_plan.tiny import tiny_decoding, tiny_weight_bytes
 from safetensors.torch import save_file
 from tests.wan_transformer import CONFIG, wan_weights
 
 from afstream.bench.footprint import resident_bytes
-from afstream.config import MEMORIES, WAN_BACKBONES
+from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
 from afstream.families.opening import open_model
+from afstream.families.presets import LENGTHS
+from afstream.families.wan.text import WanText
 from afstream.geometry import Geometry
+from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan import settle as settling
-from afstream.memory_plan.calls import count_decoding, count_encoding
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
-from afstream.memory_plan.plan import plan, refusal, smaller_sizes, text_places
 from afstream.memory_plan.published import published
-from afstream.memory_plan.settle import Demand, settle
-from afstream.memory_plan.tiny import tiny_decoding, tiny_weight_bytes
 from afstream.memory_plan.units import GIB, MIB, show_bytes
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
@@ -35,7 +38,7 @@ pytest.importorskip("diffusers")
 from tests.wan_folder import make_wan_folder
 
 LAYOUTS = ("original", "diffusers")
-ANCHOR = MEMORIES["anchor"]
+ANCHOR = memory_policy("anchor", LENGTHS)
 SMALL = Geometry(width_px=64, height_px=32)
 FULL = Geometry(width_px=832, height_px=480)
 NEAR = 0.1
@@ -148,7 +151,8 @@ def test_encoding_is_counted_as_the_encoder_encodes(folders, loaded):
     ids = torch.ones(1, loaded.text.text_len, dtype=torch.long)
     with LiveBytes("cpu") as live:
         loaded.text.encode_ids(ids, torch.ones_like(ids))
-    assert count_encoding(outline.model) == pytest.approx(live.peak, rel=NEAR)
+    assert isinstance(outline.model.text, WanText)
+    assert count_encoding(outline.model.text) == pytest.approx(live.peak, rel=NEAR)
 
 
 def test_the_encoders_place_decides_where_and_when_it_counts(big):
@@ -334,7 +338,12 @@ def test_what_cannot_be_counted_stops_nobody_who_did_not_ask(monkeypatch):
     monkeypatch.setattr(settling, "free_bytes", lambda _: 2**40)
     spec = ModelSpec(name="random:wan-1.3b")
     demand = settling.Demand(
-        size=None, policy=MEMORIES["anchor"], backend=None, graphs=True, prompts=1, gpu_memory=None
+        size=None,
+        policy=memory_policy("anchor", LENGTHS),
+        backend=None,
+        graphs=True,
+        prompts=1,
+        gpu_memory=None,
     )
     assert settling.settle(spec, demand) == (spec, None)
     with pytest.raises(ConfigError, match="no meta kernel"):

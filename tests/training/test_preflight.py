@@ -2,14 +2,6 @@
 
 import pytest
 import torch
-from tests.engine.toy import SIZES, toy_backbone
-from tests.training.tiny import match_trainer
-
-from afstream.config import MEMORIES
-from afstream.kvcache.cache import Grid
-from afstream.training.machinery.adapters import adapt
-from afstream.training.machinery.optim import MixedOptimizer, trained
-from afstream.training.runs.pocket_stages import _is_hidden
 from afstream.training.runs.preflight import (
     Footing,
     adapter_values,
@@ -18,8 +10,17 @@ from afstream.training.runs.preflight import (
     on_meta,
     size_bytes,
 )
+from tests.engine.toy import SIZES, toy_model
+from tests.training.tiny import match_trainer
 
-ANCHOR = MEMORIES["anchor"]
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.cache import Grid
+from afstream.kvcache.memories import memory_policy
+from afstream.training.machinery.adapters import adapt
+from afstream.training.machinery.optim import MixedOptimizer, trained
+from afstream.training.runs.pocket_stages import _is_hidden
+
+ANCHOR = memory_policy("anchor", LENGTHS)
 
 
 def foretell(*, rows=1, **footing):
@@ -68,7 +69,7 @@ def test_sequences_and_processes():
 
 def test_adapters_are_counted_as_they_are_made():
     pytest.importorskip("peft")
-    backbone = toy_backbone()
+    backbone = toy_model().backbone
     adapt(backbone, rank=4, alpha=4.0)
     learns = sum(weight.numel() for weight in trained(backbone).values())
     assert adapter_values(on_meta(SIZES), 4) == learns
@@ -80,7 +81,7 @@ def test_adapters_are_counted_as_they_are_made():
 
 
 def test_optimizer_states_of_muon_and_adamw():
-    backbone = toy_backbone().requires_grad_(True)
+    backbone = toy_model().backbone.requires_grad_(True)
     optimizer = MixedOptimizer(
         backbone.named_parameters(), lr=1e-3, hidden_lr=1e-3, hidden_prefix="blocks."
     )

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.config import BackboneConfig, SamplerConfig
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.sequences import WindowPlan
 from afstream.training.dmd.trainer import MatchingConfig, MatchingTrainer, Models
@@ -88,7 +90,7 @@ def make_trainer(
     return MatchingTrainer(
         make_config(**changes),
         Models(student=student, critic=critic, teacher=teacher, codec=None, prompts=DrawnPrompts()),
-        MemoryPolicy(window_frames=6),
+        memory_policy("anchor", replace(LENGTHS, window_frames=6)),
         SamplerConfig(steps=(1000, 500)),
         LATENT,
         processes,

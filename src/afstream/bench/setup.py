@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from afstream.errors import ConfigError
 from afstream.families.presets import choose_memory, find_preset
+from afstream.families.registry import family_of
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 
@@ -81,7 +82,8 @@ class Setup:
     @property
     def memory_name(self) -> str:
         """What the stream remembers, by name."""
-        return choose_memory(self.memory, self.junction, find_preset(self.preset, self.model))[0]
+        found, family = find_preset(self.preset, self.model), family_of(self.model)
+        return choose_memory(self.memory, self.junction, found, family.lengths).name
 
     def prompt(self, segment: int) -> str:
         """The prompt of a segment, counted from 0."""

@@ -116,7 +116,7 @@ class Prompts:
             rollout.restart(state.rollout, text)
             return
         size, config = self._size, self._model.backbone.config
-        frames = rollout.policy.chunk_frames
+        frames = rollout.policy.lengths.chunk_frames
         shape = (1, frames, config.in_dim, size.latent_height, size.latent_width)
         state.rollout = rollout.start(text, shape)
 

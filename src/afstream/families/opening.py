@@ -83,14 +83,16 @@ def model_device(name: str | None) -> torch.device:
     return device
 
 
-def kernel_backend(name: str | None, backbone: DenoisingBackbone) -> Backend:
-    """The backend of the kernels for a backbone; see `afstream_kernels.choose_backend`.
+def kernel_backend(backend: Backend | str | None, backbone: DenoisingBackbone) -> Backend:
+    """The backend for a backbone: as it was chosen before, else by `choose_backend`.
 
     Raises:
         ConfigError: unknown name, or a backend that cannot run there.
     """
+    if isinstance(backend, Backend):
+        return backend
     try:
-        return choose_backend(name, device=backbone.device, dtype=backbone.dtype)
+        return choose_backend(backend, device=backbone.device, dtype=backbone.dtype)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

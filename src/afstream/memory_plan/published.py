@@ -12,7 +12,7 @@ from afstream.families.wan.model import wan_model
 from afstream.families.wan.text import WanText
 from afstream.families.wan.vae import KIND, WanVae
 from afstream.memory_plan.count import META
-from afstream.memory_plan.outline import Outline
+from afstream.memory_plan.meta_model import MetaModel
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
 
@@ -27,11 +27,12 @@ UMT5_XXL = {
 }
 
 
-def published(size: str, *, dtype: torch.dtype = torch.bfloat16) -> Outline:
-    """The outline of a model.
+def published(size: str, *, name: str = "", dtype: torch.dtype = torch.bfloat16) -> MetaModel:
+    """A published model on the meta device.
 
     Args:
         size: a key of `WAN_BACKBONES`.
+        name: what reports call it; the size by default.
         dtype: of all weights.
 
     Raises:
@@ -58,4 +59,4 @@ def published(size: str, *, dtype: torch.dtype = torch.bfloat16) -> Outline:
         WanVae(vae, latent_mean=mean, latent_std=std),
         {},
     )
-    return Outline(model, ModelSpec(name=size))
+    return MetaModel(model, ModelSpec(name=size), name=name)

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from afstream.attention.base import AttentionContext
 from afstream.config import BackboneConfig
 from afstream.model.dit import TextContext, TimeContext
-from afstream.model.layers import AttentionWindow
 
 
 class TextEncoder(Protocol):
@@ -28,7 +28,7 @@ class TextEncoder(Protocol):
 class DenoisingBackbone(Protocol):
     """A causal transformer that predicts the flow (noise - clean) of noisy latents.
 
-    Self-attention goes through the `AttentionWindow` of each call, which holds the keys and values
+    Self-attention goes through the `AttentionContext` of each call, which holds the keys and values
     of earlier chunks; the backbone itself keeps no state.
     """
 
@@ -70,13 +70,13 @@ class DenoisingBackbone(Protocol):
         ...
 
     def __call__(
-        self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
+        self, latents: Tensor, time: TimeContext, text: TextContext, context: AttentionContext
     ) -> Tensor:
         """Predict the flow of latents [B, F, C, h, w], in their shape and dtype."""
         ...
 
-    def remember(
-        self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
+    def write_kv(
+        self, latents: Tensor, time: TimeContext, text: TextContext, context: AttentionContext
     ) -> None:
         """Only write the keys and values of every layer."""
         ...

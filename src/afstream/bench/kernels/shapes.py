@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afstream.config import MemoryPolicy
 from afstream.geometry import CHUNK_FRAMES, PATCH, Geometry
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.kvcache.positions import Anchors, query_position, visible_chunks
 
 POLICY = MemoryPolicy()
@@ -22,8 +22,8 @@ def _offsets(anchors: Anchors, num_frames: int) -> tuple[int, ...]:
 
 # Sink, junction, local window, the chunk itself; in a re-cache there is no junction as yet.
 CHUNK_OFFSETS = _offsets(Anchors(junction=JUNCTION_FRAME), CHUNK_FRAMES)
-RECACHE_OFFSETS = _offsets(Anchors(), POLICY.window_frames)
-RECACHE_CHUNKS = POLICY.window_frames // CHUNK_FRAMES
+RECACHE_OFFSETS = _offsets(Anchors(), POLICY.lengths.window_frames)
+RECACHE_CHUNKS = POLICY.lengths.window_frames // CHUNK_FRAMES
 # One more than the policy needs: the place of the chunk in the making.
 NUM_SLOTS = POLICY.num_slots + 1
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from afstream.checkpoints.files import file_weights
-from afstream.checkpoints.identify import POCKET as KIND
+from afstream.checkpoints.names import POCKET as KIND
 from afstream.checkpoints.weights import load_into, read_metadata
 from afstream.config import BackboneConfig, SamplerConfig, from_mapping
 from afstream.errors import CheckpointError

@@ -112,7 +112,7 @@ def random_backbone(
     where = torch.device(device)
     with torch.device("meta"):
         backbone = Backbone(config).to(dtype)
-    backbone.allot(where, offload=offload)
+    backbone.materialize(where, offload=offload)
     if where.type == "meta":
         return backbone.requires_grad_(False).eval()
     generators = {place: torch.Generator(place).manual_seed(0) for place in (where.type, "cpu")}
@@ -121,5 +121,5 @@ def random_backbone(
             weight.normal_(0, SPREAD, generator=generators[weight.device.type])
         else:
             weight.fill_(0.0 if name.endswith("bias") else 1.0)
-    backbone.settle()
+    backbone.bind()
     return backbone.requires_grad_(False).eval()

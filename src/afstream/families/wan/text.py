@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from afstream.checkpoints.files import file_weights, folder_weights, read_json
-from afstream.checkpoints.identify import TEXT_STEM as WEIGHTS_STEM
-from afstream.checkpoints.identify import TEXT_TYPE as KIND
+from afstream.checkpoints.configs import TextEncoderFile
+from afstream.checkpoints.files import file_weights, folder_weights, read_json, read_settings
+from afstream.checkpoints.names import CONFIG, TEXT_STEM
+from afstream.checkpoints.names import TEXT_TYPE as KIND
 from afstream.checkpoints.weights import Weights
 from afstream.errors import CheckpointError, PromptError
 from afstream.families.wan.loading import ModuleSource, optional
@@ -26,6 +27,7 @@ from afstream.families.wan.tokenizer import (
     shorten,
     tokens_of,
 )
+from afstream.validation import show_name
 
 # prompts whose embeddings are kept; one of Wan's size takes up to 4 MB
 KEPT_PROMPTS = 32
@@ -212,14 +214,14 @@ def text_source(path: Path) -> ModuleSource[Any]:
 
 
 def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
-    path = folder / "config.json"
-    config = read_json(path)
-    kind = config.get("model_type", KIND)
+    path = folder / CONFIG
+    kind = read_json(path).get("model_type", KIND)
     if kind != KIND:
         raise CheckpointError(
-            f"{path} describes a {kind} model; Wan2.1's text encoder is a {KIND} one"
+            f"{path} describes a {show_name(kind)} model; Wan2.1's text encoder is a {KIND} one"
         )
-    return config, folder_weights(folder, WEIGHTS_STEM)
+    config = read_settings(path, TextEncoderFile)
+    return config.model_dump(exclude_unset=True), folder_weights(folder, TEXT_STEM)
 
 
 def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:

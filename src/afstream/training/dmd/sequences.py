@@ -149,7 +149,7 @@ class LongSequence:
         if start and start == self._switch_frame:
             rollout.switch(state, self._text(rollout, 1))
         before = state.fork() if keep else None
-        chunk_frames = rollout.policy.chunk_frames
+        chunk_frames = rollout.policy.lengths.chunk_frames
         stop = start + (plan.new_frames if start else plan.horizon_frames)
         chunks: list[MadeChunk] = []
         pictures = torch.empty(0)
@@ -213,7 +213,7 @@ def replay(rollout: Rollout, window: Window, gradient: Tensor) -> None:
     if window.before is None:
         raise ValueError("the window was made without keeping the memory; make it with keep=True")
     state = replace(window.before)
-    parts = gradient.split(rollout.policy.chunk_frames, dim=1)[-len(window.chunks) :]
+    parts = gradient.split(rollout.policy.lengths.chunk_frames, dim=1)[-len(window.chunks) :]
     for chunk, part in zip(window.chunks, parts, strict=True):
         with torch.enable_grad():
             text = rollout.model.text_context(window.embeds)

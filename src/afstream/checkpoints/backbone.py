@@ -71,7 +71,7 @@ class BackboneSource:
         # leave holes in memory
         where = torch.device(device)
         backbone = self.check().to(dtype)
-        backbone.allot(where, offload=offload)
+        backbone.materialize(where, offload=offload)
         for name, place in backbone.named_parameters():
             weight = self.weights[name]
             # a device works faster than its host; where there is nothing to do, one copy is enough
@@ -79,5 +79,5 @@ class BackboneSource:
                 weight = weight.to(where)
             # copied even where the file holds the same: it may be replaced, and lies at odd places
             place.copy_(self.merged(name, weight))
-        backbone.settle()
+        backbone.bind()
         return backbone.requires_grad_(False).eval()

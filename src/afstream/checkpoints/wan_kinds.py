@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from afstream.checkpoints.configs import BackboneFile
 from afstream.checkpoints.weights import Weights
 
 FAMILY = "Wan2.1 text-to-video"
@@ -23,9 +22,10 @@ TYPES = {
     "s2v": "Wan2.2 speech-to-video",
     "animate": "Wan2.2 animation",
 }
-# latent channels that a backbone takes, where they tell the family
-IN_CHANNELS = {16: FAMILY, 32: "Wan video editing", 36: IMAGE_TO_VIDEO, 48: WAN22_5B}
-# parts of names, original and diffusers'
+# channels of our latents, and those of the input of backbones that are known by them
+CHANNELS = 16
+IN_CHANNELS = {CHANNELS: FAMILY, 32: "Wan video editing", 36: IMAGE_TO_VIDEO, 48: WAN22_5B}
+# beginnings of names, original and diffusers'
 TELLING = {
     "img_emb.": IMAGE_TO_VIDEO,
     "condition_embedder.image_embedder.": IMAGE_TO_VIDEO,
@@ -35,15 +35,14 @@ TELLING = {
 SECOND = ("high_noise_model", "transformer_2")
 
 
-def declared_family(config: Mapping[str, Any]) -> str:
+def declared_family(config: BackboneFile) -> str:
     """The family that a backbone's `config.json` declares; ours where it says nothing."""
-    kind = str(config.get("model_type", "t2v"))
-    name = str(config.get("_class_name", "Wan"))
+    name, kind = config.class_name, config.model_type
     if "Wan" not in name:
         return name
     # diffusers has one class for all, and tells them apart by what they take
-    channels = config.get("in_dim", config.get("in_channels", 16))
-    if kind == "t2v" and isinstance(channels, int) and channels in IN_CHANNELS:
+    channels = config.in_dim or config.in_channels or CHANNELS
+    if kind == "t2v" and channels in IN_CHANNELS:
         return VACE if "VACE" in name else IN_CHANNELS[channels]
     return TYPES.get(kind, f"{name} of type {kind!r}")
 
