@@ -31,7 +31,7 @@ from afstream.evaluate import (
 from afstream.evaluate.validate import oracle_accuracy
 from afstream.families.opening import open_model
 from afstream.kvcache.memories import memory_policy
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, book: RecordBook) -> None:
     cases = [case for number, case in enumerate(make_cases(sizes)) if number % of == shard]
     measure(
         cases,
-        lambda seed: Stream(model, policy, seed=seed),
+        lambda seed: Stream(model, StreamConfig(memory=options.memory, seed=seed)),
         book,
         model=model.details["sha256"],
         memory=options.memory,

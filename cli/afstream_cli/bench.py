@@ -204,11 +204,11 @@ def open_writer(
 
 def read_seconds(duration: str) -> float:
     """`1:00`, `60s` or `960f` as seconds of video."""
-    from afstream.geometry import FPS
+    from afstream.families.registry import clock_of
+    from afstream.spec import StreamConfig
     from afstream.timeline.directives import read_duration
-    from afstream.timeline.place import Place
-    from afstream.timeline.snap import Scene
+    from afstream.timeline.lines import Place
+    from afstream.timeline.plan import length_of
 
-    scene = Scene()
-    chunks = scene.chunk_at(read_duration(duration, Place("--duration")))
-    return scene.frame_of_chunk(chunks) / FPS
+    moment = read_duration(duration, Place("--duration"))
+    return length_of(moment, clock_of(StreamConfig()))

@@ -99,12 +99,13 @@ def inspect(
 
 def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
     """The family whose files these are by their names, and what a stream of them remembers."""
-    from afstream.families.presets import PRESETS, choose_memory
+    from afstream.families.presets import memory_of
     from afstream.families.recognition import recognise_among
     from afstream.families.wan.family import WAN
+    from afstream.spec import StreamConfig
 
     name = recognise_among(paths)
-    return name, choose_memory(memory, None, PRESETS[name] if name else None, WAN.lengths)
+    return name, memory_of(StreamConfig(memory=memory, preset=name), WAN.lengths)
 
 
 def unknown(finding: Finding) -> list[str]:

@@ -10,7 +10,6 @@ from afstream_cli.versions import versions
 
 if TYPE_CHECKING:
     from afstream.stream import Chunk, Stream
-    from afstream.timeline import Cue
     from afstream.video import VideoWriter
     from afstream_cli.tally import Tally
 
@@ -38,9 +37,10 @@ class RunRecord:
     error: str | None = None
     cues: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
 
-    def add_cue(self, chunk: Chunk, cue: Cue, requested_s: float) -> None:
-        """A prompt took effect with this chunk."""
-        newest = chunk.receipts[-1]
+    def add_cue(self, chunk: Chunk) -> None:
+        """Note the prompt that took effect with this chunk."""
+        receipt = chunk.receipts[-1]
+        cue = receipt.cue
         self.cues.append(
             {
                 "segment": chunk.segment,
@@ -49,11 +49,11 @@ class RunRecord:
                 "blend_s": cue.blend_s,
                 "seed": cue.seed,
                 "note": cue.note,
-                "requested_s": requested_s,
+                "requested_s": receipt.requested_s,
                 "effective_s": chunk.start_s,
-                "slip_s": round(chunk.start_s - requested_s, 6),
+                "slip_s": round(chunk.start_s - receipt.requested_s, 6),
                 "chunk": chunk.index,
-                "switch_ms": newest.switch_ms,
+                "switch_ms": receipt.switch_ms,
             }
         )
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from afstream.errors import ConfigError
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.timeline.cue import MAX_SEED
 
 TextPlace = Literal["device", "cpu", "drop"]
 # what a spec adds to a model, in words; which of it a model takes is for its family to say
@@ -75,21 +77,26 @@ class StreamConfig:
         model: which model, from which files, and where its parts go.
         seed: same seed, same machine: identical frames.
         size: width and height in pixels. [default: the model's own]
-        memory: name of what is remembered. [default: the preset's, or anchor]
-        junction: hold or gap, for a memory with a junction.
-        preset: settings of a public family. [default: by the files' names]
+        memory: anchor, recache, recapture, rolling or clear, or a policy of one's own.
+            [default: the preset's, or anchor]
+        junction: hold or gap, for a memory with a junction. [default: hold]
+        preset: settings of a public family, see `afstream.families.presets`.
+            [default: recognised by the files' names]
         backend: triton, sdpa, reference or auto. [default: AFSTREAM_BACKEND, or auto]
-        compiled: compile the layers' elementwise parts.
+        compiled: compile the layers' elementwise parts, which takes up to minutes at first.
         graphs: on a GPU, capture a chunk's model calls once and replay them.
-        ahead: launch each chunk before the one before it is handed out. [default: on a GPU]
-        prompts: those that are known beforehand; all of them or none.
-        gpu_memory: bytes of GPU memory to plan for. [default: what is free]
+        ahead: submit each chunk before the one before it is collected, from the second one on;
+            frames are the same. [default: on a GPU]
+        prompts: those that are known beforehand; all of them or none, because a Wan folder's text
+            encoder may be dropped once they are encoded (see `ModelSpec.text`).
+        gpu_memory: bytes of GPU memory to plan for, as if there were such a GPU.
+            [default: what is free]
     """
 
     model: ModelSpec = field(default_factory=ModelSpec)
     seed: int = 0
     size: tuple[int, int] | None = None
-    memory: str | None = None
+    memory: str | MemoryPolicy | None = None
     junction: str | None = None
     preset: str | None = None
     backend: str | None = None
@@ -98,6 +105,11 @@ class StreamConfig:
     ahead: bool | None = None
     prompts: tuple[str, ...] = ()
     gpu_memory: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a seed that no timeline could name."""
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed is {self.seed}; it must be from 0 to {MAX_SEED}")
 
 
 def split_scale(given: str) -> tuple[Path, float]:

@@ -23,6 +23,7 @@ from afstream.families.opening import compile_backbone
 from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 
 STAR, TURN, HEART = "A red star drifts left.", "It turns right.", "A blue heart spins at night."
@@ -34,7 +35,7 @@ def make_stream(backend, memory="anchor", *, compiled=False, **settings):
     model = toy_model()
     if compiled:
         compile_backbone(model.backbone)
-    return Stream(model, memory_policy(memory, LENGTHS), backend=backend, **settings)
+    return Stream(model, StreamConfig(memory=memory, backend=backend, **settings))
 
 
 def latents_of(stream, count, switches=()):
@@ -172,7 +173,7 @@ def test_compiled_layers_are_one_graph_and_change_nothing(backend, monkeypatch):
     assert stream.compiled
     assert stream.fork().compiled
     # another stream of the model runs the same layers, and says so
-    assert Stream(stream.model, memory_policy("anchor", LENGTHS)).compiled
+    assert Stream(stream.model).compiled
     assert not make_stream(backend).compiled
     assert_close(latents_of(stream, 4, switches), plain, rtol=0, atol=1e-5)
     # four chunks fill the window, and each met the compiler with another length

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from tests.timeline.clocks import CLOCK
 
 from afstream.evaluate import RecordBook, Sizes, make_cases, measure, read, summarise
 from afstream.evaluate.oracle import READABLE, attributes
@@ -69,7 +70,7 @@ class Painter:
         if self.wrong:
             colours = [colour for colour in COLOURS if colour != scene.subject.colour]
             scene = replace(scene, subject=Subject(scene.subject.shape, colours[0]))
-        video = video_of(scene, timeline.plan().num_video_frames)
+        video = video_of(scene, timeline.plan(CLOCK).num_video_frames)
         yield Pictures(((video + 1) * 127.5).round().clip(0, 255).astype(np.uint8))
 
 

@@ -9,10 +9,8 @@ import torch
 from tests.engine.toy import toy_model
 
 from afstream.errors import ConfigError, PromptError
-from afstream.families.presets import LENGTHS
-from afstream.geometry import Geometry
-from afstream.kvcache.memories import MEMORIES, memory_policy
-from afstream.spec import ModelSpec
+from afstream.kvcache.memories import MEMORIES
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
 from afstream.timeline import Timeline
 
@@ -33,7 +31,7 @@ def model():
 
 
 def make_stream(model, memory="anchor", **settings):
-    return Stream(model, memory_policy(memory, LENGTHS), **settings)
+    return Stream(model, StreamConfig(memory=memory, **settings))
 
 
 def take(stream, count):
@@ -45,7 +43,7 @@ def frames_of(chunks):
 
 
 def test_a_timeline_is_played_to_its_end(model):
-    plan = Timeline.parse(TIMELINE).plan()
+    plan = Timeline.parse(TIMELINE).plan(make_stream(model).clock)
     chunks = list(make_stream(model).play(plan))
     assert [chunk.index for chunk in chunks] == list(range(plan.num_chunks))
     assert sum(len(chunk.frames) for chunk in chunks) == plan.num_video_frames
@@ -60,11 +58,7 @@ def test_a_timeline_is_played_to_its_end(model):
 
 
 def test_frames_are_pictures_and_timings_add_up(model):
-    (chunk,) = list(
-        Stream(model, memory_policy("anchor", LENGTHS)).play(
-            Timeline.parse(f"@duration 0:00.5\n0:00 {STAR}")
-        )
-    )
+    (chunk,) = list(Stream(model).play(Timeline.parse(f"@duration 0:00.5\n0:00 {STAR}")))
     assert chunk.frames.shape == (9, 16, 32, 3)
     assert chunk.frames.dtype == np.uint8
     assert chunk.latents.shape == (1, 3, 16, 2, 4)
@@ -220,11 +214,11 @@ def test_memories_differ_after_a_switch(model):
 
 
 def test_other_sizes_where_the_model_can(model):
-    stream = make_stream(model, size=Geometry(width_px=48, height_px=32))
+    stream = make_stream(model, size=(48, 32))
     stream.cue(STAR)
     assert take(stream, 1)[0].frames.shape == (9, 32, 48, 3)
     with pytest.raises(ConfigError, match="makes 32x16 px only"):
-        make_stream(toy_model(any_size=False), size=Geometry(width_px=48, height_px=32))
+        make_stream(toy_model(any_size=False), size=(48, 32))
 
 
 @pytest.mark.parametrize(

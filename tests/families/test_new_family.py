@@ -15,10 +15,9 @@ from afstream.families.opening import open_model
 from afstream.families.random.model import ChannelsAsColours, HashedText, random_backbone
 from afstream.families.registry import FAMILIES, family_of
 from afstream.geometry import Geometry, VideoFormat
-from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import TimeContext
 from afstream.model.layers import TextKeys
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
 
 STAR, TURN, HEART = "a red star", "it turns", "a blue heart"
@@ -121,6 +120,7 @@ def test_it_streams_through_a_switch_and_a_cut(tiny, name, patch, chunk_frames):
     cache = stream.state.rollout.cache
     seen = stream.policy.visible(cache.anchors, 4 * chunk_frames, chunk_frames)
     assert [one.frame // chunk_frames for one in seen] == [0, 3, 4]
+    assert {one.frame for one in seen[:-1]} <= set(cache.slot_frames)
     # tri-region positions: the newest chunk ends at the horizon, counted in the family's frames
     assert [one.position // chunk_frames for one in seen] == [0, 3, 4]
 
@@ -177,7 +177,7 @@ class PlainBackbone(nn.Module):
         self.timesteps.append(time.embedding.item())
         return self.share * latents + text[0].k.mean()
 
-    def remember(self, latents, time, text, window):
+    def write_kv(self, latents, time, text, window):
         self.timesteps.append(time.embedding.item())
 
 
@@ -200,8 +200,7 @@ def test_a_plain_module_streams_and_a_scenes_first_chunk_has_its_own_steps(tiny)
     family = tiny(FORMATS["4x8x8 at 16 fps"], 2, 1, sampler)
     made = open_model(ModelSpec(name="tiny", device="cpu"))
     backbone = PlainBackbone(made.backbone.config)
-    policy = memory_policy("anchor", family.lengths)
-    stream = Stream(replace(made, backbone=backbone), policy, seed=3)
+    stream = Stream(replace(made, backbone=backbone), StreamConfig(seed=3))
     assert not stream.compiled
     changes = {0: (STAR, "cut"), 2: (TURN, "switch"), 4: (HEART, "cut")}
     backbone.timesteps.clear()

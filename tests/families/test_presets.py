@@ -14,6 +14,7 @@ from afstream.families.presets import PRESETS, preset
 from afstream.families.recognition import recognise
 from afstream.kvcache.policy import Anchors
 from afstream.kvcache.positions import ABSOLUTE
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 
 GUIDE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -74,7 +75,7 @@ def test_the_sampler_is_the_public_one(name):
 def test_it_streams_past_its_window_and_through_a_switch(model, name):
     chosen = PRESETS[name]
     policy = chosen.policy
-    stream = Stream(replace(model, sampler=chosen.sampler), policy)
+    stream = Stream(replace(model, sampler=chosen.sampler), StreamConfig(memory=policy))
     before_switch = policy.lengths.window_frames // policy.lengths.chunk_frames + 2
     stream.cue(STAR)
     chunks = list(itertools.islice(stream.chunks(), before_switch))

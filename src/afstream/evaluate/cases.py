@@ -12,7 +12,14 @@ from afstream.evaluate.oracle import READABLE
 from afstream.families.pocket.captions import caption, parse
 from afstream.families.pocket.clips import follow_up, random_scene
 from afstream.families.pocket.scene import Scene
-from afstream.geometry import FPS
+from afstream.geometry import (
+    CHUNK_FRAMES,
+    FPS,
+    SPATIAL_STRIDE,
+    TEMPORAL_STRIDE,
+    ChunkClock,
+    VideoFormat,
+)
 from afstream.timeline import Cue, Moment, Timeline
 
 # training draws from [1, i] and other small seeds
@@ -20,6 +27,10 @@ HELD_OUT_SEED = 777
 KINDS = ("steady", "switch", "long")
 SETTLE_S, SWITCH_SETTLE_S = 3.0, 2.0
 PART_S, END_S = 5.0, 10.0
+CLOCK = ChunkClock(
+    format=VideoFormat(fps=FPS, temporal_stride=TEMPORAL_STRIDE, spatial_stride=SPATIAL_STRIDE),
+    chunk_frames=CHUNK_FRAMES,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +155,7 @@ def _switch(index: int, sizes: Sizes) -> Case:
     scene, news = follow_up(before, rng, partial_share=index % 2)
     second = Cue(start=Moment(sizes.switch_at_s), prompt=news)
     timeline = Timeline(cues=(first, second), duration=Moment(sizes.switch_s))
-    plan = timeline.plan()
+    plan = timeline.plan(CLOCK)
     switch = plan.cues[1].video_frame
     said = parse(news)
     told = {

@@ -19,7 +19,7 @@ from afstream.kvcache.memories.recache import RecacheWindow
 from afstream.kvcache.memories.rolling import Rolling
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.kvcache.positions import TRI_REGION
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,24 +85,18 @@ def find_preset(name: str | None, spec: ModelSpec) -> Preset | None:
     return None if name is None else preset(name)
 
 
-def choose_memory(
-    memory: str | MemoryPolicy | None,
-    junction: str | None,
-    found: Preset | None,
-    lengths: WindowLengths,
-) -> MemoryPolicy:
-    """What a stream remembers: the memory that was asked for, or the preset's, or `anchor`.
+def memory_of(config: StreamConfig, lengths: WindowLengths) -> MemoryPolicy:
+    """What a stream remembers: the memory that was asked for, else the preset's, else `anchor`.
 
     Args:
-        memory: a key of `MEMORIES`, or a policy.
-        junction: hold or gap, for a memory with junctions.
-        found: the preset that was asked for or recognised.
-        lengths: what the model's family was trained to attend to.
+        config: names a memory or has a policy, a hand-over, and a preset or a model's files.
+        lengths: what the model's family was trained for.
 
     Raises:
-        ConfigError: unknown memory, or a hand-over that it cannot take.
+        ConfigError: unknown memory or preset, or a hand-over that the memory cannot take.
     """
-    if isinstance(memory, str):
-        return memory_policy(memory, lengths, junction=junction)
-    policy = memory or (found.policy if found else Anchor(lengths=lengths))
-    return policy if junction is None else policy.with_junction(junction)
+    found = find_preset(config.preset, config.model)
+    if isinstance(config.memory, str):
+        return memory_policy(config.memory, lengths, junction=config.junction)
+    policy = config.memory or (found.policy if found else memory_policy("anchor", lengths))
+    return policy if config.junction is None else policy.with_junction(config.junction)

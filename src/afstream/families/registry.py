@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from afstream.errors import CheckpointError, ConfigError, PromptError
 from afstream.families.base import ModelFamily
 from afstream.families.pocket.family import POCKET
+from afstream.families.presets import memory_of
 from afstream.families.random.family import RANDOM
 from afstream.families.wan.family import WAN
-from afstream.spec import ModelSpec
+from afstream.geometry import ChunkClock
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Cue
 
 FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (POCKET, WAN, RANDOM)}
@@ -38,6 +40,18 @@ def family_of(spec: ModelSpec) -> ModelFamily:
                 " the model"
             )
     return family
+
+
+def clock_of(config: StreamConfig) -> ChunkClock:
+    """The lengths of a stream's chunks and frames, told before its model is loaded.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: unknown memory or preset, or what the model cannot take.
+    """
+    family = family_of(config.model)
+    chunk_frames = memory_of(config, family.lengths).lengths.chunk_frames
+    return ChunkClock(format=family.format, chunk_frames=chunk_frames)
 
 
 def check_cues(spec: ModelSpec, cues: Sequence[Cue]) -> None:

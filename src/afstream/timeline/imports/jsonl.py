@@ -7,86 +7,67 @@ which prompts change are not in the file; they are given once for all lines (40,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from math import ceil
-from pathlib import Path
 from typing import cast
 
 from afstream.errors import TimelineError
-from afstream.geometry import CHUNK_FRAMES
+from afstream.geometry import ChunkClock
 from afstream.timeline.cue import MAX_SEED, Cue
-from afstream.timeline.lines import BYTE_ORDER_MARK, LINE_END
+from afstream.timeline.imports.base import ImportOptions, PromptFile
+from afstream.timeline.lines import BYTE_ORDER_MARK, LINE_END, Place, shown
 from afstream.timeline.moment import Moment, Unit
-from afstream.timeline.place import Place, shown
-from afstream.timeline.timeline import Timeline, read_text
+from afstream.timeline.timeline import Timeline
 
 # What these projects' own settings use between two prompts: 40 latent frames, about 10 s.
 SWITCH_EVERY = 40
 PROMPT_KEYS = ("prompts", "prompts_list", "prompt")
+OBJECT = re.compile(r'\s*\{\s*"')
+EXAMPLE = '{"prompts": ["...", "..."]}'
 
 
-def read_jsonl(
-    path: str | Path, *, switch_frames: Sequence[int] = (), num_latents: int | None = None
-) -> list[Timeline]:
-    """Read a prompt file; see `parse_jsonl`."""
-    return parse_jsonl(
-        read_text(path), source=str(path), switch_frames=switch_frames, num_latents=num_latents
-    )
-
-
-def parse_jsonl(
-    text: str,
-    *,
-    source: str = "prompts.jsonl",
-    switch_frames: Sequence[int] = (),
-    num_latents: int | None = None,
-) -> list[Timeline]:
+class JsonlImport:
     """One timeline per line; lines may have differing numbers of prompts.
 
-    Args:
-        text: JSON objects, one a line, with `prompts` and perhaps a `seed`.
-        source: the file name that errors begin with.
-        switch_frames: latent frames at which prompts change; a line with k prompts uses the
-            first k - 1. Without any, prompts get equal shares of `num_latents`, or 40 each.
-        num_latents: latent frames of every video. Without it a line's last prompt lasts to the
-            next switch frame, or as long as the prompt before it.
-
-    Raises:
-        TimelineError: with line and column of the fault.
+    A line with k prompts uses the first k - 1 switch frames. Without any, prompts get equal
+    shares of `num_latents`, or 40 latent frames each. Without `num_latents` a line's last prompt
+    lasts to the next switch frame, or as long as the prompt before it.
     """
-    check_switch_frames(switch_frames)
+
+    name: str = "a file of JSON lines"
+    suffixes: tuple[str, ...] = (".jsonl",)
+    options: tuple[str, ...] = ("switch_frames", "num_latents", "line")
+
+    def recognises(self, file: PromptFile) -> bool:
+        """Whether it begins as a JSON object does, and no timeline can."""
+        return OBJECT.match(file.text) is not None
+
+    def read(self, file: PromptFile, options: ImportOptions) -> list[Timeline]:
+        """The timelines of all lines that are not blank."""
+        return parse(file.text, str(file.path), options)
+
+
+def parse(text: str, source: str, options: ImportOptions) -> list[Timeline]:
+    """The timelines of all lines of a text; errors begin with `source`."""
+    check_switch_frames(options.switch_frames, options.clock)
+    lines = LINE_END.split(text.removeprefix(BYTE_ORDER_MARK))
     timelines = [
-        read_line(line, Place(source, number, 1), switch_frames, num_latents)
-        for number, line in enumerate(LINE_END.split(text.removeprefix(BYTE_ORDER_MARK)), 1)
+        read_line(line, Place(source, number, 1), options)
+        for number, line in enumerate(lines, 1)
         if line.strip()
     ]
     if not timelines:
-        raise Place(source, 1, 1).error(
-            'found no prompts; write one object a line, {"prompts": ["...", "..."]}'
-        )
+        raise Place(source, 1, 1).error(f"found no prompts; write one object a line, {EXAMPLE}")
     return timelines
 
 
-def pick_line(timelines: Sequence[Timeline], line: int) -> Timeline:
-    """The timeline that stands on a line of its file."""
-    lines = [timeline.cues[0].line for timeline in timelines]
-    if line in lines:
-        return timelines[lines.index(line)]
-    source = timelines[0].cues[0].place.source
-    raise TimelineError(
-        f"no prompts on line {line}; lines {lines[0]} to {lines[-1]} hold them; choose one",
-        source=source,
-    )
-
-
-def read_line(
-    line: str, place: Place, switch_frames: Sequence[int], num_latents: int | None
-) -> Timeline:
+def read_line(line: str, place: Place, options: ImportOptions) -> Timeline:
     """The timeline of one line."""
     record = read_record(line, place)
     prompts = read_prompts(record, place)
-    starts, stop = schedule(len(prompts), switch_frames, num_latents, place)
+    starts, stop = schedule(len(prompts), options.switch_frames, options.num_latents, place)
     return Timeline(
         cues=tuple(
             Cue(start=Moment(start, Unit.LATENT_FRAMES), prompt=prompt, place=place)
@@ -103,14 +84,12 @@ def read_record(line: str, place: Place) -> dict[str, object]:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise place._replace(column=error.colno).error(
-            f'not JSON ({error.msg}); write one object a line, {{"prompts": ["...", "..."]}}'
+            f"not JSON ({error.msg}); write one object a line, {EXAMPLE}"
         ) from error
     except (ValueError, RecursionError) as error:
         raise place.error("JSON with too long a number or too deep a nesting; simplify") from error
     if not isinstance(record, dict):
-        raise place.error(
-            f'found {shown(line.strip())}; write one object a line, {{"prompts": ["...", "..."]}}'
-        )
+        raise place.error(f"found {shown(line.strip())}; write one object a line, {EXAMPLE}")
     return cast("dict[str, object]", record)
 
 
@@ -166,11 +145,11 @@ def schedule(
     return bounds[:count], stop
 
 
-def check_switch_frames(frames: Sequence[int]) -> None:
+def check_switch_frames(frames: Sequence[int], clock: ChunkClock) -> None:
     """Refuse switch frames of which two fall on one chunk."""
-    chunks = [ceil(frame / CHUNK_FRAMES) for frame in frames]
+    chunks = [ceil(frame / clock.chunk_frames) for frame in frames]
     if any(later <= earlier for earlier, later in pairwise([0, *chunks])):
         raise TimelineError(
             f"switch frames are {', '.join(map(str, frames))}; each must be at least a chunk"
-            f" ({CHUNK_FRAMES} latent frames) after the one before, the first above 0"
+            f" ({clock.chunk_frames} latent frames) after the one before, the first above 0"
         )

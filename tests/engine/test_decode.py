@@ -16,11 +16,10 @@ import torch
 from tests.engine.toy import toy_model
 
 from afstream.bench import Meter, Setup
-from afstream.engine.decode import Delivery, InFlight, SideStream
+from afstream.engine.decode import ChunkDecoder, CudaDecodeStream, PendingChunk
 from afstream.engine.rollout import Rollout
 from afstream.engine.stopwatch import Stopwatch, span_ms
-from afstream.families.presets import LENGTHS
-from afstream.kvcache.memories import memory_policy
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 from afstream.timeline import Timeline
 
@@ -42,7 +41,7 @@ def model():
 
 
 def make_stream(model, **settings):
-    return Stream(model, memory_policy("anchor", LENGTHS), **settings)
+    return Stream(model, StreamConfig(**settings))
 
 
 def take(stream, count):
@@ -110,9 +109,9 @@ def test_a_cue_changes_the_next_chunk_that_is_launched(model):
     assert stream.next_chunk == 4
     receipt = stream.cue(TURN)
     assert receipt.chunk is None
-    in_flight = next(chunks)
+    waiting = next(chunks)
     # launched by now, but not seen
-    assert (in_flight.index, in_flight.prompt, in_flight.receipts) == (3, STAR, ())
+    assert (waiting.index, waiting.prompt, waiting.receipts) == (3, STAR, ())
     assert (receipt.chunk, receipt.switch_ms) == (4, None)
     first = next(chunks)
     assert (first.index, first.prompt, first.receipts) == (4, TURN, (receipt,))
@@ -121,7 +120,7 @@ def test_a_cue_changes_the_next_chunk_that_is_launched(model):
     # the receipt is true: a timeline that says so makes the same video
     text = f"@duration [5c]\n0:00 {STAR}\n[4c] {TURN}"
     replayed = list(make_stream(model).play(Timeline.parse(text)))
-    assert same_video([*shown, in_flight, first], replayed)
+    assert same_video([*shown, waiting, first], replayed)
 
 
 def test_what_is_cued_before_a_launch_changes_that_chunk(model):
@@ -142,8 +141,8 @@ def test_what_is_cued_before_a_launch_changes_that_chunk(model):
     assert found == [(index, index, at) for index, at in zip(prompts, asked, strict=True)]
 
 
-@pytest.mark.parametrize("begin", ["chunks", "play"])
-def test_a_stream_given_up_goes_on_with_the_chunk_in_flight(model, begin):
+@pytest.event.parametrize("begin", ["chunks", "play"])
+def test_a_stream_given_up_goes_on_with_the_chunk_waiting(model, begin):
     whole = make_stream(model)
     whole.cue(STAR)
     expected = take(whole, 6)
@@ -161,12 +160,12 @@ def test_a_stream_given_up_goes_on_with_the_chunk_in_flight(model, begin):
     assert same_video(found, expected)
 
 
-def test_a_fork_hands_out_the_chunk_in_flight_too(model, log):
+def test_a_fork_hands_out_the_chunk_waiting_too(model, log):
     stream = make_stream(model, ahead=True)
     stream.cue(STAR)
     take(stream, 3)
     receipt = stream.cue(TURN)
-    # chunk 3 is handed out; 4, under the new prompt, is in flight
+    # chunk 3 is handed out; 4, under the new prompt, is in pending
     take(stream, 1)
     log.clear()
     branch = stream.fork()
@@ -192,7 +191,7 @@ def test_a_wait_that_is_broken_off_loses_nothing(model, monkeypatch):
     stream.cue(STAR)
     take(stream, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(stream._delivery.lane, "wait", interrupted)
+        patch.setattr(stream._decoder.stream, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             take(stream, 1)
     assert indices(take(stream, 2)) == [2, 3]
@@ -300,11 +299,13 @@ def gpu(monkeypatch):
 
 def side_by_side(model, gpu, **settings):
     stream = make_stream(model, **settings)
-    stream._delivery = Delivery(gpu.decoder(model.vae), SideStream(torch.device("cuda", 0)))
+    stream._decoder = ChunkDecoder(
+        gpu.decoder(model.vae), CudaDecodeStream(torch.device("cuda", 0))
+    )
     return stream
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+@pytest.event.parametrize("ahead", [False, True])
 def test_each_step_waits_for_what_it_needs_and_for_nothing_else(model, gpu, ahead):
     """On a GPU a step that does not wait reads what is not there yet: no CPU would notice."""
     plain = list(make_stream(model).play(Timeline.parse(TIMELINE)))
@@ -344,21 +345,21 @@ def test_a_fork_decodes_on_the_same_stream(model, gpu):
     stream.cue(STAR)
     take(stream, 3)
     branch = stream.fork()
-    assert branch._delivery is stream._delivery
+    assert branch._decoder is stream._decoder
     assert same_video(take(stream, 2), take(branch, 2))
 
 
 def flight_of(frames, *, laps, began, before, done):
     watch = Stopwatch(lambda: began)
     watch._laps = laps
-    return InFlight(
+    return PendingChunk(
         index=1,
         segment=0,
         prompt="",
         latents=frames,
         start_s=0.0,
         receipts=(),
-        asked=(),
+        began=0.0,
         frames=frames,
         watch=watch,
         before=before,
@@ -369,7 +370,7 @@ def flight_of(frames, *, laps, began, before, done):
 
 def test_time_in_the_model_is_counted_once_where_chunks_overlap(model):
     """Seconds: 0-4 denoise, 4-9 decode beside 4-5 context and 5-9 denoise, 9-14 beside 9-10."""
-    delivery = make_stream(model)._delivery
+    delivery = make_stream(model)._decoder
     frames = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
     spans = [((0, 4), (4, 9), (4, 5)), ((5, 9), (9, 14), (9, 10))]
     laps = [
@@ -378,14 +379,14 @@ def test_time_in_the_model_is_counted_once_where_chunks_overlap(model):
     ]
     first = flight_of(frames, laps=laps[0], began=0, before=None, done=9)
     second = flight_of(frames, laps=laps[1], began=5, before=9, done=14)
-    timings = [delivery.hand_out(x, began=0.0, warm_up=False).timing for x in (first, second)]
+    timings = [delivery.collect(x, began=0.0, warm_up=False).timing for x in (first, second)]
     assert [timing.model_ms for timing in timings] == [9000, 5000]
     assert [timing.denoise_ms for timing in timings] == [4000, 4000]
     assert [timing.decode_ms for timing in timings] == [5000, 5000]
     assert [timing.context_ms for timing in timings] == [1000, 1000]
     # after a pause it counts from its own beginning
     third = flight_of(frames, laps=laps[1], began=5, before=2, done=14)
-    assert delivery.hand_out(third, began=0.0, warm_up=False).timing.model_ms == 9000
+    assert delivery.collect(third, began=0.0, warm_up=False).timing.model_ms == 9000
 
 
 def test_clocks_of_host_and_gpu_are_not_mixed():
@@ -406,7 +407,7 @@ def test_a_stream_that_runs_ahead_is_measured(monkeypatch):
     assert [chunk.index for chunk in chunks if chunk.receipts] == [0, 4, 7]
     assert result.switch_ms.count == 2
     assert 0 <= result.outside_model < 1
-    # the cuts that were timed were seen: three, each behind the chunk in flight
+    # the cuts that were timed were seen: three, each behind the chunk in pending
     assert stream.next_chunk == chunks[-1].index + 2 + 3 * 2
     assert result.first_frame.warm_ms is not None
     assert result.first_frame.warm_ms > result.parts_ms["denoise"].median
@@ -432,7 +433,7 @@ assert not wrong, wrong
 """
 
 
-@pytest.mark.gpu
+@pytest.event.gpu
 def test_ahead_changes_no_frame_on_a_gpu():
     root = Path(__file__).parents[2]
     paths = os.pathsep.join(str(root / name) for name in ("benchmarks", "src", "kernels"))
