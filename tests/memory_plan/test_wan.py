@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from afstream.bench.footprint import resident_bytes
 from afstream.memory_plan.calls import count_decoding, count_encoding
 from afstream.memory_plan.outline import Outline, Setting
 from afstream.memory_plan.plan import plan, refusal, smaller_sizes, text_places
@@ -15,7 +16,6 @@ from afstream.memory_plan.tiny import tiny_decoding, tiny_weight_bytes
 from safetensors.torch import save_file
 from tests.wan_transformer import CONFIG, wan_weights
 
-from afstream.bench.footprint import resident_bytes
 from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
 from afstream.families.opening import open_model

@@ -40,6 +40,7 @@ class ModelFamily(Protocol):
         lengths: what it was trained to attend to.
         any_size: whether other video sizes can be asked for.
         takes: what a `ModelSpec` may add to it or say about its parts.
+        kept_prompts: most prompts whose embeddings its text encoder keeps.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ModelFamily(Protocol):
     lengths: WindowLengths
     any_size: bool = False
     takes: frozenset[Addition] = frozenset()
+    kept_prompts: int = 0
 
     def names(self, spec: ModelSpec) -> bool:
         """Whether a spec's name means a model of this family.
@@ -90,6 +92,14 @@ class ModelFamily(Protocol):
 
         Left as it is, a family's text encoder counts as taking nothing beside its weights.
         """
+
+    def tiny_decoder(self, dtype: torch.dtype) -> VideoDecoder | None:
+        """The smallest public decoder of its latents on the meta device, to count bytes by.
+
+        Returns:
+            None where there is none that can take the place of its own.
+        """
+        return None
 
     def sized(self, width_px: int, height_px: int) -> Geometry:
         """Another video size.

@@ -10,7 +10,7 @@ from afstream.attention import ATTENTION
 from afstream.errors import ConfigError
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import META, held_bytes
-from afstream.memory_plan.meta_model import TINY, MetaModel
+from afstream.memory_plan.meta_model import MetaModel
 from afstream.memory_plan.report import (
     CONTEXT_BYTES,
     SLACK_WHY,
@@ -21,7 +21,7 @@ from afstream.memory_plan.report import (
     PhaseName,
 )
 from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
-from afstream.spec import StreamConfig
+from afstream.spec import TINY_VAE, StreamConfig
 from afstream_kernels import Backend, choose_backend
 
 RUNNING: tuple[PhaseName, ...] = ("stream", "switch")
@@ -84,13 +84,14 @@ class _Counted:
 
     def __init__(self, model: MetaModel, config: StreamConfig, policy: MemoryPolicy) -> None:
         self.model, self.config, self.policy = model, config, policy
-        self.backbone = model.model.backbone
+        self.backbone = model.backbone
         self.geometry = model.geometry(config.size)
         self.text = config.model.text or "device"
         self.encodes = model.is_folder and self.text != "cpu"
         # a tiny VAE that the model was opened with is there already
-        self.tiny = config.model.vae == TINY and model.spec.vae != TINY
-        self.decoder = model.with_tiny_vae if self.tiny else model
+        tiny = config.model.vae == TINY_VAE and model.spec.vae != TINY_VAE
+        self.decoder = (tiny and model.with_tiny_vae) or model
+        self.tiny = self.decoder is not model
         backend = gpu_backend(config.backend, self.backbone.dtype)
         self.scene = model.scene(self.geometry, policy, backend)
         self.calls = model.calls(self.geometry, policy, backend)
@@ -188,7 +189,7 @@ class _Counted:
         )
         # kept by the encoder and once more by the stream; a blend takes two
         known = len(set(self.config.prompts))
-        kept = 2 * known or self.model.kept_prompts + 3
+        kept = 2 * known or self.model.model.family.kept_prompts + 3
         row = config.text_len * config.text_dim * self.backbone.dtype.itemsize
         yield Part(
             name="prompt embeddings",

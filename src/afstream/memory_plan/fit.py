@@ -14,10 +14,10 @@ from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import CannotCountError
 from afstream.memory_plan.estimate import estimate, gpu_backend
-from afstream.memory_plan.meta_model import TINY, MetaModel
+from afstream.memory_plan.meta_model import MetaModel
 from afstream.memory_plan.report import CONTEXT_BYTES, MemoryReport
 from afstream.memory_plan.units import show_bytes
-from afstream.spec import StreamConfig, TextPlace
+from afstream.spec import TINY_VAE, StreamConfig, TextPlace
 
 GPU = torch.device("cuda")
 # from the fastest to the one that needs least
@@ -195,7 +195,7 @@ def _proposals(
 ) -> Iterator[StreamConfig]:
     places = text_places(model, asked)
     # a decoder that was asked for stays
-    can_shrink = model.is_folder and asked.model.vae is None
+    can_shrink = asked.model.vae is None and model.with_tiny_vae is not None
     any_size = model.model.any_size
     smaller = smaller_sizes(model.geometry(asked.size)) if any_size else ()
     sizes = (asked.size, *((size.width_px, size.height_px) for size in smaller))
@@ -206,9 +206,9 @@ def _proposals(
         yield from changed
         changed = changed or [sized]
         if can_shrink:
-            changed = [replace(one, model=replace(one.model, vae=TINY)) for one in changed]
+            changed = [replace(one, model=replace(one.model, vae=TINY_VAE)) for one in changed]
             yield from changed
-        if any_size:
+        if "offloaded layers" in model.model.family.takes:
             yield from (_offloaded(model, one, policy, available) for one in changed)
 
 
@@ -220,7 +220,7 @@ def _offloaded(
     model: MetaModel, config: StreamConfig, policy: MemoryPolicy, available: int
 ) -> StreamConfig:
     """With as few offloaded layers as fit, or with all of them."""
-    layers = len(model.model.backbone.blocks)
+    layers = len(model.backbone.blocks)
     for count in range(config.model.offload + 1, layers + 1):
         proposal = replace(config, model=replace(config.model, offload=count))
         if count == layers or estimate(model, proposal, policy).peak_bytes <= available:

@@ -11,32 +11,30 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from afstream.engine.decode import decode_pictures
 from afstream.engine.rollout import Rollout
+from afstream.families.base import VideoModel
 from afstream.families.opening import open_model
-from afstream.families.wan.model import TINY as TINY
-from afstream.families.wan.text import KEPT_PROMPTS, WanText
-from afstream.families.wan.tiny import TinyDecoder, TinyVae
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import (
     META,
+    CannotCountError,
     LiveBytes,
     held_bytes,
     library_call,
     peak_bytes,
     weights_of,
 )
-from afstream.model.bundle import VideoDecoder, VideoModel, decode_pictures
 from afstream.model.dit import Backbone, TextContext
-from afstream.spec import ModelSpec
+from afstream.model.protocols import VideoDecoder
+from afstream.spec import TINY_VAE, ModelSpec
 from afstream_kernels import Backend
 
 # without gradients a layer's memory is free for the next one: more layers take no more
 COUNTED_LAYERS = 2
 # files hold values of at most this many bytes
 FILE_BYTES = 4
-# channels of the public tiny VAE (`taew2_1`), stage by stage
-TINY_WIDTHS = (256, 128, 64, 64)
 
 T = TypeVar("T")
 
@@ -89,10 +87,19 @@ class MetaModel:
         model: on the meta device.
         spec: what it was opened from.
         name: what reports call it; the spec's name by default.
+
+    Raises:
+        CannotCountError: its backbone's layers are not afstream's own.
     """
 
     def __init__(self, model: VideoModel, spec: ModelSpec, *, name: str = "") -> None:
+        if not isinstance(model.backbone, Backbone):
+            raise CannotCountError(
+                f"the memory of a {type(model.backbone).__name__} cannot be counted, only that of"
+                " afstream's own backbone"
+            )
         self.model = model
+        self.backbone = model.backbone
         self.spec = spec
         self.name = name or spec.name
         self._counted: dict[Hashable, object] = {}
@@ -116,15 +123,15 @@ class MetaModel:
     @property
     def is_folder(self) -> bool:
         """Whether text encoder and decoder are parts of a folder that can be placed or replaced."""
-        return isinstance(self.model.text, WanText)
+        return "place for the text encoder" in self.model.family.takes
 
     @cached_property
-    def with_tiny_vae(self) -> MetaModel:
-        """This model with the public tiny VAE, whose file need not be there yet."""
-        with torch.device(META):
-            decoder = TinyDecoder(TINY_WIDTHS).to(self.model.backbone.dtype)
-        vae = TinyVae(decoder.requires_grad_(False).eval(), reads_raw=False)
-        spec = replace(self.spec, vae=TINY)
+    def with_tiny_vae(self) -> MetaModel | None:
+        """This model with the public tiny VAE, whose file need not be there; None without one."""
+        vae = self.model.family.tiny_decoder(self.backbone.dtype)
+        if vae is None:
+            return None
+        spec = replace(self.spec, vae=TINY_VAE)
         return MetaModel(replace(self.model, vae=vae), spec, name=self.name)
 
     @cached_property
@@ -134,32 +141,22 @@ class MetaModel:
         Raises:
             CannotCountError: the installed transformers cannot run on the meta device.
         """
-        text = self.model.text
-        if not isinstance(text, WanText):
-            return 0
-        ids = torch.zeros(1, text.text_len, dtype=torch.long, device=META)
-        # no mask: transformers reads its values, which meta tensors lack
-        with torch.inference_mode(), library_call():
-            return peak_bytes(lambda: text.encoder(input_ids=ids))
-
-    @property
-    def kept_prompts(self) -> int:
-        """How many prompts' embeddings an encoder keeps."""
-        return KEPT_PROMPTS
+        with library_call():
+            return peak_bytes(lambda: self.model.family.encode_longest(self.model.text))
 
     @cached_property
     def transit_bytes(self) -> int:
         """The most bytes on the device while a folder's weights are copied there one by one."""
         if not self.is_folder:
             return 0
-        largest = max(weight.numel() for weight in self.model.backbone.parameters())
+        largest = max(weight.numel() for weight in self.backbone.parameters())
         # with a LoRA: the weight as its file holds it, in float32, and the sum
         return FILE_BYTES * largest * (3 if self.spec.loras else 1)
 
     @cached_property
     def backbone_bytes(self) -> int:
         """Bytes of all backbone weights."""
-        return held_bytes(self.model.backbone.parameters())
+        return held_bytes(self.backbone.parameters())
 
     @cached_property
     def text_bytes(self) -> int:
@@ -178,20 +175,20 @@ class MetaModel:
 
     def chunk_shape(self, policy: MemoryPolicy, geometry: Geometry) -> tuple[int, ...]:
         """The shape of one chunk of latents, (B, c, C, h, w)."""
-        channels = self.model.backbone.config.in_dim
+        channels = self.backbone.config.in_dim
         frames = policy.lengths.chunk_frames
         return 1, frames, channels, geometry.latent_height, geometry.latent_width
 
     @property
     def latent_dtype(self) -> torch.dtype:
         """The dtype of latents: float32 or better."""
-        return torch.promote_types(self.model.backbone.dtype, torch.float32)
+        return torch.promote_types(self.backbone.dtype, torch.float32)
 
     def scene(self, geometry: Geometry, policy: MemoryPolicy, backend: Backend) -> SceneBytes:
         """What a scene keeps, as a stream allocates it."""
 
         def count() -> SceneBytes:
-            backbone = self.model.backbone
+            backbone = self.backbone
             rollout = Rollout.of(backbone, policy, self.model.sampler, backend=backend)
             text = backbone.text_context(_embeds(backbone))
             cache = rollout.start(text, self.chunk_shape(policy, geometry)).cache
@@ -231,7 +228,7 @@ class MetaModel:
     def _count_calls(
         self, policy: MemoryPolicy, backend: Backend, shape: tuple[int, ...]
     ) -> CallBytes:
-        whole = self.model.backbone
+        whole = self.backbone
         few = replace(whole.config, num_layers=min(COUNTED_LAYERS, whole.config.num_layers))
         with torch.device(META):
             backbone = Backbone(few).to(whole.dtype).requires_grad_(False)

@@ -12,7 +12,9 @@ from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import Addition, ModelSpec
 
 if TYPE_CHECKING:
-    from afstream.model.protocols import TextEncoder
+    import torch
+
+    from afstream.model.protocols import TextEncoder, VideoDecoder
 
 FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
 # what the public models were trained at
@@ -29,6 +31,8 @@ class WanFamily(ModelFamily):
     geometry = GEOMETRY
     lengths = LENGTHS
     any_size = True
+    # one of a prompt of Wan's length takes up to 4 MB
+    kept_prompts = 32
     takes: frozenset[Addition] = frozenset(
         ("student", "LoRA", "other VAE", "place for the text encoder", "offloaded layers")
     )
@@ -60,6 +64,12 @@ class WanFamily(ModelFamily):
 
         if isinstance(text, WanText):
             text.encode_longest()
+
+    def tiny_decoder(self, dtype: torch.dtype) -> VideoDecoder:
+        """TAEHV's `taew2_1`, whose file need not be there."""
+        from afstream.families.wan.tiny import meta_tiny  # noqa: PLC0415
+
+        return meta_tiny(dtype)
 
 
 WAN = WanFamily()

@@ -23,10 +23,7 @@ from afstream.families.wan.decoders import find_tiny, open_decoder
 from afstream.families.wan.family import WAN
 from afstream.families.wan.text import EncodedPrompts, load_text
 from afstream.model.protocols import DenoisingBackbone, TextEncoder, VideoDecoder
-from afstream.spec import ModelSpec, TextPlace
-
-# `--vae tiny`
-TINY = "tiny"
+from afstream.spec import TINY_VAE, ModelSpec, TextPlace
 
 # of the text encoder, in words
 PLACES: dict[TextPlace, str] = {
@@ -101,7 +98,7 @@ def _vae_path(parts: WanFolder, spec: ModelSpec) -> Path:
     """The decoder that is wanted; see `ModelSpec.vae`."""
     if spec.vae is None:
         return parts.vae
-    return find_tiny(parts.path) if spec.vae == TINY else Path(spec.vae)
+    return find_tiny(parts.path) if spec.vae == TINY_VAE else Path(spec.vae)
 
 
 def _text(

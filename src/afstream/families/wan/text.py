@@ -19,6 +19,7 @@ from afstream.checkpoints.names import CONFIG, TEXT_STEM
 from afstream.checkpoints.names import TEXT_TYPE as KIND
 from afstream.checkpoints.weights import Weights
 from afstream.errors import CheckpointError, PromptError
+from afstream.families.wan.family import WAN
 from afstream.families.wan.loading import ModuleSource, optional
 from afstream.families.wan.tokenizer import (
     TEXT_LEN,
@@ -29,8 +30,6 @@ from afstream.families.wan.tokenizer import (
 )
 from afstream.validation import show_name
 
-# prompts whose embeddings are kept; one of Wan's size takes up to 4 MB
-KEPT_PROMPTS = 32
 # the original names and transformers'
 SHARED = "shared.weight"
 SHARED_AGAIN = "encoder.embed_tokens.weight"
@@ -129,7 +128,7 @@ class WanText:
             ids = torch.tensor([self.tokens(prompt)])
             row = self._kept[prompt] = self.encode_ids(ids, torch.ones_like(ids))[0]
         self._kept.move_to_end(prompt)
-        if len(self._kept) > KEPT_PROMPTS:
+        if len(self._kept) > WAN.kept_prompts:
             self._kept.popitem(last=False)
         return row
 

@@ -12,10 +12,10 @@ import torch
 
 from afstream.engine.chunk import Chunk
 from afstream.errors import CheckpointError
+from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.training import TrainingReport
-from afstream.model.bundle import VideoModel
 from afstream.stream import Stream
 from afstream.training.machinery.checkpoints import CheckpointFolders
 from afstream.training.machinery.health import Health, WatchConfig
