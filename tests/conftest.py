@@ -11,7 +11,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 from safetensors.torch import save_file
 
 # Read when a Triton kernel is defined, so it must stand before any test imports one. With a GPU,
@@ -23,6 +23,10 @@ torch.use_deterministic_algorithms(mode=True)
 
 # No deadline, because a busy machine is not a bug; derandomized, so that a red run stays red.
 settings.register_profile("afstream", derandomize=True, deadline=None, database=None)
+# for planted faults: that one example fails is enough, it need not become small
+settings.register_profile(
+    "first", settings.get_profile("afstream"), phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile("afstream")
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from afstream.families.base import VideoModel
+from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.model import load_pocket
-from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
 from afstream.model.protocols import VideoDecoder
 from afstream.spec import StreamConfig
@@ -36,6 +36,7 @@ from afstream_kernels import (
 Outputs = tuple[Tensor, ...]
 Operation = Callable[[str], Outputs]
 
+POLICY = memory_policy("anchor", POCKET.lengths)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 HEAD_DIMS = (32, 64, 128)
 # awkward on purpose: no length is a multiple of a tile
@@ -241,9 +242,7 @@ class SlowDecoder:
 
 def frames_of(model: VideoModel, played: Timeline, *, graphs: bool, ahead: bool) -> Tensor:
     """All frames [N, H, W, 3] of a stream, as signed integers."""
-    stream = Stream(
-        model, memory_policy("anchor", LENGTHS), seed=3, backend="sdpa", graphs=graphs, ahead=ahead
-    )
+    stream = Stream(model, StreamConfig(seed=3, backend="sdpa", graphs=graphs, ahead=ahead))
     frames = [torch.from_numpy(chunk.frames) for chunk in stream.play(played)]
     return torch.cat(frames).to(torch.int16)
 

@@ -141,7 +141,7 @@ def test_what_is_cued_before_a_launch_changes_that_chunk(model):
     assert found == [(index, index, at) for index, at in zip(prompts, asked, strict=True)]
 
 
-@pytest.event.parametrize("begin", ["chunks", "play"])
+@pytest.mark.parametrize("begin", ["chunks", "play"])
 def test_a_stream_given_up_goes_on_with_the_chunk_waiting(model, begin):
     whole = make_stream(model)
     whole.cue(STAR)
@@ -305,7 +305,7 @@ def side_by_side(model, gpu, **settings):
     return stream
 
 
-@pytest.event.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("ahead", [False, True])
 def test_each_step_waits_for_what_it_needs_and_for_nothing_else(model, gpu, ahead):
     """On a GPU a step that does not wait reads what is not there yet: no CPU would notice."""
     plain = list(make_stream(model).play(Timeline.parse(TIMELINE)))
@@ -433,7 +433,7 @@ assert not wrong, wrong
 """
 
 
-@pytest.event.gpu
+@pytest.mark.gpu
 def test_ahead_changes_no_frame_on_a_gpu():
     root = Path(__file__).parents[2]
     paths = os.pathsep.join(str(root / name) for name in ("benchmarks", "src", "kernels"))

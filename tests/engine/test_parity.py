@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.kvcache.make_recapture import make_case
 
 from afstream.kvcache.positions import ABSOLUTE
 from afstream_kernels import apply_rotation, rotation_tables
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-CASES = ("plain", "anchor", "recache")
+CASES = ("plain", "anchor", "recache", "recapture")
 
 
 def load_parity():
@@ -33,6 +34,15 @@ def test_rollouts_match(dtype, capsys):
     weights = str(GOLDEN / "backbone.safetensors")
     assert parity.main(["--weights", weights, "--dtype", dtype, *cases]) == 0
     assert capsys.readouterr().out.count("ok") == len(cases)
+
+
+def test_the_rollout_made_here_is_what_the_plain_stream_makes():
+    """The others were recorded; `recapture` is recomputed from its inputs, see its script."""
+    _, recorded = parity.read_case(GOLDEN / "rollout_recapture.safetensors")
+    made = make_case()
+    assert made.keys() == recorded.keys()
+    for name, value in made.items():
+        assert parity.relative_error(value.float(), recorded[name]) < 1e-6, name
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

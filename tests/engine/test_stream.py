@@ -159,6 +159,25 @@ def test_a_seed_in_a_cue_changes_the_noise_from_there_on(model):
     assert not np.array_equal(tail, other_tail)
 
 
+def test_no_two_chunks_of_any_seeds_begin_with_the_same_noise(model):
+    stream = make_stream(model)
+    stream.cue(STAR)
+    take(stream, 1)
+    first = {
+        (seed, chunk): noise_of(stream, seed, chunk).flatten()[0].item()
+        for seed in (0, 1, 11, 111, 2, 21)
+        for chunk in range(25)
+    }
+    assert len(set(first.values())) == len(first)
+    # and no denoise step adds the noise that another one added
+    steps = noise_of(stream, 1, 2)
+    assert len(set(steps.flatten(1)[:, 0].tolist())) == len(steps)
+
+
+def noise_of(stream, seed, chunk):
+    return stream._rollout.noise(stream.state.rollout, seed=seed, chunk=chunk)
+
+
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_memory_is_constant_and_no_slot_is_ever_moved(model, memory):
     stream = make_stream(model, memory)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.engine.toy import toy_model
 
+from afstream import stream as engine
 from afstream.engine.schedule import Schedule
 from afstream.errors import ConfigError
 from afstream.families.presets import PRESETS, preset, recognise
@@ -35,6 +36,26 @@ FOUR_STEPS = (1000, 937.5, 2500 / 3, 625)
 @pytest.fixture(scope="module")
 def model():
     return toy_model()
+
+
+def test_a_hand_over_can_be_chosen_for_a_preset(model, monkeypatch):
+    """Anchor Forcing's own is `gap`: with `hold`, the junction before last is still seen."""
+    monkeypatch.setattr(engine, "open_model", lambda *_, **__: model)
+
+    def play(**settings):
+        stream = Stream.open(seed=2, **settings)
+        latents = []
+        for prompt, count in ((STAR, 6), (TURN, 7), (STAR, 3)):
+            stream.cue(prompt)
+            latents += [chunk.latents for chunk in itertools.islice(stream.chunks(), count)]
+        return torch.cat(latents)
+
+    own, hold = play(preset="anchor-forcing"), play(preset="anchor-forcing", junction="hold")
+    assert torch.equal(own, play(memory="anchor", junction="gap"))
+    assert torch.equal(hold, play(memory="anchor", junction="hold"))
+    assert not torch.equal(own, hold)
+    with pytest.raises(ConfigError, match="keeps no junction"):
+        play(preset="longlive", junction="hold")
 
 
 def held(cache):

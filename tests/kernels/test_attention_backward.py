@@ -73,7 +73,7 @@ def test_where_nothing_is_seen_the_gradient_is_0():
 
 
 def test_a_batch_equals_its_rows_one_by_one():
-    case = make_case(own_tokens=9, batch=2)
+    case = make_case(own_tokens=9, batch=2, num_tokens=9, slot_tokens=5)
     upstream = upstream_of(case)
     rows = [gradients(case.row(index), upstream[index : index + 1], "triton") for index in range(2)]
     for found, expected in zip(
@@ -83,7 +83,7 @@ def test_a_batch_equals_its_rows_one_by_one():
 
 
 def test_tensors_that_are_not_contiguous_are_read_right():
-    case = make_case(own_tokens=9, num_tokens=5)
+    case = make_case(own_tokens=9, num_tokens=5, slot_tokens=7)
     upstream = upstream_of(case)
     expected = gradients(case, upstream, "triton")
 

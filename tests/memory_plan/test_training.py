@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.engine.toy import SIZES, toy_model
+from tests.engine.toy import SIZES
 from tests.training.tiny import match_trainer
 
 from afstream.families.presets import LENGTHS
@@ -112,7 +112,7 @@ def test_a_report_names_its_processes_and_what_one_alone_takes():
 
 def test_adapters_are_counted_as_they_are_made():
     pytest.importorskip("peft")
-    backbone = toy_model().backbone
+    backbone = Backbone(SIZES)
     adapt(backbone, rank=4, alpha=4.0)
     learns = held_bytes(trained(backbone).values())
     assert adapter_bytes(meta_backbone(SIZES), Storage(rank=4)) == learns
@@ -123,7 +123,7 @@ def test_adapters_are_counted_as_they_are_made():
 
 
 def test_optimizer_states_of_muon_and_adamw():
-    backbone = toy_model().backbone.requires_grad_(True)
+    backbone = Backbone(SIZES)
     optimizer = MixedOptimizer(
         backbone.named_parameters(), lr=1e-3, hidden_lr=1e-3, hidden_prefix="blocks."
     )

@@ -77,7 +77,7 @@ class SelfAttention(Projections):
             query = self._rotated(self.q(tokens), self.norm_q, context.query_rope, context)
             out = context.attend(query, (key, value))
         else:
-            query = self.q(tokens)
+            query = self.q(tokens), *context.query_rope
             out = context.attend(self._write(query, tokens, slots, context))
         return self.o(out.flatten(-2)).view_as(x)
 
@@ -91,17 +91,20 @@ class SelfAttention(Projections):
         slots = context.slots
         if slots is None:
             return
-        tokens = x.flatten(1, 2)
-        # a query is thrown away; one layer in all does this
-        self._write(None, tokens, slots, context)
+        self._write(None, x.flatten(1, 2), slots, context)
 
     def _write(
-        self, query: Tensor | None, tokens: Tensor, slots: KVSlots, context: LayerContext
+        self,
+        query: tuple[Tensor, Tensor, Tensor] | None,
+        tokens: Tensor,
+        slots: KVSlots,
+        context: LayerContext,
     ) -> Tensor:
         """Keys and values straight into slots; returns the query, normed and rotated.
 
         Args:
-            query: [B, T, C], projected; None takes the keys in its place.
+            query: [B, T, C], projected, with its cosines and sines; without one, the keys are
+                returned in its place.
             tokens: [B, T, C].
             slots: where keys and values go.
             context: of the layer.
@@ -111,11 +114,11 @@ class SelfAttention(Projections):
         for target, part in zip(slots.targets, rows.split(num_tokens, dim=1), strict=True):
             project_into(self.v, part, slots.values[:, target].flatten(2))
         key = self.k(rows)
-        cos, sin = context.query_rope
-        if query is None:
-            query, cos, sin = key, cos[: key.shape[1]], sin[: key.shape[1]]
+        # the operator norms a query, too, wanted or not
+        cos, sin = context.key_rope
+        q, cos, sin = query or (key, cos[: key.shape[1]], sin[: key.shape[1]])
         return norm_rotate_write(
-            query,
+            q,
             key,
             self.norm_q.weight,
             self.norm_k.weight,

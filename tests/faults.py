@@ -1,0 +1,495 @@
+"""Deliberate faults, each of which some test must notice; `plant_faults.py` tries them.
+
+Grouped by file: the tests that guard it, then one row a fault: what a user would see, a text that
+stands in the file exactly once, and what takes its place. Keep texts short, and follow the code
+when it is rewritten: a text that is no longer found is an error, not a fault that was noticed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One text of a file, and what it is replaced by."""
+
+    what: str
+    old: str
+    new: str
+
+
+class Room(NamedTuple):
+    """Faults of one file, and the tests that must notice each of them."""
+
+    file: str
+    tests: tuple[str, ...]
+    faults: tuple[Fault, ...]
+
+
+STREAM = ("tests/kvcache/test_plain_stream.py", "tests/engine/test_stream.py")
+
+ROOMS = (
+    Room(
+        "src/afstream/kvcache/positions.py",
+        ("tests/kvcache",),
+        (
+            Fault(
+                "a junction is seen one chunk late",
+                "if frame >= anchors.junction + policy.lengths.local_frames",
+                "if frame > anchors.junction + policy.lengths.local_frames",
+            ),
+            Fault(
+                "the junction stands at another position",
+                "at = policy.lengths.horizon_frames - policy.lengths.window_frames - chunk",
+                "at = policy.lengths.horizon_frames - policy.lengths.window_frames",
+            ),
+            Fault(
+                "a query runs past the horizon",
+                "min(policy.lengths.horizon_frames - num_frames, frame)",
+                "min(policy.lengths.horizon_frames, frame)",
+            ),
+            Fault(
+                "a replaced sink stands at its own frames",
+                "Visible(own, own if absolute else offset)",
+                "Visible(own, own)",
+            ),
+            Fault(
+                "the local window is one chunk longer",
+                "stop - policy.lengths.local_frames, anchors.floor",
+                "stop - policy.lengths.local_frames - chunk, anchors.floor",
+            ),
+            Fault(
+                "a gap shows the junction before",
+                'if policy.junction == "gap" or previous is None',
+                "if previous is None",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/kvcache/cache.py",
+        ("tests/kvcache",),
+        (
+            Fault(
+                "the junction before is not held",
+                "self.anchors.previous_junction, RESERVED}",
+                "RESERVED}",
+            ),
+            Fault(
+                "a cleared memory shows what was before",
+                "Anchors(floor=frame)",
+                "Anchors()",
+            ),
+            Fault(
+                "a re-cache writes the sink anew",
+                "first = frame if sink >= frame else max(frame, sink + policy.lengths.sink_frames)",
+                "first = frame",
+            ),
+            Fault(
+                "a fork shares its slots' owners", "owners=list(self.owners)", "owners=self.owners"
+            ),
+            Fault(
+                "a fork shares its anchors", "anchors=replace(self.anchors)", "anchors=self.anchors"
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/engine/rollout.py",
+        (*STREAM, "tests/engine/test_parity.py"),
+        (
+            Fault(
+                "recapture keeps its sink",
+                "state.cache.anchors.sink = first",
+                "pass",
+            ),
+            Fault(
+                "each step of a blend becomes a junction",
+                "if anchor and self.policy.junction",
+                "if self.policy.junction",
+            ),
+            Fault(
+                "noise of seed 1, chunk 11 is that of seed 11, chunk 1",
+                "{seed}:{chunk}",
+                "{seed}{chunk}",
+            ),
+            Fault("a cut keeps latents for the next re-cache", "state.recent.clear()", "pass"),
+            Fault("a cut goes on counting frames", "        state.frame = 0\n", ""),
+            Fault(
+                "a fork shares recent latents", "recent=self.recent.copy()", "recent=self.recent"
+            ),
+            Fault(
+                "noise is added for the step before",
+                "noise[step + 1], sigmas[step + 1])",
+                "noise[step + 1], sigmas[step])",
+            ),
+            Fault(
+                "the context pass is at the last denoise step's time",
+                "self.model.remember(clean, self.times[-1]",
+                "self.model.remember(clean, self.times[-2]",
+            ),
+            Fault(
+                "a re-cache is at the first denoise step's time",
+                "self.model.remember(latents, self.times[-1]",
+                "self.model.remember(latents, self.times[0]",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/engine/prompts.py",
+        STREAM,
+        (
+            Fault(
+                "a blend never arrives",
+                "blend.done / blend.chunks)",
+                "(blend.done - 1) / blend.chunks)",
+            ),
+            Fault(
+                "of two cues on one chunk the first counts",
+                "self._begin_segment(requests[-1]",
+                "self._begin_segment(requests[0]",
+            ),
+            Fault(
+                "the receipt of a superseded cue does not say so",
+                "request is not requests[-1]",
+                "False",
+            ),
+            Fault("a cut keeps the decoder's state", "state.decoder = None", "pass"),
+            Fault("a cue's seed is ignored", "state.seed = request.receipt.seed", "pass"),
+        ),
+    ),
+    Room(
+        "src/afstream/engine/state.py",
+        STREAM,
+        (Fault("a fork shares a blend", "self.blend and replace(self.blend)", "self.blend"),),
+    ),
+    Room(
+        "src/afstream/engine/schedule.py",
+        ("tests/engine/test_parity.py", "tests/families/test_presets.py"),
+        (
+            Fault(
+                "the schedule's shift is another one",
+                "return shift * s / (1 + (shift - 1) * s)",
+                "return shift * s / (1 + shift * s)",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/engine/decode.py",
+        ("tests/engine/test_delivery.py", "tests/bench/test_measure.py"),
+        (
+            Fault(
+                "a chunk's model time counts the chunk before again",
+                "model_ms=min(span_ms",
+                "model_ms=max(span_ms",
+            ),
+            Fault(
+                "a switch's time is in seconds",
+                "1000 * (ended - asked)",
+                "(ended - asked)",
+            ),
+            Fault("a fork's frames are the stream's own", ".numpy().copy()", ".numpy()"),
+        ),
+    ),
+    Room(
+        "src/afstream/stream.py",
+        ("tests/engine/test_delivery.py",),
+        (Fault("three chunks are in flight", "return 2 if self.ahead", "return 3 if self.ahead"),),
+    ),
+    Room(
+        "src/afstream/model/offload.py",
+        ("tests/engine/test_offload.py",),
+        (
+            Fault(
+                "offloaded layers are the first ones, not spread",
+                "index * total // count for index",
+                "index for index",
+            ),
+            Fault("a layer's weights are not fetched", "            self._fetch(number)\n", ""),
+        ),
+    ),
+    Room(
+        "src/afstream/timeline/snap.py",
+        ("tests/timeline/test_timeline_plan.py",),
+        (
+            Fault(
+                "a cue takes effect before its time",
+                "return self.chunk + ceil(latents / CHUNK_FRAMES)",
+                "return self.chunk + latents // CHUNK_FRAMES",
+            ),
+            Fault(
+                "a relative time counts from where the cue before took effect",
+                "(previous.requested_s if start.relative",
+                "(previous.effective_s if start.relative",
+            ),
+            Fault("a rounding error costs a chunk", "seconds = round(seconds, DIGITS)", "pass"),
+        ),
+    ),
+    Room(
+        "src/afstream/timeline/plan.py",
+        ("tests/timeline/test_timeline_plan.py",),
+        (
+            Fault(
+                "a blend is shorter than was asked for",
+                "return ceil(round(blend_s",
+                "return int(round(blend_s",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/timeline/live.py",
+        ("tests/timeline/test_timeline_live.py",),
+        (
+            Fault(
+                "a relative time of a typed cue counts from 0",
+                "Moment(now_s + in_seconds(moment))",
+                "Moment(in_seconds(moment))",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/video/mp4.py",
+        ("tests/video/test_video.py",),
+        (
+            Fault("every fragment begins at 0", "self._frames + index", "index"),
+            Fault(
+                "half a fragment stays when the disk is full", "self._file.truncate(whole)", "pass"
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/video/writer.py",
+        ("tests/video/test_video.py",),
+        (
+            Fault("checking a path removes the file there", "if not existed:", "if True:"),
+            Fault("frames are not counted", "self.frames += len(frames)", "self.frames += 1"),
+        ),
+    ),
+    Room(
+        "src/afstream/video/stride_sample.py",
+        ("tests/video/test_sheet.py",),
+        (
+            Fault(
+                "a sheet's pictures crowd at the end",
+                "self._kept = self._kept[::2]",
+                "del self._kept[0]",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora.py",
+        ("tests/checkpoints/test_checkpoints.py",),
+        (
+            Fault(
+                "a LoRA's alpha is ignored",
+                "self.scale * pair.alpha / pair.down.shape[0]",
+                "self.scale",
+            ),
+            Fault(
+                "a LoRA is merged in bfloat16",
+                "torch.promote_types(weight.dtype, torch.float32)",
+                "weight.dtype",
+            ),
+            Fault(
+                "only the last of several LoRAs counts",
+                "for name, value in merged.items()",
+                "for name, value in weights.items()",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/students.py",
+        ("tests/checkpoints/test_checkpoints.py",),
+        (
+            Fault(
+                "the last weights are taken, not their average",
+                '("generator_ema", "generator")\nMOVING_AVERAGE = ENTRIES[0]',
+                '("generator", "generator_ema")\nMOVING_AVERAGE = ENTRIES[1]',
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/families/presets.py",
+        ("tests/families/test_presets.py",),
+        (
+            Fault(
+                "--junction is ignored with a preset",
+                "replace(found.policy, junction=handed)",
+                "found.policy",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/memory_plan/estimate.py",
+        ("tests/memory_plan/test_estimate.py", "tests/memory_plan/test_wan.py"),
+        (
+            Fault(
+                "no allowance between tensors",
+                "SLACK_PASSING = 0.01, 0.1",
+                "SLACK_PASSING = 0.0, 0.0",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/memory_plan/parts.py",
+        ("tests/memory_plan/test_estimate.py", "tests/memory_plan/test_wan.py"),
+        (
+            Fault(
+                "prompts are counted once",
+                "kept = 2 * setting.prompts or",
+                "kept = setting.prompts or",
+            ),
+            Fault(
+                "offloaded layers are counted on the GPU",
+                "outline.backbone_bytes - travelling + places",
+                "outline.backbone_bytes + places",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/bench/meter.py",
+        ("tests/bench/test_measure.py",),
+        (
+            Fault(
+                "decoding is counted as denoising",
+                '("denoise", "recache", "context"))',
+                '("denoise", "decode", "context"))',
+            ),
+            Fault("the warm-up is timed", "if not chunk.warm_up:", "if True:"),
+        ),
+    ),
+    Room(
+        "src/afstream/evaluate/gait.py",
+        ("tests/bench/test_gait.py",),
+        (Fault("the oracle's threshold of gliding", "GLIDE_SHARE = 0.58", "GLIDE_SHARE = 0.64"),),
+    ),
+    Room(
+        "src/afstream/training/dmd/trainer.py",
+        ("tests/training/test_dmd.py",),
+        (
+            Fault(
+                "the moving average begins one update late",
+                "if updates <= self.config.average_from:",
+                "if updates <= self.config.average_from + 1:",
+            ),
+            Fault(
+                "student and critic do not decay",
+                "weight_decay=config.weight_decay,",
+                "weight_decay=0.0,",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/training/dmd/losses.py",
+        ("tests/training/test_dmd.py", "tests/engine/test_parity.py"),
+        (
+            Fault("timesteps are not kept in bounds", "(20.0, 980.0)", "(0.0, 1000.0)"),
+            Fault(
+                "guidance counts from the other end",
+                "return cond + guidance",
+                "return uncond + guidance",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/training/dmd/sequences.py",
+        ("tests/training/test_rollouts.py", "tests/training/test_parallel.py"),
+        (
+            Fault(
+                "the loss counts the frames of the window before",
+                "counts[: plan.overlap_frames if start else 0] = False",
+                "counts[:0] = False",
+            ),
+            Fault(
+                "a sequence's switch comes a window late",
+                "frame >= self._switch_frame else 0",
+                "frame > self._switch_frame else 0",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/training/machinery/optim.py",
+        ("tests/training/test_optim.py", "tests/training/test_watched_run.py"),
+        (
+            Fault("Muon does not decay", "lr=hidden_lr, weight_decay=0.01", "lr=hidden_lr"),
+            Fault(
+                "AdamW does not decay",
+                "betas=(0.9, 0.98), weight_decay=0.01",
+                "betas=(0.9, 0.98), weight_decay=0.0",
+            ),
+            Fault("an update without numbers is made", "if norm.isfinite():", "if True:"),
+        ),
+    ),
+    Room(
+        "src/afstream/training/machinery/parallel.py",
+        ("tests/training/test_parallel.py", "tests/training/test_watched_run.py"),
+        (
+            Fault("gradients are summed over processes", "weight.grad /= processes.count", "pass"),
+            Fault("an update without numbers is made", "if math.isfinite(total):", "if True:"),
+        ),
+    ),
+    Room(
+        "src/afstream/training/machinery/checkpoints.py",
+        ("tests/training/test_checkpoints.py",),
+        (
+            Fault("a torn checkpoint passes", "if there != size:", "if there > size:"),
+            Fault(
+                "the oldest checkpoint is gone on from",
+                "sorted(named, key=_step, reverse=True)",
+                "sorted(named, key=_step)",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/training/machinery/loop.py",
+        ("tests/training/test_checkpoints.py",),
+        (Fault("a resumed run logs steps twice", '["step"] <= step]', '["step"] >= 0]'),),
+    ),
+    Room(
+        "kernels/afstream_kernels/reference.py",
+        ("tests/kernels/test_reference.py", "tests/kvcache/test_plain_stream.py"),
+        (
+            Fault("rotations of another base", "ROPE_BASE = 10000.0", "ROPE_BASE = 1000.0"),
+            Fault(
+                "scores are scaled twice",
+                "scale = 1 / math.sqrt(q.shape[-1])",
+                "scale = 1 / q.shape[-1]",
+            ),
+            Fault(
+                "LayerNorm's scale begins at 0",
+                "eps=eps), 1 + scale)",
+                "eps=eps), scale)",
+            ),
+            Fault(
+                "a norm's eps is outside of the root",
+                "keepdim=True) + eps)",
+                "keepdim=True)) + eps",
+            ),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/triton/attention.py",
+        ("tests/kernels/test_attention.py",),
+        (
+            Fault(
+                "rows past a slot's end are seen",
+                "if row + BLOCK_N > length:",
+                "if row > length:",
+            ),
+            Fault(
+                "a merge of split keys forgets the peak",
+                "weight = tl.exp(one - new_peak)",
+                "weight = tl.exp(one)",
+            ),
+        ),
+    ),
+    Room(
+        "cli/afstream_cli/record.py",
+        ("tests/cli/test_generate.py", "tests/cli/test_live.py"),
+        (
+            Fault(
+                "a record names the cue that was superseded",
+                "chunk.receipts[-1]",
+                "chunk.receipts[0]",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,62 @@
+"""The recipe of distribution matching: what its figures say is what is done."""
+
+import pytest
+import torch
+from tests.training.tiny_run import make_trainer
+
+from afstream.training.dmd.losses import matching_timestep
+
+
+def student_of(trainer):
+    return {name: it.detach().clone() for name, it in trainer.models.student.named_parameters()}
+
+
+def average_of(trainer):
+    return {name: it.clone() for name, it in trainer.average.weights.items()}
+
+
+def advance(trainer):
+    """One iteration, as the training loop makes it."""
+    trainer.advance()
+    trainer.step += 1
+
+
+def test_the_moving_average_begins_with_the_update_that_the_recipe_names():
+    trainer = make_trainer(iterations=4, critic_updates=1, average=0.5, average_from=2)
+    for _ in range(2):
+        advance(trainer)
+        # until then it is the student itself
+        assert all(map(torch.equal, average_of(trainer).values(), student_of(trainer).values()))
+    before = average_of(trainer)
+    advance(trainer)
+    # the third update: (1 + 3) / (10 + 3) is less than 0.5, as long as the average is young
+    share = 1 - 4 / 13
+    for name, weight in student_of(trainer).items():
+        assert not torch.equal(weight, before[name])
+        torch.testing.assert_close(
+            average_of(trainer)[name], before[name] + share * (weight - before[name])
+        )
+
+
+def test_student_and_critic_decay_as_the_recipe_says():
+    def after(weight_decay):
+        trainer = make_trainer(iterations=1, critic_updates=1, weight_decay=weight_decay)
+        models = trainer.models.student, trainer.models.critic
+        first = [[it.detach().clone() for it in model.parameters()] for model in models]
+        advance(trainer)
+        return first, [[it.detach().clone() for it in model.parameters()] for model in models]
+
+    (first, with_decay), (_, without) = after(0.5), after(0.0)
+    # the gradients are the same: what differs is lr times decay of where the weights began
+    for whole, decayed, left in zip(first, with_decay, without, strict=True):
+        for weight, one, other in zip(whole, decayed, left, strict=True):
+            torch.testing.assert_close(other - one, 1e-3 * 0.5 * weight, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "timestep"),
+    # shift 5: 1000 * 5 s / (1 + 4 s), within 20 .. 980
+    [(0, 20), (3, 20), (5, 25 / 1.02), (500, 2500 / 3), (900, 4500 / 4.6), (999, 980)],
+)
+def test_timesteps_are_shifted_and_kept_where_teachers_teach(drawn, timestep):
+    assert matching_timestep(drawn, 5.0) == pytest.approx(timestep)
