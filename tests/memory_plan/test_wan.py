@@ -323,7 +323,9 @@ def test_a_cpu_is_left_alone(folders):
 def gpu(monkeypatch):
     """As if there were a GPU, of which so many bytes are free."""
     monkeypatch.setattr(fitting, "model_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(fitting, "gpu_backend", lambda name, *where: Backend("triton", fused=True))
+    monkeypatch.setattr(
+        fitting, "choose_attention", lambda name, **where: Backend("triton", fused=True)
+    )
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 300 * MIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100 * MIB)
 

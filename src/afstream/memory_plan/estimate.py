@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from afstream.attention import ATTENTION
-from afstream.errors import ConfigError
+from afstream.attention import ATTENTION, choose_attention
 from afstream.families.presets import memory_of
 from afstream.families.wan.text import KEPT_PROMPTS
 from afstream.geometry import Geometry
@@ -26,7 +25,6 @@ from afstream.memory_plan.report import (
 )
 from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
 from afstream.spec import StreamConfig
-from afstream_kernels import Backend, choose_backend
 
 RUNNING: tuple[PhaseName, ...] = ("stream", "switch")
 WEIGHTS: tuple[PhaseName, ...] = ("load", *RUNNING)
@@ -47,7 +45,9 @@ def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
     """
     geometry = model.geometry(config.size)
     policy = memory_of(config, model.model.family.lengths)
-    backend = gpu_backend(config.backend, model.model.backbone.dtype)
+    dtype = model.model.backbone.dtype
+    # a GPU that is only supposed can run every backend
+    backend = choose_attention(config.backend, device=META, dtype=dtype)
     calls = model.calls(geometry, policy, backend)
     pairs = ATTENTION[backend.name].num_graphs(policy.num_visible, policy.lengths.window_chunks)
     # calls are captured as `Rollout` does it
@@ -98,18 +98,6 @@ def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
         parts=(*parts, *allowances),
         phases=phases,
     )
-
-
-def gpu_backend(name: str | None, dtype: torch.dtype, device: torch.device | str = META) -> Backend:
-    """The backend that runs on a GPU; for a hypothetical GPU (meta) every one is allowed.
-
-    Raises:
-        ConfigError: the backend is unknown, or cannot run there.
-    """
-    try:
-        return choose_backend(name, device=device, dtype=dtype)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _weights(model: MetaModel, config: StreamConfig, *, encodes: bool) -> Iterator[Part]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from afstream.attention import choose_attention
 from afstream.errors import ConfigError
 from afstream.families.opening import DTYPES, dtype_name, model_device
 from afstream.geometry import Geometry
 from afstream.memory_plan.count import META, CannotCountError
-from afstream.memory_plan.estimate import estimate, gpu_backend
+from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.meta_model import TINY, MetaModel
 from afstream.memory_plan.report import CONTEXT_BYTES, MemoryReport
 from afstream.memory_plan.units import show_bytes
@@ -81,7 +82,8 @@ def fit(config: StreamConfig) -> tuple[StreamConfig, MemoryReport | None]:
     dtype = dtype_name(config.model, GPU)
     model = MetaModel.open(config, dtype=dtype)
     where = device if device.type == "cuda" else META
-    asked = replace(config, backend=gpu_backend(config.backend, DTYPES[dtype], where).name)
+    backend = choose_attention(config.backend, device=where, dtype=DTYPES[dtype])
+    asked = replace(config, backend=backend.name)
     try:
         found = best_fit(model, asked, config.gpu_memory or free_bytes(device))
     except CannotCountError as error:
