@@ -36,6 +36,7 @@ import torch
 on_cpu = "cpu" in sys.argv or not torch.cuda.is_available()
 os.environ.setdefault("TRITON_INTERPRET", "1" if on_cpu else "0")
 
+from afstream.bench.machine import Machine
 from gpu_stages.correctness import (
     AHEAD_CHUNKS,
     Check,
@@ -48,9 +49,7 @@ from gpu_stages.profiling import profiled
 from gpu_stages.scale import PRODUCTION, TINY, Scale
 from gpu_stages.tiles import as_rows, time_tiles
 from gpu_stages.wan_chunk import ChunkTimes, time_all
-
-from afstream.bench.kernels import run_kernel_bench
-from afstream.bench.machine import Machine
+from kernel_bench import run_kernel_bench
 
 # seconds that each stage may take on a GPU; none begins that would not end in time
 STAGES = {"kernels": 90, "stream": 45, "bench": 75, "chunk": 150, "tiles": 60, "compiled": 120}

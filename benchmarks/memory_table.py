@@ -14,17 +14,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from afstream.config import MEMORIES
+from afstream.kvcache.memories import MEMORIES
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
-from afstream.memory_plan.published import published
+from afstream.memory_plan.found import PROMPTS, published
 from afstream.memory_plan.units import GIB
-from afstream.spec import TextPlace
+from afstream.spec import ModelSpec, StreamConfig, TextPlace
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- memory table -->", "<!-- end of memory table -->"
 MODELS = {"1.3B": "wan-1.3b", "14B": "wan-14b"}
-PROMPTS = 6
 HEADINGS = (
     *("Model", "Memory", "Text encoder", "VAE", "Offloaded"),
     *("Weights", "Window", "Anchors", "Decoder", "Peak", "Host"),
@@ -32,37 +30,25 @@ HEADINGS = (
 PLACES: tuple[TextPlace, ...] = ("device", "drop", "cpu")
 
 
-def settings(outline: Outline) -> Iterator[tuple[str, Setting]]:
-    """A memory's name and how the model is run, for each row."""
-
-    def one(
-        memory: str, text: TextPlace = "drop", *, tiny: bool = False, offload: int = 0
-    ) -> tuple[str, Setting]:
-        return memory, Setting(
-            geometry=outline.model.geometry,
-            policy=MEMORIES[memory],
-            backend="triton",
-            prompts=PROMPTS,
-            text=text,
-            tiny=tiny,
-            offload=offload,
-        )
-
-    layers = len(outline.model.backbone.blocks)
-    yield from (one("anchor", place) for place in PLACES)
-    yield from (one(memory) for memory in MEMORIES if memory != "anchor")
-    yield one("anchor", "cpu", tiny=True)
-    yield from (one("anchor", "cpu", tiny=True, offload=count) for count in (layers // 2, layers))
+def runs(layers: int) -> Iterator[tuple[str, ModelSpec]]:
+    """A memory's name and where the model's parts go, for each row."""
+    yield from (("anchor", ModelSpec(text=place)) for place in PLACES)
+    yield from ((memory, ModelSpec(text="drop")) for memory in MEMORIES if memory != "anchor")
+    yield from (
+        ("anchor", ModelSpec(text="cpu", vae="tiny", offload=count))
+        for count in (0, layers // 2, layers)
+    )
 
 
 def rows() -> Iterator[Sequence[str]]:
     """Cells in the order of the headings; memory in GiB."""
     for name, size in MODELS.items():
-        outline = published(size)
-        for memory, setting in settings(outline):
-            found = estimate(outline, setting)
+        model = published(size)
+        for memory, spec in runs(len(model.layers)):
+            config = StreamConfig(model=spec, memory=memory, backend="triton", prompts=PROMPTS)
+            found = estimate(model, config)
             weights = found.bytes_of("backbone weights") + found.bytes_of("decoder weights")
-            weights += found.bytes_of("text encoder weights") if setting.text == "device" else 0
+            weights += found.bytes_of("text encoder weights") if spec.text == "device" else 0
             amounts = (
                 weights,
                 found.bytes_of("KV window"),
@@ -71,9 +57,8 @@ def rows() -> Iterator[Sequence[str]]:
                 found.peak_bytes,
                 found.host_bytes,
             )
-            vae = "tiny" if setting.tiny else "own"
             cells = (f"{amount / GIB:.1f}" for amount in amounts)
-            yield (name, memory, setting.text, vae, str(setting.offload), *cells)
+            yield (name, memory, str(spec.text), spec.vae or "own", str(spec.offload), *cells)
 
 
 def table() -> str:

@@ -25,14 +25,19 @@ from torch import Tensor
 
 from afstream.checkpoints import merge_loras, read_lora, read_student
 from afstream.checkpoints.weights import Weights, load_into
-from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig, from_mapping
+from afstream.config import BackboneConfig, SamplerConfig, WindowLengths, from_mapping
 from afstream.engine.rollout import Rollout, RolloutState
 from afstream.errors import AfstreamError
+from afstream.families.wan.family import WAN
 from afstream.geometry import CHUNK_FRAMES
+from afstream.kvcache.memories.anchor import Anchor
+from afstream.kvcache.memories.recache import RecacheWindow, Recapture
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.kvcache.positions import ABSOLUTE, TRI_REGION
 from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_clean, predict_flow
 from afstream.training.dmd.losses import critic_loss, dmd_gradient, dmd_loss, guided
-from afstream_kernels import BACKENDS, Backend
+from afstream_kernels import BACKENDS
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-6}
 
@@ -46,14 +51,18 @@ def read_case(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def policy_of(config: dict[str, Any]) -> MemoryPolicy:
     """The memory that a recorded config describes."""
-    return MemoryPolicy(
+    lengths = WindowLengths(
         window_frames=config["local_attn_size"],
         sink_frames=config["sink_size"],
         chunk_frames=config["frames_per_block"],
-        positions="tri-region" if config["rope_enhance"] else "absolute",
-        at_switch="recache" if config["global_sink"] else "recapture",
-        junction="gap" if config["use_prompt_cache"] else "none",
+        horizon_frames=21,
     )
+    positions = TRI_REGION if config["rope_enhance"] else ABSOLUTE
+    if config["use_prompt_cache"]:
+        return Anchor(lengths=lengths, positions=positions, junction="gap")
+    if config["global_sink"]:
+        return RecacheWindow(lengths=lengths, positions=positions)
+    return Recapture(lengths=lengths, positions=positions)
 
 
 def replay(
@@ -61,14 +70,16 @@ def replay(
     case: dict[str, Tensor],
     weights: Weights,
     dtype: torch.dtype,
-    backend: Backend | None = None,
+    backend: str | None = None,
 ) -> tuple[Tensor, RolloutState]:
     """Run a recorded rollout on its own noise.
 
     Returns:
         Latents [B, F, C, h, w] and the state at the end.
     """
-    model = Backbone(from_mapping(BackboneConfig, config)).to(dtype)
+    model = Backbone(from_mapping(BackboneConfig, {**config, "patch": WAN.geometry.patch})).to(
+        dtype
+    )
     load_into(model, weights, what="the checkpoint")
     policy = policy_of(config)
     sampler = SamplerConfig(steps=tuple(config["denoising_steps"]), shift=config["timestep_shift"])
@@ -78,7 +89,7 @@ def replay(
     with torch.no_grad():
         texts = [model.text_context(embeds.expand(batch, -1, -1)) for embeds in prompts[:, None]]
 
-    chunk, between = policy.chunk_frames, len(sampler.steps) - 1
+    chunk, between = policy.lengths.chunk_frames, len(sampler.steps) - 1
     state = rollout.start(texts[0], noise[:, :chunk].shape)
     # a request takes effect at the first chunk start at or after it
     switches = {
@@ -143,7 +154,9 @@ def matching_figures(
 def _bidirectional(
     config: dict[str, Any], case: dict[str, Tensor], name: str, dtype: torch.dtype
 ) -> Backbone:
-    model = Backbone(from_mapping(BackboneConfig, config)).to(dtype)
+    model = Backbone(from_mapping(BackboneConfig, {**config, "patch": WAN.geometry.patch})).to(
+        dtype
+    )
     prefix = f"{name}."
     weights = {
         key.removeprefix(prefix): value for key, value in case.items() if key.startswith(prefix)

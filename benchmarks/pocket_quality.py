@@ -12,27 +12,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from afstream.config import memory_policy
 from afstream.errors import AfstreamError
-from afstream.evaluate import (
-    Accuracy,
+from afstream.families.opening import open_model
+from afstream.spec import ModelSpec, StreamConfig
+from afstream.stream import Stream
+from pocket_oracle import (
     Quality,
     RecordBook,
     Sizes,
     make_cases,
     markdown,
     measure,
+    oracle_accuracy,
     summarise,
 )
-from afstream.evaluate.validate import oracle_accuracy
-from afstream.families.opening import open_model
-from afstream.spec import ModelSpec
-from afstream.stream import Stream
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "pocket_quality.md"
@@ -44,13 +40,12 @@ EMBEDDED = "pocket"
 def run(options: argparse.Namespace, book: RecordBook) -> None:
     """Play this shard's cases that have no record yet."""
     model = open_model(ModelSpec(name=options.model, device="cpu"))
-    policy = memory_policy(options.memory)
     shard, of = (int(part) for part in options.shard.split("/"))
     sizes = Sizes(steady=options.prompts, switch=options.prompts, long=options.long)
     cases = [case for number, case in enumerate(make_cases(sizes)) if number % of == shard]
     measure(
         cases,
-        lambda seed: Stream(model, policy, seed=seed),
+        lambda seed: Stream(model, StreamConfig(memory=options.memory, seed=seed)),
         book,
         model=model.details["sha256"],
         memory=options.memory,
@@ -58,9 +53,9 @@ def run(options: argparse.Namespace, book: RecordBook) -> None:
     )
 
 
-def page(options: argparse.Namespace, quality: Quality, clean: Accuracy) -> str:
+def page(options: argparse.Namespace, quality: Quality, clean: Mapping[str, float]) -> str:
     """What `docs/pocket_quality.md` says, and nothing that was not measured."""
-    read = ", ".join(f"{name} {share:.1%}" for name, share in clean.right.items())
+    read = ", ".join(f"{name} {share:.1%}" for name, share in clean.items())
     counts = ", ".join(f"{count} {kind}" for kind, count in quality.streams.items())
     command = (
         f"python benchmarks/pocket_quality.py --memory {options.memory}"
@@ -68,9 +63,9 @@ def page(options: argparse.Namespace, quality: Quality, clean: Accuracy) -> str:
     )
     return (
         "# How well the pocket model follows its prompts\n\n"
-        "Read from its frames by the oracle of `afstream.evaluate`, on held-out prompts, with 4"
-        f" denoise steps and the memory `{options.memory}`. Streams: {counts}.\n"
-        f"The oracle itself, on {clean.clips} real clips that it had not seen, reads right:"
+        "Read from its frames by the oracle in `benchmarks/pocket_oracle`, on held-out prompts,"
+        f" with 4 denoise steps and the memory `{options.memory}`. Streams: {counts}.\n"
+        f"The oracle itself, on {ORACLE_CLIPS} real clips that it had not seen, reads right:"
         f" {read}.\n\n"
         f"Written by the script below; no figure is typed by hand.\n\n```sh\n{command}\n```\n\n"
         f"{markdown(quality)}"
@@ -84,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--memory", default="anchor")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--long", type=int, default=20)
-    parser.add_argument("--name", help="of the JSON file; else after the memory")
+    parser.add_argument("--name", help="of the JSON file [default: pocket_quality_MEMORY]")
     parser.add_argument("--shard", default="0/1", metavar="I/N")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "quality")
     parser.add_argument("--report", action="store_true", help="only add up what is there")
@@ -99,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = options.name or f"pocket_quality_{options.memory}"
     (RESULTS / f"{name}.json").write_text(quality.to_json() + "\n")
     if options.model == EMBEDDED:
-        clean = oracle_accuracy(clips=ORACLE_CLIPS, degrade=lambda video, _rng: np.asarray(video))
+        clean = oracle_accuracy(clips=ORACLE_CLIPS)
         PAGE.write_text(page(options, quality, clean))
         print(PAGE.read_text())
     else:

@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-from afstream.bench import Meter, Setup
+from afstream.bench import Load, Meter
+from afstream.bench.load import PROMPTS
 from afstream.errors import AfstreamError
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.video import VideoWriter
 
 RESULT = "stream_length"
@@ -31,10 +32,10 @@ MINUTE_S = 60.0
 MIB = 2**20
 
 
-def measure(setup: Setup, video: Path) -> dict[str, Any]:
+def measure(load: Load, video: Path) -> dict[str, Any]:
     """Stream into a video file; the measurement as plain data."""
-    meter = Meter(setup)
-    total_min = setup.duration_s / MINUTE_S
+    meter = Meter(load)
+    total_min = load.duration_s / MINUTE_S
     with VideoWriter.open(video, size=meter.stream.size, fps=meter.stream.fps) as writer:
         for chunk in meter.run(writer.write):
             minutes = (chunk.start_s + len(chunk.frames) / meter.stream.fps) / MINUTE_S
@@ -189,15 +190,19 @@ def main() -> int:
         if not given.page_only:
             if given.threads:
                 torch.set_num_threads(given.threads)
-            setup = Setup(
+            stream = StreamConfig(
                 model=ModelSpec(name=given.model, device=given.device),
                 memory=given.memory,
+                prompts=PROMPTS,
+            )
+            load = Load(
+                stream=stream,
                 duration_s=given.minutes * MINUTE_S,
                 stretch_s=MINUTE_S,
                 consumer="mp4",
             )
             with tempfile.TemporaryDirectory() as folder:
-                result = measure(setup, Path(folder, "stream.mp4"))
+                result = measure(load, Path(folder, "stream.mp4"))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(result, indent=2) + "\n")
         text = page(json.loads(path.read_text()))

@@ -12,7 +12,7 @@ from afstream.config import BackboneConfig
 from afstream.model.dit import Backbone
 
 CONFIG = BackboneConfig(
-    dim=64, ffn_dim=128, freq_dim=32, text_dim=32, text_len=512, num_heads=2, num_layers=2
+    dim=64, ffn_dim=128, freq_dim=32, text_dim=32, text_len=512, num_heads=2, num_layers=2, patch=2
 )
 # what the two config.json hold; text_dim is in diffusers' only, text_len in Wan's only
 ORIGINAL = {

@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afstream.config import memory_policy
+from afstream.families.base import VideoModel
+from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.model import load_pocket
-from afstream.model.bundle import VideoDecoder, VideoModel
+from afstream.kvcache.memories import memory_policy
+from afstream.model.protocols import VideoDecoder
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
-from afstream.timeline import Plan, Timeline
+from afstream.timeline import Timeline
 from afstream_kernels import (
     Backend,
     copy_slots,
@@ -33,6 +36,7 @@ from afstream_kernels import (
 Outputs = tuple[Tensor, ...]
 Operation = Callable[[str], Outputs]
 
+POLICY = memory_policy("anchor", POCKET.lengths)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 HEAD_DIMS = (32, 64, 128)
 # awkward on purpose: no length is a multiple of a tile
@@ -236,20 +240,18 @@ class SlowDecoder:
         return self._decoder.decode(latents, state)
 
 
-def frames_of(model: VideoModel, plan: Plan, *, graphs: bool, ahead: bool) -> Tensor:
+def frames_of(model: VideoModel, played: Timeline, *, graphs: bool, ahead: bool) -> Tensor:
     """All frames [N, H, W, 3] of a stream, as signed integers."""
-    stream = Stream(
-        model, memory_policy("anchor"), seed=3, backend="sdpa", graphs=graphs, ahead=ahead
-    )
-    frames = [torch.from_numpy(chunk.frames) for chunk in stream.play(plan)]
+    stream = Stream(model, StreamConfig(seed=3, backend="sdpa", graphs=graphs, ahead=ahead))
+    frames = [torch.from_numpy(chunk.frames) for chunk in stream.play(played)]
     return torch.cat(frames).to(torch.int16)
 
 
-def timeline(num_chunks: int, *more: str) -> Plan:
+def timeline(num_chunks: int, *more: str) -> Timeline:
     """A switch on the way, and more cues."""
     first, second = PROMPTS
     lines = [f"@duration [{num_chunks}c]", f"0:00 {first}", f"[{SWITCH_CHUNK}c] {second}", *more]
-    return Timeline.parse("\n".join(lines)).plan()
+    return Timeline.parse("\n".join(lines))
 
 
 def play(
@@ -262,5 +264,5 @@ def play(
 ) -> Tensor:
     """Clean latents [chunks, 1, c, C, h, w] of a pocket stream."""
     model = load_pocket(device=device, dtype=dtype)
-    stream = Stream(model, memory_policy("anchor"), seed=3, backend=backend, graphs=graphs)
+    stream = Stream(model, StreamConfig(seed=3, backend=backend, graphs=graphs))
     return torch.stack([chunk.latents.cpu() for chunk in stream.play(timeline(num_chunks))])

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from afstream.bench.kernels.public import rotate_complex128, sdpa
 from afstream.model.layers import Projections
 from afstream_kernels import Backend, rms_norm, rotation_tables
+from kernel_bench.public import rotate_complex128, sdpa
 
 
 class PublicWindow:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from afstream.config import WAN_BACKBONES, BackboneConfig
-from afstream.geometry import CHUNK_FRAMES, Geometry
+from afstream.families.wan.family import WAN
+from afstream.geometry import Geometry
+
+CHUNK_FRAMES = WAN.lengths.chunk_frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +36,13 @@ class Scale:
     @property
     def chunk_shape(self) -> tuple[int, int, int, int, int]:
         """Of one chunk of latents, (B, c, C, h, w)."""
-        geometry = self.geometry
-        return 1, CHUNK_FRAMES, self.backbone.in_dim, geometry.latent_height, geometry.latent_width
+        latent_size = self.geometry.latent_height, self.geometry.latent_width
+        return 1, CHUNK_FRAMES, self.backbone.in_dim, *latent_size
 
 
 PRODUCTION = Scale(
     backbone=WAN_BACKBONES["wan-1.3b"],
-    geometry=Geometry(width_px=832, height_px=480),
+    geometry=WAN.sized(832, 480),
     dtype=torch.bfloat16,
     size="480p",
     chunks=5,
@@ -47,9 +50,16 @@ PRODUCTION = Scale(
 )
 TINY = Scale(
     backbone=BackboneConfig(
-        dim=64, ffn_dim=128, freq_dim=32, text_dim=24, text_len=8, num_heads=2, num_layers=2
+        dim=64,
+        ffn_dim=128,
+        freq_dim=32,
+        text_dim=24,
+        text_len=8,
+        num_heads=2,
+        num_layers=2,
+        patch=2,
     ),
-    geometry=Geometry(width_px=32, height_px=32),
+    geometry=WAN.sized(32, 32),
     dtype=torch.float32,
     size="pocket",
     chunks=1,

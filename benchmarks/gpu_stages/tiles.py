@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from afstream.bench.kernels import kernel_settings
-from afstream.bench.kernels.attention_inputs import attention_inputs
-from afstream.bench.kernels.shapes import CHUNK_OFFSETS
-from afstream.bench.kernels.timing import CpuTimer, GpuTimer
 from afstream_kernels.triton import attention
 from afstream_kernels.triton.host import device_ints
 from afstream_kernels.triton.tiles import Tile
+from kernel_bench import kernel_settings
+from kernel_bench.attention import attention_inputs
+from kernel_bench.sizes import CHUNK_OFFSETS
+from kernel_bench.timing import GpuTimer, time_on_cpu
 
 SPLITS = (1, 2, 3)
 SIZES = (
@@ -50,9 +50,8 @@ def time_tiles(device: torch.device, size: str) -> Iterator[TileTime]:
     """A chunk's attention at a size of the kernel bench, in every way; what fails is told."""
     on_gpu = device.type == "cuda"
     settings = kernel_settings(device.type, size)
-    tokens = settings.shape.chunk_tokens
-    inputs = attention_inputs(settings, offsets=CHUNK_OFFSETS, num_queries=tokens)
-    timer = GpuTimer(device) if on_gpu else CpuTimer()
+    inputs = attention_inputs(settings, CHUNK_OFFSETS, settings.shape.chunk_tokens)
+    timer = GpuTimer(device) if on_gpu else time_on_cpu
     slots = device_ints(inputs.slots, device)
     for sizes in SIZES if on_gpu else TINY:
         tile = Tile(*sizes, descriptors=True)
@@ -64,7 +63,7 @@ def time_tiles(device: torch.device, size: str) -> Iterator[TileTime]:
 
             named = tile._asdict()
             try:
-                yield TileTime(tile=named, splits=splits, ms=timer.time(run).median_ms)
+                yield TileTime(tile=named, splits=splits, ms=timer(run).median_ms)
             except Exception as error:  # noqa: BLE001  others may still run
                 note = f"{type(error).__name__}: {error}"[:200]
                 yield TileTime(tile=named, splits=splits, ms=None, note=note)

@@ -11,25 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afstream.config import MEMORIES, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout, RolloutState
+from afstream.families.random.model import ChannelsAsColours, HashedText, random_backbone
+from afstream.families.wan.family import WAN
 from afstream.families.wan.model import wan_model
-from afstream.families.wan.random import ChannelsAsColours, HashedText, random_backbone
-from afstream.geometry import CHUNK_FRAMES, PATCH, TEMPORAL_STRIDE
-from afstream.kvcache.positions import query_position, visible_chunks
+from afstream.kvcache.memories import memory_policy
+from afstream.kvcache.policy import Anchors
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.outline import Outline, Setting
+from afstream.memory_plan.meta_model import MetaModel
 from afstream.model.dit import Backbone, TextContext
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream_kernels import Backend
 from gpu_stages.public_way import PublicWindow
-from gpu_stages.scale import Scale
+from gpu_stages.scale import CHUNK_FRAMES, Scale
 
-POLICY = MEMORIES["anchor"]
-VIDEO_FRAMES = CHUNK_FRAMES * TEMPORAL_STRIDE
+POLICY = memory_policy("anchor", WAN.lengths)
+VIDEO_FRAMES = CHUNK_FRAMES * WAN.format.temporal_stride
 # the first full window, and the chunks after which its junction can be seen
-SWITCH_CHUNK = POLICY.window_frames // CHUNK_FRAMES + 1
-JUNCTION_CHUNKS = SWITCH_CHUNK + POLICY.local_frames // CHUNK_FRAMES
+SWITCH_CHUNK = WAN.lengths.window_chunks + 1
+JUNCTION_CHUNKS = SWITCH_CHUNK + WAN.lengths.local_frames // CHUNK_FRAMES
 # by then every slot has been used, so that nothing is met for the first time any more
 STEADY_CHUNKS = JUNCTION_CHUNKS + 2 * POLICY.num_slots
 WARM_UP_CHUNKS = 2
@@ -172,11 +173,10 @@ def foretold_bytes(scale: Scale, variant: Variant) -> int:
     config = scale.backbone
     backbone = random_backbone(config, device="meta", dtype=scale.dtype)
     stand_ins = HashedText(config, "meta"), ChannelsAsColours()
-    outline = Outline(wan_model("chunk", backbone, *stand_ins, {}), ModelSpec())
-    setting = Setting(
-        geometry=scale.geometry, policy=POLICY, backend=variant.backend, graphs=variant.graphs
-    )
-    found = estimate(outline, setting)
+    model = MetaModel(wan_model("chunk", backbone, *stand_ins, {}), ModelSpec())
+    size = scale.geometry.width_px, scale.geometry.height_px
+    config = StreamConfig(size=size, memory=POLICY, backend=variant.backend, graphs=variant.graphs)
+    found = estimate(model, config)
     absent = ("decoding", "decoder state", "prompt embeddings")
     # two prompts' keys are kept here, one of them in force unless a graph has its own
     kept = (1 + variant.graphs) * found.bytes_of("text keys")
@@ -193,17 +193,11 @@ def time_public_way(backbone: Backbone, scale: Scale) -> ChunkTimes:
     rollout = Rollout.of(backbone, POLICY, SamplerConfig())
     text = random_text(backbone, scale, 0)
     frame = STEADY_CHUNKS * CHUNK_FRAMES
-    state = rollout.start(text, (1, CHUNK_FRAMES, scale.backbone.in_dim, PATCH, PATCH))
-    state.memory.anchors.junction = SWITCH_CHUNK * CHUNK_FRAMES
-    seen = visible_chunks(POLICY, state.memory.anchors, frame, CHUNK_FRAMES)
+    seen = POLICY.visible(Anchors(junction=SWITCH_CHUNK * CHUNK_FRAMES), frame, CHUNK_FRAMES)
     cached = [chunk.position for chunk in seen if chunk.frame != frame]
     window = PublicWindow(
-        (*cached, query_position(POLICY, frame, CHUNK_FRAMES)),
-        grid=(
-            CHUNK_FRAMES,
-            scale.geometry.latent_height // PATCH,
-            scale.geometry.latent_width // PATCH,
-        ),
+        (*cached, POLICY.query_position(frame, CHUNK_FRAMES)),
+        grid=(CHUNK_FRAMES, scale.geometry.rows, scale.geometry.columns),
         num_layers=scale.backbone.num_layers,
         num_heads=scale.backbone.num_heads,
         head_dim=scale.backbone.head_dim,
@@ -250,9 +244,9 @@ def advance_by_context(rollout: Rollout, state: RolloutState, scale: Scale) -> N
 
 def assert_steady(state: RolloutState) -> None:
     """Every segment that a chunk can have is there: sink, junction, local window."""
-    seen = visible_chunks(POLICY, state.memory.anchors, state.frame, CHUNK_FRAMES)
-    if len(seen) != POLICY.num_segments:
-        raise RuntimeError(f"{len(seen)} segments are visible, {POLICY.num_segments} expected")
+    seen = POLICY.visible(state.cache.anchors, state.frame, CHUNK_FRAMES)
+    if len(seen) != POLICY.num_visible:
+        raise RuntimeError(f"{len(seen)} segments are visible, {POLICY.num_visible} expected")
 
 
 def elapsed_ms(device: torch.device, work: Callable[[], object]) -> float:

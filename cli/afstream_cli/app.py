@@ -1,4 +1,4 @@
-"""The afstream command: its subcommands, and the one place where errors become sentences."""
+"""The afstream command: its subcommands, and the boundary where errors become sentences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = ("generate", "inspect", "convert", "bench", "distill")
 
 
 class InOrder(TyperGroup):
-    """Lists the commands as they are needed; else those with subcommands come last."""
+    """Lists the commands in the order in which they are needed."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Their names."""

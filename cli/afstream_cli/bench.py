@@ -127,11 +127,13 @@ def bench(
     with open_job(quiet=quiet or as_json) as job:
         import torch
 
-        from afstream.bench import Meter, Setup
+        from afstream.bench import Load, Meter
+        from afstream.bench.load import PROMPTS
+        from afstream.spec import StreamConfig
 
         if threads:
             torch.set_num_threads(threads)
-        setup = Setup(
+        stream = StreamConfig(
             model=spec,
             seed=seed,
             size=frame_size,
@@ -141,12 +143,14 @@ def bench(
             backend=backend,
             compiled=compiled,
             graphs=not no_graph,
+            prompts=PROMPTS,
             gpu_memory=room,
-            duration_s=seconds,
-            switch_every_s=switch_every,
-            consumer=(out.suffix.lstrip(".") or "png") if out else "none",
         )
-        meter = Meter(setup)
+        consumer = (out.suffix.lstrip(".") or "png") if out else "none"
+        load = Load(
+            stream=stream, duration_s=seconds, switch_every_s=switch_every, consumer=consumer
+        )
+        meter = Meter(load)
         with Interruption() as interruption:
             run(meter, out, job, interruption)
     result = meter.result()
@@ -181,7 +185,7 @@ def run(meter: Meter, out: Path | None, job: Job, interruption: Interruption) ->
     """Make the video, and write it if a path is given."""
     from afstream.bench import discard
 
-    stream, total_s = meter.stream, meter.setup.duration_s
+    stream, total_s = meter.stream, meter.load.duration_s
     job.begin("bench", total_s)
     with open_writer(out, stream.size, stream.fps) as writer:
         for chunk in meter.run(writer.write if writer else discard):
@@ -204,11 +208,11 @@ def open_writer(
 
 def read_seconds(duration: str) -> float:
     """`1:00`, `60s` or `960f` as seconds of video."""
-    from afstream.geometry import FPS
+    from afstream.families.registry import clock_of
+    from afstream.spec import StreamConfig
     from afstream.timeline.directives import read_duration
-    from afstream.timeline.place import Place
-    from afstream.timeline.snap import Scene
+    from afstream.timeline.lines import Place
+    from afstream.timeline.plan import length_of
 
-    scene = Scene()
-    chunks = scene.chunk_at(read_duration(duration, Place("--duration")))
-    return scene.frame_of_chunk(chunks) / FPS
+    moment = read_duration(duration, Place("--duration"))
+    return length_of(moment, clock_of(StreamConfig()))

@@ -1,24 +1,33 @@
-"""`afstream bench kernels`: each kernel checked against its twin, then timed."""
+"""`afstream bench kernels`: each kernel checked against its twin, then timed.
+
+The measuring itself is `kernel_bench` in the checkout's `benchmarks/`, no part of an installed
+package.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from afstream.errors import ConfigError
 from afstream_cli import options
 
 WRONG = 1
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu or cuda; else cuda where there is one.")
+    str | None,
+    typer.Option(metavar="NAME", help="cpu or cuda.", show_default="cuda where there is one"),
 ]
 Size = Annotated[
     str | None,
     typer.Option(
         metavar="480p|pocket",
-        help="Wan 1.3B at 832x480, on a GPU only, or the pocket model; else the larger that fits.",
+        help="Wan 1.3B at 832x480, on a GPU only, or the pocket model.",
+        show_default="the larger that fits",
     ),
 ]
 Backend = Annotated[
@@ -47,8 +56,8 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="FILE",
-        help="The file for --json, and --json itself; else benchmarks/results/kernels.jsonl of the"
-        " checkout, or kernels.jsonl here.",
+        help="The file for --json, and --json itself.",
+        show_default="benchmarks/results/kernels.jsonl of the checkout",
         rich_help_panel=options.REPORT,
     ),
 ]
@@ -72,17 +81,14 @@ def bench_kernels(
     On a CPU timings mean nothing for a GPU: it times the reference path only. With
     TRITON_INTERPRET=1, --backend triton checks the kernels there.
     """
+    find_kernel_bench()
+
     from afstream_cli.progress import open_job
 
     with open_job(quiet=quiet) as job:
-        from afstream.bench.kernels import (
-            append_line,
-            check_appendable,
-            results_file,
-            run_kernel_bench,
-        )
+        from kernel_bench import RESULTS_FILE, append_line, check_appendable, run_kernel_bench
 
-        path = out or (results_file() if as_json else None)
+        path = out or (RESULTS_FILE if as_json else None)
         if path:
             check_appendable(path)
         parts = 0
@@ -100,8 +106,23 @@ def bench_kernels(
     if path:
         append_line(path, report.as_data())
 
-    from afstream_cli.kernel_figures import show_kernels
+    from kernel_bench.figures import show_kernels
 
     show_kernels(report, path)
     if report.faults:
         raise typer.Exit(WRONG)
+
+
+def find_kernel_bench() -> None:
+    """Make the checkout's `kernel_bench` importable.
+
+    Raises:
+        ConfigError: afstream does not run from a checkout.
+    """
+    if not (BENCHMARKS / "kernel_bench").is_dir():
+        raise ConfigError(
+            "bench kernels needs a checkout of afstream, because the installed package does not"
+            " hold the benchmarks; clone the repository and run `make setup` there"
+        )
+    if str(BENCHMARKS) not in sys.path:
+        sys.path.insert(0, str(BENCHMARKS))

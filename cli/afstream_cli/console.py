@@ -69,7 +69,7 @@ class JsonLines(Report):
             "start_s": chunk.start_s,
             "frames": len(chunk.frames),
             "total_frames": tally.frames,
-            "receipts": [asdict(receipt) for receipt in chunk.receipts],
+            "receipts": [receipt.as_data() for receipt in chunk.receipts],
             "timing": asdict(chunk.timing),
         }
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from afstream.memory_plan.training import TrainingReport
 from afstream.training.runs.stages import Run, Stage
 
 UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -24,17 +25,22 @@ def describe(run: Run, stages: Sequence[Stage]) -> Iterator[str]:
             yield f"{INDENT}begins with {' and '.join(stage.reads)}"
         yield f"{INDENT}writes {', '.join(str(path) for path in stage.made)}"
         if stage.memory:
-            yield from _memory(stage)
+            yield from _memory(stage.memory)
     yield ""
-    yield "memory is per process and counted from the sizes; activations come on top"
+    yield "memory is counted from the sizes; other activations come on top"
 
 
-def _memory(stage: Stage) -> Iterator[str]:
-    width = max(len(share.what) for share in stage.memory)
-    total = sum(share.size_bytes for share in stage.memory)
-    yield f"{INDENT}memory {spell_bytes(total)}"
-    for share in stage.memory:
-        yield f"{INDENT}{INDENT}{share.what:{width}}  {spell_bytes(share.size_bytes):>8}"
+def _memory(report: TrainingReport) -> Iterator[str]:
+    width = max(len(part.name) for part in report.parts)
+    count = report.processes
+    word = "process" if count == 1 else "processes"
+    total = spell_bytes(report.total_bytes)
+    yield f"{INDENT}memory per process on {count} {word} {total}"
+    if count > 1:
+        alone = spell_bytes(report.alone_bytes)
+        yield f"{INDENT}on one GPU {alone}: --set sizes.processes=1 shows its parts"
+    for part in report.parts:
+        yield f"{INDENT}{INDENT}{part.name:{width}}  {spell_bytes(part.bytes):>8}"
 
 
 def spell_bytes(count: float) -> str:

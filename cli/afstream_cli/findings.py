@@ -11,9 +11,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from afstream_cli.memory_view import memory_data, memory_heading, memory_rows
+
 if TYPE_CHECKING:
-    from afstream.checkpoints.findings import Finding, LoraFinding, Missing, Together
-    from afstream.memory_plan.foretell import Foretold
+    from afstream.checkpoints.findings import Finding, LoraFinding, Missing
+    from afstream.checkpoints.together import Together
+    from afstream.memory_plan.fit import Fit
 
 # of a file or a pipe, which has no width of its own
 PLAIN_WIDTH = 120
@@ -31,7 +34,7 @@ ALPHA_FROM = {
 def show_findings(
     findings: Sequence[Finding],
     together: Together,
-    foretold: Foretold | None,
+    memory: Fit | None,
     preset: str | None,
 ) -> None:
     """Write a block of lines for each finding to standard output, one for all, one on memory."""
@@ -40,8 +43,8 @@ def show_findings(
     blocks = [finding_block(finding) for finding in findings]
     if len(findings) > 1 or preset:
         blocks.append(together_block(together, preset))
-    if foretold:
-        blocks.append(memory_block(foretold))
+    if memory:
+        blocks.append(Group(memory_heading(memory), lines([*memory_rows(memory)])))
     for index, block in enumerate(blocks):
         if index:
             console.print()
@@ -51,46 +54,36 @@ def show_findings(
 def as_data(
     findings: Sequence[Finding],
     together: Together,
-    foretold: Foretold | None,
+    memory: Fit | None,
     preset: str | None,
 ) -> dict[str, Any]:
     """The same as plain data."""
     return {
         "findings": [finding_data(one) for one in findings],
         "together": {**asdict(together), "preset": preset},
-        "memory": foretold and memory_data(foretold),
+        "memory": memory and memory_data(memory),
     }
-
-
-def memory_data(foretold: Foretold) -> dict[str, Any]:
-    """Memory as plain data."""
-    size, plan = foretold.setting.geometry, foretold.plan
-    data = {
-        "model": foretold.model,
-        "size_px": [size.width_px, size.height_px],
-        "estimate": foretold.estimate.as_data(),
-    }
-    if plan:
-        data["plan"] = {
-            "fits": plan.fits,
-            "options": plan.options,
-            "peak_bytes": plan.estimate.peak_bytes,
-        }
-    return data
 
 
 def finding_data(finding: Finding) -> dict[str, Any]:
     """A finding as plain data; what is empty is left out."""
     # the shapes of all layers would fill pages
-    lora = replace(finding.lora, layers={}) if finding.lora else None
-    data = asdict(replace(finding, lora=lora, parts=(), shapes={}))
-    if finding.lora and lora:
+    data = asdict(replace(finding, lora=None, manifest=None, parts=(), shapes={}, places={}))
+    data |= {
+        "path": str(finding.path),
+        "size": finding.size,
+        "parameters": finding.num_parameters,
+        "provides": finding.provides,
+        "parts": [{**finding_data(part), "missing": []} for part in finding.parts],
+    }
+    if lora := finding.lora:
+        data["lora"] = asdict(replace(lora, layers={})) | {"num_layers": len(lora.layers)}
         del data["lora"]["layers"]
-        data["lora"]["num_layers"] = len(finding.lora.layers)
-    data |= {"path": str(finding.path), "parameters": finding.num_parameters}
-    data |= {"parts": [finding_data(part) for part in finding.parts]}
+    if manifest := finding.manifest:
+        data["manifest"] = manifest.model_dump(mode="json", exclude_none=True)
     data = {name: value for name, value in data.items() if value not in (None, "", (), [], {})}
-    return data | {"supported": finding.supported, "missing": data.get("missing", [])}
+    missing = [asdict(one) for one in finding.missing]
+    return data | {"supported": finding.supported, "missing": missing}
 
 
 def finding_block(finding: Finding) -> RenderableType:
@@ -118,29 +111,6 @@ def together_block(together: Together, preset: str | None) -> RenderableType:
         *(("note", remark) for remark in together.remarks),
     ]
     return Group(Text("together", "bold"), lines(rows))
-
-
-def memory_block(foretold: Foretold) -> RenderableType:
-    """What a stream of it takes on a GPU, part by part, and the plan."""
-    from afstream.memory_plan.units import show_bytes
-
-    size, found = foretold.setting.geometry, foretold.estimate
-    heading = Text(f"memory on a GPU at {size.width_px}x{size.height_px}, bfloat16", "bold")
-    heading.append(f"  {foretold.model}", "dim")
-    rows = [(part.name, f"{show_bytes(part.bytes)}, {part.why}") for part in found.parts]
-    when = max(found.moments, key=lambda moment: moment.held).name
-    rows.append(("peak", f"{show_bytes(found.peak_bytes)}, at the moment: {when}"))
-    if plan := foretold.plan:
-        there = show_bytes(plan.available)
-        enough = show_bytes(plan.estimate.peak_bytes)
-        options = " ".join(plan.options)
-        if not plan.fits:
-            rows.append(("plan", f"does not fit {there}; with {options} it needs {enough}"))
-        elif options:
-            rows.append(("plan", f"fits {there} with {options}: {enough}"))
-        else:
-            rows.append(("plan", f"fits {there} as it is"))
-    return Group(heading, lines(rows))
 
 
 def lines(rows: Sequence[tuple[str, str]]) -> Table:

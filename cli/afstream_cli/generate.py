@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from afstream.errors import ConfigError
+from afstream.spec import StreamConfig
 from afstream_cli import options
+from afstream_cli.stream_options import with_stream_options
 
 if TYPE_CHECKING:
     from afstream.timeline import Timeline
@@ -20,29 +23,16 @@ DEFAULT_OUT = Path("out.mp4")
 SIGNAL_EXIT = 128
 
 
+@with_stream_options
 def generate(
+    *,
     prompts: options.Prompts,
     out: options.Out = DEFAULT_OUT,
     duration: options.Duration = None,
     scale: options.Scale = None,
     sheet: options.Sheet = None,
-    model: options.Model = "pocket",
-    student: options.Student = None,
-    lora: options.Lora = None,
-    vae: options.Vae = None,
-    text_encoder: options.TextEncoder = None,
-    offload: options.Offload = 0,
-    gpu_memory: options.GpuMemory = None,
     seed: options.Seed = None,
-    size: options.Size = None,
-    memory: options.Memory = None,
-    junction: options.Junction = None,
-    preset: options.Preset = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    backend: options.Backend = None,
-    compiled: options.Compile = False,
-    no_graph: options.NoGraph = False,
+    config: StreamConfig,
     switch_frames: options.SwitchFrames = None,
     line: options.Line = None,
     record: options.Record = None,
@@ -52,59 +42,45 @@ def generate(
 ) -> None:
     """Stream a video from a timeline of prompts.
 
-    The video grows chunk by chunk and can be played meanwhile. Beside it stands a run record
-    (JSON): what was made, when each prompt took effect, and how fast.
+    The video grows chunk by chunk and can be played while it does. A run record (JSON) is written
+    beside it: what was made, when each prompt took effect, and how fast.
 
     With --prompts - the first line of standard input starts the stream and every further line
     changes it, while the video keeps pace with the clock. After the last line it goes on until
-    the newest prompt has lasted 10 s, or for --duration. A timeline beside it replays it.
+    the newest prompt has lasted 10 s, or for --duration. The timeline that replays it is written
+    beside the video.
     """
-    from afstream.families.presets import choose_memory, find_preset
+    from afstream.families.registry import check_cues, clock_of
+    from afstream.timeline.imports import ImportOptions
     from afstream_cli.console import open_report
-    from afstream_cli.inputs import (
-        read_memory,
-        read_moment,
-        read_pixels,
-        read_spec,
-        read_timeline,
-    )
+    from afstream_cli.inputs import read_frames, read_moment, read_timeline
     from afstream_cli.outputs import Outputs
     from afstream_cli.preview import show_plan
 
     if quiet and as_json:
         raise ConfigError("--quiet and --json were both given; choose one of them")
-    frame_size, length = read_pixels(size), read_moment(duration)
-    room = read_memory(gpu_memory)
-    spec = read_spec(
-        model,
-        student=student,
-        loras=lora,
-        vae=vae,
-        text=text_encoder,
-        offload=offload,
-        device=device,
-        dtype=dtype,
-    )
-    remembered = choose_memory(memory, junction, find_preset(preset, spec))
+    length, clock = read_moment(duration), clock_of(config)
     timeline: Timeline | None = None
     if prompts != STDIN:
-        timeline = read_timeline(
-            Path(prompts), seed=seed, duration=length, switch_frames=switch_frames, line=line
-        )
+        given = ImportOptions(clock=clock, switch_frames=read_frames(switch_frames), line=line)
+        timeline = read_timeline(Path(prompts), given, seed=seed, duration=length)
+        # Whatever is wrong with it is told before a model is loaded.
+        plan = timeline.plan(clock)
+        if dry_run:
+            check_cues(config.model, timeline.cues)
+            show_plan(plan, as_json=as_json)
+            return
     elif dry_run or switch_frames or line:
         raise ConfigError("--dry-run, --switch-frames and --line need a file of prompts, not '-'")
-    if timeline is None and spec.text == "drop":
+    elif config.model.text == "drop":
         raise ConfigError(
             "--text-encoder drop needs a file of prompts, not '-': prompts come later; give cpu"
         )
-    if timeline and dry_run:
-        if Path(model).is_dir():
-            # torch comes with it, so the embedded model does without
-            from afstream.families.opening import check_cues
-
-            check_cues(spec, timeline.cues)
-        show_plan(timeline.plan(), as_json=as_json)
-        return
+    config = replace(
+        config,
+        seed=(timeline.seed if timeline else seed) or 0,
+        prompts=tuple(cue.prompt for cue in timeline.cues) if timeline else (),
+    )
     outputs = Outputs.beside(out, record=record, sheet=sheet, live=timeline is None)
     outputs.check(prompts)
 
@@ -117,26 +93,14 @@ def generate(
         from afstream_cli.source import play_stdin, play_timeline
 
         began = time.perf_counter()
-        stream = Stream.open(
-            spec,
-            seed=(timeline.seed if timeline else seed) or 0,
-            size=frame_size,
-            memory=memory,
-            junction=junction,
-            preset=preset,
-            backend=backend,
-            compiled=compiled,
-            graphs=not no_graph,
-            prompts=[cue.prompt for cue in timeline.cues] if timeline else (),
-            gpu_memory=room,
-        )
+        stream = Stream.open(config)
         load_s = time.perf_counter() - began
         session = Session.open(
             stream,
             outputs,
             report,
             scale=scale,
-            settings=describe_run(stream, *remembered),
+            settings=describe_run(stream),
             load_s=load_s,
         )
         if typing:

@@ -10,11 +10,18 @@ from pathlib import Path
 from afstream.errors import ConfigError
 from afstream.memory_plan.units import read_bytes
 from afstream.spec import ModelSpec, text_place
-from afstream.timeline import Moment, Timeline, pick_line, read_jsonl
+from afstream.timeline import Moment, Timeline
 from afstream.timeline.directives import read_duration
-from afstream.timeline.place import Place
+from afstream.timeline.imports import (
+    IMPORTS,
+    ImportOptions,
+    PromptFile,
+    TimelineImport,
+    find_import,
+    pick_line,
+)
+from afstream.timeline.lines import Place
 
-JSONL = ".jsonl"
 SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 
 
@@ -63,29 +70,38 @@ def read_moment(duration: str | None) -> Moment | None:
 
 
 def read_timeline(
-    path: Path,
-    *,
-    seed: int | None,
-    duration: Moment | None,
-    switch_frames: str | None,
-    line: int | None,
+    path: Path, options: ImportOptions, *, seed: int | None, duration: Moment | None
 ) -> Timeline:
-    """The timeline of a file; what was given on the command line wins over what it says."""
-    if path.suffix.lower() == JSONL:
-        timelines = read_jsonl(path, switch_frames=read_frames(switch_frames))
-        timeline = timelines[0] if line is None else pick_line(timelines, line)
-    elif switch_frames or line:
-        raise ConfigError(
-            f"--switch-frames and --line are for {JSONL} files; {path} is read as a timeline,"
-            " which says its times itself; leave them out"
-        )
-    else:
-        timeline = Timeline.read(path)
+    """The timeline of a file in any known format.
+
+    Args:
+        path: the file.
+        options: settings for what it does not say itself.
+        seed: wins over the file's.
+        duration: wins over the file's.
+    """
+    file = PromptFile(path)
+    kind = find_import(file)
+    refuse_unused(kind, options, path)
+    timelines = kind.read(file, options)
+    timeline = timelines[0] if options.line is None else pick_line(timelines, options.line)
     return replace(
         timeline,
         seed=timeline.seed if seed is None else seed,
         duration=duration or timeline.duration,
     )
+
+
+def refuse_unused(kind: TimelineImport, options: ImportOptions, path: Path) -> None:
+    """Refuse options that mean nothing for the format of a file."""
+    given = {"switch_frames": options.switch_frames, "line": options.line}
+    for name, value in given.items():
+        if value and name not in kind.options:
+            suffixes = [s for other in IMPORTS if name in other.options for s in other.suffixes]
+            raise ConfigError(
+                f"--switch-frames and --line are for {', '.join(suffixes)} files; {path} is read as"
+                f" {kind.name}, which says its times itself; leave them out"
+            )
 
 
 def read_frames(text: str | None) -> tuple[int, ...]:

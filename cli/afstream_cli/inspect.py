@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from afstream.checkpoints.findings import Finding
-    from afstream.config import MemoryPolicy
-    from afstream.memory_plan.foretell import Foretold
+    from afstream.kvcache.policy import MemoryPolicy
+    from afstream.memory_plan.fit import Fit
 
 USER_ERROR = 2
 
@@ -29,14 +29,14 @@ Contents = Annotated[
 ]
 Size = Annotated[
     str | None,
-    typer.Option(metavar="WxH", help="Reckon memory for this size, px; else the model's own."),
+    typer.Option(metavar="WxH", help="Count memory for this size, px. [default: the model's own]"),
 ]
 Memory = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Reckon with this memory: anchor, recache, recapture, rolling or clear; else as the"
-        " files' names tell, else anchor.",
+        help="Count with this memory: anchor, recache, recapture, rolling or clear. [default: as"
+        " the files' names tell, or anchor]",
     ),
 ]
 GpuMemory = Annotated[
@@ -62,11 +62,11 @@ def inspect(
     Exit code 2 when something could not be identified; everything else is shown.
     """
     # torch comes with these
-    from afstream.checkpoints.findings import judge
     from afstream.checkpoints.identify import identify
+    from afstream.checkpoints.together import judge
     from afstream.errors import AfstreamError, CheckpointError
-    from afstream.geometry import Geometry
-    from afstream.memory_plan.foretell import foretell
+    from afstream.memory_plan.found import fit_found
+    from afstream.spec import StreamConfig
     from afstream_cli.findings import as_data, show_findings
     from afstream_cli.inputs import read_memory, read_pixels
 
@@ -82,21 +82,16 @@ def inspect(
         except CheckpointError as error:
             faults.append(str(error))
     together = judge(findings)
-    foretold: Foretold | None = None
+    fit: Fit | None = None
     try:
-        foretold = foretell(
-            findings,
-            policy=policy,
-            size=Geometry(width_px=pixels[0], height_px=pixels[1]) if pixels else None,
-            gpu_memory=room,
-        )
+        fit = fit_found(findings, StreamConfig(memory=policy, size=pixels, gpu_memory=room))
     except AfstreamError as error:
-        faults.append(f"its memory cannot be reckoned: {error}")
+        faults.append(f"its memory cannot be counted: {error}")
     if as_json:
-        json.dump(as_data(findings, together, foretold, preset), sys.stdout, indent=2)
+        json.dump(as_data(findings, together, fit, preset), sys.stdout, indent=2)
         typer.echo()
     else:
-        show_findings(findings, together, foretold, preset)
+        show_findings(findings, together, fit, preset)
     for fault in faults:
         typer.echo(f"afstream: {fault}", err=True)
     if faults:
@@ -105,10 +100,12 @@ def inspect(
 
 def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
     """The family whose files these are by their names, and what a stream of them remembers."""
-    from afstream.families.presets import PRESETS, choose_memory, recognise_among
+    from afstream.families.presets import memory_of, recognise_among
+    from afstream.families.wan.family import WAN
+    from afstream.spec import StreamConfig
 
     name = recognise_among(paths)
-    return name, choose_memory(memory, None, PRESETS[name] if name else None)[1]
+    return name, memory_of(StreamConfig(memory=memory, preset=name), WAN.lengths)
 
 
 def unknown(finding: Finding) -> list[str]:

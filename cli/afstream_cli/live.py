@@ -7,26 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from afstream.errors import AfstreamError, TimelineError
-from afstream.geometry import CHUNK_FRAMES
 from afstream.timeline import Cue, LiveReader, Moment, Timeline
-from afstream.timeline.plan import CHUNK_S, LAST_CUE_S
-from afstream.timeline.snap import counts_latents, in_latents, in_seconds
+from afstream.timeline.plan import LAST_CUE_S
 
 if TYPE_CHECKING:
     from afstream.stream import Chunk, Receipt, Stream
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """A cue handed to the stream; its receipt says the chunk once it took effect."""
-
-    cue: Cue
-    requested_s: float
-    receipt: Receipt
 
 
 class LiveCues:
@@ -34,16 +22,16 @@ class LiveCues:
 
     While lines may still come, the video keeps pace with the clock, one chunk ahead at most,
     so that a cue given after ten seconds is seen after ten seconds. After the last line the
-    rest is made at full speed: as long as was asked for, else until the newest prompt has
-    lasted as long as a timeline's last prompt does. A stream that runs ahead has one more chunk
-    launched, which no cue changes any more.
+    rest is made at full speed: for the given duration, or until the newest prompt has lasted as
+    long as a timeline's last prompt does. A stream that runs ahead has one more chunk launched,
+    which no cue changes any more.
 
     Args:
         stream: a stream without a prompt.
         lines: as they come; reading may block, it happens in a thread of its own.
         warn: told about lines that cannot be used; the stream goes on without them.
-        seed: with which the stream was opened; None leaves the choice to the lines, 0 without.
-        duration: of the video; None leaves the choice to the lines.
+        seed: the seed that the stream was opened with; None leaves the choice to the lines.
+        duration: length of the video; None leaves the choice to the lines.
     """
 
     def __init__(
@@ -57,14 +45,15 @@ class LiveCues:
     ) -> None:
         self.seed = seed or 0
         self._stream = stream
+        self._clock = stream.clock
         self._lines = lines
         self._warn = warn
         self._seed_given = seed is not None
         self._duration = duration
-        self._reader = LiveReader()
+        self._reader = LiveReader(clock=self._clock)
         self._later: list[Cue] = []
-        self._asked: list[_Asked] = []
-        self._applied: list[_Asked] = []
+        self._asked: list[Receipt] = []
+        self._applied: list[Receipt] = []
         self._next_chunk = 0
         self._next_s = 0.0
         self._newest_s = 0.0
@@ -99,14 +88,9 @@ class LiveCues:
             self._advance(chunk)
             yield chunk
 
-    def asked(self, segment: int) -> tuple[Cue, float]:
-        """The cue of a segment, and the time for which it was asked, s."""
-        applied = self._applied[segment]
-        return applied.cue, applied.requested_s
-
     def replay(self, num_chunks: int) -> Timeline:
         """The timeline that makes the same video again."""
-        applied = ((asked.receipt.chunk, asked.cue) for asked in self._applied)
+        applied = ((receipt.chunk, receipt.cue) for receipt in self._applied)
         return Timeline.from_applied(
             [(chunk, cue) for chunk, cue in applied if chunk is not None],
             num_chunks=num_chunks,
@@ -125,7 +109,7 @@ class LiveCues:
                 event.set()
 
     def _take(self, line: str) -> None:
-        """Take in a line: ask at once for what is due, keep the rest."""
+        """Read a line: ask at once for a cue that is due, keep any other for later."""
         with self._lock:
             cue = self._reader.read(line, self._next_s)
             if cue is None:
@@ -144,22 +128,12 @@ class LiveCues:
 
     def _ask(self, cue: Cue) -> None:
         first = not (self._asked or self._applied)
-        seed = cue.seed
-        if first and seed is None and not self._seed_given:
-            seed = self._reader.directives.seed
-        receipt = self._stream.cue(
-            cue.prompt,
-            transition=cue.transition,
-            blend_s=cue.blend_s,
-            seed=seed,
-            note=cue.note,
-        )
-        if first and seed is not None:
-            self.seed = seed
-        # Latent frames and chunks have no time of their own; they are here when they are due.
-        here_s = self._stream.next_s
-        requested_s = here_s if counts_latents(cue.start) else in_seconds(cue.start)
-        self._asked.append(_Asked(cue=cue, requested_s=requested_s, receipt=receipt))
+        self._asked.append(self._stream.cue(cue))
+        if first:
+            told = None if self._seed_given else self._reader.directives.seed
+            self.seed = next((s for s in (cue.seed, told) if s is not None), self.seed)
+            # No chunk was made yet, so this is the seed of all of them.
+            self._stream.state.seed = self.seed
 
     def _ask_due(self) -> None:
         """Ask for the cues whose time has come."""
@@ -175,11 +149,10 @@ class LiveCues:
     def _advance(self, chunk: Chunk) -> None:
         """Remember what took effect, and where the next chunk to be seen stands."""
         with self._lock:
-            done = [asked for asked in self._asked if _shown(asked.receipt, chunk)]
-            self._asked = [asked for asked in self._asked if not _shown(asked.receipt, chunk)]
-            if done:
+            self._asked = [receipt for receipt in self._asked if not _shown(receipt, chunk)]
+            if chunk.receipts:
                 # Of several on one chunk the last one counts.
-                self._applied.append(done[-1])
+                self._applied.append(chunk.receipts[-1])
                 self._newest_s = chunk.start_s
             self._next_chunk = chunk.index + 1
             self._next_s = chunk.start_s + len(chunk.frames) / self._stream.fps
@@ -188,7 +161,7 @@ class LiveCues:
         with self._lock:
             duration = self._duration or self._reader.directives.duration
             if duration is not None:
-                return _reached(duration, self._next_chunk, self._next_s)
+                return self._reached(duration, self._next_chunk, self._next_s)
             if not self._ended.is_set() or self._later or self._asked:
                 return False
             newest = self._applied[-1].cue
@@ -196,21 +169,20 @@ class LiveCues:
 
     def _keep_pace(self, began: float) -> None:
         """Wait while the video is more than a chunk ahead of the clock and nothing is new."""
-        ahead_s = self._next_s - CHUNK_S - (time.monotonic() - began)
+        ahead_s = self._next_s - self._clock.chunk_s - (time.monotonic() - began)
         if ahead_s > 0 and not self._ended.is_set():
             self._news.wait(ahead_s)
         self._news.clear()
 
     def _due(self, cue: Cue) -> bool:
         """Whether the next chunk that a cue can change starts at or after this one."""
-        return _reached(cue.start, self._stream.next_chunk, self._stream.next_s)
+        return self._reached(cue.start, self._stream.next_chunk, self._stream.next_s)
 
-
-def _reached(moment: Moment, chunk: int, seconds: float) -> bool:
-    """Whether a chunk that starts after so many seconds starts at or after a moment."""
-    if counts_latents(moment):
-        return chunk * CHUNK_FRAMES >= in_latents(moment)
-    return seconds >= in_seconds(moment)
+    def _reached(self, moment: Moment, chunk: int, seconds: float) -> bool:
+        """Whether a chunk that starts after so many seconds starts at or after a moment."""
+        if moment.counts_latents:
+            return chunk * self._clock.chunk_frames >= moment.in_latents(self._clock)
+        return seconds >= moment.in_seconds(self._clock)
 
 
 def _shown(receipt: Receipt, chunk: Chunk) -> bool:

@@ -36,7 +36,8 @@ Duration = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Length, such as 1:00, 12.5s or 160f; else as the timeline says.",
+        help="Length, such as 1:00, 12.5s or 160f.",
+        show_default="the timeline's",
         rich_help_panel=VIDEO,
     ),
 ]
@@ -44,7 +45,8 @@ Scale = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Enlarge pictures N times; else until the shorter side is 256 px or more.",
+        help="Enlarge pictures N times.",
+        show_default="until the shorter side is 256 px or more",
         rich_help_panel=VIDEO,
     ),
 ]
@@ -52,7 +54,7 @@ Sheet = Annotated[
     Path | None,
     typer.Option(
         metavar="PNG",
-        help="Also draw a contact sheet, one row a prompt.",
+        help="Also draw a contact sheet, with one row per prompt.",
         rich_help_panel=VIDEO,
     ),
 ]
@@ -68,7 +70,7 @@ Student = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="Few-step student, in the place of a Wan folder's own backbone.",
+        help="File of a few-step student that replaces a Wan folder's own backbone.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -77,7 +79,7 @@ Lora = Annotated[
     typer.Option(
         "--lora",
         metavar="FILE[:SCALE]",
-        help="Added to a Wan model's weights; may be given several times.",
+        help="LoRA to add to a Wan model's weights; may be given several times.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -87,6 +89,7 @@ Vae = Annotated[
         "--vae",
         metavar="tiny|PATH",
         help="Another decoder for a Wan model: a tiny one (faster, softer), or the one at a path.",
+        show_default="the folder's own",
         rich_help_panel=MODEL,
     ),
 ]
@@ -95,8 +98,9 @@ TextEncoder = Annotated[
     typer.Option(
         "--text-encoder",
         metavar="PLACE",
-        help="Of a Wan model: device, cpu, or drop (gone once a timeline's prompts are encoded);"
-        " else as it fits.",
+        help="Where a Wan model's text encoder runs: device, cpu, or drop (free it once the"
+        " timeline's prompts are encoded).",
+        show_default="whatever fits",
         rich_help_panel=MODEL,
     ),
 ]
@@ -105,7 +109,7 @@ Offload = Annotated[
     typer.Option(
         metavar="N",
         min=0,
-        help="Layers of a Wan model that lie in host memory: less GPU memory, slower.",
+        help="Number of a Wan model's layers to keep in host memory: less GPU memory, slower.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -113,7 +117,8 @@ GpuMemory = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Reckon with so much GPU memory, such as 12GiB; else with what is free.",
+        help="Plan for this much GPU memory, such as 12GiB.",
+        show_default="what is free",
         rich_help_panel=MODEL,
     ),
 ]
@@ -122,14 +127,18 @@ Seed = Annotated[
     typer.Option(
         metavar="N",
         min=0,
-        help="Of the noise; else the timeline's, else 0.",
+        help="Random seed.",
+        show_default="the timeline's @seed, or 0",
         rich_help_panel=MODEL,
     ),
 ]
 Size = Annotated[
     str | None,
     typer.Option(
-        metavar="WxH", help="Of the generated frames, px; else the model's.", rich_help_panel=MODEL
+        metavar="WxH",
+        help="Size of the generated frames in pixels.",
+        show_default="the model's",
+        rich_help_panel=MODEL,
     ),
 ]
 Preset = Annotated[
@@ -137,8 +146,8 @@ Preset = Annotated[
     typer.Option(
         metavar="NAME",
         help="Window, memory and denoise steps of a public family of students: self-forcing,"
-        " causal-forcing, longlive, longlive-infinity, memflow, anchor-forcing or krea-realtime;"
-        " else as the files' names tell.",
+        " causal-forcing, longlive, longlive-infinity, memflow, anchor-forcing or krea-realtime.",
+        show_default="recognised by the files' names",
         rich_help_panel=MODEL,
     ),
 ]
@@ -146,7 +155,8 @@ Memory = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="anchor, recache, recapture, rolling or clear; else the preset's, else anchor.",
+        help="Memory policy: anchor, recache, recapture, rolling or clear.",
+        show_default="the preset's, or anchor",
         rich_help_panel=MODEL,
     ),
 ]
@@ -154,21 +164,26 @@ Junction = Annotated[
     str | None,
     typer.Option(
         metavar="hold|gap",
-        help="Between two switches, keep showing the older junction or none.",
+        help="Whether the older junction stays visible between two switches: hold or gap.",
+        show_default="the memory's",
         rich_help_panel=MODEL,
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="cpu or cuda; else cuda where there is one.", rich_help_panel=MODEL
+        metavar="NAME",
+        help="Device: cpu or cuda.",
+        show_default="cuda where there is one",
+        rich_help_panel=MODEL,
     ),
 ]
 Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="float32 or bfloat16; else what suits the device.",
+        help="Type of the weights: float32 or bfloat16.",
+        show_default="bfloat16 on a GPU, or float32",
         rich_help_panel=MODEL,
     ),
 ]
@@ -176,7 +191,8 @@ Backend = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Of the kernels: triton, sdpa, reference or auto; else AFSTREAM_BACKEND, else auto.",
+        help="Backend of the kernels: triton, sdpa, reference or auto.",
+        show_default="AFSTREAM_BACKEND, or auto",
         rich_help_panel=MODEL,
     ),
 ]
@@ -192,7 +208,7 @@ NoGraph = Annotated[
     bool,
     typer.Option(
         "--no-graph",
-        help="On a GPU, launch each kernel anew instead of replaying captured calls.",
+        help="On a GPU, launch each kernel again instead of replaying CUDA graphs.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -200,14 +216,19 @@ SwitchFrames = Annotated[
     str | None,
     typer.Option(
         metavar="N,N,...",
-        help="Latent frames at which prompts change; else every 40.",
+        help="Latent frames at which prompts change.",
+        show_default="every 40",
         rich_help_panel=JSONL,
     ),
 ]
 Line = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=1, help="Line of the file to play; else the first.", rich_help_panel=JSONL
+        metavar="N",
+        min=1,
+        help="Line of the file to play.",
+        show_default="the first with prompts",
+        rich_help_panel=JSONL,
     ),
 ]
 DryRun = Annotated[
@@ -220,14 +241,21 @@ DryRun = Annotated[
 ]
 Record = Annotated[
     Path | None,
-    typer.Option(metavar="JSON", help="Run record; else beside the video.", rich_help_panel=REPORT),
+    typer.Option(
+        metavar="JSON",
+        help="Path of the run record.",
+        show_default="beside the video",
+        rich_help_panel=REPORT,
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=REPORT)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print no progress.", rich_help_panel=REPORT)
+]
 Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="One line of JSON per chunk on standard output, no progress.",
+        help="Print one line of JSON per chunk on standard output, and no progress.",
         rich_help_panel=REPORT,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Where the files of one run go, and that they can be written before anything is made."""
+"""The files of one run, and the check that they can be written before anything is made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Outputs:
     Attributes:
         video: the video, or the folder of PNGs.
         record: the run record.
-        timeline: what replays a live run, None for others.
+        timeline: the timeline that replays a live run, None for other runs.
         sheet: the contact sheet, None when none is wanted.
     """
 
@@ -26,7 +26,7 @@ class Outputs:
 
     @classmethod
     def beside(cls, video: Path, *, record: Path | None, sheet: Path | None, live: bool) -> Outputs:
-        """Put next to the video whatever has no place of its own."""
+        """The files of a run; those without a path of their own stand beside the video."""
         return cls(
             video=video,
             record=record or sibling(video, ".json"),
@@ -40,12 +40,12 @@ class Outputs:
         return tuple(path for path in (self.record, self.timeline, self.sheet) if path)
 
     def check(self, prompts: str) -> None:
-        """Make sure that each can be written and none replaces another or the prompts.
+        """Make sure that each can be written, and that none replaces another or the prompts.
 
         Raises:
             OutputError: names the path at fault.
         """
-        from afstream.video import check_output
+        from afstream.video import check_output, probe
 
         if self.sheet and self.sheet.suffix.lower() != ".png":
             raise OutputError(f"the contact sheet {self.sheet} must end in .png")
@@ -59,25 +59,15 @@ class Outputs:
                 raise OutputError(f"{path} is both {other} and {name}; choose another path")
         check_output(self.video)
         for path in self.others:
-            check_file(path)
+            try:
+                probe(path)
+            except OSError as error:
+                raise OutputError.of(path, error) from error
 
 
 def sibling(video: Path, suffix: str) -> Path:
     """The path beside the video with another suffix."""
     return video.with_name(video.stem + suffix)
-
-
-def check_file(path: Path) -> None:
-    """Make sure that a file can be written, and leave what is there as it is."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        existed = path.exists()
-        with path.open("ab"):
-            pass
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        raise refused(path, error) from error
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -92,10 +82,9 @@ def write_whole(path: Path, text: str) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise refused(path, error) from error
+        raise OutputError.of(path, error) from error
 
 
 def refused(path: Path, error: OSError) -> OutputError:
     """The sentence for a path that cannot be written."""
-    reason = (error.strerror or str(error)).lower()
-    return OutputError(f"cannot write {path} ({reason}); choose another path")
+    return OutputError.of(path, error)

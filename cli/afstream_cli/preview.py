@@ -49,7 +49,7 @@ def show_table(plan: Plan) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from afstream.timeline.moment import clock
+    from afstream.timeline.moment import clock_time
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("asked", "effective", "slip", "chunk"):
@@ -64,8 +64,8 @@ def show_table(plan: Plan) -> None:
         if cue.seed is not None:
             words.append(f"seed={cue.seed}")
         table.add_row(
-            clock(planned.requested_s),
-            clock(planned.effective_s),
+            clock_time(planned.requested_s),
+            clock_time(planned.effective_s),
             f"{planned.slip_s:.2f} s",
             str(planned.chunk),
             " ".join(words if planned.chunk else words[1:]),

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from afstream_cli.versions import versions
 
 if TYPE_CHECKING:
-    from afstream.config import MemoryPolicy
     from afstream.stream import Chunk, Stream
-    from afstream.timeline import Cue
     from afstream.video import VideoWriter
     from afstream_cli.tally import Tally
 
@@ -39,9 +37,10 @@ class RunRecord:
     error: str | None = None
     cues: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
 
-    def add_cue(self, chunk: Chunk, cue: Cue, requested_s: float) -> None:
-        """A prompt took effect with this chunk."""
-        newest = chunk.receipts[-1]
+    def add_cue(self, chunk: Chunk) -> None:
+        """Note the prompt that took effect with this chunk."""
+        receipt = chunk.receipts[-1]
+        cue = receipt.cue
         self.cues.append(
             {
                 "segment": chunk.segment,
@@ -50,11 +49,11 @@ class RunRecord:
                 "blend_s": cue.blend_s,
                 "seed": cue.seed,
                 "note": cue.note,
-                "requested_s": requested_s,
+                "requested_s": receipt.requested_s,
                 "effective_s": chunk.start_s,
-                "slip_s": round(chunk.start_s - requested_s, 6),
+                "slip_s": round(chunk.start_s - receipt.requested_s, 6),
                 "chunk": chunk.index,
-                "switch_ms": newest.switch_ms,
+                "switch_ms": receipt.switch_ms,
             }
         )
 
@@ -83,17 +82,17 @@ class RunRecord:
         }
 
 
-def describe_run(stream: Stream, memory: str, policy: MemoryPolicy) -> dict[str, object]:
+def describe_run(stream: Stream) -> dict[str, object]:
     """What makes two runs of one timeline and one seed alike or different."""
     model = stream.model
     width, height = stream.size
     return {
         "model": {"name": model.name, **model.details},
-        "memory": {"name": memory, **asdict(policy)},
+        "memory": stream.policy.settings,
         "size_px": [width, height],
         "device": str(model.backbone.device),
         "dtype": str(model.backbone.dtype).removeprefix("torch."),
-        "backend": stream.backend,
+        "backend": stream.backend.name,
         "compiled": stream.compiled,
         "graphs": stream.graphs,
         "memory_estimate": stream.estimate and stream.estimate.as_data(),

@@ -117,8 +117,7 @@ class Session:
                     start_s=chunk.start_s,
                 )
             if chunk.receipts:
-                cue, requested_s = source.asked(chunk.segment)
-                self.record.add_cue(chunk, cue, requested_s)
+                self.record.add_cue(chunk)
             self.report.chunk(chunk, self.tally)
             if interruption.signal is not None:
                 break

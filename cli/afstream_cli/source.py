@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from afstream.timeline import Cue, Moment, Timeline
+from afstream.timeline import Moment, Timeline
 from afstream_cli.live import LiveCues, stdin_lines
 
 if TYPE_CHECKING:
@@ -15,20 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Chunks, and what was asked for in them.
+    """Chunks to write, and what is known of them beforehand.
 
     Attributes:
-        chunks: from a stream whose prompts were checked.
-        seed: of the noise.
-        num_frames: video frames to come, None when nobody knows.
-        asked: the cue of a segment, and the time for which it was asked, s.
-        replay: the timeline that replays so many chunks; None where a timeline is played.
+        chunks: chunks of a stream whose prompts were checked.
+        seed: seed of the noise.
+        num_frames: video frames to come, None in a live stream.
+        replay: makes the timeline that replays a number of chunks; None where a timeline is played.
     """
 
     chunks: Iterable[Chunk]
     seed: int
     num_frames: int | None
-    asked: Callable[[int], tuple[Cue, float]]
     replay: Callable[[int], Timeline] | None
 
 
@@ -38,16 +36,11 @@ def play_timeline(stream: Stream, timeline: Timeline) -> Source:
     Raises:
         PromptError: the model cannot understand one of the prompts.
     """
-    plan = timeline.plan()
-
-    def asked(segment: int) -> tuple[Cue, float]:
-        return plan.cues[segment].cue, plan.cues[segment].requested_s
-
+    plan = timeline.plan(stream.clock)
     return Source(
         chunks=stream.play(plan),
         seed=timeline.seed or 0,
         num_frames=plan.num_video_frames,
-        asked=asked,
         replay=None,
     )
 
@@ -62,6 +55,5 @@ def play_stdin(
         chunks=live.chunks(),
         seed=live.seed,
         num_frames=None,
-        asked=live.asked,
         replay=live.replay,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from afstream.video.stride_sample import EvenlySpaced
+from afstream.video.stride_sample import StrideSample
 
 if TYPE_CHECKING:
     from afstream.stream import Chunk, Receipt
@@ -20,7 +20,7 @@ class Spread:
     """Mean, extremes and percentiles of a series, from a sample of fixed size."""
 
     def __init__(self) -> None:
-        self._sample: EvenlySpaced[float] = EvenlySpaced(SAMPLES)
+        self._sample: StrideSample[float] = StrideSample(SAMPLES)
         self._count = 0
         self._sum = 0.0
         self._largest = 0.0

@@ -4,7 +4,7 @@ The package knows tensors and ints only: no prompts, no streams, no models.
 """
 
 from afstream_kernels.attention import segment_attention, segment_attention_lse
-from afstream_kernels.dispatch import BACKENDS, Backend, choose_backend
+from afstream_kernels.dispatch import BACKENDS, AnyBackend, Backend, BackendName, choose_backend
 from afstream_kernels.norm import modulate, norm_rotate, norm_rotate_write
 from afstream_kernels.reference import apply_rotation, rms_norm, rotation_tables, turn_tables
 from afstream_kernels.slots import copy_slots
@@ -12,7 +12,9 @@ from afstream_kernels.vendor import vendor_attention
 
 __all__ = [
     "BACKENDS",
+    "AnyBackend",
     "Backend",
+    "BackendName",
     "apply_rotation",
     "choose_backend",
     "copy_slots",

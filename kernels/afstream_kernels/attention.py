@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from afstream_kernels import reference
-from afstream_kernels.dispatch import Backend, choose_backend
+from afstream_kernels.dispatch import AnyBackend, resolve
 from afstream_kernels.vendor import Own, Slots, gathered_attention, slot_tensor
 
 HEAD_DIMS = (32, 64, 128)
@@ -25,7 +25,7 @@ def segment_attention(
     sin: Tensor,
     own: Own | None = None,
     *,
-    backend: Backend | None = None,
+    backend: AnyBackend = None,
 ) -> Tensor:
     """Softmax attention of one query block over segments, each at its own offset.
 
@@ -43,7 +43,7 @@ def segment_attention(
             after each segment.
         sin: [S, D / 2].
         own: keys and values [B, K, H, D] that stand with the query, outside of any slot.
-        backend: see `choose_backend`.
+        backend: chosen before, or its name; see `choose_backend`.
 
     Returns:
         [B, T, H, D]; 0 where there is nothing to see. The order of segments does not matter.
@@ -51,8 +51,8 @@ def segment_attention(
     Raises:
         ValueError: shapes do not fit together, or the backend cannot run them.
     """
-    chosen = choose_backend(backend, device=q.device, dtype=q.dtype)
-    if chosen == "sdpa":
+    chosen = resolve(backend, q)
+    if chosen.name == "sdpa":
         _check(q, keys, values, slots, cos, sin, own)
         return gathered_attention(q, keys, values, slots, cos, sin, own)
     return segment_attention_lse(q, keys, values, slots, cos, sin, own, backend=chosen)[0]
@@ -68,7 +68,7 @@ def segment_attention_lse(
     own: Own | None = None,
     *,
     num_splits: int = 0,
-    backend: Backend | None = None,
+    backend: AnyBackend = None,
 ) -> tuple[Tensor, Tensor]:
     """`segment_attention` and the scores' log-sum-exp, by which parts can be merged.
 
@@ -90,9 +90,8 @@ def segment_attention_lse(
     Raises:
         ValueError: shapes do not fit together, or the backend cannot run them.
     """
-    chosen = choose_backend(backend, device=q.device, dtype=q.dtype)
     _check(q, keys, values, slots, cos, sin, own)
-    if chosen != "triton":
+    if resolve(backend, q).name != "triton":
         where = slot_tensor(slots, q.device)
         out, lse = reference.segment_attention(q, keys, values, where, cos, sin, own)
         return out, lse.detach()

@@ -1,4 +1,4 @@
-"""Which implementation runs: decided here, by device, dtype and what is installed.
+"""Which implementation runs: decided once, by device, dtype and what is installed.
 
 - `triton`: our own kernels, on a GPU or in Triton's interpreter.
 - `sdpa`: torch's own attention, on any device; the other operations run on Triton where they can.
@@ -9,20 +9,39 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
-Backend = Literal["triton", "sdpa", "reference"]
+BackendName = Literal["triton", "sdpa", "reference"]
 
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 VARIABLE = "AFSTREAM_BACKEND"
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Triton's matrix products need Ampere
 LOWEST_CAPABILITY = (8, 0)
 # tensors without memory go the ways of a GPU, so that what it would need can be counted
 GPUS = ("cuda", "meta")
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A backend that was found able to run for a device and dtype.
+
+    Attributes:
+        name: runs attention.
+        fused: whether all other operations run as Triton kernels; else as their twins.
+    """
+
+    name: BackendName
+    fused: bool
+
+
+# What the operations take: a backend that was chosen before, or what `choose_backend` takes.
+AnyBackend = Backend | str | None
 
 
 def choose_backend(
@@ -41,44 +60,40 @@ def choose_backend(
     """
     wanted = name or os.environ.get(VARIABLE) or "auto"
     where = torch.device(device)
-    if wanted == "auto":
-        # on a CPU the interpreter is for tests only
-        on_triton = where.type in GPUS and triton_hindrance(where, dtype) is None
-        return "triton" if on_triton else "sdpa"
+    if wanted == "reference":
+        return Backend("reference", fused=False)
     if wanted == "triton":
-        hindrance = triton_hindrance(where, dtype)
-        if hindrance is not None:
-            raise ValueError(f"the backend triton cannot run here: {hindrance}; use auto")
-    for backend in BACKENDS:
-        if wanted == backend:
-            return backend
-    source = "backend" if name else VARIABLE
-    raise ValueError(f"{source} is {wanted!r}; choose auto, {', '.join(BACKENDS)}")
+        reason = triton_unavailable_reason(where, dtype)
+        if reason is not None:
+            raise ValueError(f"the backend triton cannot run here: {reason}; use auto")
+        return Backend("triton", fused=True)
+    if wanted not in ("auto", "sdpa"):
+        source = "backend" if name else VARIABLE
+        raise ValueError(f"{source} is {wanted!r}; choose auto, {', '.join(BACKENDS)}")
+    # on a CPU the interpreter is for tests only
+    fused = where.type in GPUS and triton_unavailable_reason(where, dtype) is None
+    return Backend("triton" if fused and wanted == "auto" else "sdpa", fused=fused)
 
 
-def runs_triton(backend: Backend, x: torch.Tensor) -> bool:
-    """Whether an operation other than attention on x runs on Triton under a backend."""
-    if backend != "sdpa":
-        return backend == "triton"
-    return goes_as_on_gpu(x) and triton_hindrance(x.device, x.dtype) is None
+def resolve(backend: AnyBackend, x: Tensor) -> Backend:
+    """The backend for an operation on x: as it was chosen before, else as `choose_backend` does.
+
+    Raises:
+        ValueError: see `choose_backend`.
+    """
+    if isinstance(backend, Backend):
+        return backend
+    return choose_backend(backend, device=x.device, dtype=x.dtype)
 
 
-def goes_as_on_gpu(x: torch.Tensor) -> bool:
+def runs_as_on_gpu(x: Tensor) -> bool:
     """Whether x lies on a GPU, or has no memory and stands for something that will."""
     return x.device.type in GPUS
 
 
-def triton_hindrance(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why Triton cannot compute with such tensors, None if it can."""
-    return _hindrance(device, dtype)
-
-
-# what torch.compiler.assume_constant_result does, which would load the compiler: a second at start
-triton_hindrance._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
-
-
 @cache
-def _hindrance(device: torch.device, dtype: torch.dtype) -> str | None:
+def triton_unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why Triton cannot compute with such tensors, None if it can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if dtype not in TRITON_DTYPES:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from afstream_kernels import reference
-from afstream_kernels.dispatch import Backend, choose_backend, runs_triton
+from afstream_kernels.dispatch import AnyBackend, resolve
 
 
 def norm_rotate(
@@ -21,7 +21,7 @@ def norm_rotate(
     *,
     num_heads: int,
     eps: float,
-    backend: Backend | None = None,
+    backend: AnyBackend = None,
 ) -> Tensor:
     """RMSNorm over all heads together, split into heads, rotate; differentiable in x and weight.
 
@@ -32,7 +32,7 @@ def norm_rotate(
         sin: [T, D / 2].
         num_heads: H; C = H * D.
         eps: added to the mean square.
-        backend: see `choose_backend`.
+        backend: chosen before, or its name; see `choose_backend`.
 
     Returns:
         [B, T, H, D].
@@ -41,7 +41,7 @@ def norm_rotate(
         ValueError: the tables do not fit.
     """
     _check_tables(x, cos, sin, num_heads)
-    if not runs_triton(choose_backend(backend, device=x.device, dtype=x.dtype), x):
+    if not resolve(backend, x).fused:
         return reference.norm_rotate(x, weight, cos, sin, num_heads=num_heads, eps=eps)
     return _norm_rotate(x, weight, cos, sin, num_heads, eps)
 
@@ -57,7 +57,7 @@ def norm_rotate_write(
     slots: Sequence[int],
     *,
     eps: float,
-    backend: Backend | None = None,
+    backend: AnyBackend = None,
 ) -> Tensor:
     """`norm_rotate` of q and of k in one launch; q is returned, k goes straight into slots.
 
@@ -71,7 +71,7 @@ def norm_rotate_write(
         keys: [B, N, R, H, D] contiguous, changed in place.
         slots: where each stretch of R keys goes.
         eps: added to the mean squares.
-        backend: see `choose_backend`.
+        backend: chosen before, or its name; see `choose_backend`.
 
     Returns:
         [B, T, H, D].
@@ -86,13 +86,13 @@ def norm_rotate_write(
             f"k has {k.shape[1]} tokens for {len(slots)} slots of {num_tokens};"
             f" it must have {len(slots) * num_tokens}"
         )
-    if not runs_triton(choose_backend(backend, device=q.device, dtype=q.dtype), q):
+    if not resolve(backend, q).fused:
         return reference.norm_rotate_write(q, k, q_weight, k_weight, cos, sin, keys, slots, eps=eps)
     return _norm_rotate_write(q, k, q_weight, k_weight, cos, sin, keys, slots, eps)
 
 
 def modulate(
-    x: Tensor, shift: Tensor, scale: Tensor, *, eps: float, backend: Backend | None = None
+    x: Tensor, shift: Tensor, scale: Tensor, *, eps: float, backend: AnyBackend = None
 ) -> Tensor:
     """LayerNorm without affine, then `* (1 + scale) + shift`, in one pass over x.
 
@@ -103,14 +103,13 @@ def modulate(
         shift: [B or 1, F or 1, 1, C].
         scale: likewise.
         eps: added to the variance.
-        backend: see `choose_backend`.
+        backend: chosen before, or its name; see `choose_backend`.
 
     Returns:
         [B, F, P, C].
     """
     wants_grad = torch.is_grad_enabled() and any(y.requires_grad for y in (x, shift, scale))
-    chosen = choose_backend(backend, device=x.device, dtype=x.dtype)
-    if wants_grad or not runs_triton(chosen, x):
+    if wants_grad or not resolve(backend, x).fused:
         return reference.modulate(x, shift, scale, eps=eps)
     return _modulate(x, shift, scale, eps)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from afstream_kernels import reference
-from afstream_kernels.dispatch import Backend, choose_backend, runs_triton
+from afstream_kernels.dispatch import AnyBackend, resolve
 
 
 def copy_slots(
@@ -20,7 +20,7 @@ def copy_slots(
     targets: Sequence[int],
     turn: tuple[Tensor, Tensor] | None = None,
     *,
-    backend: Backend | None = None,
+    backend: AnyBackend = None,
 ) -> None:
     """Copy slots of all layers, keys and values, into slots of other buffers, in one launch.
 
@@ -33,7 +33,7 @@ def copy_slots(
         sources: P slots to copy.
         targets: P slots to copy them to, all different.
         turn: tables [P, D / 2] from `turn_tables` by which the keys are moved in time.
-        backend: see `choose_backend`.
+        backend: chosen before, or its name; see `choose_backend`.
 
     Raises:
         ValueError: sources and targets differ in number, or the buffers in more than slots.
@@ -47,7 +47,7 @@ def copy_slots(
         )
     if not sources:
         return
-    if runs_triton(choose_backend(backend, device=keys.device, dtype=keys.dtype), keys):
+    if resolve(backend, keys).fused:
         cos, sin = turn or (None, None)
         _copy(keys, values, to_keys, to_values, sources, targets, cos, sin)
     else:

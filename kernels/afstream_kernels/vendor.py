@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from afstream_kernels import reference
-from afstream_kernels.dispatch import goes_as_on_gpu
+from afstream_kernels.dispatch import runs_as_on_gpu
 
 Slots = Tensor | Sequence[int]
 Own = tuple[Tensor, Tensor]
@@ -37,7 +37,7 @@ def vendor_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | Non
         [B, T, H, D].
     """
     # the operator has no gradient, and not every version takes a mask
-    if goes_as_on_gpu(q) and mask is None and not torch.is_grad_enabled():
+    if runs_as_on_gpu(q) and mask is None and not torch.is_grad_enabled():
         return _vendor(q, keys, values)
     return _plain_attention(q, keys, values, mask)
 

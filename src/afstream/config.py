@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, Gt, Le
 
 from afstream.errors import ConfigError
-from afstream.geometry import CHUNK_FRAMES
-
-Positions = Literal["tri-region", "absolute"]
-AtSwitch = Literal["recache", "recapture", "keep", "clear"]
-Junction = Literal["none", "hold", "gap"]
 
 T = TypeVar("T")
 
@@ -19,26 +17,72 @@ T = TypeVar("T")
 TIMESTEPS = 1000
 
 
+# bounds far above any model: what lies beyond them is a damaged file
+Size = Annotated[int, Gt(0), Le(2**20)]
+Few = Annotated[int, Gt(0), Le(2**10)]
+
+
 def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build the config dataclass `kind` from the entries of `values` that it knows."""
-    names = {field.name for field in fields(kind)}  # pyright: ignore[reportArgumentType]
-    return kind(**{name: value for name, value in values.items() if name in names})
+    """Build a config dataclass from the entries of a file, types and bounds checked.
+
+    Args:
+        kind: the dataclass; entries that it does not know are ignored.
+        values: as read from JSON or TOML.
+
+    Raises:
+        ConfigError: an entry is missing, of another type, or out of bounds; names all of them.
+    """
+    # takes as long as everything else that `afstream --help` imports
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+    from pydantic_core import to_json  # noqa: PLC0415
+
+    try:
+        # as JSON: there strict types allow a list for a tuple, and a mapping for a dataclass
+        return TypeAdapter(kind).validate_json(to_json(dict(values)), strict=True)
+    except ValidationError as error:
+        faults: list[str] = []
+        for fault in error.errors():
+            name = ".".join(map(str, fault["loc"]))
+            rule = fault["msg"].replace("Input should be", "it must be")
+            if fault["type"] == "missing":
+                faults.append(f"{name} is missing")
+            elif name:
+                faults.append(f"{name} is {fault['input']!r}; {rule}")
+            else:
+                # what the dataclass itself refuses
+                faults.append(rule.removeprefix("Value error, "))
+        raise ConfigError("; ".join(faults)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """Sizes of a Wan2.1-class backbone; the names are those of Wan's own `config.json`."""
+    """Sizes of a Wan2.1-class backbone; the names are those of Wan's own `config.json`.
 
-    dim: int
-    ffn_dim: int
-    freq_dim: int
-    text_dim: int
-    text_len: int
-    num_heads: int
-    num_layers: int
-    in_dim: int = 16
-    out_dim: int = 16
-    eps: float = 1e-6
+    Attributes:
+        dim: values of a token.
+        ffn_dim: values inside a feed-forward.
+        freq_dim: values of a timestep's sinusoid, before it is embedded.
+        text_dim: values of a row of prompt embeddings.
+        text_len: most rows of a prompt.
+        num_heads: heads of both kinds of attention.
+        num_layers: layers.
+        patch: rows, and columns, of latent values in a token.
+        in_dim: channels of the latents that come in.
+        out_dim: channels of the flow.
+        eps: of all norms.
+    """
+
+    dim: Size
+    ffn_dim: Size
+    freq_dim: Size
+    text_dim: Size
+    text_len: Size
+    num_heads: Few
+    num_layers: Few
+    patch: Few
+    in_dim: Few = 16
+    out_dim: Few = 16
+    eps: Annotated[float, Ge(0), Le(1)] = 1e-6
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be split into heads and rotated pairs."""
@@ -63,6 +107,7 @@ WAN_BACKBONES: dict[str, BackboneConfig] = {
         text_len=512,
         num_heads=12,
         num_layers=30,
+        patch=2,
     ),
     "wan-14b": BackboneConfig(
         dim=5120,
@@ -72,53 +117,62 @@ WAN_BACKBONES: dict[str, BackboneConfig] = {
         text_len=512,
         num_heads=40,
         num_layers=40,
+        patch=2,
     ),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerConfig:
-    """The few denoise steps, on the scale of a thousand training steps, and their shift."""
+    """The few denoise steps, on the scale of a thousand training steps, and their shift.
+
+    Attributes:
+        steps: where each denoise step of a chunk begins, the noisiest first.
+        shift: bends the steps toward noise; see `afstream.engine.schedule`.
+        first_steps: those of a scene's first chunk; None where they are the same.
+    """
 
     steps: tuple[int, ...] = (1000, 750, 500, 250)
     shift: float = 5.0
+    first_steps: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse steps that do not go down from at most 1000 to more than 0."""
-        going_down = all(a > b for a, b in zip(self.steps, self.steps[1:], strict=False))
-        if not self.steps or not going_down or self.steps[0] > TIMESTEPS or self.steps[-1] <= 0:
-            raise ConfigError(
-                f"denoise steps are {self.steps}; they must go down within 1000 .. 1,"
-                " for example (1000, 750, 500, 250)"
-            )
+        for steps in (self.steps, self.steps_at(0)):
+            going_down = all(a > b for a, b in pairwise(steps))
+            if not steps or not going_down or steps[0] > TIMESTEPS or steps[-1] <= 0:
+                raise ConfigError(
+                    f"denoise steps are {steps}; they must go down within 1000 .. 1,"
+                    " for example (1000, 750, 500, 250)"
+                )
+
+    def steps_at(self, frame: int) -> tuple[int, ...]:
+        """The denoise steps of the chunk that begins with a scene's latent frame `frame`."""
+        if frame == 0 and self.first_steps is not None:
+            return self.first_steps
+        return self.steps
+
+    @property
+    def most_steps(self) -> int:
+        """Denoise steps of the chunk that has most of them."""
+        return max(len(self.steps), len(self.steps_at(0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryPolicy:
-    """What a stream remembers, at which positions, and what a prompt switch does to it.
-
-    All lengths are latent frames and whole chunks.
+class WindowLengths:
+    """How much of the past a model was trained to see, in latent frames and whole chunks.
 
     Attributes:
         window_frames: W, frames of self-attention without the junction.
         sink_frames: S, the first frames, kept for good; part of W.
         chunk_frames: c, frames denoised together.
         horizon_frames: H, temporal positions that the backbone was trained on.
-        positions: `tri-region` keeps every distance inside the horizon; `absolute`
-            puts everything at its own frame index.
-        at_switch: `recache` recomputes the window under the new prompt, `recapture` the
-            sink as well, `keep` changes nothing but the text, `clear` empties the memory.
-        junction: whether the first chunk after a switch is kept, and whether the previous
-            one stays visible (`hold`) or not (`gap`) until the new one has left the window.
     """
 
-    window_frames: int = 12
-    sink_frames: int = CHUNK_FRAMES
-    chunk_frames: int = CHUNK_FRAMES
-    horizon_frames: int = 21
-    positions: Positions = "tri-region"
-    at_switch: AtSwitch = "recache"
-    junction: Junction = "hold"
+    window_frames: int
+    sink_frames: int
+    chunk_frames: int
+    horizon_frames: int
 
     def __post_init__(self) -> None:
         """Refuse lengths that are no whole chunks or leave no room."""
@@ -128,18 +182,10 @@ class MemoryPolicy:
                     f"{name} is {frames} latent frames; it must be a multiple of the chunk,"
                     f" {self.chunk_frames}"
                 )
-        if not self.chunk_frames <= self.local_frames:
+        if self.local_frames < self.chunk_frames:
             raise ConfigError(
                 f"window is {self.window_frames} and sink {self.sink_frames} latent frames;"
                 f" at least {self.chunk_frames} must be left for the current chunk"
-            )
-        # sink 0 .. S-1, junction H-W-c .. H-W-1, local window up to H-1: none may overlap
-        junction = self.chunk_frames + self.sink_frames if self.junction != "none" else 0
-        needed = self.window_frames + junction
-        if self.positions == "tri-region" and needed > self.horizon_frames:
-            raise ConfigError(
-                f"window, junction and sink take {needed} latent frames; tri-region positions"
-                f" have room for {self.horizon_frames}"
             )
 
     @property
@@ -148,39 +194,6 @@ class MemoryPolicy:
         return self.window_frames - self.sink_frames
 
     @property
-    def num_slots(self) -> int:
-        """Chunks that must be held at once: sink, local window, two junctions."""
-        junctions = 0 if self.junction == "none" else 2
-        return self.window_frames // self.chunk_frames + junctions
-
-    @property
-    def num_segments(self) -> int:
-        """Chunks that a query can see at most: sink, local window, one junction."""
-        return self.window_frames // self.chunk_frames + (self.junction != "none")
-
-
-MEMORIES: dict[str, MemoryPolicy] = {
-    "anchor": MemoryPolicy(),
-    "recache": MemoryPolicy(positions="absolute", junction="none"),
-    "recapture": MemoryPolicy(at_switch="recapture", junction="none"),
-    "rolling": MemoryPolicy(positions="absolute", at_switch="keep", sink_frames=0, junction="none"),
-    "clear": MemoryPolicy(positions="absolute", at_switch="clear", sink_frames=0, junction="none"),
-}
-
-
-def memory_policy(name: str, *, junction: str | None = None) -> MemoryPolicy:
-    """Look up a memory by name, with another junction hand-over if one is given.
-
-    Raises:
-        ConfigError: unknown name, or a hand-over for a memory without a junction.
-    """
-    if name not in MEMORIES:
-        raise ConfigError(f"memory is {name!r}; choose one of {', '.join(MEMORIES)}")
-    policy = MEMORIES[name]
-    if junction is None:
-        return policy
-    if policy.junction == "none":
-        raise ConfigError(f"memory {name!r} keeps no junction; leave the hand-over out")
-    if junction == "hold" or junction == "gap":
-        return MemoryPolicy(junction=junction)
-    raise ConfigError(f"junction hand-over is {junction!r}; choose hold or gap")
+    def window_chunks(self) -> int:
+        """Chunks of the window, sink included."""
+        return self.window_frames // self.chunk_frames

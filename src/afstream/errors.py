@@ -4,6 +4,8 @@ Every message is one sentence or two: what was given, what is allowed, what to d
 The command line prints it and exits with code 2; a library user catches `AfstreamError`.
 """
 
+from __future__ import annotations
+
 
 class AfstreamError(Exception):
     """Base of every error that a user can cause and mend."""
@@ -40,6 +42,12 @@ class CheckpointError(AfstreamError):
 
 class OutputError(AfstreamError):
     """The output cannot be written."""
+
+    @classmethod
+    def of(cls, path: object, error: OSError) -> OutputError:
+        """The sentence for a path that the system refuses."""
+        reason = (error.strerror or str(error)).lower()
+        return cls(f"cannot write {path} ({reason}); choose another path")
 
 
 class TrainingError(AfstreamError):

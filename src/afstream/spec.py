@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from afstream.errors import ConfigError
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.timeline.cue import MAX_SEED
 
 TextPlace = Literal["device", "cpu", "drop"]
+# what a spec adds to a model, in words; which of it a model takes is for its family to say
+Addition = Literal["student", "LoRA", "other VAE", "place for the text encoder", "offloaded layers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,15 +21,16 @@ class ModelSpec:
 
     Attributes:
         name: `pocket`, the path of a pocket model file or of a Wan2.1 folder, or
-            `random:wan-1.3b` or `random:wan-14b` (see `afstream.families.wan.random`).
+            `random:wan-1.3b` or `random:wan-14b` (see `afstream.families.random`).
         student: a few-step student's file, in the place of a Wan folder's own backbone.
         loras: files to add to the backbone, each `FILE` or `FILE:SCALE`.
         vae: `tiny`, or the path of another decoder; else the folder's own.
         text: where the text encoder runs: on the `device`, on the `cpu`, or on the device until
             the prompts that are known beforehand are encoded, and nowhere afterwards (`drop`).
-            Unless told otherwise on the device; on a GPU that has no room for it there, `drop`
-            where prompts are known beforehand, else `cpu`.
-        offload: layers of the backbone that lie in host memory and visit the device in turn.
+            None is the device; on a GPU that has no room for it there, `drop` where prompts are
+            known beforehand, and `cpu` where they are not.
+        offload: layers of the backbone that lie in host memory and are copied to the device when
+            their turn comes.
         device: cpu or cuda; the GPU where there is one.
         dtype: float32, bfloat16 or float64; bfloat16 on a GPU, float32 elsewhere.
     """
@@ -45,15 +50,16 @@ class ModelSpec:
             raise ConfigError(f"{self.offload} layers are to be offloaded; give 0 or more")
 
     @property
-    def additions(self) -> dict[str, object]:
-        """What only a Wan2.1 folder can take, by name, where it is asked for."""
-        given: dict[str, object] = {
+    def additions(self) -> tuple[Addition, ...]:
+        """What is asked for that not every family takes."""
+        given: dict[Addition, object] = {
             "student": self.student,
             "LoRA": self.loras,
             "other VAE": self.vae,
             "place for the text encoder": self.text,
+            "offloaded layers": self.offload,
         }
-        return {name: value for name, value in given.items() if value}
+        return tuple(name for name, value in given.items() if value)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -61,6 +67,49 @@ class ModelSpec:
         if self.student is None:
             return ()
         return self.student, *(str(split_scale(lora)[0]) for lora in self.loras)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig:
+    """How a stream is opened and run; see `Stream.open`.
+
+    Attributes:
+        model: which model, from which files, and where its parts go.
+        seed: same seed, same machine: identical frames.
+        size: width and height in pixels. [default: the model's own]
+        memory: anchor, recache, recapture, rolling or clear, or a policy of one's own.
+            [default: the preset's, or anchor]
+        junction: hold or gap, for a memory with a junction. [default: hold]
+        preset: settings of a public family, see `afstream.families.presets`.
+            [default: recognised by the files' names]
+        backend: triton, sdpa, reference or auto. [default: AFSTREAM_BACKEND, or auto]
+        compiled: compile the layers' elementwise parts, which takes up to minutes at first.
+        graphs: on a GPU, capture a chunk's model calls once and replay them.
+        ahead: submit each chunk before the one before it is collected, from the second one on;
+            frames are the same. [default: on a GPU]
+        prompts: those that are known beforehand; all of them or none, because a Wan folder's text
+            encoder may be dropped once they are encoded (see `ModelSpec.text`).
+        gpu_memory: bytes of GPU memory to plan for, as if there were such a GPU.
+            [default: what is free]
+    """
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    seed: int = 0
+    size: tuple[int, int] | None = None
+    memory: str | MemoryPolicy | None = None
+    junction: str | None = None
+    preset: str | None = None
+    backend: str | None = None
+    compiled: bool = False
+    graphs: bool = True
+    ahead: bool | None = None
+    prompts: tuple[str, ...] = ()
+    gpu_memory: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a seed that no timeline could name."""
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed is {self.seed}; it must be from 0 to {MAX_SEED}")
 
 
 def split_scale(given: str) -> tuple[Path, float]:

@@ -1,37 +1,42 @@
 """A stream: prompts in at any time, decoded video out chunk by chunk, for as long as wanted.
 
-`Stream` is the one place where prompts, rollout and delivery meet. Generating, benchmarking
-and evaluating all iterate over it.
+`Stream` is the one place where prompts, rollout and decoding meet. Generating, benchmarking and
+evaluating all iterate over it.
 
-A chunk is first launched, then handed out: launching brings prompts into force, denoises, begins
-to decode and makes the context pass, and on a GPU waits for none of it; handing out waits for the
-frames. A stream that runs ahead launches each chunk before it hands out the one before.
+A chunk is first submitted, then collected: submitting brings prompts into force, denoises, begins
+to decode and makes the context pass, and on a GPU waits for none of it; collecting waits for the
+frames. A stream that runs ahead submits each chunk before it collects the one before.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from threading import Lock
+from types import TracebackType
+from typing import Any
 
 import torch
 
-from afstream.config import MemoryPolicy
-from afstream.engine.chunk import Chunk, Receipt, Transition
-from afstream.engine.decode import Delivery, InFlight, lane_on
-from afstream.engine.prompts import Prompts, Request
+from afstream.engine.chunk import Chunk, Receipt
+from afstream.engine.decode import ChunkDecoder, PendingChunk, decode_stream_on
 from afstream.engine.rollout import Rollout, RolloutState
+from afstream.engine.scheduler import PendingPrompt, PromptScheduler
 from afstream.engine.state import StreamState
 from afstream.engine.stopwatch import Stopwatch
 from afstream.errors import ConfigError
-from afstream.families.opening import compile_backbone, kernel_backend, open_model
-from afstream.families.presets import choose_memory, find_preset
-from afstream.geometry import Geometry
-from afstream.memory_plan.estimate import Estimate
-from afstream.memory_plan.settle import Demand, settle
-from afstream.model.bundle import VideoModel
-from afstream.spec import ModelSpec
-from afstream.timeline import Plan, Timeline
-from afstream.timeline.plan import blend_length
+from afstream.families.base import VideoModel
+from afstream.families.opening import open_model
+from afstream.families.presets import find_preset, memory_of
+from afstream.families.registry import family_of
+from afstream.geometry import ChunkClock, Geometry
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.memory_plan.fit import fit
+from afstream.memory_plan.report import MemoryReport
+from afstream.spec import ModelSpec, StreamConfig
+from afstream.timeline import Cue, Moment, Plan, Timeline
+from afstream.timeline.cue import Transition
 from afstream_kernels import Backend
 
 __all__ = ["Chunk", "Receipt", "Stream", "StreamState"]
@@ -39,6 +44,13 @@ __all__ = ["Chunk", "Receipt", "Stream", "StreamState"]
 
 class Stream:
     """A running video.
+
+    Args:
+        model: an opened model; weights are shared by all streams of it.
+        config: how to run it; what it says of the model itself is not asked.
+
+    Raises:
+        ConfigError: a setting is unknown or impossible here.
 
     Example:
         >>> stream = Stream.open(seed=1)
@@ -50,130 +62,110 @@ class Stream:
         0
     """
 
-    def __init__(
-        self,
-        model: VideoModel,
-        policy: MemoryPolicy,
-        *,
-        seed: int = 0,
-        size: Geometry | None = None,
-        backend: str | None = None,
-        compiled: bool = False,
-        graphs: bool = True,
-        ahead: bool | None = None,
-    ) -> None:
-        if size is not None and size != model.geometry and not model.any_size:
-            own = model.geometry
-            raise ConfigError(
-                f"size is {size.width_px}x{size.height_px}; the model {model.name!r} makes"
-                f" {own.width_px}x{own.height_px} px only (a video can be scaled when written)"
-            )
+    def __init__(self, model: VideoModel, config: StreamConfig | None = None) -> None:
+        self.config = config or StreamConfig()
         self.model = model
-        self.geometry = size or model.geometry
-        self.state = StreamState(seed=seed)
+        self.geometry = _geometry(model, self.config.size)
+        self.state = StreamState(seed=self.config.seed)
         self._rollout = Rollout.of(
             model.backbone,
-            policy,
+            memory_of(self.config, model.family.lengths),
             model.sampler,
-            backend=kernel_backend(backend, model.backbone),
-            use_graphs=graphs,
+            backend=self.config.backend,
+            use_graphs=self.config.graphs,
         )
-        if compiled:
-            compile_backbone(model.backbone)
-        self.compiled = compiled
-        device = model.backbone.device
+        device, ahead = model.backbone.device, self.config.ahead
         self.ahead = device.type == "cuda" if ahead is None else ahead
-        self._prompts = Prompts(model, self.geometry)
-        self._delivery = Delivery(model.vae, lane_on(device))
+        self._prompts = PromptScheduler(model, self.geometry, self.clock)
+        self._decoder = ChunkDecoder(model.vae, decode_stream_on(device))
         # set by `open` where there is a GPU to fit
-        self.estimate: Estimate | None = None
+        self.estimate: MemoryReport | None = None
+        # held by the iterator that takes the stream's chunks
+        self._playing = Lock()
+        self._closed = False
 
     @classmethod
     def open(
         cls,
-        model: str | ModelSpec = "pocket",
-        *,
-        seed: int = 0,
-        size: tuple[int, int] | None = None,
-        memory: str | None = None,
-        junction: str | None = None,
-        preset: str | None = None,
-        backend: str | None = None,
-        compiled: bool = False,
-        graphs: bool = True,
-        prompts: Sequence[str] = (),
-        ahead: bool | None = None,
-        gpu_memory: int | None = None,
+        model: str | ModelSpec | StreamConfig = "pocket",
+        **settings: Any,  # noqa: ANN401  the fields of `StreamConfig`, each of its own type
     ) -> Stream:
         """Load a model and make a stream that waits for its first prompt.
 
         Args:
-            model: a model's name, or all of what `ModelSpec` can say about it.
-            seed: same seed, same machine: identical frames.
-            size: width and height in pixels; the model's own by default.
-            memory: anchor, recache, recapture, rolling or clear; else the preset's, else anchor.
-            junction: hold or gap, for a memory with a junction.
-            preset: settings of a public family, see `afstream.families.presets`; else as
-                recognised by the files' names.
-            backend: triton, sdpa, reference or auto; None asks AFSTREAM_BACKEND, else auto.
-            compiled: compile the layers' elementwise parts, which takes up to minutes at first.
-            graphs: on a GPU, capture a chunk's model calls once and replay them.
-            prompts: those that are known beforehand; all of them or none, because a Wan folder's
-                text encoder may be dropped once they are encoded (see `ModelSpec.text`).
-            gpu_memory: bytes of GPU memory to reckon with, as if there were such a GPU; None for
-                what is free on the one that is there.
-            ahead: launch each chunk before the one before it is handed out, from the second one
-                on; None does so on a GPU. Frames are the same.
+            model: a model's name; or all of what `ModelSpec` can say about it; or a
+                `StreamConfig`, which says all of the rest, too.
+            settings: any other field of `StreamConfig`, such as `seed=7` or `memory="rolling"`.
 
         Raises:
             ConfigError: a setting is unknown or impossible here, or the model does not fit.
             CheckpointError: there is no such model, or a piece is missing or does not fit.
             PromptError: the model cannot understand a prompt.
         """
-        geometry = Geometry(width_px=size[0], height_px=size[1]) if size else None
-        wanted = ModelSpec(name=model) if isinstance(model, str) else model
-        found = find_preset(preset, wanted)
-        _, policy = choose_memory(memory, junction, found)
-        demand = Demand(
-            size=geometry,
-            policy=policy,
-            backend=backend,
-            graphs=graphs,
-            prompts=len(set(prompts)),
-            gpu_memory=gpu_memory,
+        if isinstance(model, StreamConfig):
+            config = replace(model, **settings)
+        else:
+            spec = ModelSpec(name=model) if isinstance(model, str) else model
+            config = StreamConfig(model=spec, **settings)
+        family = family_of(config.model)
+        if config.size:
+            family.sized(*config.size)
+        config, estimate = fit(config)
+        opened = open_model(
+            config.model,
+            prompts=config.prompts,
+            like=find_preset(config.preset, config.model),
+            compiled=config.compiled,
         )
-        spec, estimate = settle(wanted, demand)
-        stream = cls(
-            open_model(spec, prompts=prompts, like=found),
-            policy,
-            seed=seed,
-            size=geometry,
-            backend=backend,
-            compiled=compiled,
-            graphs=graphs,
-            ahead=ahead,
-        )
+        stream = cls(opened, config)
         stream.estimate = estimate
         return stream
+
+    def close(self) -> None:
+        """Let go of memory and of chunks under way; the stream makes no more of them.
+
+        An iterator that is still there ends. Weights stay as long as the model is held.
+        """
+        self._closed = True
+        self.state = StreamState(seed=self.config.seed)
+
+    def __enter__(self) -> Stream:
+        """The stream itself, closed when the block is left."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        width, height = self.size
+        place = "closed" if self._closed else f"next chunk {self.next_chunk} at {self.next_s:g} s"
+        return (
+            f"<Stream of {self.model.name}: {width}x{height} at {self.fps} fps,"
+            f" memory {self.policy.name}, {self.backend.name} on {self.model.backbone.device},"
+            f" {place}>"
+        )
 
     def fork(self) -> Stream:
         """A stream of its own that goes on from here; neither disturbs the other.
 
         Weights are shared. Prompts that wait for the next chunk stay with this stream; a chunk
-        that was launched and not handed out yet is handed out by both.
+        that was submitted and not collected yet is collected by both.
+
+        Raises:
+            ConfigError: the stream is closed.
         """
-        rollout = self._rollout
-        other = Stream(
-            self.model,
-            rollout.policy,
-            size=self.geometry,
-            backend=rollout.backend,
-            graphs=rollout.use_graphs,
-            ahead=self.ahead,
-        )
-        other.compiled, other.estimate = self.compiled, self.estimate
-        # the decoder's state lives on the lane, so both go on there
-        other._delivery = self._delivery
+        self._refuse_closed()
+        config = replace(self.config, memory=self.policy, junction=None, backend=self.backend.name)
+        other = Stream(self.model, config)
+        other.ahead, other.estimate = self.ahead, self.estimate
+        other._rollout = self._rollout
+        # the decoder's state lives on its CUDA stream, so both go on there
+        other._decoder = self._decoder
         with torch.inference_mode():
             other.state = self.state.fork()
         return other
@@ -184,14 +176,29 @@ class Stream:
         return self.model.fps
 
     @property
+    def clock(self) -> ChunkClock:
+        """Lengths of chunks and frames, for `Timeline.plan`."""
+        return ChunkClock(format=self.model.format, chunk_frames=self.policy.lengths.chunk_frames)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.geometry.width_px, self.geometry.height_px
 
     @property
+    def policy(self) -> MemoryPolicy:
+        """What the stream remembers."""
+        return self._rollout.policy
+
+    @property
     def backend(self) -> Backend:
-        """What the kernels run on."""
+        """What attention and the other kernels run on."""
         return self._rollout.backend
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch compiles the layers."""
+        return self.model.backbone.is_compiled
 
     @property
     def graphs(self) -> bool:
@@ -199,13 +206,8 @@ class Stream:
         return self._rollout.use_graphs
 
     @property
-    def model_name(self) -> str:
-        """The model's name."""
-        return self.model.name
-
-    @property
     def next_chunk(self) -> int:
-        """Index of the next chunk to be launched: the first that a cue can change."""
+        """Index of the next chunk to be submitted: the first that a cue can change."""
         return self.state.chunk
 
     @property
@@ -215,19 +217,19 @@ class Stream:
 
     def cue(
         self,
-        prompt: str,
+        prompt: str | Cue,
         *,
         transition: Transition = "switch",
         blend_s: float = 0.0,
         seed: int | None = None,
         note: str = "",
     ) -> Receipt:
-        """Change the prompt with the next chunk that is launched.
+        """Change the prompt with the next chunk that is submitted.
 
         May be called from any thread, at any time.
 
         Args:
-            prompt: what shall be seen from now on.
+            prompt: the text to show from now on; or a whole cue, which says all of the rest.
             transition: `switch` keeps the scene, `cut` begins a new one.
             blend_s: seconds over which the old prompt turns into the new one.
             seed: of the noise from there on.
@@ -238,104 +240,136 @@ class Stream:
 
         Raises:
             PromptError: the model cannot understand the prompt; nothing changes.
+            TimelineError: the prompt is empty, or a setting is impossible.
+            ConfigError: the stream is closed.
         """
-        receipt = Receipt(
-            prompt=prompt,
-            transition=transition,
-            blend_chunks=blend_length(blend_s),
-            seed=seed,
-            note=note,
-        )
-        self._prompts.ask(receipt, asked=time.perf_counter())
-        return receipt
+        self._refuse_closed()
+        asked_at, now_s = time.perf_counter(), self.next_s
+        if isinstance(prompt, str):
+            cue = Cue(
+                start=Moment(now_s),
+                prompt=prompt,
+                transition=transition,
+                blend_s=blend_s,
+                seed=seed,
+                note=note,
+            )
+        else:
+            cue = prompt
+        return self._prompts.ask(cue, now_s=now_s, asked_at=asked_at)
 
-    def play(self, timeline: Timeline | Plan) -> Iterator[Chunk]:
+    def play(self, timeline: str | Timeline | Plan) -> Iterator[Chunk]:
         """Play a timeline from its start to its end; every prompt is checked beforehand.
 
         Nothing is computed beyond its last chunk. A chunk that an iterator given up before had
-        launched comes first.
+        submitted comes first.
+
+        Args:
+            timeline: a timeline; or its text, such as one line for each prompt with its time.
 
         Raises:
             PromptError: the model cannot understand a prompt; no frame has been made.
-            TimelineError: the timeline cannot be laid out on chunks.
+            TimelineError: the timeline cannot be read, or not be laid out on chunks.
+            ConfigError: the stream is closed.
         """
-        plan = timeline.plan() if isinstance(timeline, Timeline) else timeline
+        self._refuse_closed()
+        if isinstance(timeline, str):
+            timeline = Timeline.parse(timeline)
+        plan = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
         due = self._prompts.planned(plan)
-        return self._hand_out(iter([due.get(index, []) for index in range(plan.num_chunks)]))
+        changes = iter([due.get(index, []) for index in range(plan.num_chunks)])
+        return self._run(lambda: next(changes, None))
 
     def chunks(self, before: Callable[[], object] | None = None) -> Iterator[Chunk]:
         """Chunks without end; give a first prompt with `cue` before taking one.
 
-        Where the stream runs ahead, the next chunk has been launched when a chunk is handed
+        Where the stream runs ahead, the next chunk has been submitted when a chunk is handed
         out. A cue given then changes the one after it: it waits one chunk longer than in a
         stream that was opened with `ahead=False`. An iterator may be given up at any chunk;
         the next one goes on behind it.
 
         Args:
-            before: called before each launch; what it cues takes effect with that chunk.
+            before: called before each chunk is submitted; what it cues takes effect with it.
 
         Raises:
-            ConfigError: no prompt was given yet.
+            ConfigError: no prompt was given yet, or another iterator is taking the chunks; on the
+                first chunk. The stream is closed; at once.
         """
+        self._refuse_closed()
 
-        def turns() -> Iterator[Sequence[Request]]:
-            while True:
-                if before is not None:
-                    before()
-                yield ()
+        def changes() -> Sequence[PendingPrompt]:
+            if before is not None:
+                before()
+            return ()
 
-        return self._hand_out(turns())
+        return self._run(changes)
 
-    def _hand_out(self, turns: Iterator[Sequence[Request]]) -> Iterator[Chunk]:
-        """Launch a chunk at each turn, and hand all of them out in their order."""
-        while True:
-            began = time.perf_counter()
-            flying, warm_up = self.state.in_flight, False
-            while len(flying) < self._wanted(flying):
-                planned = next(turns, None)
-                if planned is None:
-                    break
-                flying.append(self._launch(planned))
-                warm_up |= flying[-1].warm_up
-            if not flying:
-                return
-            # taken away when it is there: a wait that is broken off loses nothing
-            chunk = self._delivery.hand_out(flying[0], began=began, warm_up=warm_up)
-            flying.popleft()
-            yield chunk
+    def _run(self, planned: Callable[[], Sequence[PendingPrompt] | None]) -> Iterator[Chunk]:
+        """Submit and collect chunks in their order.
 
-    def _wanted(self, flying: Sequence[InFlight]) -> int:
-        """How many chunks to have in flight: the first one is handed out as soon as it can be."""
-        return 2 if self.ahead and flying and flying[0].index > 0 else 1
+        Args:
+            planned: prompt changes for the next chunk; None when there shall be no more chunks.
+        """
+        if not self._playing.acquire(blocking=False):
+            raise ConfigError(
+                "another iterator or thread is taking this stream's chunks; let it come to its"
+                " end or close() it first, or go on with a fork() of the stream"
+            )
+        try:
+            more = True
+            while not self._closed:
+                began, warm_up = time.perf_counter(), False
+                pending = self.state.pending
+                while more and len(pending) < self._depth:
+                    changes = planned()
+                    if changes is None:
+                        more = False
+                    else:
+                        pending.append(self._submit(changes))
+                        warm_up |= pending[-1].warm_up
+                if not pending:
+                    return
+                # taken away once it is there: a wait that is broken off loses nothing
+                chunk = self._decoder.collect(pending[0], began=began, warm_up=warm_up)
+                pending.popleft()
+                yield chunk
+        finally:
+            self._playing.release()
 
-    def _launch(self, planned: Sequence[Request]) -> InFlight:
+    @property
+    def _depth(self) -> int:
+        """How many chunks to have under way: the first one is collected as soon as it can be."""
+        pending = self.state.pending
+        return 2 if self.ahead and pending and pending[0].index > 0 else 1
+
+    @torch.inference_mode()
+    def _submit(self, planned: Sequence[PendingPrompt]) -> PendingChunk:
         """Compute the next chunk; on a GPU all of it may still lie before us afterwards."""
         began = time.perf_counter()
-        state, lane = self.state, self._delivery.lane
-        watch = Stopwatch(lane.mark)
-        requests = [*planned, *self._prompts.waiting()]
-        with torch.inference_mode():
-            with watch.lap("switch"):
-                self._prompts.apply(requests, state, self._rollout)
-            scene = state.rollout
-            if scene is None:
-                raise ConfigError("the stream has no prompt yet; call cue(prompt) first")
-            new_before = scene.graphs.num_new if scene.graphs else 0
-            with watch.lap("denoise"):
-                noise = self._rollout.noise(scene, seed=state.seed, chunk=state.chunk)
-                clean = self._rollout.denoise(scene, noise)
-            frames, state.decoder = self._delivery.launch(clean, state.decoder, watch)
-            with watch.lap("context"):
-                self._rollout.commit(scene, clean)
-        before, state.done = state.done, lane.finish()
-        flight = InFlight(
+        state, decoding = self.state, self._decoder.stream
+        watch = Stopwatch(decoding.event)
+        changes = [*planned, *self._prompts.waiting()]
+        with watch.lap("switch"):
+            self._prompts.apply(changes, state, self._rollout)
+        scene = state.rollout
+        if scene is None:
+            raise ConfigError("the stream has no prompt yet; call cue(prompt) first")
+        new_before = scene.graphs.num_new if scene.graphs else 0
+        with watch.lap("denoise"):
+            noise = self._rollout.noise(scene, seed=state.seed, chunk=state.chunk)
+            clean = self._rollout.denoise(scene, noise)
+        frames, state.decoder = self._decoder.submit(clean, state.decoder, watch)
+        with watch.lap("context"):
+            self._rollout.commit(scene, clean)
+        before, state.done = state.done, decoding.finish()
+        submitted = PendingChunk(
             index=state.chunk,
             segment=state.segment,
             prompt=state.prompt,
             latents=clean,
             start_s=self.next_s,
-            receipts=tuple(request.receipt for request in requests),
-            asked=tuple(request.asked or began for request in requests),
+            receipts=tuple(change.receipt for change in changes),
+            began=began,
             frames=frames,
             watch=watch,
             before=before,
@@ -344,13 +378,32 @@ class Stream:
         )
         state.chunk += 1
         state.video_frame += len(frames)
-        return flight
+        return submitted
 
     def _warms_up(self, scene: RolloutState, new_before: int) -> bool:
-        """Whether the chunk just launched prepared something that later ones use."""
+        """Whether the chunk just submitted prepared something that later ones use."""
         if scene.graphs is not None and scene.graphs.num_new > new_before:
             return True
         # compiled layers meet other lengths until the window is full
-        policy = self._rollout.policy
-        full = policy.window_frames // policy.chunk_frames
-        return self.state.chunk < (full if self.compiled else 1)
+        return self.state.chunk < (self.policy.lengths.window_chunks if self.compiled else 1)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ConfigError("the stream is closed; open another one, or fork() before closing")
+
+
+def _geometry(model: VideoModel, size: tuple[int, int] | None) -> Geometry:
+    """A model's own size, or another one that it can make.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    own = model.geometry
+    if size is None or size == (own.width_px, own.height_px):
+        return own
+    if not model.any_size:
+        raise ConfigError(
+            f"size is {size[0]}x{size[1]}; the model {model.name!r} makes"
+            f" {own.width_px}x{own.height_px} px only (a video can be scaled when written)"
+        )
+    return model.family.sized(*size)

@@ -9,18 +9,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.engine.toy import SIZES, toy_model
+from tests.engine.toy import SIZES, toy_backbone, toy_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from afstream.config import MEMORIES, SamplerConfig, memory_policy
+from afstream.config import SamplerConfig
 from afstream.engine import cuda_graph as graphs
 from afstream.engine.cuda_graph import Graphs
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
-from afstream.kvcache import window
+from afstream.families.opening import compile_backbone
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 
 STAR, TURN, HEART = "A red star drifts left.", "It turns right.", "A blue heart spins at night."
@@ -28,10 +31,12 @@ STAR, TURN, HEART = "A red star drifts left.", "It turns right.", "A blue heart 
 SHAPE = (1, 3, 16, 2, 4)
 
 
-def make_stream(backend, memory="anchor", **settings):
+def make_stream(backend, memory="anchor", *, compiled=False, **settings):
     # two denoise steps, one of which adds noise
     model = replace(toy_model(), sampler=SamplerConfig(steps=(1000, 500)))
-    return Stream(model, memory_policy(memory), backend=backend, **settings)
+    if compiled:
+        compile_backbone(model.backbone)
+    return Stream(model, StreamConfig(memory=memory, backend=backend, **settings))
 
 
 def latents_of(stream, count, switches=()):
@@ -69,8 +74,8 @@ def test_a_fork_goes_on_alike_and_disturbs_nobody(backend):
 
 def gradients(backend):
     """Of a chunk's flow, to the noisy latents and to a few weights, with a full window behind."""
-    model = toy_model().backbone.requires_grad_()
-    rollout = Rollout.of(model, MEMORIES["anchor"], SamplerConfig(), backend=backend)
+    model = toy_backbone().requires_grad_()
+    rollout = Rollout.of(model, memory_policy("anchor", LENGTHS), SamplerConfig(), backend=backend)
     torch.manual_seed(1)
     with torch.no_grad():
         first, second = (model.text_context(torch.randn(1, 24, SIZES.text_dim)) for _ in range(2))
@@ -79,14 +84,14 @@ def gradients(backend):
             if index == 4:
                 rollout.switch(state, second)
             rollout.commit(state, torch.randn(SHAPE))
-        held = state.memory.keys.clone(), state.memory.values.clone()
+        held = state.cache.pool.keys.clone(), state.cache.pool.values.clone()
     noisy = torch.randn(SHAPE, requires_grad=True)
-    window = state.memory.chunk_window(state.frame)
-    flow = model(noisy, rollout.times[1], state.text, window)
+    context = state.cache.chunk_context(state.frame)
+    flow = model(noisy, rollout.times[1], state.text, context)
     names = (f"self_attn.{name}.weight" for name in ("q", "k", "v", "norm_q", "norm_k"))
     wanted = [noisy, *(model.blocks.get_parameter(f"{layer}.{n}") for n in names for layer in "01")]
     found = torch.autograd.grad(flow.square().sum(), wanted)
-    for before, after in zip(held, (state.memory.keys, state.memory.values), strict=True):
+    for before, after in zip(held, (state.cache.pool.keys, state.cache.pool.values), strict=True):
         # while gradients are on, slots are only read
         assert torch.equal(before[:, :, 1:], after[:, :, 1:])
     return found
@@ -167,6 +172,10 @@ def test_compiled_layers_are_one_graph_and_change_nothing(backend, monkeypatch):
     torch._dynamo.reset()
     stream = make_stream(backend, compiled=True)
     assert stream.compiled
+    assert stream.fork().compiled
+    # another stream of the model runs the same layers, and says so
+    assert Stream(stream.model).compiled
+    assert not make_stream(backend).compiled
     assert_close(latents_of(stream, 4, switches), plain, rtol=0, atol=1e-5)
     # four chunks fill the window, and each met the compiler with another length
     assert not next(stream.chunks()).warm_up
@@ -184,17 +193,8 @@ class Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.fixture
-def empty_caches():
-    """Tensors without values must not stay behind where others look for theirs."""
-    caches = (window.block_tables, window.segments_at, window._packed)
-    yield
-    for cache in caches:
-        cache.cache_clear()
-
-
-def test_a_steady_chunk_copies_no_cache_and_asks_the_device_nothing(empty_caches):
-    policy = MEMORIES["anchor"]
+def test_a_steady_chunk_copies_no_cache_and_asks_the_device_nothing():
+    policy = memory_policy("anchor", LENGTHS)
     # sizes and calls without any arithmetic; a value asked for would raise
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         rollout = Rollout.of(Backbone(SIZES), policy, SamplerConfig(), backend="triton")
@@ -226,7 +226,7 @@ def test_a_backend_that_cannot_run_is_one_sentence(monkeypatch):
     with pytest.raises(ConfigError, match="AFSTREAM_BACKEND is 'tritonn'"):
         make_stream(None)
     monkeypatch.setenv("AFSTREAM_BACKEND", "reference")
-    assert make_stream(None).backend == "reference"
+    assert make_stream(None).backend.name == "reference"
 
 
 def test_compiling_without_a_compiler_is_one_sentence(monkeypatch):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from afstream.evaluate.gait import Track, motion
 
 FRAMES, PERIOD = 144, 48

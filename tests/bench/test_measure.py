@@ -10,14 +10,19 @@ import torch
 from tests.engine.toy import toy_model
 
 from afstream import stream as engine
-from afstream.bench import Machine, Measurement, Meter, Series, Setup, Stretch
-from afstream.bench.footprint import DeviceFootprint, peak_resident_bytes, resident_bytes
-from afstream.bench.machine import checkout_commit
-from afstream.bench.stretches import MAX_STRETCHES, Stretches
+from afstream.bench import Load, Machine, Measurement, Meter, Series, Stretch
+from afstream.bench.machine import (
+    checkout_commit,
+    peak_device_bytes,
+    peak_resident_bytes,
+    resident_bytes,
+)
+from afstream.bench.series import MAX_STRETCHES, Stretches
 from afstream.engine.chunk import ChunkTiming
 from afstream.errors import ConfigError
+from afstream.families.base import VideoModel
 from afstream.families.pocket.text import telling_words, vocabulary
-from afstream.model.bundle import VideoModel
+from afstream.spec import StreamConfig
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +40,7 @@ def run(meter: Meter) -> Measurement:
 
 
 def test_everything_but_the_warm_up_is_counted():
-    meter = Meter(Setup(duration_s=6, switch_every_s=2, stretch_s=1.5))
+    meter = Meter(Load(duration_s=6, switch_every_s=2, stretch_s=1.5))
     chunks = list(meter.run())
     result = meter.result()
     assert result.complete
@@ -50,7 +55,7 @@ def test_everything_but_the_warm_up_is_counted():
 
 
 def test_the_parts_add_up():
-    result = run(Meter(Setup(duration_s=4, switch_every_s=0)))
+    result = run(Meter(Load(duration_s=4, switch_every_s=0)))
     parts = result.parts_ms
     inside = sum(parts[part].mean for part in ("denoise", "context", "decode"))
     assert inside <= parts["total"].mean <= parts["all"].mean
@@ -62,7 +67,7 @@ def test_the_parts_add_up():
 
 
 def test_each_rate_is_of_its_own_part(monkeypatch: pytest.MonkeyPatch):
-    meter = Meter(Setup(duration_s=6, switch_every_s=2))
+    meter = Meter(Load(duration_s=6, switch_every_s=2))
     timing = ChunkTiming(
         switch_ms=40, denoise_ms=100, decode_ms=250, context_ms=10, model_ms=360, total_ms=400
     )
@@ -80,7 +85,7 @@ def test_each_rate_is_of_its_own_part(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_consumer_gets_every_frame_and_its_time_counts():
     seen: list[int] = []
-    meter = Meter(Setup(duration_s=3))
+    meter = Meter(Load(duration_s=3))
     for _ in meter.run(lambda frames: seen.append(len(frames))):
         pass
     result = meter.result()
@@ -89,7 +94,7 @@ def test_the_consumer_gets_every_frame_and_its_time_counts():
 
 
 def test_breaking_off_keeps_what_was_measured():
-    meter = Meter(Setup(duration_s=60))
+    meter = Meter(Load(duration_s=60))
     for chunk in meter.run():
         if chunk.index == 2:
             break
@@ -99,7 +104,7 @@ def test_breaking_off_keeps_what_was_measured():
 
 
 def test_a_stream_of_one_chunk_has_latencies_only():
-    result = run(Meter(Setup(duration_s=0.5)))
+    result = run(Meter(Load(duration_s=0.5)))
     assert result.chunks == result.frames == 0
     assert result.rates.end_to_end == result.outside_model == 0
     assert result.late_to_early is result.growth_bytes is None
@@ -108,7 +113,7 @@ def test_a_stream_of_one_chunk_has_latencies_only():
 
 
 def test_the_result_is_json_and_names_what_it_holds_for():
-    result = run(Meter(Setup(duration_s=3, stretch_s=0.75, consumer="a test")))
+    result = run(Meter(Load(duration_s=3, stretch_s=0.75, consumer="a test")))
     data = json.loads(json.dumps(result.as_data(), allow_nan=False))
     assert data["setup"]["consumer"] == "a test"
     assert data["machine"]["cores"] >= 1
@@ -125,22 +130,23 @@ def test_where_the_model_lies_is_kept_private(monkeypatch: pytest.MonkeyPatch):
         return model
 
     monkeypatch.setattr(engine, "open_model", open_toy)
-    model = Meter(Setup(duration_s=1)).result().model
+    model = Meter(Load(duration_s=1)).result().model
     assert "path" not in model
     assert model["sha256"] == "0"
 
 
 @pytest.mark.parametrize(
-    "settings", [{"duration_s": 0}, {"stretch_s": 0}, {"switch_every_s": -1}, {"prompts": ()}]
+    "settings",
+    [{"duration_s": 0}, {"stretch_s": 0}, {"switch_every_s": -1}, {"stream": StreamConfig()}],
 )
 def test_setups_that_measure_nothing_are_refused(settings: dict[str, float]):
     with pytest.raises(ConfigError):
-        Setup(**settings)  # pyright: ignore[reportArgumentType]
+        Load(**settings)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_pocket_model_knows_the_prompts():
     known = set(vocabulary())
-    for prompt in Setup().prompts:
+    for prompt in Load().stream.prompts:
         assert set(telling_words(prompt)) <= known
 
 
@@ -195,7 +201,7 @@ def test_stretches_stay_few_and_lose_nothing(count: int):
 
 
 def test_flat_and_not_flat_are_told_apart():
-    result = run(Meter(Setup(duration_s=3)))
+    result = run(Meter(Load(duration_s=3)))
     flat = tuple(chunk_at(index) for index in range(8))
     slower = tuple(
         Stretch(
@@ -225,7 +231,7 @@ def test_memory_is_read():
     if now is not None:
         assert peak is not None
         assert 2**20 < now <= peak
-    assert DeviceFootprint(torch.device("cpu")).read_peak_bytes() is None
+    assert peak_device_bytes(torch.device("cpu")) is None
 
 
 def test_the_machine_without_git_has_no_commit(monkeypatch: pytest.MonkeyPatch):

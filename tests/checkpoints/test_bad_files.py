@@ -329,7 +329,10 @@ def test_an_out_that_leads_nowhere(complaint, models, tmp_path, capsys):
     [
         ("{", "cannot be read as a model's afstream.json"),
         ('{"format": 2, "family": "Wan2.1 text-to-video"}', "is of format 2"),
-        ('{"format": 1, "family": "Wan2.1 text-to-video"}', "is damaged (KeyError: 'backbone')"),
+        (
+            '{"format": 1, "family": "Wan2.1 text-to-video"}',
+            "afstream.json: dtype is missing; convert the model again",
+        ),
     ],
 )
 def test_a_damaged_manifest(complaint, models, tmp_path, content, words):

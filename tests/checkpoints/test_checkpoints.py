@@ -19,12 +19,13 @@ from afstream.checkpoints import (
     read_student,
     sizes_of,
 )
-from afstream.checkpoints.lora import split_scale
-from afstream.config import MEMORIES, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import CheckpointError
 from afstream.families.opening import open_model
-from afstream.spec import ModelSpec
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
+from afstream.spec import ModelSpec, split_scale
 
 LAYOUTS = ("original", "diffusers")
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -304,8 +305,14 @@ def test_other_families_are_refused(tmp_path):
     for text, message in (
         ("[1]", "holds no settings by name"),
         ("{", r"cannot be read as a model's config\.json"),
-        ('{"dim": 64, "num_heads": 0}', "has impossible sizes"),
-        ('{"dim": "x", "num_heads": 2}', "has impossible sizes"),
+        (
+            '{"dim": 64, "num_heads": 0}',
+            r"config\.json: num_heads is 0; it must be a whole number, 1 to 1024; download",
+        ),
+        (
+            '{"dim": "x", "num_heads": 2}',
+            r"config\.json: dim is 'x'; it must be a whole number, 1 to 65536; download",
+        ),
     ):
         config.write_text(text)
         with pytest.raises(CheckpointError, match=message):
@@ -390,10 +397,10 @@ def test_diffusers_own_model_takes_our_names_and_computes_the_same(tmp_path):
     write_others(tmp_path, "diffusers")
     ours = build(folder_source(tmp_path))
     latents, embeds = torch.randn(1, 3, 16, 4, 6), torch.randn(1, 512, 32)
-    rollout = Rollout.of(ours, MEMORIES["anchor"], SamplerConfig())
+    rollout = Rollout.of(ours, memory_policy("anchor", LENGTHS), SamplerConfig())
     state = rollout.start(ours.text_context(embeds), latents.shape)
     with torch.no_grad():
-        found = ours(latents, rollout.times[1], state.text, state.memory.chunk_window(0))
+        found = ours(latents, rollout.times[1], state.text, state.cache.chunk_context(0))
         timestep = torch.tensor([rollout.schedule.timesteps[1]])
         expected = theirs(latents.transpose(1, 2), timestep, embeds, return_dict=False)[0]
     expected = expected.transpose(1, 2)

@@ -9,30 +9,19 @@ import sys
 import time
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from afstream.config import memory_policy
+from afstream.engine.chunk import Receipt
 from afstream.errors import CheckpointError, PromptError
-from afstream.geometry import chunk_video_frames
-from afstream.spec import ModelSpec
-from afstream.timeline import Plan, Timeline
+from afstream.geometry import ChunkClock, VideoFormat
+from afstream.spec import StreamConfig
+from afstream.timeline import Cue, Plan, Timeline
 
 SIZE = (64, 48)
-
-
-@dataclass(slots=True, kw_only=True)
-class Receipt:
-    prompt: str
-    transition: str = "switch"
-    blend_chunks: int = 0
-    seed: int | None = None
-    note: str = ""
-    chunk: int | None = None
-    superseded: bool = False
-    switch_ms: float | None = None
+FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +50,8 @@ class Chunk:
 class Stream:
     """Colours depend on prompt, seed and frame; prompts with the word 'wug' are not understood."""
 
-    fps = 16
+    clock = ChunkClock(format=FORMAT, chunk_frames=3)
+    fps = clock.fps
     chunk_s = 0.0
     size = SIZE
     backend = "sdpa"
@@ -70,8 +60,8 @@ class Stream:
     ahead = False
     estimate = None
 
-    def __init__(self, seed: int, policy: object) -> None:
-        self.seed = seed
+    def __init__(self, seed: int) -> None:
+        self.state = types.SimpleNamespace(seed=seed)
         self.model = types.SimpleNamespace(
             name="fake",
             details={"sha256": "0"},
@@ -85,48 +75,23 @@ class Stream:
     @classmethod
     def open(
         cls,
-        model: ModelSpec | str = "pocket",
-        *,
-        seed: int = 0,
-        size: tuple[int, int] | None = None,
-        memory: str | None = None,
-        junction: str | None = None,
-        preset: str | None = None,
-        backend: str | None = None,
-        compiled: bool = False,
-        graphs: bool = True,
-        prompts: Sequence[str] = (),
-        ahead: bool | None = None,
-        gpu_memory: int | None = None,
+        config: StreamConfig,
     ) -> "Stream":
-        name = model if isinstance(model, str) else model.name
+        name = config.model.name
         if name != "pocket":
             raise CheckpointError(f"there is no model {name!r}; give 'pocket'")
-        return cls(seed, memory_policy(memory or "anchor", junction=junction))
+        return cls(config.seed)
 
-    def cue(
-        self,
-        prompt: str,
-        *,
-        transition: str = "switch",
-        blend_s: float = 0.0,
-        seed: int | None = None,
-        note: str = "",
-    ) -> Receipt:
-        receipt = self._checked(Receipt(prompt=prompt, transition=transition, seed=seed, note=note))
+    def cue(self, cue: Cue) -> Receipt:
+        here = self.next_s if cue.start.counts_latents else cue.start.in_seconds(self.clock)
+        receipt = self._checked(Receipt(cue=cue, requested_s=here))
         self._requests.put(receipt)
         return receipt
 
     def play(self, timeline: Timeline | Plan) -> Iterator[Chunk]:
-        plan = timeline.plan() if isinstance(timeline, Timeline) else timeline
+        plan = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
         due = {
-            planned.chunk: self._checked(
-                Receipt(
-                    prompt=planned.cue.prompt,
-                    transition=planned.cue.transition,
-                    seed=planned.cue.seed,
-                )
-            )
+            planned.chunk: self._checked(Receipt(cue=planned.cue, requested_s=planned.requested_s))
             for planned in plan.cues
         }
         return (
@@ -165,14 +130,14 @@ class Stream:
             receipt.superseded = receipt is not receipts[-1]
             receipt.switch_ms = 31.0
             if receipt.seed is not None:
-                self.seed = receipt.seed
+                self.state.seed = receipt.seed
         if receipts:
             self._segment += 1
             self._prompt = receipts[-1].prompt
             if receipts[-1].transition == "cut":
                 self._in_scene = 0
-        count = chunk_video_frames(self._in_scene)
-        noise = np.random.default_rng([self.seed, self._index, *self._prompt.encode()])
+        count = self.clock.num_video_frames(self._in_scene)
+        noise = np.random.default_rng([self.state.seed, self._index, *self._prompt.encode()])
         width, height = SIZE
         frames = np.empty((count, height, width, 3), np.uint8)
         frames[:] = noise.integers(0, 256, 3, np.uint8)

@@ -11,7 +11,7 @@ import torch
 from tests.engine.toy import toy_model
 
 from afstream import stream as engine
-from afstream.model.bundle import VideoModel
+from afstream.families.base import VideoModel
 from afstream_cli.figures import CPU_NOTE
 
 Run = Callable[..., Any]

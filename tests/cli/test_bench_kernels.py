@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -11,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 
+import kernel_bench
 from afstream.bench import Machine
-from afstream.bench.kernels import CaseResult, KernelReport, KernelRow, kernel_cases
-from afstream.bench.kernels import bench as engine
-from afstream.bench.kernels.ceilings import H200
-from afstream.bench.kernels.gpu import GpuState
-from afstream.bench.kernels.predictions import Prediction
-from afstream.bench.kernels.shapes import PRODUCTION
-from afstream.bench.kernels.timing import Timing
-from afstream_cli.kernel_figures import CHECKED_NOTE, CPU_NOTE, milliseconds, show_kernels
+from afstream_cli import bench_kernels
+from kernel_bench import CaseResult, KernelReport, KernelRow, kernel_cases
+from kernel_bench import bench as engine
+from kernel_bench.figures import CHECKED_NOTE, CPU_NOTE, milliseconds, show_kernels
+from kernel_bench.report import Prediction
+from kernel_bench.sizes import PRODUCTION
+from kernel_bench.timing import H200, Timing
 
 Run = Callable[..., Any]
 BENCH = ("bench", "kernels", "--device", "cpu")
@@ -57,9 +59,7 @@ def test_lines_are_appended(command: Run, tmp_path: Path):
 
 @pytest.mark.usefixtures("one_case")
 def test_json_has_a_place_of_its_own(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import afstream.bench.kernels as package
-
-    monkeypatch.setattr(package, "results_file", lambda: Path("results.jsonl"))
+    monkeypatch.setattr(kernel_bench, "RESULTS_FILE", Path("results.jsonl"))
     assert command(*BENCH, "--json").code == 0
     assert json.loads((tmp_path / "results.jsonl").read_text())["kind"] == "kernels"
 
@@ -104,6 +104,26 @@ def test_impossible_settings_are_one_sentence(command: Run, arguments: list[str]
     assert len(done.err.splitlines()) == 1
 
 
+def test_without_a_checkout_it_says_what_it_needs(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bench_kernels, "BENCHMARKS", tmp_path / "benchmarks")
+    done = command(*BENCH)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("afstream: ")
+    assert "checkout" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_its_own_folder_is_where_it_looks():
+    script = "from afstream_cli.bench_kernels import find_kernel_bench as find; find();"
+    script += "import kernel_bench; print(kernel_bench.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert Path(done.stdout.strip()) == Path(kernel_bench.__file__)
+
+
 def test_the_help_of_bench_lists_it(command: Run):
     done = command("bench", "--help")
     assert done.code == 0
@@ -141,20 +161,13 @@ def gpu_report() -> KernelReport:
     return KernelReport(
         time=datetime.now(timezone.utc),
         machine=Machine.here(torch.device("cpu")),
-        gpu=GpuState(
-            name="Abacus 9000",
-            capability="9.0",
-            multiprocessors=132,
-            memory_bytes=2**37,
-            cuda="13.0",
-            driver=None,
-            sm_mhz=1755,
-            max_sm_mhz=1980,
-            memory_mhz=None,
-            power_w=None,
-            power_limit_w=700,
-            temperature_c=None,
-        ),
+        gpu={
+            "name": "Abacus 9000",
+            "sm_mhz": 1755,
+            "memory_mhz": None,
+            "power_w": None,
+            "power_limit_w": 700,
+        },
         device="cuda",
         dtype="bfloat16",
         shape=PRODUCTION,

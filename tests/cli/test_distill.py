@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from afstream import Stream, Timeline
+from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
 from afstream.training.machinery.parallel import Processes
 from afstream.training.recipes.reading import load_recipe
@@ -82,6 +83,7 @@ def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path)
     # what was exported is the moving average of the last stage, and it streams
     stream = Stream.open(ModelSpec(name=str(folder / "pocket.safetensors"), device="cpu"))
     long = torch.load(folder / "long.checkpoint", weights_only=True)
+    assert isinstance(stream.model.backbone, Backbone)
     for name, weight in stream.model.backbone.state_dict().items():
         assert torch.equal(weight, long["average"][name].half().float())
     name = "blocks.0.ffn.0.weight"
@@ -150,8 +152,20 @@ def test_the_plan_writes_nothing(command: Run, tmp_path: Path):
 
     wan = command("distill", "--recipe", "wan-1.3b", "--dry-run")
     assert wan.code == 0
-    assert [word for word in ("1. ode", "2. short", "3. long", "4. export") if word in wan.out]
+    assert all(word in wan.out for word in ("1. ode", "2. short", "3. long", "4. export"))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_names_the_processes_that_memory_is_counted_for(command: Run):
+    """As docs/distill_plan.md has it for 64 GPUs and for one."""
+    assert "memory per process on 1 process" in command(*TINY, "--dry-run").out
+    many = command("distill", "--recipe", "wan-1.3b", "--stage", "short", "--dry-run")
+    assert "memory per process on 64 processes 17.7 GB" in many.out
+    assert "on one GPU 856 GB" in many.out
+    setting = ("--set", "sizes.processes=1")
+    one = command("distill", "--recipe", "wan-1.3b", "--stage", "short", "--dry-run", *setting)
+    assert "memory per process on 1 process 856 GB" in one.out
+    assert "on one GPU" not in one.out
 
 
 @pytest.mark.parametrize(("saved", "words"), [(0, "begins it again"), (7, "step 7 is saved")])

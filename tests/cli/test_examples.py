@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.timeline.clocks import CLOCK
 
 import afstream
 from afstream import Timeline, stream
@@ -38,4 +39,4 @@ def test_kernels_readme_python():
 
 def test_the_example_timeline_can_be_played():
     timeline = Timeline.read(ROOT / "examples" / "timeline.txt")
-    assert timeline.plan().num_chunks > 0
+    assert timeline.plan(CLOCK).num_chunks > 0

@@ -30,7 +30,7 @@ def play(
 ) -> tuple[list[Any], list[str], LiveCues]:
     """All chunks of a live run, the warnings, and the cues."""
     warnings: list[str] = []
-    stream = fake_stream.Stream.open(seed=seed or 0)
+    stream = fake_stream.Stream(seed or 0)
     live = LiveCues(stream, lines, warn=warnings.append, seed=seed, duration=duration)
     live.wait()
     return list(live.chunks()), warnings, live
@@ -49,10 +49,10 @@ def test_later_cues_wait_for_their_time(
 ):
     monkeypatch.setattr(fake_stream.Stream, "ahead", ahead)
     later = ["[2c] a cube\n", "0:02 a star\n", "[8c] cut a ring\n"]
-    chunks, _, live = play(fake_stream, iter(["a ball\n", "# remark\n", "\n", *later]))
+    chunks, _, _ = play(fake_stream, iter(["a ball\n", "# remark\n", "\n", *later]))
     opened = [(chunk.index, chunk.prompt) for chunk in chunks if chunk.receipts]
     assert opened == [(0, "a ball"), (2, "a cube"), (3, "a star"), (8, "a ring")]
-    asked = [live.asked(segment)[1] for segment in range(4)]
+    asked = [receipt.requested_s for chunk in chunks for receipt in chunk.receipts]
     assert asked == [0.0, chunks[2].start_s, 2.0, chunks[8].start_s]
 
 
@@ -65,7 +65,7 @@ def test_a_line_takes_effect_at_the_next_chunk(fake_stream: ModuleType):
         yield "now a star\n"
         given.set()
 
-    stream = fake_stream.Stream.open()
+    stream = fake_stream.Stream(0)
     live = LiveCues(stream, lines(), warn=pytest.fail, seed=None, duration=None)
     live.wait()
     chunks = live.chunks()
@@ -88,7 +88,7 @@ def test_a_line_waits_for_the_chunk_that_was_launched_ahead(
         yield "now a star\n"
         given.set()
 
-    live = LiveCues(fake_stream.Stream.open(), lines(), warn=pytest.fail, seed=None, duration=None)
+    live = LiveCues(fake_stream.Stream(0), lines(), warn=pytest.fail, seed=None, duration=None)
     live.wait()
     chunks = live.chunks()
     made = [next(chunks) for _ in range(2)]
@@ -100,7 +100,7 @@ def test_a_line_waits_for_the_chunk_that_was_launched_ahead(
     made += chunks
     assert [chunk.prompt for chunk in made[:5]] == ["a ball"] * 3 + ["a star"] * 2
     # asked for when chunk 2 was the next to be seen
-    assert live.asked(1)[1] == made[2].start_s
+    assert made[3].receipts[0].requested_s == made[2].start_s
     # ten seconds of the last prompt, whatever was launched beyond
     assert made[-1].start_s - made[3].start_s == pytest.approx(10, abs=0.75)
     assert [str(cue.start) for cue in live.replay(len(made)).cues] == ["[0c]", "[3c]"]
@@ -128,7 +128,7 @@ def test_the_video_keeps_pace_while_lines_may_come(
         hold.wait()
 
     monkeypatch.setattr("afstream_cli.live.time.monotonic", lambda: now)
-    live = LiveCues(fake_stream.Stream.open(), lines(), warn=pytest.fail, seed=None, duration=None)
+    live = LiveCues(fake_stream.Stream(0), lines(), warn=pytest.fail, seed=None, duration=None)
     monkeypatch.setattr(live, "_news", News())
     live.wait()
     made = list(itertools.islice(live.chunks(), 20))

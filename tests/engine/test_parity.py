@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.kvcache.make_recapture import make_case
 
-from afstream.kvcache.positions import visible_chunks
+from afstream.kvcache.positions import ABSOLUTE
 from afstream_kernels import apply_rotation, rotation_tables
 
 ROOT = Path(__file__).parents[2]
@@ -121,19 +121,19 @@ def test_window_holds_the_recorded_keys_and_values(name):
     config, case = parity.read_case(GOLDEN / f"rollout_{name}.safetensors")
     weights = parity.read_student(GOLDEN / "backbone.safetensors").weights
     _, state = parity.replay(config, case, weights, torch.float64)
-    memory, policy = state.memory, state.memory.policy
-    last = state.frame - policy.chunk_frames
-    seen = visible_chunks(policy, memory.anchors, last, policy.chunk_frames)
-    junction = memory.anchors.junction if policy.junction != "none" else None
+    cache, policy = state.cache, state.cache.policy
+    last = state.frame - policy.lengths.chunk_frames
+    seen = policy.visible(cache.anchors, last, policy.lengths.chunk_frames)
+    junction = cache.anchors.junction
     window = [chunk for chunk in seen if chunk.frame != junction]
     found_k, found_v = [], []
     for chunk in window:
-        slot = memory.owners.index(chunk.frame)
+        slot = cache.slot_frames.index(chunk.frame)
         # stored keys stand at positions 0, 1, 2: turn them back, or on to their own frame
-        absolute = policy.positions == "absolute"
-        key = turn(memory.keys[:, :, slot], config, chunk.frame if absolute else None)
+        absolute = policy.positions is ABSOLUTE
+        key = turn(cache.pool.keys[:, :, slot], config, chunk.frame if absolute else None)
         found_k.append(key)
-        found_v.append(memory.values[:, :, slot])
+        found_v.append(cache.pool.values[:, :, slot])
     for found, recorded in ((found_k, case["kv_k"]), (found_v, case["kv_v"])):
         tokens = torch.cat(found, dim=2).float()
         assert parity.relative_error(tokens, recorded) < 1e-5

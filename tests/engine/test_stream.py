@@ -8,10 +8,9 @@ import pytest
 import torch
 from tests.engine.toy import toy_model
 
-from afstream.config import MEMORIES, memory_policy
 from afstream.errors import ConfigError, PromptError
-from afstream.geometry import Geometry
-from afstream.spec import ModelSpec
+from afstream.kvcache.memories import MEMORIES
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
 from afstream.timeline import Timeline
 
@@ -32,7 +31,7 @@ def model():
 
 
 def make_stream(model, memory="anchor", **settings):
-    return Stream(model, memory_policy(memory), **settings)
+    return Stream(model, StreamConfig(memory=memory, **settings))
 
 
 def take(stream, count):
@@ -44,7 +43,7 @@ def frames_of(chunks):
 
 
 def test_a_timeline_is_played_to_its_end(model):
-    plan = Timeline.parse(TIMELINE).plan()
+    plan = Timeline.parse(TIMELINE).plan(make_stream(model).clock)
     chunks = list(make_stream(model).play(plan))
     assert [chunk.index for chunk in chunks] == list(range(plan.num_chunks))
     assert sum(len(chunk.frames) for chunk in chunks) == plan.num_video_frames
@@ -59,11 +58,7 @@ def test_a_timeline_is_played_to_its_end(model):
 
 
 def test_frames_are_pictures_and_timings_add_up(model):
-    (chunk,) = list(
-        Stream(model, memory_policy("anchor")).play(
-            Timeline.parse(f"@duration 0:00.5\n0:00 {STAR}")
-        )
-    )
+    (chunk,) = list(Stream(model).play(Timeline.parse(f"@duration 0:00.5\n0:00 {STAR}")))
     assert chunk.frames.shape == (9, 16, 32, 3)
     assert chunk.frames.dtype == np.uint8
     assert chunk.latents.shape == (1, 3, 16, 2, 4)
@@ -190,22 +185,22 @@ def test_memory_is_constant_and_no_slot_is_ever_moved(model, memory):
     take(stream, 1)
     state = stream.state.rollout
     buffers = (
-        state.memory.keys.data_ptr(),
-        state.memory.values.data_ptr(),
+        state.cache.pool.keys.data_ptr(),
+        state.cache.pool.values.data_ptr(),
     )
-    sizes = (len(state.memory.owners), state.recent.maxlen)
+    sizes = (len(state.cache.slot_frames), state.recent.maxlen)
     for prompt in (TURN, HEART, STAR, TURN):
         take(stream, 7)
         stream.cue(prompt)
     take(stream, 12)
     assert stream.state.rollout is state
     assert (
-        state.memory.keys.data_ptr(),
-        state.memory.values.data_ptr(),
+        state.cache.pool.keys.data_ptr(),
+        state.cache.pool.values.data_ptr(),
     ) == buffers
-    assert (len(state.memory.owners), state.recent.maxlen) == sizes
+    assert (len(state.cache.slot_frames), state.recent.maxlen) == sizes
     assert len(state.recent) <= 4
-    assert torch.isfinite(state.memory.keys).all()
+    assert torch.isfinite(state.cache.pool.keys).all()
 
 
 def test_a_slot_is_written_by_its_own_chunk_only(model):
@@ -213,13 +208,15 @@ def test_a_slot_is_written_by_its_own_chunk_only(model):
     stream = make_stream(model)
     stream.cue(STAR)
     take(stream, 6)
-    memory = stream.state.rollout.memory
-    held = {owner: memory.keys[:, :, slot].clone() for slot, owner in enumerate(memory.owners)}
+    cache = stream.state.rollout.cache
+    held = {
+        owner: cache.pool.keys[:, :, slot].clone() for slot, owner in enumerate(cache.slot_frames)
+    }
     take(stream, 1)
-    still_held = [owner for owner in memory.owners if owner in held and owner >= 0]
+    still_held = [owner for owner in cache.slot_frames if owner in held and owner >= 0]
     assert len(still_held) >= 3
     for owner in still_held:
-        assert torch.equal(memory.keys[:, :, memory.owners.index(owner)], held[owner])
+        assert torch.equal(cache.pool.keys[:, :, cache.slot_frames.index(owner)], held[owner])
 
 
 def test_memories_differ_after_a_switch(model):
@@ -236,11 +233,11 @@ def test_memories_differ_after_a_switch(model):
 
 
 def test_other_sizes_where_the_model_can(model):
-    stream = make_stream(model, size=Geometry(width_px=48, height_px=32))
+    stream = make_stream(model, size=(48, 32))
     stream.cue(STAR)
     assert take(stream, 1)[0].frames.shape == (9, 32, 48, 3)
     with pytest.raises(ConfigError, match="makes 32x16 px only"):
-        make_stream(toy_model(any_size=False), size=Geometry(width_px=48, height_px=32))
+        make_stream(toy_model(any_size=False), size=(48, 32))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import torch
 from tests.engine.toy import toy_model
 
 from afstream import stream as engine
-from afstream.config import MEMORIES
 from afstream.engine.schedule import Schedule
 from afstream.errors import ConfigError
 from afstream.families.presets import PRESETS, preset, recognise
-from afstream.kvcache.positions import Anchors, visible_chunks
+from afstream.kvcache.policy import Anchors
+from afstream.kvcache.positions import ABSOLUTE
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 
 GUIDE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -57,11 +58,11 @@ def test_a_hand_over_can_be_chosen_for_a_preset(model, monkeypatch):
         play(preset="longlive", junction="hold")
 
 
-def held(memory):
+def held(cache):
     """Keys and values of every chunk that is held, by its first frame."""
     return {
-        owner: (memory.keys[:, :, slot].clone(), memory.values[:, :, slot].clone())
-        for slot, owner in enumerate(memory.owners)
+        owner: (cache.pool.keys[:, :, slot].clone(), cache.pool.values[:, :, slot].clone())
+        for slot, owner in enumerate(cache.slot_frames)
         if owner >= 0
     }
 
@@ -75,7 +76,7 @@ def test_an_unknown_preset_names_the_known_ones():
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_chunk_sees_what_the_public_script_shows_it(name):
     policy = PRESETS[name].policy
-    seen = visible_chunks(policy, Anchors(junction=30), 60, policy.chunk_frames)
+    seen = policy.visible(Anchors(junction=30), 60, policy.lengths.chunk_frames)
     assert [tuple(chunk) for chunk in seen] == SEEN_AT_60[name]
 
 
@@ -91,41 +92,31 @@ def test_the_sampler_is_the_public_one(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_memory_of_the_run_record_does_the_same_at_a_switch(name):
-    chosen = PRESETS[name]
-    named = MEMORIES[chosen.memory]
-    assert (named.at_switch, named.junction == "none") == (
-        chosen.policy.at_switch,
-        chosen.policy.junction == "none",
-    )
-
-
-@pytest.mark.parametrize("name", PRESETS)
 def test_it_streams_past_its_window_and_through_a_switch(model, name):
     chosen = PRESETS[name]
     policy = chosen.policy
-    stream = Stream(replace(model, sampler=chosen.sampler), policy)
-    before_switch = policy.window_frames // policy.chunk_frames + 2
+    stream = Stream(replace(model, sampler=chosen.sampler), StreamConfig(memory=policy))
+    before_switch = policy.lengths.window_frames // policy.lengths.chunk_frames + 2
     stream.cue(STAR)
     chunks = list(itertools.islice(stream.chunks(), before_switch))
-    memory = stream.state.rollout.memory
+    memory = stream.state.rollout.cache
     before = held(memory)
     receipt = stream.cue(TURN)
     chunks.append(next(stream.chunks()))
     after = held(memory)
     assert receipt.chunk == before_switch
     # the sink is kept, and what a re-cache reaches is renewed
-    kept = {frame for frame in before.keys() & after.keys() if frame < policy.sink_frames}
-    switch_frame = before_switch * policy.chunk_frames
-    reached = range(switch_frame - policy.local_frames, switch_frame)
+    kept = {frame for frame in before.keys() & after.keys() if frame < policy.lengths.sink_frames}
+    switch_frame = before_switch * policy.lengths.chunk_frames
+    reached = range(switch_frame - policy.lengths.local_frames, switch_frame)
     local = {frame for frame in before.keys() & after.keys() if frame in reached}
     assert len(local) >= 1
-    assert len(kept) == policy.sink_frames // policy.chunk_frames
+    assert len(kept) == policy.lengths.sink_frames // policy.lengths.chunk_frames
     for frame in kept:
         assert all(map(torch.equal, before[frame], after[frame]))
     for frame in local:
         same = torch.equal(before[frame][1], after[frame][1])
-        assert same == (policy.at_switch == "keep"), frame
+        assert same == (policy.name == "rolling"), frame
     chunks += itertools.islice(stream.chunks(), before_switch)
     assert [len(chunk.frames) for chunk in chunks] == [9] + [12] * (2 * before_switch)
     assert all(torch.isfinite(chunk.latents).all() for chunk in chunks)
@@ -214,13 +205,13 @@ def test_what_is_known_of_the_contents_can_speak_against_the_names():
 def settings_of(chosen):
     """A preset's settings as the guide writes them."""
     policy, sampler = chosen.policy, chosen.sampler
-    bounded = f"bounded, horizon {policy.horizon_frames}"
-    yield f"| window | {policy.window_frames} latent frames |"
-    yield f"| sink | {policy.sink_frames or 'none'} |"
-    yield f"| chunk | {policy.chunk_frames} |"
-    yield f"| positions | {'absolute' if policy.positions == 'absolute' else bounded} |"
-    yield f"| at a switch | {policy.at_switch} |"
-    yield f"| junction | {policy.junction} |"
+    bounded = f"bounded, horizon {policy.lengths.horizon_frames}"
+    yield f"| window | {policy.lengths.window_frames} latent frames |"
+    yield f"| sink | {policy.lengths.sink_frames or 'none'} |"
+    yield f"| chunk | {policy.lengths.chunk_frames} |"
+    yield f"| positions | {'absolute' if policy.positions is ABSOLUTE else bounded} |"
+    yield f"| memory | {policy.name} |"
+    yield f"| junction | {policy.settings.get('junction', 'none')} |"
     yield f"| shift | {sampler.shift:g} |"
     yield f"| steps | {', '.join(map(str, sampler.steps))} |"
 

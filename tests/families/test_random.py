@@ -9,6 +9,7 @@ from tests.wan_transformer import CONFIG
 from afstream.config import WAN_BACKBONES
 from afstream.errors import CheckpointError
 from afstream.families.opening import open_model
+from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 
@@ -33,6 +34,8 @@ def test_it_streams_and_says_what_it_is():
 
 def test_the_same_size_has_the_same_weights_and_prompts_differ():
     one, other = (open_model(TINY) for _ in range(2))
+    assert isinstance(one.backbone, Backbone)
+    assert isinstance(other.backbone, Backbone)
     weights = other.backbone.state_dict()
     assert all(
         torch.equal(value, weights[name]) for name, value in one.backbone.state_dict().items()

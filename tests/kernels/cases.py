@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from afstream_kernels import segment_attention, segment_attention_lse, turn_tables
-from afstream_kernels.dispatch import TRITON_DTYPES, Backend
+from afstream_kernels.dispatch import TRITON_DTYPES, BackendName
 
 NUM_SLOTS = 5
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TRITON_DTYPES}
@@ -43,11 +43,11 @@ class Case:
     sin: Tensor
     own: Any  # keys and values, or None
 
-    def attend(self, backend: Backend = "triton") -> Tensor:
+    def attend(self, backend: BackendName = "triton") -> Tensor:
         return segment_attention(**vars(self), backend=backend)
 
     def attend_lse(
-        self, backend: Backend = "triton", *, num_splits: int = 0
+        self, backend: BackendName = "triton", *, num_splits: int = 0
     ) -> tuple[Tensor, Tensor]:
         return segment_attention_lse(**vars(self), backend=backend, num_splits=num_splits)
 

@@ -8,6 +8,7 @@ from torch.library import opcheck
 
 from afstream_kernels import (
     BACKENDS,
+    choose_backend,
     modulate,
     norm_rotate,
     norm_rotate_write,
@@ -70,6 +71,11 @@ def nothing_compiled_before():
     torch._dynamo.reset()
 
 
+def chosen(name):
+    """A backend as compiled code needs it: chosen before."""
+    return choose_backend(name, device="cpu", dtype=torch.float32)
+
+
 def make_block(backend, slots):
     """What one attention layer does: norm, rotate, write, attend, modulate."""
     cos, sin = rotation_tables(0, grid=(2, 1, 2), head_dim=DIM)
@@ -98,7 +104,7 @@ def make_inputs():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_layer_compiles_into_one_graph(backend):
-    block, counter = make_block(backend, [1, 0]), CompileCounterWithBackend("aot_eager")
+    block, counter = make_block(chosen(backend), [1, 0]), CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(block, fullgraph=True, backend=counter)
     x, weight, keys, values, vector = make_inputs()
     same_keys = keys.clone()
@@ -112,7 +118,7 @@ def test_a_layer_compiles_into_one_graph(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_compiled_layer_has_the_same_gradients(backend):
-    block, counter = make_block(backend, [1, 0]), CompileCounterWithBackend("aot_eager")
+    block, counter = make_block(chosen(backend), [1, 0]), CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(block, fullgraph=True, backend=counter)
     x, weight, keys, values, vector = make_inputs()
     leaves = [part.requires_grad_() for part in (x, weight, vector)]
@@ -129,6 +135,7 @@ def test_a_compiled_layer_has_the_same_gradients(backend):
 @pytest.mark.parametrize("backend", ["triton", "sdpa"])
 def test_other_slots_are_not_mistaken_for_the_first(backend):
     x, weight, keys, values, vector = make_inputs()
+    backend = chosen(backend)
 
     def attend(slots):
         return make_block(backend, slots)(x, weight, keys.clone(), values, vector)
@@ -144,9 +151,9 @@ def test_other_slots_are_not_mistaken_for_the_first(backend):
 
 def test_slots_on_the_device_change_without_another_graph():
     case = make_case(num_tokens=3, slot_tokens=3)
-    counter = CompileCounterWithBackend("aot_eager")
+    counter, backend = CompileCounterWithBackend("aot_eager"), chosen("triton")
     compiled = torch.compile(segment_attention, fullgraph=True, backend=counter)
     for slots in ([3, 0, -1], [0, -1, 3]):
         placed = case.but(slots=slots).with_slots_on_the_device()
-        assert_near(compiled(**vars(placed), backend="triton"), placed.attend())
+        assert_near(compiled(**vars(placed), backend=backend), placed.attend())
     assert counter.frame_count == 1

@@ -11,6 +11,7 @@ from tests.kernels.cases import make_case, random
 
 from afstream_kernels import (
     BACKENDS,
+    Backend,
     choose_backend,
     copy_slots,
     dispatch,
@@ -23,9 +24,9 @@ from afstream_kernels import (
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch):
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
-    dispatch._hindrance.cache_clear()
+    dispatch.triton_unavailable_reason.cache_clear()
     yield
-    dispatch._hindrance.cache_clear()
+    dispatch.triton_unavailable_reason.cache_clear()
 
 
 @pytest.fixture
@@ -47,32 +48,34 @@ def without_interpreter(monkeypatch):
 @pytest.mark.parametrize("backend", ["sdpa", "reference"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
 def test_what_is_pure_torch_runs_everywhere(backend, dtype, without_triton):
-    assert choose_backend(backend, device="cpu", dtype=dtype) == backend
+    assert choose_backend(backend, device="cpu", dtype=dtype).name == backend
 
 
 @pytest.mark.parametrize("dtype", dispatch.TRITON_DTYPES, ids=str)
 def test_triton_runs_in_the_interpreter(dtype):
     pytest.importorskip("triton")
-    assert choose_backend("triton", device="cpu", dtype=dtype) == "triton"
+    assert choose_backend("triton", device="cpu", dtype=dtype) == Backend("triton", fused=True)
 
 
 @pytest.mark.parametrize("name", [None, "auto"])
 def test_on_a_cpu_auto_is_torchs_own_attention(name):
-    assert choose_backend(name, device="cpu", dtype=torch.float32) == "sdpa"
+    assert choose_backend(name, device="cpu", dtype=torch.float32).name == "sdpa"
 
 
 @pytest.mark.parametrize("fits", [True, False], ids=["fits", "hindered"])
 def test_on_a_gpu_auto_is_triton_where_it_can_run(fits, monkeypatch):
-    monkeypatch.setattr(dispatch, "triton_hindrance", lambda *_: None if fits else "too old")
-    chosen = choose_backend(device="cuda", dtype=torch.bfloat16)
-    assert chosen == ("triton" if fits else "sdpa")
+    reason = None if fits else "too old"
+    with monkeypatch.context() as patch:
+        patch.setattr(dispatch, "triton_unavailable_reason", lambda *_: reason)
+        chosen = choose_backend(device="cuda", dtype=torch.bfloat16)
+    assert chosen == Backend("triton" if fits else "sdpa", fused=fits)
 
 
 def test_the_environment_decides_where_no_name_is_given(monkeypatch):
     monkeypatch.setenv("AFSTREAM_BACKEND", "reference")
-    assert choose_backend(device="cpu", dtype=torch.float32) == "reference"
-    assert choose_backend("sdpa", device="cpu", dtype=torch.float32) == "sdpa"
-    assert choose_backend("auto", device="cpu", dtype=torch.float32) == "sdpa"
+    assert choose_backend(device="cpu", dtype=torch.float32).name == "reference"
+    assert choose_backend("sdpa", device="cpu", dtype=torch.float32).name == "sdpa"
+    assert choose_backend("auto", device="cpu", dtype=torch.float32).name == "sdpa"
 
 
 def test_an_unknown_name_is_answered_with_what_is_allowed(monkeypatch):
@@ -105,13 +108,13 @@ def test_triton_is_refused_on_a_cpu_without_its_interpreter(without_interpreter)
 
 def test_triton_is_refused_on_a_gpu_without_matrix_products(without_interpreter, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    reason = dispatch.triton_hindrance(torch.device("cuda", 0), torch.float16)
+    reason = dispatch.triton_unavailable_reason(torch.device("cuda", 0), torch.float16)
     assert reason == "the GPU is older than compute capability 8.0"
 
 
 def test_under_sdpa_other_operations_stay_in_torch_on_a_cpu():
-    x = random(1)
-    assert [dispatch.runs_triton(backend, x) for backend in BACKENDS] == [True, False, False]
+    chosen = [choose_backend(name, device="cpu", dtype=torch.float32) for name in BACKENDS]
+    assert [backend.fused for backend in chosen] == [True, False, False]
 
 
 def test_without_triton_everything_still_runs():

@@ -1,19 +1,24 @@
 """The memory by itself: what a window writes, what it leaves alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.engine.toy import SIZES, toy_model
 
-from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.attention.base import CURRENT
+from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
-from afstream.kvcache.cache import CURRENT, FREE, RESERVED, Grid, Memory
-from afstream_kernels import BACKENDS, Backend
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.cache import FREE, RESERVED, KVCache
+from afstream.kvcache.memories import memory_policy
+from afstream_kernels import BACKENDS, choose_backend
 
 SHAPE = (1, 3, 16, 2, 4)
 
 
-def make_rollout(backend: Backend = "reference", **policy):
-    policy = MemoryPolicy(**policy)
+def make_rollout(backend="reference", **lengths):
+    policy = memory_policy("anchor", replace(LENGTHS, **lengths))
     rollout = Rollout.of(toy_model().backbone, policy, SamplerConfig(), backend=backend)
     embeds = torch.randn(2, 1, SIZES.text_len, SIZES.text_dim)
     with torch.no_grad():
@@ -28,31 +33,31 @@ def commit(rollout, state, count):
 
 def slots_of(memory):
     return {
-        owner: memory.values[:, :, slot].clone()
-        for slot, owner in enumerate(memory.owners)
+        owner: memory.pool.values[:, :, slot].clone()
+        for slot, owner in enumerate(memory.slot_frames)
         if owner >= 0
     }
 
 
 def test_nothing_is_held_at_first_and_the_first_slot_is_never_given_away():
     rollout, state, _ = make_rollout()
-    owners = state.memory.owners
-    assert owners == [RESERVED, *[FREE] * state.memory.policy.num_slots]
+    owners = state.cache.slot_frames
+    assert owners == [RESERVED, *[FREE] * state.cache.policy.num_slots]
     commit(rollout, state, 9)
     assert owners[CURRENT] == RESERVED
-    assert len({owner for owner in owners if owner >= 0}) == state.memory.policy.num_slots
+    assert len({owner for owner in owners if owner >= 0}) == state.cache.policy.num_slots
 
 
 @pytest.mark.parametrize("backend", ["reference", "sdpa"])
 def test_a_chunk_in_the_making_touches_no_finished_one(backend):
     rollout, state, _ = make_rollout(backend)
     commit(rollout, state, 5)
-    before = slots_of(state.memory)
+    before = slots_of(state.cache)
     noise = torch.randn(4, *SHAPE)
     first = rollout.denoise(state, noise)
     # broken off and begun again, it comes out the same
     assert torch.equal(rollout.denoise(state, noise), first)
-    after = slots_of(state.memory)
+    after = slots_of(state.cache)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[owner], after[owner]) for owner in before)
 
@@ -71,22 +76,22 @@ def test_a_chunk_in_the_making_touches_no_finished_one(backend):
 def test_a_recache_writes_what_the_method_says(sink_frames, chunks, rewritten):
     rollout, state, text = make_rollout(sink_frames=sink_frames)
     commit(rollout, state, chunks)
-    before = slots_of(state.memory)
+    before = slots_of(state.cache)
     rollout.switch(state, text)
-    after = slots_of(state.memory)
+    after = slots_of(state.cache)
     assert {owner for owner in after if not torch.equal(before[owner], after[owner])} == rewritten
 
 
 def test_a_fork_holds_the_same_and_shares_nothing():
     rollout, state, _ = make_rollout("sdpa")
     commit(rollout, state, 6)
-    memory, fork = state.memory, state.memory.fork()
+    memory, fork = state.cache, state.cache.fork()
     held = slots_of(memory)
     assert held.keys() == slots_of(fork).keys()
     assert all(torch.equal(held[owner], copy) for owner, copy in slots_of(fork).items())
-    fork.clear(18)
-    fork.keys.zero_()
-    assert memory.owners != fork.owners
+    fork.clear()
+    fork.pool.keys.zero_()
+    assert memory.slot_frames != fork.slot_frames
     assert all(torch.equal(held[owner], kept) for owner, kept in slots_of(memory).items())
 
 
@@ -97,19 +102,25 @@ def test_a_fork_in_the_middle_of_a_chunk_writes_into_its_own_buffers(backend):
     clean = rollout.denoise(state, torch.randn(4, *SHAPE))
     fork = state.fork()
     rollout.commit(state, clean)
-    kept = slots_of(state.memory)
+    kept = slots_of(state.cache)
     rollout.commit(fork, clean)
-    assert all(torch.equal(kept[owner], copy) for owner, copy in slots_of(fork.memory).items())
+    assert all(torch.equal(kept[owner], copy) for owner, copy in slots_of(fork.cache).items())
     rollout.commit(fork, torch.randn(SHAPE))
-    assert all(torch.equal(kept[owner], held) for owner, held in slots_of(state.memory).items())
+    assert all(torch.equal(kept[owner], held) for owner, held in slots_of(state.cache).items())
 
 
-def test_only_vendor_attention_takes_the_memory_of_a_view():
-    grid = Grid(rows=1, columns=2)
-    views = {
-        backend: Memory.allocate(MemoryPolicy(), SIZES, grid, backend=backend).view
-        for backend in BACKENDS
+def test_only_vendor_attention_takes_the_memory_of_a_gathered_copy():
+    policy = memory_policy("anchor", LENGTHS)
+    caches = {
+        name: KVCache.allocate(
+            policy,
+            SIZES,
+            (1, 2),
+            backend=choose_backend(name, device="cpu", dtype=torch.float32),
+        )
+        for name in BACKENDS
     }
-    assert [backend for backend, view in views.items() if view is not None] == ["sdpa"]
-    (shape,) = {held.shape for held in views["sdpa"] or ()}
-    assert shape[2] == MemoryPolicy().num_segments == 5
+    gathered = {name: cache.reader.copies for name, cache in caches.items()}
+    assert [name for name, copies in gathered.items() if copies] == ["sdpa"]
+    (shape,) = {held.shape for held in gathered["sdpa"]}
+    assert shape[2] == policy.num_visible == 5

@@ -280,7 +280,7 @@ def test_errors_of_the_docs(block: str):
 @pytest.mark.parametrize("code", blocks("python"))
 def test_code_of_the_docs(code: str, capsys: pytest.CaptureFixture[str]):
     exec(compile(code, DOCS.name, "exec"), {})
-    assert capsys.readouterr().out.splitlines()[1] == "An owl. 14 10.3125 0.3125"
+    assert capsys.readouterr().out.splitlines()[1] == "A blue heart. 14 10.3125 0.3125"
 
 
 def test_decode_keeps_the_text():

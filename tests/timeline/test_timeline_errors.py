@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from tests.timeline.clocks import CLOCK
 
 from afstream.errors import TimelineError
 from afstream.timeline import Cue, Moment, Timeline, Unit
@@ -92,7 +93,7 @@ FAULTS: dict[str, tuple[str, int, int, list[str]]] = {
 def test_faults_say_where_and_what(name: str):
     text, line, column, words = FAULTS[name]
     with pytest.raises(TimelineError) as caught:
-        Timeline.parse(text, source="fox.txt")
+        Timeline.parse(text, source="fox.txt").plan(CLOCK)
     error = caught.value
     assert (error.source, error.line, error.column) == ("fox.txt", line, column)
     assert str(error).startswith(f"fox.txt:{line}:{column}: ")
@@ -173,7 +174,7 @@ def test_timelines_made_in_code():
     with pytest.raises(TimelineError, match="duration is 0:00"):
         Timeline(cues=(fox,), duration=Moment(0))
     with pytest.raises(TimelineError, match=r"^the cue starts at 0:00, as does the cue before it"):
-        Timeline(cues=(fox, fox))
+        Timeline(cues=(fox, fox)).plan(CLOCK)
 
 
 def test_the_place_survives_pickling():

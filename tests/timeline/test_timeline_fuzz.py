@@ -5,11 +5,13 @@ from contextlib import suppress
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.timeline.clocks import CLOCK
 
 from afstream.errors import TimelineError
-from afstream.geometry import chunk_video_frames
-from afstream.timeline import Cue, LiveReader, Moment, Plan, Timeline, Unit, parse_jsonl
+from afstream.timeline import Cue, LiveReader, Moment, Plan, Timeline, Unit
 from afstream.timeline.cue import Transition
+from afstream.timeline.imports import ImportOptions
+from afstream.timeline.imports.jsonl import parse as parse_jsonl
 from afstream.timeline.lines import decode
 
 CHUNK_S = 0.75
@@ -141,7 +143,7 @@ def test_a_printed_timeline_parses_back(timeline: Timeline):
 
 @given(timelines())
 def test_cues_take_effect_at_the_next_chunk(timeline: Timeline):
-    plan = timeline.plan()
+    plan = timeline.plan(CLOCK)
     end = 0
     for planned in plan.cues:
         assert planned.chunk == end
@@ -150,7 +152,7 @@ def test_cues_take_effect_at_the_next_chunk(timeline: Timeline):
         end += planned.num_chunks
     assert plan.num_chunks == end
     assert plan.num_video_frames == sum(
-        chunk_video_frames(index) for length in scene_lengths(plan) for index in range(length)
+        12 if index else 9 for length in scene_lengths(plan) for index in range(length)
     )
     if timeline.duration is not None:
         assert 0 <= plan.duration_s - timeline.duration.value < CHUNK_S
@@ -158,12 +160,12 @@ def test_cues_take_effect_at_the_next_chunk(timeline: Timeline):
 
 @given(timelines())
 def test_what_was_applied_replays_on_the_same_chunks(timeline: Timeline):
-    plan = timeline.plan()
+    plan = timeline.plan(CLOCK)
     replay = Timeline.from_applied(
         [(planned.chunk, planned.cue) for planned in plan.cues], num_chunks=plan.num_chunks
     )
     assert Timeline.parse(str(replay)) == replay
-    again = replay.plan()
+    again = replay.plan(CLOCK)
     assert [p.chunk for p in again.cues] == [p.chunk for p in plan.cues]
     assert [p.video_frame for p in again.cues] == [p.video_frame for p in plan.cues]
     assert again.num_video_frames == plan.num_video_frames
@@ -171,7 +173,7 @@ def test_what_was_applied_replays_on_the_same_chunks(timeline: Timeline):
 
 @given(st.lists(lines, max_size=4), st.floats(0, 1e6))
 def test_any_live_line_is_a_cue_or_gives_its_error(typed: list[str], now_s: float):
-    reader = LiveReader()
+    reader = LiveReader(CLOCK)
     for text in typed:
         with suppress(TimelineError):
             cue = reader.read(text, now_s)
@@ -190,6 +192,7 @@ json_values = st.recursive(
 
 @given(st.lists(json_values.map(json.dumps) | st.text(max_size=20), max_size=3).map("\n".join))
 def test_any_jsonl_parses_or_gives_its_error(text: str):
+    options = ImportOptions(clock=CLOCK, switch_frames=(40, 80))
     with suppress(TimelineError):
-        for timeline in parse_jsonl(text, switch_frames=(40, 80)):
+        for timeline in parse_jsonl(text, "p.jsonl", options):
             assert Timeline.parse(str(timeline)) == timeline

@@ -5,9 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.timeline.clocks import CLOCK
 
 from afstream.errors import TimelineError
-from afstream.timeline import Timeline, parse_jsonl, pick_line, read_jsonl
+from afstream.geometry import ChunkClock
+from afstream.timeline import Timeline
+from afstream.timeline.imports import ImportOptions, PromptFile, find_import, jsonl, pick_line
 
 DOCS = Path(__file__).parents[2] / "docs" / "timeline.md"
 
@@ -15,6 +18,19 @@ DOCS = Path(__file__).parents[2] / "docs" / "timeline.md"
 def line(*prompts: str, **more: object) -> str:
     """One line of a prompt file."""
     return json.dumps({"prompts": prompts, **more}) + "\n"
+
+
+def parse_jsonl(
+    text: str,
+    source: str = "prompts.jsonl",
+    *,
+    when: ChunkClock = CLOCK,
+    switch_frames: tuple[int, ...] = (),
+    num_latents: int | None = None,
+) -> list[Timeline]:
+    """The timelines of a text."""
+    options = ImportOptions(clock=when, switch_frames=switch_frames, num_latents=num_latents)
+    return jsonl.parse(text, source, options)
 
 
 def starts(timeline: Timeline) -> list[str]:
@@ -30,8 +46,8 @@ def test_lines_with_differing_numbers_of_prompts():
     assert starts(one) == ["[0l]", "[40l]"]
     assert [timeline.seed for timeline in (three, two, one)] == [None, 7, None]
     assert [timeline.cues[0].line for timeline in (three, two, one)] == [1, 3, 4]
-    assert [cue.chunk for cue in three.plan().cues] == [0, 14, 27]
-    assert three.plan().num_chunks == 40
+    assert [cue.chunk for cue in three.plan(CLOCK).cues] == [0, 14, 27]
+    assert three.plan(CLOCK).num_chunks == 40
 
 
 @pytest.mark.parametrize(
@@ -71,7 +87,8 @@ def test_prompts_are_taken_as_they_are():
 def test_reading_and_picking(tmp_path: Path):
     path = tmp_path / "prompts.jsonl"
     path.write_text("\ufeff\n" + line("a") + line("b"), encoding="utf-8")
-    timelines = read_jsonl(path)
+    file = PromptFile(path)
+    timelines = find_import(file).read(file, ImportOptions(clock=CLOCK))
     assert pick_line(timelines, 3).cues[0].prompt == "b"
     with pytest.raises(TimelineError, match="no prompts on line 1; lines 2 to 3 hold them"):
         pick_line(timelines, 1)
@@ -125,4 +142,4 @@ def test_an_empty_file():
 
 def test_a_switch_past_the_end():
     with pytest.raises(TimelineError, match=r"^prompts.jsonl:1:1: .* past the end"):
-        parse_jsonl(line("a", "b"), switch_frames=(40,), num_latents=30)
+        parse_jsonl(line("a", "b"), switch_frames=(40,), num_latents=30)[0].plan(CLOCK)

@@ -1,6 +1,7 @@
 """Cues typed while the stream runs."""
 
 import pytest
+from tests.timeline.clocks import CLOCK
 
 from afstream.errors import TimelineError
 from afstream.timeline import Cue, LiveReader, Moment, Unit
@@ -8,7 +9,7 @@ from afstream.timeline import Cue, LiveReader, Moment, Unit
 
 def read(text: str, now_s: float = 12.0) -> Cue:
     """The cue of one line typed at `now_s`."""
-    cue = LiveReader().read(text, now_s)
+    cue = LiveReader(CLOCK).read(text, now_s)
     assert cue is not None
     return cue
 
@@ -42,7 +43,7 @@ def test_words_do_not_need_a_time():
 
 
 def test_directives_hold_for_the_lines_that_follow():
-    reader = LiveReader()
+    reader = LiveReader(CLOCK)
     for text in ("", "# hi", "@let fox = a fox", "@suffix on film", "@seed 3", "@duration 1:00"):
         assert reader.read(text, 0.0) is None
     cue = reader.read("{fox} runs", 0.0)
@@ -64,7 +65,7 @@ def test_directives_hold_for_the_lines_that_follow():
     ],
 )
 def test_a_fault_does_not_end_the_input(text: str, column: int, words: str):
-    reader = LiveReader()
+    reader = LiveReader(CLOCK)
     reader.read("# first line", 12.0)
     with pytest.raises(TimelineError, match=words) as caught:
         reader.read(text, 12.0)

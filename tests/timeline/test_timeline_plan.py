@@ -1,13 +1,15 @@
 """When cues take effect: at the first chunk that starts at or after their time."""
 
 import pytest
+from tests.timeline.clocks import CLOCK
 
+from afstream.geometry import ChunkClock
 from afstream.timeline import Cue, Moment, Plan, Timeline, Unit
 
 
-def plan(text: str) -> Plan:
+def plan(text: str, when: ChunkClock = CLOCK) -> Plan:
     """The plan of a timeline's text."""
-    return Timeline.parse(text).plan()
+    return Timeline.parse(text).plan(when)
 
 
 def test_the_table_of_a_dry_run():
@@ -126,10 +128,10 @@ def test_a_live_timeline_replays_on_the_same_chunks():
     assert [cue.prompt for cue in timeline.cues] == ["a fox", "an owl", "a cat", "an owl"]
     assert (timeline.seed, timeline.duration) == (3, Moment(10, Unit.CHUNKS))
     assert Timeline.parse(str(timeline)) == timeline
-    planned = timeline.plan()
+    planned = timeline.plan(CLOCK)
     assert [cue.chunk for cue in planned.cues] == [0, 5, 6, 9]
     assert planned.num_chunks == 10
     # The cut broke the blend off, which only a live timeline allows.
     assert planned.cues[1].blend_chunks == 4
     with pytest.raises(ValueError, match="shorten the blend"):
-        Timeline.parse(str(timeline).replace("@live\n", ""))
+        plan(str(timeline).replace("@live\n", ""))

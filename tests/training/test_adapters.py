@@ -8,9 +8,11 @@ from torch.testing import assert_close
 
 from afstream.checkpoints import merge_loras, read_lora
 from afstream.checkpoints.weights import load_into
-from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.training.machinery.adapters import adapt, save_adapters
 from afstream.training.machinery.optim import trained
@@ -30,7 +32,7 @@ def make_adapted():
 def streamed(backbone):
     """Two chunks and a switch, as the stream makes them."""
     torch.manual_seed(3)
-    rollout = Rollout.of(backbone, MemoryPolicy(), SamplerConfig())
+    rollout = Rollout.of(backbone, memory_policy("anchor", LENGTHS), SamplerConfig())
     with torch.no_grad():
         texts = [backbone.text_context(torch.randn(1, 6, SIZES.text_dim)) for _ in range(2)]
     shape = (1, 3, 16, 4, 4)

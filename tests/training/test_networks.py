@@ -1,6 +1,7 @@
 """A Wan run from folders: three networks, cached prompts, what was learned written and read."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from tests.training.tiny_run import PLAN, make_config
 from tests.wan_folder import make_wan_folder
 
 from afstream.checkpoints import merge_loras, read_lora, read_student
-from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.errors import ConfigError
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
 from afstream.training.dmd.trainer import MatchingTrainer
@@ -62,7 +65,7 @@ def make_trainer(folder, prompts, processes, **settings):
     return MatchingTrainer(
         make_config(iterations=4, batch=2),
         models,
-        MemoryPolicy(window_frames=6),
+        memory_policy("anchor", replace(LENGTHS, window_frames=6)),
         SamplerConfig(steps=(1000, 500)),
         (16, 4, 4),
         processes,

@@ -9,10 +9,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.testing import assert_close
 
-from afstream.config import MEMORIES, BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.engine.schedule import Schedule, clean_from_flow
 from afstream.errors import CheckpointError, ConfigError
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.machinery.draws import normal
@@ -25,7 +27,7 @@ from afstream.training.teacher_forcing import plan_clip
 
 CHUNK, SIZE = 3, (16, 4, 4)
 SIZES = BackboneConfig(
-    dim=32, ffn_dim=48, freq_dim=16, text_dim=8, text_len=6, num_heads=2, num_layers=2
+    dim=32, ffn_dim=48, freq_dim=16, text_dim=8, text_len=6, num_heads=2, num_layers=2, patch=2
 )
 SAMPLER = SamplerConfig()
 SIGMAS = (1.0, 0.9375, 5 / 6, 0.625)
@@ -244,7 +246,7 @@ def make_clips(model, policy, frames):
 @pytest.mark.parametrize("memory", ["anchor", "recache", "rolling"])
 @torch.no_grad()
 def test_a_clip_is_the_stream_whose_memory_holds_noisy_chunks(memory):
-    model, policy = make_backbone(), MEMORIES[memory]
+    model, policy = make_backbone(), memory_policy(memory, LENGTHS)
     noisy, steps, embeds = draw_clip(30, batch=1)
     text = model.text_context(embeds)
     found = make_clips(model, policy, 30).predict(noisy, steps, text)
@@ -264,7 +266,7 @@ def test_a_clip_is_the_stream_whose_memory_holds_noisy_chunks(memory):
 @torch.no_grad()
 def test_one_chunk_in_a_window_that_shows_everything_is_the_streams_first_step():
     model = make_backbone()
-    policy = MemoryPolicy(window_frames=21, sink_frames=0, positions="absolute", junction="none")
+    policy = memory_policy("rolling", replace(LENGTHS, window_frames=21))
     rollout = Rollout.of(model, policy, SAMPLER)
     noise = torch.randn(4, 2, CHUNK, *SIZE)
     text = model.text_context(torch.randn(2, 4, 8))
@@ -281,7 +283,7 @@ def test_one_chunk_in_a_window_that_shows_everything_is_the_streams_first_step()
 def test_later_chunks_and_those_outside_of_the_window_change_nothing():
     # two layers: what a chunk sees has itself seen two chunks more
     model = make_backbone()
-    policy = replace(MEMORIES["anchor"], window_frames=9)
+    policy = memory_policy("anchor", replace(LENGTHS, window_frames=9))
     noisy, steps, embeds = draw_clip(21)
     clips, text = make_clips(model, policy, 21), model.text_context(embeds)
     before = clips.predict(noisy, steps, text).split(CHUNK, dim=1)
@@ -301,13 +303,13 @@ def test_later_chunks_and_those_outside_of_the_window_change_nothing():
 
 
 def test_a_noisy_past_has_no_other_kind_and_no_switch():
-    plan = plan_clip(MEMORIES["anchor"], 21, None, past="noisy")
+    plan = plan_clip(memory_policy("anchor", LENGTHS), 21, None, past="noisy")
     assert [block.kind for block in plan.blocks] == ["noisy"] * 7
     assert [block.frame for block in plan.blocks] == list(range(0, 21, CHUNK))
-    seen = [[plan.keys[read] for read in reads] for reads in plan.reads]
+    seen = [[plan.layout.keys[read] for read in reads] for reads in plan.layout.reads]
     assert [(read.block, read.position) for read in seen[6]] == [(0, 0), (4, 12), (5, 15), (6, 18)]
     with pytest.raises(ValueError, match="frame 9 and the past is noisy"):
-        plan_clip(MEMORIES["anchor"], 21, 9, past="noisy")
+        plan_clip(memory_policy("anchor", LENGTHS), 21, 9, past="noisy")
 
 
 def make_trainer(folder, *, batch=2, sampler=SAMPLER, processes=ALONE):
@@ -316,7 +318,7 @@ def make_trainer(folder, *, batch=2, sampler=SAMPLER, processes=ALONE):
         make_backbone(),
         Pairs(folder),
         NumberedPrompts(),
-        MEMORIES["anchor"],
+        memory_policy("anchor", LENGTHS),
         sampler,
         processes,
     )
@@ -325,7 +327,7 @@ def make_trainer(folder, *, batch=2, sampler=SAMPLER, processes=ALONE):
 def test_the_loss_is_that_of_the_clean_prediction_against_the_end(tmp_path):
     make_folder(tmp_path)
     trainer, student = make_trainer(tmp_path), make_backbone()
-    clips = make_clips(student, MEMORIES["anchor"], 6)
+    clips = make_clips(student, memory_policy("anchor", LENGTHS), 6)
     errors = []
     for row in (0, 1):
         index, steps = trainer._index(row), trainer._steps(row)
@@ -414,4 +416,4 @@ def test_pairs_of_no_number_or_solver_are_refused():
 
 def test_clips_of_broken_chunks_are_refused():
     with pytest.raises(ConfigError, match="7 latent frames"):
-        make_clips(make_backbone(), MEMORIES["anchor"], 7)
+        make_clips(make_backbone(), memory_policy("anchor", LENGTHS), 7)

@@ -1,16 +1,20 @@
 """Long rollouts are the stream itself, and their gradients those of plain autograd."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from tests.training.tiny_run import LATENT, PLAN, SIZES, DrawnPrompts, make_backbone
 from torch.testing import assert_close
 
-from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.engine.schedule import clean_from_flow
 from afstream.families.pocket.model import load_pocket
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 from afstream.training.dmd.losses import dmd_loss
 from afstream.training.dmd.sequences import LongSequence, WindowPlan, replay
@@ -18,13 +22,13 @@ from afstream.training.dmd.sequences import LongSequence, WindowPlan, replay
 FIRST, SECOND = "A red star drifts left over a meadow.", "It turns blue."
 ROWS, CHUNK = 2, 3
 SAMPLER = SamplerConfig(steps=(1000, 500))
-POLICY = MemoryPolicy(window_frames=6)
+POLICY = memory_policy("anchor", replace(LENGTHS, window_frames=6))
 
 
 def test_a_rollout_without_gradients_is_a_stream_bit_for_bit():
-    model, policy, seed = load_pocket(), MemoryPolicy(), 7
+    model, policy, seed = load_pocket(), memory_policy("anchor", LENGTHS), 7
     plan = WindowPlan(horizon_frames=9, max_frames=15)
-    stream = Stream(model, policy, seed=seed)
+    stream = Stream(model, StreamConfig(memory=policy, seed=seed))
     stream.cue(FIRST)
     chunks = stream.chunks()
     streamed = [chunk.latents for chunk in itertools.islice(chunks, 3)]

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from afstream.config import MEMORIES, BackboneConfig, SamplerConfig
+from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.training.machinery.loop import train
 from afstream.training.pocket.data import Clips
 from afstream.training.pocket.student_stage import StudentConfig, StudentTrainer
@@ -15,7 +17,7 @@ from afstream.training.teacher_forcing import plan_clip
 FRAMES, CHUNK, BATCH = 33, 3, 2
 PROMPTS = ("a red ball", "it is blue")
 SIZES = BackboneConfig(
-    dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2
+    dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2, patch=2
 )
 QUIET = StudentConfig(
     past_noise=0.0,
@@ -68,7 +70,7 @@ def test_every_chunk_sees_what_it_would_see_in_a_stream(switch_frame):
     noise = torch.randn(clean.shape, generator=trainer._random)
     assert_close(target, noise - clean)
 
-    rollout = Rollout.of(model, MEMORIES["anchor"], SamplerConfig())
+    rollout = Rollout.of(model, memory_policy("anchor", LENGTHS), SamplerConfig())
     first, second = (trainer._text([prompt] * BATCH) for prompt in PROMPTS)
     state = rollout.start(first, clean[:, :CHUNK].shape)
     for index, block in enumerate(clean.split(CHUNK, dim=1)):
@@ -78,13 +80,13 @@ def test_every_chunk_sees_what_it_would_see_in_a_stream(switch_frame):
         rows = slice(index * CHUNK, (index + 1) * CHUNK)
         noisy = (1 - share) * block + share * noise[:, rows]
         time = model.time_context(torch.full((1, 1), 1000 * share))
-        streamed = model(noisy, time, state.text, state.memory.chunk_window(state.frame))
+        streamed = model(noisy, time, state.text, state.cache.chunk_context(state.frame))
         assert_close(flow[:, rows], streamed, rtol=0, atol=5e-6)
         rollout.commit(state, block)
 
 
 def test_only_blocks_that_a_noisy_chunk_depends_on_are_run():
-    plan = plan_clip(MEMORIES["anchor"], FRAMES, None)
+    plan = plan_clip(memory_policy("anchor", LENGTHS), FRAMES, None)
     kinds = [block.kind for block in plan.blocks]
     assert kinds.count("noisy") == 11
     # nobody ever sees the last chunk's context

@@ -3,10 +3,12 @@
 from copy import deepcopy
 
 import torch
-from tests.engine.toy import SIZES, toy_model
+from tests.engine.toy import SIZES, toy_backbone
 
-from afstream.config import MEMORIES, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.families.pocket.text import PocketText, vocabulary
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.training.dmd.sequences import WindowPlan
 from afstream.training.dmd.trainer import MatchingConfig, MatchingTrainer, Models
 from afstream.training.pocket.prompts import PocketPrompts
@@ -14,7 +16,7 @@ from afstream.training.pocket.prompts import PocketPrompts
 
 def match_trainer() -> MatchingTrainer:
     """A trainer whose student learns with every step."""
-    backbone = toy_model().backbone
+    backbone = toy_backbone()
     torch.manual_seed(1)
     text = PocketText(vocabulary(), text_dim=SIZES.text_dim, text_len=SIZES.text_len)
     models = Models(
@@ -33,4 +35,6 @@ def match_trainer() -> MatchingTrainer:
         lr=1e-3,
         critic_lr=1e-3,
     )
-    return MatchingTrainer(config, models, MEMORIES["anchor"], SamplerConfig(), (16, 2, 4))
+    return MatchingTrainer(
+        config, models, memory_policy("anchor", LENGTHS), SamplerConfig(), (16, 2, 4)
+    )

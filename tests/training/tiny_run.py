@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from afstream.config import BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.config import BackboneConfig, SamplerConfig
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.sequences import WindowPlan
 from afstream.training.dmd.trainer import MatchingConfig, MatchingTrainer, Models
@@ -25,7 +27,7 @@ from afstream.training.machinery.optim import trained
 from afstream.training.machinery.parallel import ALONE, Processes, gathered, joined, shard
 
 SIZES = BackboneConfig(
-    dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2
+    dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2, patch=2
 )
 PLAN = WindowPlan(horizon_frames=6, max_frames=9)
 LATENT = (16, 4, 4)
@@ -88,7 +90,7 @@ def make_trainer(
     return MatchingTrainer(
         make_config(**changes),
         Models(student=student, critic=critic, teacher=teacher, codec=None, prompts=DrawnPrompts()),
-        MemoryPolicy(window_frames=6),
+        memory_policy("anchor", replace(LENGTHS, window_frames=6)),
         SamplerConfig(steps=(1000, 500)),
         LATENT,
         processes,

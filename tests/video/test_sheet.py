@@ -11,12 +11,12 @@ from PIL import Image
 
 from afstream.errors import OutputError
 from afstream.video.sheet import CARD, MAX_ROWS, ContactSheet, clock
-from afstream.video.stride_sample import EvenlySpaced
+from afstream.video.stride_sample import StrideSample
 
 
 @given(count=st.integers(1, 3000), picks=st.integers(2, 9))
 def test_picks_are_evenly_spaced(count: int, picks: int):
-    spaced: EvenlySpaced[int] = EvenlySpaced(picks)
+    spaced: StrideSample[int] = StrideSample(picks)
     for item in range(count):
         spaced.offer(lambda item=item: item)
     picked = spaced.picked()
@@ -30,7 +30,7 @@ def test_picks_are_evenly_spaced(count: int, picks: int):
 
 def test_only_kept_items_are_made():
     made: list[int] = []
-    spaced: EvenlySpaced[None] = EvenlySpaced(4)
+    spaced: StrideSample[None] = StrideSample(4)
     for item in range(100_000):
         spaced.offer(lambda item=item: made.append(item))
     assert len(made) < 16 * 20

@@ -52,7 +52,7 @@ def read(path: Path) -> list[Frames]:
 
 
 def write(path: Path, chunks: int = 3, scale: int | None = None) -> VideoWriter:
-    with VideoWriter.open(path, size=SIZE, scale=scale) as writer:
+    with VideoWriter.open(path, size=SIZE, fps=16, scale=scale) as writer:
         for index in range(chunks):
             writer.write(chunk_of(index))
     return writer
@@ -83,7 +83,7 @@ def test_same_frames_give_same_bytes(tmp_path: Path, name: str):
 
 def test_mp4_is_whole_after_every_chunk(tmp_path: Path):
     path = tmp_path / "clip.mp4"
-    with VideoWriter.open(path, size=SIZE) as writer:
+    with VideoWriter.open(path, size=SIZE, fps=16) as writer:
         for index in range(4):
             writer.write(chunk_of(index))
             assert len(read(path)) == writer.frames == 12 * (index + 1)
@@ -101,7 +101,7 @@ ENDLESS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_video import *
-with VideoWriter.open(sys.argv[2], size=SIZE) as writer:
+with VideoWriter.open(sys.argv[2], size=SIZE, fps=16) as writer:
     write_forever(writer)
 """
 
@@ -142,7 +142,7 @@ def test_what_was_made_outlives_a_file_that_cannot_grow(tmp_path: Path, name: st
     with (
         files_limited_to(12_000),
         pytest.raises(OutputError, match=r"file too large.*s before that are kept"),
-        VideoWriter.open(path, size=SIZE, scale=1) as writer,
+        VideoWriter.open(path, size=SIZE, fps=16, scale=1) as writer,
     ):
         write_forever(writer)
     kept = read(path)
@@ -170,7 +170,7 @@ def test_full_disk_is_said_and_leaves_whole_fragments(
         assert (mode, buffering) == ("wb", 0)
         return FillingDisk(path, "w")
 
-    with VideoWriter.open(path, size=SIZE, scale=1) as writer:
+    with VideoWriter.open(path, size=SIZE, fps=16, scale=1) as writer:
         monkeypatch.setattr(Path, "open", open_on_filling_disk)
         with pytest.raises(OutputError) as caught:
             write_forever(writer)
@@ -200,10 +200,10 @@ def test_default_scale_makes_pictures_comfortable(size: tuple[int, int], scale: 
 def test_nothing_is_replaced_before_the_first_frame(tmp_path: Path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"an older video")
-    with VideoWriter.open(path, size=SIZE):
+    with VideoWriter.open(path, size=SIZE, fps=16):
         pass
     assert path.read_bytes() == b"an older video"
-    with VideoWriter.open(tmp_path / "new.mp4", size=SIZE):
+    with VideoWriter.open(tmp_path / "new.mp4", size=SIZE, fps=16):
         pass
     assert not (tmp_path / "new.mp4").exists()
 
@@ -237,18 +237,18 @@ def test_impossible_outputs_are_refused(
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(error, match=sentence):
-        VideoWriter.open(tmp_path / name, size=SIZE, scale=scale)
+        VideoWriter.open(tmp_path / name, size=SIZE, fps=16, scale=scale)
 
 
 def test_odd_sides_are_refused_where_colour_is_halved(tmp_path: Path):
     with pytest.raises(ConfigError, match="choose scale 2"):
-        VideoWriter.open(tmp_path / "clip.mp4", size=(33, 48), scale=1)
-    with VideoWriter.open(tmp_path / "clip.gif", size=(33, 48), scale=1) as writer:
+        VideoWriter.open(tmp_path / "clip.mp4", size=(33, 48), fps=16, scale=1)
+    with VideoWriter.open(tmp_path / "clip.gif", size=(33, 48), fps=16, scale=1) as writer:
         writer.write(np.zeros((2, 48, 33, 3), np.uint8))
     assert len(read(tmp_path / "clip.gif")) == 2
 
 
 def test_frames_of_another_size_are_a_mistake(tmp_path: Path):
-    writer = VideoWriter.open(tmp_path / "clip.mp4", size=SIZE)
+    writer = VideoWriter.open(tmp_path / "clip.mp4", size=SIZE, fps=16)
     with pytest.raises(ValueError, match="was announced"):
         writer.write(np.zeros((1, 64, 64, 3), np.uint8))

@@ -1,19 +1,19 @@
 """Measures a whole stream: speed, latency, stalls and memory, with the machine they hold for."""
 
+from afstream.bench.load import Load
 from afstream.bench.machine import Machine
 from afstream.bench.meter import Meter, discard
-from afstream.bench.result import FirstFrame, Measurement, Rates, Stretch
-from afstream.bench.series import Series, Spread
-from afstream.bench.setup import Setup
+from afstream.bench.result import FirstFrame, Measurement, Rates
+from afstream.bench.series import Series, Spread, Stretch
 
 __all__ = [
     "FirstFrame",
+    "Load",
     "Machine",
     "Measurement",
     "Meter",
     "Rates",
     "Series",
-    "Setup",
     "Spread",
     "Stretch",
     "discard",

@@ -1,10 +1,11 @@
-"""The machine and the software that a measurement holds for."""
+"""The machine and software that a measurement holds for, and the memory of this process."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 import afstream
 
 TRITON_PACKAGES = ("triton", "pytorch-triton", "triton-rocm", "pytorch-triton-rocm")
+KIB = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +26,16 @@ class Machine:
         cpu: name of the processor.
         cores: logical cores that this process may run on.
         threads: threads that torch computes with.
-        load: processes that wanted a core during the last minute; None where nobody counts
-            them. Much above 0 before a measurement means that it shared the machine.
+        load: processes that wanted a core during the last minute; None where the system does not
+            say. Much above 0 before a measurement means that it shared the machine.
         gpu: name of the GPU, None when it was not used.
         platform: operating system and architecture.
         python: version.
         torch: version.
         triton: version, None where it is not installed.
         afstream: version.
-        commit: of the checkout that afstream runs from, `-dirty` behind it when files differ;
-            None when it does not run from one.
+        commit: of the checkout that afstream runs from, with `-dirty` when files differ; None
+            when it does not run from one.
     """
 
     cpu: str
@@ -74,7 +76,7 @@ def usable_cores() -> int:
 
 
 def triton_version() -> str | None:
-    """Of the Triton that torch's builds bring along, under one name or another."""
+    """Version of Triton, which torch's builds bring along under different names."""
     for name in TRITON_PACKAGES:
         try:
             return version(name)
@@ -85,32 +87,65 @@ def triton_version() -> str | None:
 
 def cpu_name() -> str:
     """The processor's name as its maker prints it, or the architecture."""
-    listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    if platform.system() == "Darwin":
-        return command_output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
-    return platform.processor() or platform.machine()
+    name = _entry(Path("/proc/cpuinfo"), "model name")
+    if name is None and platform.system() == "Darwin":
+        name = command_output("sysctl", "-n", "machdep.cpu.brand_string")
+    return name or platform.processor() or platform.machine()
 
 
 def checkout_commit() -> str | None:
     """The commit that this package runs from, None when it is not a file of a checkout."""
-    package = Path(__file__).resolve().parent
+    folder = str(Path(__file__).resolve().parent)
     # An installed package may lie inside the checkout of something else.
-    if command_output("git", "-C", str(package), "ls-files", Path(__file__).name) is None:
+    if command_output("git", "-C", folder, "ls-files", Path(__file__).name) is None:
         return None
-    return command_output(
-        "git", "-C", str(package), "describe", "--always", "--dirty", "--exclude=*"
-    )
+    return command_output("git", "-C", folder, "describe", "--always", "--dirty", "--exclude=*")
 
 
 def command_output(*command: str) -> str | None:
-    """What a command prints; None when there is no such command, or it fails or is silent."""
+    """What a command prints; None when it is missing, fails or prints nothing."""
     try:
         done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def resident_bytes() -> int | None:
+    """RAM that this process holds now; None where the system does not say."""
+    held = _entry(Path("/proc/self/status"), "VmRSS")
+    return None if held is None else int(held.split()[0]) * KIB
+
+
+def peak_resident_bytes() -> int | None:
+    """The most RAM that this process ever held; None where the system does not say."""
+    # Not getrusage first, whose peak a process inherits from the one that started it.
+    held = _entry(Path("/proc/self/status"), "VmHWM")
+    if held is not None:
+        return int(held.split()[0]) * KIB
+    try:
+        import resource  # noqa: PLC0415  absent on Windows
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts in bytes, others in KiB.
+    return peak if sys.platform == "darwin" else peak * KIB
+
+
+def peak_device_bytes(device: torch.device) -> int | None:
+    """The most that tensors took on a GPU since the last call; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    peak = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return peak
+
+
+def _entry(listing: Path, key: str) -> str | None:
+    """What stands behind the first `key:` of a file; None without such a line or file."""
+    if listing.is_file():
+        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    return None

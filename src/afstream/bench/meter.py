@@ -5,31 +5,32 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from afstream.bench.footprint import (
-    DeviceFootprint,
-    largest,
+from afstream.bench.load import Load
+from afstream.bench.machine import (
+    Machine,
+    peak_device_bytes,
     peak_resident_bytes,
     resident_bytes,
 )
-from afstream.bench.machine import Machine
-from afstream.bench.result import FirstFrame, Measurement, Rates, Stretch
-from afstream.bench.series import Series
-from afstream.bench.setup import Setup
-from afstream.bench.stretches import Stretches
-from afstream.stream import Chunk
+from afstream.bench.result import FirstFrame, Measurement, Rates
+from afstream.bench.series import Series, Stretch, Stretches, largest
+from afstream.spec import StreamConfig
+from afstream.stream import Chunk, Stream
 
 Consumer = Callable[[NDArray[np.uint8]], None]
 
 PARTS = ("denoise", "recache", "context", "decode", "total", "consume", "all")
+BACKBONE_PARTS = ("denoise", "recache", "context")
 WARM_STARTS = 3
 
 
 def discard(frames: NDArray[np.uint8]) -> None:
-    """Do nothing with the frames [N, H, W, 3]."""
+    """Ignore the frames [N, H, W, 3]."""
 
 
 class Meter:
@@ -39,29 +40,28 @@ class Meter:
     does not disturb the measurement; what shall count goes into the consumer.
 
     Example:
-        >>> meter = Meter(Setup(duration_s=3.0))
+        >>> meter = Meter(Load(duration_s=3.0))
         >>> for chunk in meter.run():
         ...     pass
         >>> meter.result().frames
         39
 
     Args:
-        setup: what to measure.
+        load: what to measure.
 
     Attributes:
-        setup: what is measured.
+        load: what is measured.
         stream: the open stream.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, load: Load) -> None:
         began = time.perf_counter()
-        self.stream = setup.open()
+        self.stream = open_stream(load.stream)
         self._open_ms = _since_ms(began)
-        device = self.stream.model.backbone.device
-        self.setup = setup
-        self._machine = Machine.here(device)
-        self._device = DeviceFootprint(device)
-        self._device_bytes: int | None = None
+        self.load = load
+        self._device = self.stream.model.backbone.device
+        self._machine = Machine.here(self._device)
+        self._warm_up_device_bytes: int | None = None
         self._cold_ms = self._warm_up_ms = 0.0
         self._warm_ms: float | None = None
         self._switches = Series()
@@ -69,7 +69,7 @@ class Meter:
         self._model_ms = 0.0
         self._frames = 0
         self._cpu_s = 0.0
-        self._stretches = Stretches(setup.stretch_s)
+        self._stretches = Stretches(load.stretch_s)
 
     def run(self, consume: Consumer = discard) -> Iterator[Chunk]:
         """Make the video chunk by chunk; may be broken off between two chunks.
@@ -77,26 +77,27 @@ class Meter:
         Args:
             consume: given the frames [N, H, W, 3] of every chunk; its time is measured.
         """
-        stream, setup = self.stream, self.setup
+        stream, load = self.stream, self.load
         chunks = stream.chunks()
         segment, end_s = 0, 0.0
-        stream.cue(setup.prompt(0))
-        while end_s < setup.duration_s:
+        stream.cue(load.prompt(0))
+        while end_s < load.duration_s:
             began, cpu_began = time.perf_counter(), time.process_time()
-            if setup.segment_at(end_s) > segment:
-                segment = setup.segment_at(end_s)
-                stream.cue(setup.prompt(segment))
+            if load.segment_at(end_s) > segment:
+                segment = load.segment_at(end_s)
+                stream.cue(load.prompt(segment))
             chunk = next(chunks)
             made_ms = _since_ms(began)
             consume(chunk.frames)
             all_ms = _since_ms(began)
-            if not chunk.warm_up:
-                self._cpu_s += time.process_time() - cpu_began
-                self._count(chunk, made_ms, all_ms)
-            else:
+            device_bytes = peak_device_bytes(self._device)
+            if chunk.warm_up:
                 self._cold_ms = self._cold_ms or made_ms
                 self._warm_up_ms += made_ms
-                self._device_bytes = largest([self._device_bytes, self._device.read_peak_bytes()])
+                self._warm_up_device_bytes = largest(self._warm_up_device_bytes, device_bytes)
+            else:
+                self._cpu_s += time.process_time() - cpu_began
+                self._count(chunk, made_ms, all_ms, device_bytes)
             end_s = chunk.start_s + len(chunk.frames) / stream.fps
             yield chunk
         self._warm_ms = statistics.median(self._cut_ms(chunks) for _ in range(WARM_STARTS))
@@ -104,27 +105,12 @@ class Meter:
     def result(self) -> Measurement:
         """What was found so far."""
         parts, wall_ms = self._parts, self._parts["all"].total
-        denoise_ms = sum(parts[part].total for part in ("denoise", "recache", "context"))
         end_to_end = _per_s(self._frames, wall_ms)
         stretches = self._stretches.read()
-        backbone = self.stream.model.backbone
-        model = {
-            "name": self.stream.model_name,
-            "device": str(backbone.device),
-            "dtype": str(backbone.dtype).removeprefix("torch."),
-            "memory": self.setup.memory_name,
-            "backend": self.stream.backend,
-            "compiled": self.stream.compiled,
-            "graphs": self.stream.graphs,
-            "ahead": self.stream.ahead,
-            "backbone_parameters": sum(weight.numel() for weight in backbone.parameters()),
-            # A result is passed on; where the file lies on this machine is nobody's business.
-            **{key: text for key, text in self.stream.model.details.items() if key != "path"},
-        }
         return Measurement(
-            setup=self.setup,
+            load=self.load,
             machine=self._machine,
-            model=model,
+            model=describe_model(self.stream),
             size=self.stream.size,
             fps=self.stream.fps,
             chunks=parts["all"].count,
@@ -140,7 +126,7 @@ class Meter:
             switch_ms=self._switches.spread(),
             parts_ms={part: series.spread() for part, series in parts.items()},
             rates=Rates(
-                denoise=_per_s(self._frames, denoise_ms),
+                denoise=_per_s(self._frames, sum(parts[part].total for part in BACKBONE_PARTS)),
                 decode=_per_s(self._frames, parts["decode"].total),
                 end_to_end=end_to_end,
                 times_real_time=round(end_to_end / self.stream.fps, 3),
@@ -149,13 +135,15 @@ class Meter:
             outside_model=max(0.0, 1 - self._model_ms / wall_ms) if wall_ms else 0.0,
             in_consumer=parts["consume"].total / wall_ms if wall_ms else 0.0,
             resident_bytes=peak_resident_bytes(),
-            device_bytes=largest([self._device_bytes, *(part.device_bytes for part in stretches)]),
+            device_bytes=largest(
+                self._warm_up_device_bytes, *(stretch.device_bytes for stretch in stretches)
+            ),
             memory_estimate=self.stream.estimate and self.stream.estimate.as_data(),
             stretches=stretches,
             complete=self._warm_ms is not None,
         )
 
-    def _count(self, chunk: Chunk, made_ms: float, all_ms: float) -> None:
+    def _count(self, chunk: Chunk, made_ms: float, all_ms: float, device_bytes: int | None) -> None:
         """Take in a chunk that was made and consumed."""
         timing, parts = chunk.timing, self._parts
         parts["denoise"].add(timing.denoise_ms)
@@ -177,18 +165,54 @@ class Meter:
                 wall_s=all_ms / 1000,
                 slowest_chunk_ms=all_ms,
                 resident_bytes=resident_bytes(),
-                device_bytes=self._device.read_peak_bytes(),
+                device_bytes=device_bytes,
             )
         )
 
     def _cut_ms(self, chunks: Iterator[Chunk]) -> float:
         """From the request of a fresh scene to its first frames."""
         began = time.perf_counter()
-        receipt = self.stream.cue(self.setup.prompt(0), transition="cut")
+        receipt = self.stream.cue(self.load.prompt(0), transition="cut")
         # a chunk that was launched before comes first
         while receipt not in next(chunks).receipts:
             pass
         return _since_ms(began)
+
+
+def open_stream(config: StreamConfig) -> Stream:
+    """Open a stream as its settings say."""
+    return Stream.open(
+        config.model,
+        seed=config.seed,
+        size=config.size,
+        memory=config.memory,
+        junction=config.junction,
+        preset=config.preset,
+        backend=config.backend,
+        compiled=config.compiled,
+        graphs=config.graphs,
+        prompts=config.prompts,
+        ahead=config.ahead,
+        gpu_memory=config.gpu_memory,
+    )
+
+
+def describe_model(stream: Stream) -> dict[str, Any]:
+    """The model of a stream and how it runs, as plain data."""
+    backbone = stream.model.backbone
+    return {
+        "name": stream.model.name,
+        "device": str(backbone.device),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "memory": stream.policy.name,
+        "backend": stream.backend,
+        "compiled": stream.compiled,
+        "graphs": stream.graphs,
+        "ahead": stream.ahead,
+        "backbone_parameters": sum(weight.numel() for weight in backbone.parameters()),
+        # A result is passed on; where the file lies on this machine is nobody's business.
+        **{key: text for key, text in stream.model.details.items() if key != "path"},
+    }
 
 
 def _since_ms(began: float) -> float:

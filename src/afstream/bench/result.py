@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from afstream.bench.load import Load
 from afstream.bench.machine import Machine
-from afstream.bench.series import Spread
-from afstream.bench.setup import Setup
+from afstream.bench.series import Spread, Stretch
 
-MIB = 2**20
 # The ends of a stream that are compared to see whether it slows down.
 END_SHARE = 4
 
@@ -21,10 +21,10 @@ class FirstFrame:
     Attributes:
         open_ms: to read the model and make the stream.
         cold_ms: from the first prompt on, in a stream that has just been opened.
-        warm_up_ms: the chunks during which something was loaded, compiled or captured for the
-            later ones, all together; the first chunk is one of them.
-        warm_ms: the same for a cut in a stream that runs, the median of a few; a chunk that
-            was launched ahead comes first. None when the measurement was broken off.
+        warm_up_ms: all chunks, the first among them, during which something was loaded, compiled
+            or captured for later ones.
+        warm_ms: from a cut in a running stream, the median of a few; a chunk that was launched
+            ahead comes first. None when the measurement was broken off.
     """
 
     open_ms: float
@@ -52,42 +52,11 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """A stretch of the video: how fast it came and what memory was held meanwhile.
-
-    Attributes:
-        start_s: where in the video its first chunk starts.
-        frames: video frames in it.
-        wall_s: seconds in which they were made and consumed.
-        slowest_chunk_ms: the longest that one chunk took, consumer included.
-        resident_bytes: most memory of the process at the end of a chunk; None where unknown.
-        device_bytes: most memory that tensors took on the GPU; None on a CPU.
-    """
-
-    start_s: float
-    frames: int
-    wall_s: float
-    slowest_chunk_ms: float
-    resident_bytes: int | None
-    device_bytes: int | None
-
-    @property
-    def frames_per_s(self) -> float:
-        """Video frames made and consumed in a second."""
-        return self.frames / self.wall_s
-
-    @property
-    def resident_mib(self) -> float | None:
-        """`resident_bytes` in MiB."""
-        return None if self.resident_bytes is None else self.resident_bytes / MIB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One stream, measured. Chunks that warm it up, such as the first, count in `first_frame` only.
 
     Attributes:
-        setup: what was measured.
+        load: what was measured.
         machine: where.
         model: the model's own details, with its name, device, dtype and parameters.
         size: width and height of the frames, px.
@@ -111,13 +80,13 @@ class Measurement:
             a stream that runs ahead on a GPU: there the next chunk is made meanwhile.
         resident_bytes: most memory of the process; None where unknown.
         device_bytes: most memory that tensors took on the GPU; None on a CPU.
-        memory_estimate: what was foretold; its `tensor_bytes` are what `device_bytes` measures.
-            None where there was no GPU to fit.
+        memory_estimate: the estimate made before loading, whose `tensor_bytes` are what
+            `device_bytes` measures. None where there was no GPU to fit.
         stretches: speed and memory along the video.
         complete: the whole duration was made.
     """
 
-    setup: Setup
+    load: Load
     machine: Machine
     model: dict[str, Any]
     size: tuple[int, int]
@@ -147,24 +116,30 @@ class Measurement:
     @property
     def growth_bytes(self) -> int | None:
         """How much more memory the last quarter held than the first; None if too short."""
-        early, late = self._ends()
-        held = [
-            [s.resident_bytes for s in end if s.resident_bytes is not None] for end in (early, late)
-        ]
-        return max(held[1]) - max(held[0]) if all(held) else None
+        early, late = (
+            [part.resident_bytes for part in end if part.resident_bytes is not None]
+            for end in self._ends()
+        )
+        return max(late) - max(early) if early and late else None
 
     def as_data(self) -> dict[str, Any]:
         """Plain values for JSON, derived figures included."""
         data = asdict(self)
         for plain, stretch in zip(data["stretches"], self.stretches, strict=True):
             plain["frames_per_s"] = round(stretch.frames_per_s, 2)
-        return data | {"late_to_early": self.late_to_early, "growth_bytes": self.growth_bytes}
+        load = data.pop("load")
+        return {
+            "setup": {**load.pop("stream"), **load},
+            **data,
+            "late_to_early": self.late_to_early,
+            "growth_bytes": self.growth_bytes,
+        }
 
-    def _ends(self) -> tuple[tuple[Stretch, ...], tuple[Stretch, ...]]:
+    def _ends(self) -> tuple[Sequence[Stretch], Sequence[Stretch]]:
         """The first and the last quarter of the stretches."""
         count = len(self.stretches) // END_SHARE
         return (self.stretches[:count], self.stretches[-count:]) if count else ((), ())
 
 
-def _speed(stretches: tuple[Stretch, ...]) -> float:
-    return sum(s.frames for s in stretches) / sum(s.wall_s for s in stretches)
+def _speed(stretches: Sequence[Stretch]) -> float:
+    return sum(part.frames for part in stretches) / sum(part.wall_s for part in stretches)

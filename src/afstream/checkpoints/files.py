@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+from afstream.checkpoints.configs import IndexFile
 from afstream.checkpoints.weights import Weights, read_weights
 from afstream.errors import CheckpointError
+from afstream.validation import Checked, validated
+
+C = TypeVar("C", bound=Checked)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -21,13 +25,23 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read as a model's {path.name}; download it again"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no settings by name; download it again")
     return content
+
+
+def read_settings(path: Path, model: type[C], *, remedy: str = "download it again") -> C:
+    """Settings from a JSON file, their types and bounds checked.
+
+    Raises:
+        CheckpointError: the file is missing, or says something that is not allowed.
+    """
+    content = read_json(path)
+    return validated(model, content, source=str(path), remedy=remedy, error=CheckpointError)
 
 
 def is_folder(path: Path) -> bool:
@@ -54,10 +68,7 @@ def shard_files(folder: Path, stem: str) -> Sequence[Path]:
     """
     named: set[str] = set()
     for index in folder.glob(f"{stem}*.safetensors.index.json"):
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise CheckpointError(f"the index {index} names no files of weights; download it again")
-        named.update(map(str, shards.values()))
+        named.update(read_settings(index, IndexFile).weight_map.values())
     # an index may name files beside itself only
     files = sorted(folder / Path(name).name for name in named)
     missing = [path.name for path in files if not path.is_file()]

@@ -1,18 +1,18 @@
-"""What files and folders were found to be, and whether they make a model together."""
+"""What a file or a folder was found to be, and what generating needs beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from afstream.checkpoints.families import FAMILY
-from afstream.checkpoints.lora import AlphaFrom, check_layers
+from afstream.checkpoints.folders import PIECES, Piece
+from afstream.checkpoints.lora import AlphaFrom
 from afstream.checkpoints.manifest import Manifest
+from afstream.checkpoints.wan_kinds import FAMILY
 from afstream.checkpoints.weights import Weights
 from afstream.config import WAN_BACKBONES, BackboneConfig
-from afstream.errors import CheckpointError
 
 Kind = Literal[
     "Wan folder",
@@ -27,21 +27,20 @@ Kind = Literal[
     "tokenizer folder",
     "unknown",
 ]
-Piece = Literal["backbone", "text encoder", "tokenizer", "VAE"]
 
-PIECES: tuple[Piece, ...] = ("backbone", "text encoder", "tokenizer", "VAE")
 FOLDERS = ("Wan folder", "converted folder")
 BACKBONES = ("student", "backbone weights")
-# what generate takes as it is; a text encoder or a tokenizer must lie in a folder
-GIVEN_ALONE = (*FOLDERS, *BACKBONES, "pocket model", "Wan VAE", "tiny VAE")
-
+PROVIDES: dict[Kind, tuple[Piece, ...]] = {
+    "pocket model": PIECES,
+    "student": ("backbone",),
+    "backbone weights": ("backbone",),
+    "Wan VAE": ("VAE",),
+    "tiny VAE": ("VAE",),
+    "text encoder": ("text encoder",),
+    "tokenizer folder": ("tokenizer",),
+}
 # where the published models are: a user's way to whatever is missing
 REPOSITORIES = {"1.3B": "Wan-AI/Wan2.1-T2V-1.3B", "14B": "Wan-AI/Wan2.1-T2V-14B"}
-STUDENTS = (
-    "gdhe17/Self-Forcing, zhuhz22/Causal-Forcing, Efficient-Large-Model/LongLive-1.3B or"
-    " KlingTeam/MemFlow on Hugging Face, or vivoCameraResearch/Anchor-Forcing on GitHub"
-)
-PLAIN = f"a plain Wan2.1 makes no good video in few steps; a student does: {STUDENTS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,7 @@ class LoraFinding:
     Attributes:
         ranks: all that occur.
         alphas: likewise.
-        alpha_from: what says them: its layers, the file, or nothing, and then it is the rank.
+        alpha_from: where the alphas come from: the layers, the file, or the rank.
         layers: the shape of each weight that it changes, by its name without `.weight`.
         fits: sizes of Wan2.1 that have all of them.
     """
@@ -84,26 +83,23 @@ class Finding:
         path: as it was given.
         kind: what it is.
         family: of which models; empty where that means nothing.
-        size: `1.3B` or `14B`, else how deep and wide; empty without a backbone.
         backbone: the sizes of its backbone.
         shapes: of the backbone's weights, by their names in Wan.
         layout: who arranged or named it; empty where there is one way only.
-        dtypes: parameters by the dtype in which they lie.
+        dtypes: parameters by the dtype in which they are stored.
         num_bytes: of the files of weights.
         entries: sets of weights that the file holds side by side.
         entry: the one that is taken.
         lora: what it changes, when it is a LoRA.
         parts: of a folder, each a finding of its own.
+        places: where a folder has its pieces, relative to it.
         manifest: of a converted folder.
-        provides: pieces of a model that are here.
-        missing: what generating needs beside it.
         notes: whatever else one must know.
     """
 
     path: Path
     kind: Kind
     family: str = ""
-    size: str = ""
     backbone: BackboneConfig | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, "tuple[int, ...]"])
     layout: str = ""
@@ -113,14 +109,20 @@ class Finding:
     entry: str = ""
     lora: LoraFinding | None = None
     parts: tuple[Finding, ...] = ()
+    places: Mapping[Piece, Path] = field(default_factory=dict[Piece, Path])
     manifest: Manifest | None = None
-    provides: tuple[Piece, ...] = ()
-    missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
+    def size(self) -> str:
+        """`1.3B` or `14B`, else how deep and wide; empty without a backbone or a base for it."""
+        if self.lora and self.lora.fits:
+            return self.lora.fits[0]
+        return size_name(self.backbone) if self.backbone else ""
+
+    @property
     def num_parameters(self) -> int:
-        """Of all its weights."""
+        """Parameters of all its weights."""
         return sum(self.dtypes.values())
 
     @property
@@ -128,26 +130,24 @@ class Finding:
         """Whether afstream can use it."""
         return self.kind != "unknown" and self.family in ("", FAMILY)
 
+    @property
+    def provides(self) -> tuple[Piece, ...]:
+        """Pieces of a model that are here and can be used."""
+        if not self.supported:
+            return ()
+        there = {piece for part in self.parts for piece in part.provides}
+        return PROVIDES.get(self.kind) or tuple(piece for piece in PIECES if piece in there)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Together:
-    """What several findings make of each other.
-
-    Attributes:
-        missing: what generating with all of them still needs.
-        remarks: what fits and what does not, a sentence each.
-    """
-
-    missing: tuple[Missing, ...]
-    remarks: tuple[str, ...]
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """What generating needs beside it, a folder's pieces with the places where they belong."""
+        return lacking(self.provides, self.size, self.places) if self.supported else ()
 
 
 def size_name(config: BackboneConfig) -> str:
     """`1.3B` or `14B`, else how deep and wide a backbone is."""
-    for name, known in WAN_BACKBONES.items():
-        if config == known:
-            return short(name)
-    return f"{config.num_layers} layers, {config.dim} wide"
+    known = [short(name) for name, one in WAN_BACKBONES.items() if one == config]
+    return known[0] if known else f"{config.num_layers} layers, {config.dim} wide"
 
 
 def short(name: str) -> str:
@@ -156,76 +156,24 @@ def short(name: str) -> str:
 
 
 def lacking(
-    provided: Iterable[str], size: str = "", names: Mapping[Piece, str] | None = None
+    provided: Collection[str], size: str, places: Mapping[Piece, Path] | None = None
 ) -> tuple[Missing, ...]:
     """What a complete model has beside some pieces, and where it comes from.
 
     Args:
         provided: pieces that are there.
         size: of the backbone; any folder has the others.
-        names: what to call the pieces; their own names unless given.
+        places: of pieces in a folder.
     """
-    there = set(provided)
     where = f"{REPOSITORIES.get(size, REPOSITORIES['1.3B'])} on Hugging Face"
+    names = {piece: f"{piece} ({place})" for piece, place in (places or {}).items()}
     return tuple(
-        Missing(piece=(names or {}).get(piece, piece), where=where)
+        Missing(piece=names.get(piece, piece), where=where)
         for piece in PIECES
-        if piece not in there
+        if piece not in provided
     )
 
 
 def weight_shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
     """The shape of each weight."""
     return {name: tuple(value.shape) for name, value in weights.items()}
-
-
-def judge(findings: Sequence[Finding]) -> Together:
-    """See what several findings make together, as generate would take them."""
-    usable = [one for one in findings if one.kind in GIVEN_ALONE and one.supported]
-    given = [one for one in usable if one.kind in BACKBONES]
-    folders = [one for one in usable if one.kind in FOLDERS]
-    base = next((one for one in (*given, *folders) if one.shapes), None)
-    remarks = [
-        *_too_many("models", folders),
-        *_too_many("students", given),
-        *_text_remarks(given, folders),
-        *(_fit(one, base) for one in findings if one.lora),
-        *(f"{one.path} is not supported" for one in findings if not one.supported),
-    ]
-    if folders and not given and not any(_has_student(one) for one in folders):
-        remarks.append(PLAIN)
-    provided = {piece for one in usable for piece in one.provides}
-    missing = lacking(provided, base.size if base else "")
-    return Together(missing=missing, remarks=tuple(remarks))
-
-
-def _has_student(folder: Finding) -> bool:
-    return folder.manifest is not None and "student" in folder.manifest.made_from
-
-
-def _too_many(word: str, found: Sequence[Finding]) -> list[str]:
-    names = " and ".join(str(one.path) for one in found)
-    return [f"these are {len(found)} {word}, and generate takes one: {names}"] * (len(found) > 1)
-
-
-def _text_remarks(given: Sequence[Finding], folders: Sequence[Finding]) -> list[str]:
-    """Students that cannot read what a folder's text encoder writes."""
-    return [
-        f"{one.path} reads text embeddings of {one.backbone.text_dim} values, {folder.path} is made"
-        f" for {folder.backbone.text_dim}: they do not fit"
-        for one in given
-        for folder in folders
-        if one.backbone and folder.backbone and one.backbone.text_dim != folder.backbone.text_dim
-    ]
-
-
-def _fit(finding: Finding, base: Finding | None) -> str:
-    """Whether a LoRA fits what it would be added to."""
-    lora = finding.lora
-    if lora is None or base is None:
-        return f"{finding.path} has nothing here to be added to"
-    try:
-        check_layers(finding.path, lora.layers, base.shapes)
-    except CheckpointError as error:
-        return f"{error} (here {base.path})"
-    return f"LoRA {finding.path} fits {base.path}"

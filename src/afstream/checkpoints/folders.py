@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from afstream.checkpoints.families import FAMILY, has_two_backbones
 from afstream.checkpoints.files import file_weights, folder_weights
 from afstream.checkpoints.manifest import (
     BACKBONE_FILE,
@@ -17,28 +16,36 @@ from afstream.checkpoints.manifest import (
     is_converted,
     read_manifest,
 )
+from afstream.checkpoints.names import CONFIG, STEM
 from afstream.checkpoints.sizes import read_config
 from afstream.checkpoints.students import in_wan_names
+from afstream.checkpoints.wan_kinds import FAMILY, has_two_backbones
 from afstream.checkpoints.weights import Weights
 from afstream.errors import CheckpointError
 
 Layout = Literal["original", "diffusers", "converted"]
+Piece = Literal["backbone", "text encoder", "tokenizer", "VAE"]
 
-STEM = "diffusion_pytorch_model"
+PIECES: tuple[Piece, ...] = ("backbone", "text encoder", "tokenizer", "VAE")
 BACKBONE_FILES = f"{STEM}*.safetensors"
 INDEX_FILES = f"{BACKBONE_FILES}.index.json"
-CONFIG = "config.json"
+# where each of them lies: a folder, or a file
+PLACES: dict[Layout, tuple[str, ...]] = {
+    "original": ("", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl", "Wan2.1_VAE.pth"),
+    "diffusers": ("transformer", "text_encoder", "tokenizer", "vae"),
+    "converted": ("", "text_encoder", "tokenizer", "vae"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WanFolder:
-    """Where the parts of a model lie.
+    """Where the pieces of a model lie.
 
     Attributes:
         path: the folder.
         layout: who arranged it.
         backbone: the folder with the backbone's files.
-        vae: a file in the original layout, a folder in diffusers'; likewise text.
+        vae: a file in the original layout, a folder in the others; likewise text.
         text: the text encoder.
         tokenizer: its tokenizer's folder.
     """
@@ -49,6 +56,14 @@ class WanFolder:
     vae: Path
     text: Path
     tokenizer: Path
+
+    @classmethod
+    def of(cls, path: Path, layout: Layout) -> WanFolder:
+        """A folder of a layout, whether its pieces are there or not."""
+        backbone, text, tokenizer, vae = (path / place for place in PLACES[layout])
+        return cls(
+            path=path, layout=layout, backbone=backbone, vae=vae, text=text, tokenizer=tokenizer
+        )
 
     @property
     def manifest(self) -> Manifest | None:
@@ -84,45 +99,44 @@ class WanFolder:
             return (self.backbone / BACKBONE_FILE).is_file()
         return any(any(self.backbone.glob(name)) for name in (BACKBONE_FILES, INDEX_FILES))
 
-    def missing(
-        self, *, with_backbone: bool = True, with_vae: bool = True, with_text: bool = True
-    ) -> list[Path]:
-        """Pieces that a complete model has and this folder has not, relative to it.
-
-        Args:
-            with_backbone: false when a student takes the backbone's place.
-            with_vae: false when another decoder takes the VAE's place.
-            with_text: false when nobody asks for the text encoder and its tokenizer.
-        """
+    def missing(self, wanted: Sequence[Piece] = PIECES) -> list[Path]:
+        """Places of wanted pieces that are not there, relative to the folder."""
         converted = self.layout == "converted"
-        pieces = [self.path / MANIFEST] if converted else []
-        if with_backbone and not self.has_backbone():
-            pieces.append(self.backbone / (BACKBONE_FILE if converted else BACKBONE_FILES))
-        pieces += [self.vae] if with_vae else []
-        pieces += [self.text, self.tokenizer] if with_text else []
-        return [piece.relative_to(self.path) for piece in pieces if not piece.exists()]
+        places = [self.path / MANIFEST] if converted else []
+        if "backbone" in wanted and not self.has_backbone():
+            places.append(self.backbone / (BACKBONE_FILE if converted else BACKBONE_FILES))
+        places += [self.path / place for piece, place in self.places().items() if piece in wanted]
+        return [place.relative_to(self.path) for place in places if not place.exists()]
 
-    def is_empty(self) -> bool:
-        """Whether none of its pieces is there."""
-        there = any(part.exists() for part in (self.vae, self.text, self.tokenizer))
-        return not there and not self.has_backbone()
+    def places(self) -> dict[Piece, Path]:
+        """Where the pieces beside the backbone belong, relative to the folder."""
+        paths: dict[Piece, Path] = {
+            "VAE": self.vae,
+            "text encoder": self.text,
+            "tokenizer": self.tokenizer,
+        }
+        return {piece: path.relative_to(self.path) for piece, path in paths.items()}
 
 
 def find_parts(
     path: Path, *, with_backbone: bool = True, with_vae: bool = True, with_text: bool = True
 ) -> WanFolder:
-    """Find out a folder's layout by what lies in it, and see that it is complete.
+    """Find out a folder's layout by what lies in it, and check that it is complete.
 
     Args:
         path: the folder.
         with_backbone: false when a student takes the backbone's place.
         with_vae: false when another decoder takes the VAE's place.
-        with_text: false when nobody asks for the text encoder and its tokenizer.
+        with_text: false when the text encoder and its tokenizer are not needed.
 
     Raises:
         CheckpointError: it is no Wan folder, or pieces are missing; says which.
     """
-    parts = likely_parts(path, with_backbone=with_backbone, with_vae=with_vae, with_text=with_text)
+    asked = (with_backbone, with_text, with_text, with_vae)
+    wanted: list[Piece] = [
+        piece for piece, is_wanted in zip(PIECES, asked, strict=True) if is_wanted
+    ]
+    parts = likely_parts(path, wanted)
     if has_two_backbones(path):
         raise CheckpointError(f"{path} is a Wan2.2 folder; give the folder of a {FAMILY} model")
     if parts is None:
@@ -130,7 +144,7 @@ def find_parts(
             f"{path} holds no Wan2.1 model; give a folder as it is downloaded: original"
             " (config.json, Wan2.1_VAE.pth, ...) or diffusers' (transformer/, vae/, ...)"
         )
-    missing = parts.missing(with_backbone=with_backbone, with_vae=with_vae, with_text=with_text)
+    missing = parts.missing(wanted)
     if not missing:
         return parts
     if is_backbone_alone(path):
@@ -145,52 +159,12 @@ def find_parts(
     )
 
 
-def likely_parts(
-    path: Path, *, with_backbone: bool = True, with_vae: bool = True, with_text: bool = True
-) -> WanFolder | None:
+def likely_parts(path: Path, wanted: Sequence[Piece] = PIECES) -> WanFolder | None:
     """The layout that a folder fits best, pieces missing or not; None when it fits none."""
     if is_converted(path):
-        return _converted(path)
-    layouts = [_original(path), _diffusers(path)]
-    if all(parts.is_empty() for parts in layouts):
+        return WanFolder.of(path, "converted")
+    layouts = (WanFolder.of(path, "original"), WanFolder.of(path, "diffusers"))
+    if all(len(parts.missing()) == len(PIECES) for parts in layouts):
         return None
     # the first of those that lack least
-    return min(
-        layouts,
-        key=lambda parts: len(
-            parts.missing(with_backbone=with_backbone, with_vae=with_vae, with_text=with_text)
-        ),
-    )
-
-
-def _original(path: Path) -> WanFolder:
-    return WanFolder(
-        path=path,
-        layout="original",
-        backbone=path,
-        vae=path / "Wan2.1_VAE.pth",
-        text=path / "models_t5_umt5-xxl-enc-bf16.pth",
-        tokenizer=path / "google" / "umt5-xxl",
-    )
-
-
-def _diffusers(path: Path) -> WanFolder:
-    return WanFolder(
-        path=path,
-        layout="diffusers",
-        backbone=path / "transformer",
-        vae=path / "vae",
-        text=path / "text_encoder",
-        tokenizer=path / "tokenizer",
-    )
-
-
-def _converted(path: Path) -> WanFolder:
-    return WanFolder(
-        path=path,
-        layout="converted",
-        backbone=path,
-        vae=path / "vae",
-        text=path / "text_encoder",
-        tokenizer=path / "tokenizer",
-    )
+    return min(layouts, key=lambda parts: len(parts.missing(wanted)))

@@ -3,46 +3,60 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from afstream.checkpoints.families import FAMILY
+from pydantic import Field
+
+from afstream.checkpoints.configs import BackboneFile, FileName
 from afstream.checkpoints.files import read_json
-from afstream.config import BackboneConfig, from_mapping
-from afstream.errors import CheckpointError, ConfigError
+from afstream.checkpoints.wan_kinds import FAMILY
+from afstream.errors import CheckpointError
+from afstream.validation import Checked, show_value, validated
 
 MANIFEST = "afstream.json"
 BACKBONE = "backbone"
 BACKBONE_FILE = "backbone.safetensors"
 FORMAT = 1
 READ_BYTES = 2**20
+AGAIN = "convert the model again"
+
+Part = Literal["backbone", "vae", "text_encoder", "tokenizer"]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="a SHA-256")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class WrittenFile(Checked):
+    """A file of weights as it was written."""
+
+    sha256: Digest
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Manifest(Checked):
     """What `afstream convert` made.
 
     Attributes:
-        backbone: its sizes.
+        format: of this file.
+        family: of the model.
         dtype: of all weights.
-        parts: names of what is there: `backbone`, `vae`, `text_encoder`, `tokenizer`.
+        parts: what is there.
+        backbone: its sizes.
         made_from: `folder`, `student`, `loras` and `vae`, each as a run record names it.
-        files: SHA-256 and bytes of each file of weights, by its path in the folder.
+        files: the files of weights, by their paths in the folder.
     """
 
-    backbone: BackboneConfig
-    dtype: str
-    parts: Sequence[str]
-    made_from: Mapping[str, str]
-    files: Mapping[str, tuple[str, int]]
+    format: Literal[1] = FORMAT
+    family: Literal["Wan2.1 text-to-video"] = FAMILY
+    dtype: Annotated[str, Field(pattern="^(bfloat16|float32)$", description="bfloat16 or float32")]
+    parts: tuple[Part, ...]
+    backbone: BackboneFile
+    made_from: dict[str, str]
+    files: dict[FileName, WrittenFile]
 
     @property
     def declared(self) -> dict[str, Any]:
         """The backbone's sizes as `read_config` gives them."""
-        return {**asdict(self.backbone), "head_dim": self.backbone.head_dim}
+        return self.backbone.sizes()
 
     @property
     def origin(self) -> str:
@@ -55,19 +69,9 @@ class Manifest:
         Raises:
             OSError: it cannot be written.
         """
-        files = {
-            name: {"sha256": digest, "bytes": size} for name, (digest, size) in self.files.items()
-        }
-        content = {
-            "format": FORMAT,
-            "family": FAMILY,
-            "dtype": self.dtype,
-            "parts": list(self.parts),
-            "backbone": asdict(self.backbone),
-            "made_from": dict(self.made_from),
-            "files": files,
-        }
-        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        unsaid = {"backbone": {"class_name", "model_type"}}
+        text = self.model_dump_json(indent=2, exclude=unsaid, exclude_none=True)
+        (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
 
     def changed(self, folder: Path, *, contents: bool = False) -> list[str]:
         """Files that are missing or not as they were written.
@@ -81,10 +85,10 @@ class Manifest:
         """
         return [
             name
-            for name, (digest, size) in self.files.items()
+            for name, file in self.files.items()
             if not (folder / name).is_file()
-            or (folder / name).stat().st_size != size
-            or (contents and _digest(folder / name) != digest)
+            or (folder / name).stat().st_size != file.bytes
+            or (contents and _digest(folder / name) != file.sha256)
         ]
 
 
@@ -103,7 +107,7 @@ def is_backbone_alone(path: Path) -> bool:
         CheckpointError: its manifest is damaged.
     """
     there = is_converted(path) and (path / MANIFEST).is_file()
-    return there and tuple(read_manifest(path).parts) == (BACKBONE,)
+    return there and read_manifest(path).parts == (BACKBONE,)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -116,28 +120,11 @@ def read_manifest(folder: Path) -> Manifest:
     content = read_json(path)
     if content.get("format") != FORMAT or content.get("family") != FAMILY:
         raise CheckpointError(
-            f"{path} is of format {content.get('format')!r} for {content.get('family')!r}; this"
-            f" afstream reads format {FORMAT} for {FAMILY!r}, so convert the model again"
+            f"{path} is of format {show_value(content.get('format'))} for"
+            f" {show_value(content.get('family'))}; this afstream reads format {FORMAT} for"
+            f" {FAMILY!r}, so {AGAIN}"
         )
-    try:
-        return _manifest(content)
-    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({type(error).__name__}: {error}); convert the model again"
-        ) from error
-
-
-def _manifest(content: Mapping[str, Any]) -> Manifest:
-    return Manifest(
-        backbone=from_mapping(BackboneConfig, content["backbone"]),
-        dtype=str(content["dtype"]),
-        parts=tuple(map(str, content["parts"])),
-        made_from={str(name): str(value) for name, value in content["made_from"].items()},
-        files={
-            str(name): (str(entry["sha256"]), int(entry["bytes"]))
-            for name, entry in content["files"].items()
-        },
-    )
+    return validated(Manifest, content, source=str(path), remedy=AGAIN, error=CheckpointError)
 
 
 def _digest(path: Path) -> str:

@@ -1,12 +1,13 @@
-"""Safetensors files seen as tensors that lie in the file: only the header is read.
+"""Safetensors files as tensors that are views of the file: only the header is read.
 
-safetensors' own reader maps a file so that the system sets memory aside for all of it, which fails
-for a file larger than memory, and its latest release reads the file ahead. Here neither happens.
+safetensors' own reader maps a file so that the system reserves memory for all of it, and cannot
+open one that is larger than memory; a test checks both. Here nothing is reserved.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import sys
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
+# the dtypes of the format that torch has and models use
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -33,19 +35,19 @@ DTYPES = {
 METADATA = "__metadata__"
 LENGTH_BYTES = 8
 # as safetensors allows
-MOST_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 100_000_000
 # Linux's number; Python names it since 3.13
-NO_RESERVE = 0x4000
+MAP_NORESERVE = 0x4000
 
 
 class Place(NamedTuple):
-    """Where a tensor lies.
+    """A tensor in a file.
 
     Attributes:
         dtype: of its values.
         shape: its sizes.
         start: its first byte in the file.
-        stop: the byte behind its last.
+        stop: the byte after its last.
     """
 
     dtype: torch.dtype
@@ -55,11 +57,11 @@ class Place(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a safetensors file says of itself.
+    """The header of a safetensors file.
 
     Attributes:
         metadata: texts by name.
-        places: of the tensors, by name.
+        places: the tensors by name.
     """
 
     metadata: dict[str, str]
@@ -67,7 +69,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Read a safetensors file's header, and see that the file is whole.
+    """Read a safetensors file's header, and check that the file is whole.
 
     Raises:
         ValueError: it is cut short or damaged; says how.
@@ -78,7 +80,7 @@ def read_header(path: Path) -> Header:
 
 
 def map_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, views of it; what is written to them stays here.
+    """The tensors of a safetensors file by name, views of it; writing to them changes no file.
 
     Raises:
         ValueError: it is cut short or damaged; says how.
@@ -93,17 +95,15 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
 def _header(file: BinaryIO) -> Header:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-    if size < LENGTH_BYTES or length > min(size - LENGTH_BYTES, MOST_HEADER_BYTES):
+    if size < LENGTH_BYTES or length > min(size - LENGTH_BYTES, MAX_HEADER_BYTES):
         raise ValueError("its header is cut short, or it is no safetensors file")
+    end = LENGTH_BYTES + length
     try:
         content = json.loads(file.read(length))
-        metadata = content.pop(METADATA, {})
-        base = LENGTH_BYTES + length
-        places = {name: _place(entry, base) for name, entry in content.items()}
-        texts = {str(name): str(value) for name, value in metadata.items()}
+        metadata = {str(name): str(text) for name, text in content.pop(METADATA, {}).items()}
+        places = {name: _place(entry, end) for name, entry in content.items()}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError("its header is damaged, or it is no safetensors file") from error
-    end = base
     for place in sorted(places.values(), key=lambda place: (place.start, place.stop)):
         if place.start != end:
             raise ValueError("its header is damaged: its tensors do not lie one behind the other")
@@ -111,13 +111,15 @@ def _header(file: BinaryIO) -> Header:
     if end != size:
         word = "cut short" if end > size else "too long"
         raise ValueError(f"it is {word}: it has {size} bytes, and its header tells of {end}")
-    return Header(texts, places)
+    return Header(metadata, places)
 
 
 def _place(entry: dict[str, Any], base: int) -> Place:
+    dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
     start, stop = entry["data_offsets"]
-    dtype, shape = DTYPES[entry["dtype"]], tuple(map(int, entry["shape"]))
-    if stop - start != dtype.itemsize * torch.Size(shape).numel() or min(shape, default=0) < 0:
+    if any(type(size) is not int or not 0 <= size <= sys.maxsize for size in (*shape, start, stop)):
+        raise ValueError("sizes and offsets are whole numbers")
+    if stop - start != dtype.itemsize * math.prod(shape):
         raise ValueError("a tensor has another size than its shape")
     return Place(dtype, shape, base + start, base + stop)
 
@@ -127,7 +129,7 @@ def _mapped(file: BinaryIO) -> mmap.mmap:
         return mmap.mmap(
             file.fileno(),
             0,
-            flags=mmap.MAP_PRIVATE | NO_RESERVE,
+            flags=mmap.MAP_PRIVATE | MAP_NORESERVE,
             prot=mmap.PROT_READ | mmap.PROT_WRITE,
         )
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)

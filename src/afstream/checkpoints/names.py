@@ -1,8 +1,20 @@
-"""What checkpoints call their weights, turned into Wan2.1's names, which are ours."""
+"""What checkpoints call their files and weights; Wan2.1's names of weights are ours."""
 
 from __future__ import annotations
 
 import re
+
+CONFIG = "config.json"
+# files of weights in folders of diffusers and transformers begin so
+STEM = "diffusion_pytorch_model"
+TEXT_STEM = "model"
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
+# the kind in the metadata of a pocket model
+POCKET = "afstream-pocket"
+# what a config.json calls its model
+VAE_CLASS = "AutoencoderKLWan"
+BACKBONE_CLASS = "WanTransformer3DModel"
+TEXT_TYPE = "umt5"
 
 # stand anywhere in a name: what wrapped the modules when they were saved
 WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")

@@ -6,25 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from afstream.checkpoints.families import FAMILY, declared_family, family_of
-from afstream.checkpoints.files import read_json
+from afstream.checkpoints.configs import BackboneFile
+from afstream.checkpoints.files import read_settings
 from afstream.checkpoints.names import LAYER
+from afstream.checkpoints.wan_kinds import CHANNELS, FAMILY, declared_family, family_of
 from afstream.checkpoints.weights import Weights
 from afstream.config import BackboneConfig, from_mapping
 from afstream.errors import CheckpointError, ConfigError
-from afstream.geometry import PATCH
 
 # what no weight tells: how Wan2.1 is, unless a config.json says otherwise
 UNSEEN: dict[str, Any] = {"head_dim": 128, "text_len": 512, "eps": 1e-6}
-CHANNELS = 16
+# latent frames, rows and columns of a token
+PATCH_SIZE = (1, 2, 2)
 
-# diffusers' words and Wan's
-CONFIG_NAMES = {
-    "num_attention_heads": "num_heads",
-    "attention_head_dim": "head_dim",
-    "in_channels": "in_dim",
-    "out_channels": "out_dim",
-}
 # axis 0 and axis 1 of a weight, where they are sizes
 SHAPES = (
     ("patch_embedding.weight", 5, "dim", "in_dim"),
@@ -36,28 +30,20 @@ SHAPES = (
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The sizes that a `config.json` declares, under the names of `BackboneConfig`.
+    """The sizes that a `config.json` declares; see `BackboneFile.sizes`.
 
-    `head_dim` is always among them where the heads are; an absent file declares nothing.
+    An absent file declares nothing.
 
     Raises:
         CheckpointError: it cannot be read, or describes another kind of model.
     """
-    content = read_json(path) if path.exists() else {}
-    try:
-        given: dict[str, Any] = {
-            CONFIG_NAMES.get(str(name), str(name)): value for name, value in content.items()
-        }
-        if "head_dim" not in given and {"dim", "num_heads"} <= given.keys():
-            given["head_dim"] = given["dim"] // given["num_heads"]
-        elif {"head_dim", "num_heads"} <= given.keys():
-            given["dim"] = given["head_dim"] * given["num_heads"]
-    except (TypeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{path} has impossible sizes: {error}; download it again") from error
-    family = declared_family(given)
+    if not path.exists():
+        return {}
+    config = read_settings(path, BackboneFile)
+    family = declared_family(config)
     if family != FAMILY:
         raise CheckpointError(f"{path} describes {family}, not {FAMILY}; give a {FAMILY} model")
-    return given
+    return config.sizes()
 
 
 def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> BackboneConfig:
@@ -66,13 +52,13 @@ def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> Bac
     Args:
         weights: under Wan's names.
         what: what errors call them.
-        declared: from `read_config`; wins over what the weights look like.
+        declared: from `read_config`; what weights show must agree with it.
 
     Raises:
         CheckpointError: they are no Wan2.1 text-to-video backbone.
     """
-    layers = [int(name.split(".")[1]) for name in weights if LAYER.fullmatch(name)]
-    seen: dict[str, Any] = {"num_layers": max(layers, default=-1) + 1}
+    layers = {found[1] for found in map(LAYER.fullmatch, weights) if found}
+    seen: dict[str, Any] = {"num_layers": len(layers)}
     for name, ndim, *axes in SHAPES:
         if name not in weights or weights[name].ndim != ndim:
             raise CheckpointError(
@@ -82,13 +68,26 @@ def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> Bac
         for axis, size in zip(axes, weights[name].shape, strict=False):
             if axis:
                 seen[axis] = size
-    seen["out_dim"] //= PATCH * PATCH
+    patch = tuple(weights["patch_embedding.weight"].shape[2:])
+    if patch != PATCH_SIZE or declared.get("patch_size", PATCH_SIZE) != PATCH_SIZE:
+        raise CheckpointError(
+            f"{what} has patches of {declared.get('patch_size', patch)}, its weights of {patch};"
+            f" give a {FAMILY} model, whose patches are {PATCH_SIZE}"
+        )
+    seen["patch"] = patch[-1]
+    seen["out_dim"] //= patch[-1] ** 2
     if (seen["in_dim"], seen["out_dim"]) != (CHANNELS, CHANNELS):
         raise CheckpointError(
             f"{what} takes {seen['in_dim']} latent channels and gives {seen['out_dim']}, so it is"
             f" {family_of(weights)}; give a {FAMILY} model, which has {CHANNELS} of both"
         )
-    sizes = {**UNSEEN, **seen, **declared}
+    for name, size in seen.items():
+        if size != declared.get(name, size):
+            raise CheckpointError(
+                f"{what} does not fit its settings: {name} is {size} by its weights, but"
+                f" {declared[name]} is declared; give files of one model"
+            )
+    sizes = {**UNSEEN, **declared, **seen}
     sizes["num_heads"] = sizes["dim"] // sizes["head_dim"]
     if not sizes["num_heads"] or sizes["dim"] % sizes["head_dim"]:
         raise CheckpointError(

@@ -1,7 +1,7 @@
 """Safetensors files written tensor by tensor, so that no more than one tensor is in memory.
 
-safetensors' own writers take all tensors at once. The format is simple: eight bytes that say how
-long the header is, the header (JSON: dtype, shape and place of every tensor), and the values.
+safetensors' own writers take all tensors at once. The format is simple: eight bytes with the
+length of the header, the header (JSON: dtype, shape and place of every tensor), and the values.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 from afstream.checkpoints.mapping import DTYPES, LENGTH_BYTES, METADATA
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-# of the header, so that every value of a mapped file lies at a whole multiple of its size
+# of the header, so that every value of a mapped file lies at a multiple of its size
 ALIGNMENT = 8
 
 
-def as_it_is(name: str, value: Tensor) -> Tensor:
-    """The tensor itself."""
+def unchanged(name: str, value: Tensor) -> Tensor:
+    """The tensor as it is."""
     return value
 
 
-def nobody(written: int) -> None:
-    """Tell nobody."""
+def ignore(num_bytes: int) -> None:
+    """Report nothing."""
 
 
 def write_safetensors(
@@ -35,17 +35,17 @@ def write_safetensors(
     tensors: Mapping[str, Tensor],
     *,
     dtype: torch.dtype,
-    change: Callable[[str, Tensor], Tensor] = as_it_is,
-    tell: Callable[[int], None] = nobody,
+    change: Callable[[str, Tensor], Tensor] = unchanged,
+    report: Callable[[int], None] = ignore,
 ) -> str:
     """Write a file of tensors, all of one dtype, each read only when its turn comes.
 
     Args:
         path: the file to make.
-        tensors: by name, in the order in which they shall lie.
+        tensors: by name, in the order in which they are written.
         dtype: of the values in the file: one of `afstream.checkpoints.mapping.DTYPES`.
-        change: called with each name and tensor; gives back what to write, of the same shape.
-        tell: called after each tensor with the bytes that it took.
+        change: called with each name and tensor; returns what to write, of the same shape.
+        report: called after the header and after each tensor with the bytes that it took.
 
     Returns:
         SHA-256 of the whole file, hexadecimal.
@@ -55,27 +55,27 @@ def write_safetensors(
     """
     digest = hashlib.sha256()
     with path.open("xb") as file:
-        for part in (head := _header(tensors, dtype)):
+
+        def write(part: bytes | memoryview) -> None:
             file.write(part)
             digest.update(part)
-        tell(sum(map(len, head)))
+            report(len(part))
+
+        write(_header(tensors, dtype))
         for name, value in tensors.items():
             # flat, because a tensor without axes cannot be seen as bytes
             row = change(name, value).to(dtype).reshape(-1)
-            values = row.cpu().contiguous().view(torch.uint8).numpy().data
-            file.write(values)
-            digest.update(values)
-            tell(len(values))
+            write(row.cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def size_of(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> int:
     """Bytes of the file that `write_safetensors` makes."""
     values = sum(value.numel() for value in tensors.values()) * dtype.itemsize
-    return sum(map(len, _header(tensors, dtype))) + values
+    return len(_header(tensors, dtype)) + values
 
 
-def _header(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[bytes, bytes]:
+def _header(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
     entries: dict[str, object] = {METADATA: {"format": "pt"}}
     end = 0
     for name, value in tensors.items():
@@ -87,4 +87,4 @@ def _header(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[bytes, b
         }
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
-    return len(text).to_bytes(LENGTH_BYTES, "little"), text
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text

@@ -2,41 +2,74 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-Transition = Literal["switch", "cut"]
+from afstream.timeline.cue import Cue, Transition
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(slots=True, kw_only=True)
 class Receipt:
-    """What became of a prompt change.
+    """A prompt change: the cue that asked for it, and what became of it.
 
     Attributes:
-        prompt: the new prompt.
-        transition: `switch` turns the story, `cut` begins a fresh scene.
+        cue: what was asked for.
+        requested_s: when it was asked for, in seconds of video.
         blend_chunks: chunks over which the text goes from the old prompt to the new one.
-        seed: the noise's seed from here on, None to keep it.
-        note: the user's own words.
-        chunk: index of the first chunk under the new prompt; None until that chunk is launched.
+        asked_at: when a live cue was given, in seconds of the host's clock; None in a timeline.
+        chunk: index of the first chunk under the new prompt; None until that chunk is submitted.
             No frame of the old prompt comes after that chunk begins.
         superseded: another change fell on the same chunk and took its place.
-        switch_ms: from the request (or, in a timeline, from its chunk's launch) until the first
-            frames under the new prompt are handed out; None before that.
+        switch_ms: milliseconds from the request (or, in a timeline, from its chunk's submission)
+            until the first frames under the new prompt are handed out; None before that.
     """
 
-    prompt: str
-    transition: Transition = "switch"
+    cue: Cue
+    requested_s: float = 0.0
     blend_chunks: int = 0
-    seed: int | None = None
-    note: str = ""
+    asked_at: float | None = field(default=None, repr=False)
     chunk: int | None = None
     superseded: bool = False
     switch_ms: float | None = None
+
+    @property
+    def prompt(self) -> str:
+        """The new prompt."""
+        return self.cue.prompt
+
+    @property
+    def transition(self) -> Transition:
+        """`switch` keeps the scene, `cut` begins a fresh one."""
+        return self.cue.transition
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the noise from here on, None to keep the one before."""
+        return self.cue.seed
+
+    @property
+    def note(self) -> str:
+        """The user's own remark."""
+        return self.cue.note
+
+    def as_data(self) -> dict[str, object]:
+        """The change in plain values."""
+        return {
+            "prompt": self.prompt,
+            "transition": self.transition,
+            "blend_chunks": self.blend_chunks,
+            "seed": self.seed,
+            "note": self.note,
+            "chunk": self.chunk,
+            "superseded": self.superseded,
+            "switch_ms": self.switch_ms,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +77,19 @@ class ChunkTiming:
     """Milliseconds of one chunk.
 
     On a GPU a chunk is decoded beside its own context pass and, in a stream that runs ahead,
-    beside the next chunk's denoising. Each part is timed on the stream it runs on, so parts that
-    run at the same time slow each other down, and their sum is more than the time they took.
+    beside the next chunk's denoising. Each part is timed on the CUDA stream it runs on, so parts
+    that run at the same time slow each other down, and their sum is more than the time they took.
 
     Attributes:
         switch_ms: bringing a new prompt into force, re-cache included.
         denoise_ms: its denoise steps.
         decode_ms: from clean latents to pictures.
         context_ms: its context pass.
-        model_ms: in which the model worked on it and not on the chunk before: until its frames
-            are on the host and its context pass is done. Over a stream these add up to the time
-            in which the model worked, whatever ran beside whatever.
-        total_ms: in which the consumer waited for it. With the consumer's own time these add up
+        model_ms: from the end of the chunk before until its frames are on the host and its context
+            pass is done. Over a stream it sums to total model time, overlaps counted once.
+        total_ms: the time that the consumer waited for it. With the consumer's own time it sums
             to the time that the stream took. Where the stream runs ahead, most of a chunk's work
-            is done before it is asked for, and the next chunk is launched while it is waited for.
+            is done before it is asked for, and the next chunk is submitted during the wait.
     """
 
     switch_ms: float
@@ -76,13 +108,13 @@ class Chunk:
         index: counted from the stream's start.
         segment: index of the prompt in force, counted from 0.
         prompt: the prompt in force.
-        frames: uint8 [N, H, W, 3]; 9 at a scene's start, otherwise 12.
-        latents: [1, c, C, h, w], clean; on a GPU, reading them waits for all that was launched.
+        frames: uint8 [N, H, W, 3]; fewer at a scene's start than later.
+        latents: [1, c, C, h, w], clean; on a GPU, reading them waits for all that was submitted.
         start_s: time of its first frame in the video.
         receipts: prompt changes that took effect with this chunk.
         timing: where its time went.
-        warm_up: something that later chunks use was loaded, compiled or captured for it, or while
-            it was waited for.
+        warm_up: something that later chunks use was loaded, compiled or captured for it, or during
+            the wait for it.
     """
 
     index: int

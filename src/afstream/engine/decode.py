@@ -1,8 +1,8 @@
 """From clean latents to frames in the host's memory, on a GPU beside the next denoising.
 
-A lane says where that is done. On a GPU it is a CUDA stream of its own, so that the main stream
-goes on with the context pass and the next chunk as soon as the last denoise step is done. The
-host waits once for a chunk, when it hands it out.
+A decode stream says where that is done. On a GPU it is a CUDA stream of its own, so that the main
+stream goes on with the context pass and the next chunk as soon as the last denoise step is done.
+The host waits once for a chunk, when it is collected.
 """
 
 from __future__ import annotations
@@ -17,40 +17,51 @@ import torch
 from torch import Tensor
 
 from afstream.engine.chunk import Chunk, ChunkTiming, Receipt
-from afstream.engine.stopwatch import Mark, Stopwatch, gpu_mark, host_mark, span_ms
-from afstream.model.bundle import VideoDecoder, decode_pictures
+from afstream.engine.stopwatch import Event, Stopwatch, gpu_event, host_event, span_ms
+from afstream.model.protocols import VideoDecoder
 
 
-class Lane(Protocol):
+def decode_pictures(
+    decoder: VideoDecoder,
+    latents: Tensor,
+    state: Any,  # noqa: ANN401
+) -> tuple[Tensor, Any]:
+    """Latents [1, F, C, h, w] as pictures, uint8 [N, H, W, 3], and the decoder's new state."""
+    video, after = decoder.decode(latents, state)
+    levels = ((video[0].float() + 1) * 127.5).round_().clamp_(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous(), after
+
+
+class DecodeStream(Protocol):
     """Where chunks are decoded, relative to the main stream, on which they are denoised."""
 
-    def mark(self) -> Mark:
-        """Set a mark on the stream that is current."""
+    def event(self) -> Event:
+        """Record an event on the CUDA stream that is current."""
         ...
 
     def decoding(self, latents: Tensor) -> AbstractContextManager[None]:
-        """Put what is launched in here on the lane, behind all that the latents wait for."""
+        """Run what is in here on this stream, after all that the latents wait for."""
         ...
 
     def to_host(self, pictures: Tensor) -> Tensor:
-        """Copy to the host, from within `decoding`; there once a later mark is reached."""
+        """Copy to the host, from within `decoding`; complete once a later event is reached."""
         ...
 
-    def finish(self) -> Mark:
-        """A mark behind all that lane and main stream were given so far."""
+    def finish(self) -> Event:
+        """Record an event after all work that both streams were given so far."""
         ...
 
-    def wait(self, mark: Mark) -> None:
-        """Make the host wait for a mark."""
+    def wait(self, event: Event) -> None:
+        """Make the host wait for an event."""
         ...
 
 
-class InTurn:
-    """A CPU: everything is done when the call returns."""
+class HostDecode:
+    """Decoding on the CPU: everything is done when a call returns."""
 
-    def mark(self) -> Mark:
+    def event(self) -> Event:
         """The host's clock."""
-        return host_mark()
+        return host_event()
 
     def decoding(self, latents: Tensor) -> AbstractContextManager[None]:
         """Nothing to do."""
@@ -60,16 +71,16 @@ class InTurn:
         """They are there."""
         return pictures
 
-    def finish(self) -> Mark:
+    def finish(self) -> Event:
         """The host's clock."""
-        return host_mark()
+        return host_event()
 
-    def wait(self, mark: Mark) -> None:
+    def wait(self, event: Event) -> None:
         """All is done."""
 
 
-class SideStream:
-    """A CUDA stream beside the one that is current.
+class CudaDecodeStream:
+    """Decoding on a CUDA stream beside the one that is current.
 
     The decoder's state is made and read here only, so its memory needs no further care.
 
@@ -81,9 +92,9 @@ class SideStream:
         self._device = device
         self._side = torch.cuda.Stream(device)
 
-    def mark(self) -> Mark:
+    def event(self) -> Event:
         """An event on the current stream."""
-        return gpu_mark(self._device)
+        return gpu_event(self._device)
 
     @contextmanager
     def decoding(self, latents: Tensor) -> Generator[None, None, None]:
@@ -99,41 +110,41 @@ class SideStream:
     def to_host(self, pictures: Tensor) -> Tensor:
         """Into pinned memory, without waiting.
 
-        A block of torch's own for each chunk: it goes to another one only when its tensor is
-        gone and the copy is done, and two or three of them serve a whole stream.
+        Each chunk gets a pinned block from torch's caching allocator, which reuses it after the
+        copy completes; two or three of them serve a whole stream.
         """
         host = torch.empty(pictures.shape, dtype=pictures.dtype, pin_memory=True)
         return host.copy_(pictures, non_blocking=True)
 
-    def finish(self) -> Mark:
+    def finish(self) -> Event:
         """An event on the side stream, behind the frames' copy and the main stream so far.
 
         The context pass is far shorter than decoding as a rule, so frames hardly ever wait for
         it; and one wait then serves for the frames and for all of the chunk's timings.
         """
-        launched = torch.cuda.Event()
-        launched.record(torch.cuda.current_stream(self._device))
-        self._side.wait_event(launched)
+        submitted = torch.cuda.Event()
+        submitted.record(torch.cuda.current_stream(self._device))
+        self._side.wait_event(submitted)
         with torch.cuda.stream(self._side):
-            return self.mark()
+            return self.event()
 
-    def wait(self, mark: Mark) -> None:
+    def wait(self, event: Event) -> None:
         """Until the GPU has reached an event."""
-        if isinstance(mark, (int, float)):
-            raise TypeError("a GPU never reaches a mark of the host's clock")
-        mark.synchronize()
+        if isinstance(event, (int, float)):
+            raise TypeError("a GPU never reaches a time of the host's clock")
+        event.synchronize()
 
 
-def lane_on(device: torch.device) -> Lane:
-    """The lane for a device."""
-    return SideStream(device) if device.type == "cuda" else InTurn()
+def decode_stream_on(device: torch.device) -> DecodeStream:
+    """The decode stream for a device."""
+    return CudaDecodeStream(device) if device.type == "cuda" else HostDecode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InFlight:
-    """A chunk that was launched: all is known of it but its pictures and how long it took.
+class PendingChunk:
+    """A chunk that was submitted: only its frames and timings are not known yet.
 
-    May be handed out more than once, to a stream and its forks.
+    May be collected more than once, by a stream and its forks.
 
     Attributes:
         index: see `Chunk`; segment, prompt, latents, start_s and receipts likewise.
@@ -142,12 +153,12 @@ class InFlight:
         latents: see `Chunk`.
         start_s: see `Chunk`.
         receipts: see `Chunk`.
-        asked: when each of the receipts' changes was asked for, seconds of the host's clock.
+        began: when it was submitted, seconds of the host's clock.
         frames: uint8 [N, H, W, 3] in the host's memory, not there before `done`.
         watch: its laps: switch, denoise, decode, context.
         before: when all of the chunk before it was done; None for the first.
         done: when all of it is done.
-        warm_up: its launch prepared something that later chunks use.
+        warm_up: something that later chunks use was prepared for it.
     """
 
     index: int
@@ -156,29 +167,29 @@ class InFlight:
     latents: Tensor
     start_s: float
     receipts: tuple[Receipt, ...]
-    asked: tuple[float, ...]
+    began: float
     frames: Tensor
     watch: Stopwatch
-    before: Mark | None
-    done: Mark
+    before: Event | None
+    done: Event
     warm_up: bool
 
 
-class Delivery:
-    """Decodes chunks on a lane and hands them out.
+class ChunkDecoder:
+    """Decodes chunks and waits for their frames.
 
-    Keeps nothing of a stream, so a stream and its forks share one, and with it the lane.
+    Keeps no state of a video, so a stream and its forks share one, and with it the decode stream.
 
     Args:
         vae: the decoder.
-        lane: where it works.
+        stream: where it decodes.
     """
 
-    def __init__(self, vae: VideoDecoder, lane: Lane) -> None:
+    def __init__(self, vae: VideoDecoder, stream: DecodeStream) -> None:
         self._vae = vae
-        self.lane = lane
+        self.stream = stream
 
-    def launch(
+    def submit(
         self,
         latents: Tensor,
         state: Any,  # noqa: ANN401
@@ -192,53 +203,54 @@ class Delivery:
             watch: given the lap `decode`.
 
         Returns:
-            Frames, uint8 [N, H, W, 3] on the host, not there before the lane's next
+            Frames, uint8 [N, H, W, 3] on the host, not there before the decode stream's next
             `finish`, and the decoder's new state.
         """
-        with self.lane.decoding(latents):
+        with self.stream.decoding(latents):
             with watch.lap("decode"):
                 pictures, after = decode_pictures(self._vae, latents, state)
-            return self.lane.to_host(pictures), after
+            return self.stream.to_host(pictures), after
 
-    def hand_out(self, flight: InFlight, *, began: float, warm_up: bool) -> Chunk:
+    def collect(self, pending: PendingChunk, *, began: float, warm_up: bool) -> Chunk:
         """Wait for a chunk's frames.
 
         Args:
-            flight: the chunk.
+            pending: the chunk.
             began: when it was asked for, seconds of the host's clock.
-            warm_up: what was launched since then prepared something.
+            warm_up: what was submitted since then prepared something.
         """
-        self.lane.wait(flight.done)
+        self.stream.wait(pending.done)
         # Into ordinary memory: whoever keeps the frames of a long video keeps no pinned pages,
         # and a fork's frames are its own.
-        frames = flight.frames.numpy().copy()
+        frames = pending.frames.numpy().copy()
         ended = time.perf_counter()
-        for receipt, asked in zip(flight.receipts, flight.asked, strict=True):
+        for receipt in pending.receipts:
             # a fork may have been faster
             if receipt.switch_ms is None:
-                receipt.switch_ms = 1000 * (ended - asked)
+                asked_at = pending.began if receipt.asked_at is None else receipt.asked_at
+                receipt.switch_ms = 1000 * (ended - asked_at)
         return Chunk(
-            index=flight.index,
-            segment=flight.segment,
-            prompt=flight.prompt,
+            index=pending.index,
+            segment=pending.segment,
+            prompt=pending.prompt,
             frames=frames,
-            latents=flight.latents,
-            start_s=flight.start_s,
-            receipts=flight.receipts,
-            timing=_timing(flight, total_ms=1000 * (ended - began)),
-            warm_up=flight.warm_up or warm_up,
+            latents=pending.latents,
+            start_s=pending.start_s,
+            receipts=pending.receipts,
+            timing=_timing(pending, total_ms=1000 * (ended - began)),
+            warm_up=pending.warm_up or warm_up,
         )
 
 
-def _timing(flight: InFlight, *, total_ms: float) -> ChunkTiming:
-    spent = flight.watch.read_ms()
+def _timing(pending: PendingChunk, *, total_ms: float) -> ChunkTiming:
+    spent = pending.watch.read_ms()
     # where it began before the chunk before it was done, that time is counted there
-    starts = [mark for mark in (flight.watch.began, flight.before) if mark is not None]
+    starts = [start for start in (pending.watch.began, pending.before) if start is not None]
     return ChunkTiming(
         switch_ms=spent["switch"],
         denoise_ms=spent["denoise"],
         decode_ms=spent["decode"],
         context_ms=spent["context"],
-        model_ms=min(span_ms(start, flight.done) for start in starts),
+        model_ms=min(span_ms(start, pending.done) for start in starts),
         total_ms=total_ms,
     )

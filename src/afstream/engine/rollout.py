@@ -15,22 +15,24 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.attention import ATTENTION, choose_attention
+from afstream.config import SamplerConfig
 from afstream.engine.cuda_graph import Call, Graphs, Results
 from afstream.engine.schedule import Schedule, add_noise, clean_from_flow
-from afstream.geometry import PATCH
-from afstream.kvcache.cache import Grid, Memory
-from afstream.kvcache.window import Window
-from afstream.model.dit import Backbone, TextContext, TimeContext
-from afstream_kernels import Backend, choose_backend
+from afstream.kvcache.cache import KVCache
+from afstream.kvcache.context import CacheContext
+from afstream.kvcache.policy import MemoryPolicy, Recache
+from afstream.model.dit import TextContext, TimeContext
+from afstream.model.protocols import DenoisingBackbone
+from afstream_kernels import AnyBackend, Backend
 
 
 @dataclass(slots=True, kw_only=True)
 class RolloutState:
-    """One scene's memory and recent clean latents.
+    """One scene's KV cache and recent clean latents.
 
     Attributes:
-        memory: keys and values, sink and junctions.
+        cache: keys and values of finished chunks, sink and junctions.
         shape: of one chunk of latents, (B, c, C, h, w).
         recent: the last finished chunks, oldest first, kept for re-caches.
         text: the prompt in force.
@@ -38,7 +40,7 @@ class RolloutState:
         frame: the next chunk's first latent frame, counted from the scene's start.
     """
 
-    memory: Memory
+    cache: KVCache
     shape: tuple[int, ...]
     recent: deque[Tensor]
     text: TextContext
@@ -49,7 +51,7 @@ class RolloutState:
         """A state of its own that goes on from here."""
         return replace(
             self,
-            memory=self.memory.fork(),
+            cache=self.cache.fork(),
             recent=self.recent.copy(),
             text=tuple(keys.clone() for keys in self.text) if self.graphs else self.text,
             graphs=self.graphs and Graphs(),
@@ -64,27 +66,31 @@ class Rollout:
         model: predicts flows.
         policy: what is remembered.
         schedule: the denoise steps.
+        first_schedule: those of a scene's first chunk; None where they are the same.
         backend: of the kernels.
         use_graphs: capture the model calls of a chunk and replay them, on a GPU, with all
-            weights there, and where the backend finds the slots by device integers or in a view.
-        times: the embedded timesteps; the last one is the context pass's 0.
+            weights there, and where the attention backend can be captured.
+        times: the schedule's timesteps, embedded; the last one is the context pass's 0.
+        first_times: likewise of the first schedule.
     """
 
-    model: Backbone
+    model: DenoisingBackbone
     policy: MemoryPolicy
     schedule: Schedule
     backend: Backend
+    first_schedule: Schedule | None = None
     use_graphs: bool = False
     times: tuple[TimeContext, ...] = field(repr=False)
+    first_times: tuple[TimeContext, ...] = field(repr=False, default=())
 
     @classmethod
     def of(
         cls,
-        model: Backbone,
+        model: DenoisingBackbone,
         policy: MemoryPolicy,
         sampler: SamplerConfig,
         *,
-        backend: Backend | None = None,
+        backend: AnyBackend = None,
         use_graphs: bool = False,
     ) -> Rollout:
         """Embed the schedule's timesteps once.
@@ -93,29 +99,39 @@ class Rollout:
             model: predicts flows.
             policy: what is remembered.
             sampler: the denoise steps.
-            backend: of the kernels; chosen by the model's device and dtype when None.
+            backend: chosen before, or its name; None chooses by the model's device and dtype.
             use_graphs: see the attribute.
 
         Raises:
             ValueError: the backend cannot run there.
         """
-        chosen = choose_backend(backend, device=model.device, dtype=model.dtype)
+        chosen = choose_attention(backend, device=model.device, dtype=model.dtype)
+        num_visible, window_chunks = policy.num_visible, policy.lengths.window_chunks
+        captures = ATTENTION[chosen.name].num_graphs(num_visible, window_chunks) > 0
         schedule = Schedule.of(sampler)
+        first = None if sampler.first_steps is None else Schedule.of(sampler, frame=0)
         with torch.no_grad():
-            times = tuple(
-                model.time_context(torch.full((1, 1), step, device=model.device))
-                for step in (*schedule.timesteps, 0.0)
+            times, first_times = (
+                tuple(
+                    model.time_context(torch.full((1, 1), step, device=model.device))
+                    for step in (*one.timesteps, 0.0)
+                )
+                if one
+                else ()
+                for one in (schedule, first)
             )
         return cls(
             model=model,
             policy=policy,
             schedule=schedule,
+            first_schedule=first,
             backend=chosen,
             use_graphs=use_graphs
             and model.device.type == "cuda"
-            and chosen != "reference"
+            and captures
             and not model.is_offloaded,
             times=times,
+            first_times=first_times,
         )
 
     def start(self, text: TextContext, shape: Sequence[int]) -> RolloutState:
@@ -126,29 +142,36 @@ class Rollout:
             shape: of one chunk of latents, (B, c, C, h, w).
         """
         batch, _, _, height, width = shape
-        memory = Memory.allocate(
+        patch = self.model.config.patch
+        cache = KVCache.allocate(
             self.policy,
             self.model.config,
-            Grid(rows=height // PATCH, columns=width // PATCH),
+            (height // patch, width // patch),
             batch=batch,
             dtype=self.model.dtype,
             device=self.model.device,
             backend=self.backend,
         )
         return RolloutState(
-            memory=memory,
+            cache=cache,
             shape=tuple(shape),
-            recent=deque(maxlen=self.policy.window_frames // self.policy.chunk_frames),
+            recent=deque(maxlen=self.policy.lengths.window_chunks),
             text=tuple(keys.clone() for keys in text) if self.use_graphs else text,
             graphs=Graphs() if self.use_graphs else None,
         )
 
     def restart(self, state: RolloutState, text: TextContext) -> None:
         """Cut: a fresh scene in the same buffers."""
-        state.memory.clear(0)
+        state.cache.clear()
         state.recent.clear()
         self._set_text(state, text)
         state.frame = 0
+
+    def schedule_at(self, frame: int) -> tuple[Schedule, tuple[TimeContext, ...]]:
+        """Denoise steps of the chunk at a scene's latent frame, and their embedded timesteps."""
+        if frame == 0 and self.first_schedule:
+            return self.first_schedule, self.first_times
+        return self.schedule, self.times
 
     def noise(self, state: RolloutState, *, seed: int, chunk: int) -> Tensor:
         """A chunk's noise [steps, B, c, C, h, w], a function of seed and chunk alone.
@@ -161,7 +184,7 @@ class Rollout:
         dtype = torch.promote_types(self.model.dtype, torch.float32)
         # a copy from ordinary memory would make the host wait
         pinned = self.model.device.type == "cuda"
-        shape = (len(self.schedule.sigmas), *state.shape)
+        shape = (len(self.schedule_at(state.frame)[0].sigmas), *state.shape)
         return torch.empty(shape, pin_memory=pinned).normal_(generator=generator).to(dtype)
 
     def denoise(self, state: RolloutState, noise: Tensor) -> Tensor:
@@ -176,8 +199,9 @@ class Rollout:
             The clean chunk [B, c, C, h, w].
         """
         noisy, flow = self.predict(state, noise)
+        schedule, _ = self.schedule_at(state.frame)
         # outside of the graph, whose results are overwritten by the next chunk's
-        return clean_from_flow(noisy, flow, self.schedule.sigmas[-1])
+        return clean_from_flow(noisy, flow, schedule.sigmas[-1])
 
     @torch.no_grad()
     def predict(self, state: RolloutState, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,19 +214,20 @@ class Rollout:
         Returns:
             What the last of these steps starts from, and its flow, [B, c, C, h, w] both.
         """
-        window = state.memory.chunk_window(state.frame)
-        num_steps = len(noise)
-        sigmas = self.schedule.sigmas[:num_steps]
+        context = state.cache.chunk_context(state.frame)
+        schedule, times = self.schedule_at(state.frame)
+        sigmas = schedule.sigmas[: len(noise)]
 
         def predict(noise: Tensor) -> tuple[Tensor, Tensor]:
             noisy = noise[0]
             for step, sigma in enumerate(sigmas[:-1]):
-                flow = self.model(noisy, self.times[step], state.text, window)
+                flow = self.model(noisy, times[step], state.text, context)
                 clean = clean_from_flow(noisy, flow, sigma)
                 noisy = add_noise(clean, noise[step + 1], sigmas[step + 1])
-            return noisy, self.model(noisy, self.times[num_steps - 1], state.text, window)
+            return noisy, self.model(noisy, times[len(sigmas) - 1], state.text, context)
 
-        noisy, flow = self._run(state, f"denoise {num_steps}", predict, noise, window)
+        # a captured call holds its sigmas
+        noisy, flow = self._run(state, f"denoise {sigmas}", predict, noise, context)
         return noisy, flow
 
     def step(self, state: RolloutState, noisy: Tensor, index: int, text: TextContext) -> Tensor:
@@ -219,69 +244,64 @@ class Rollout:
         Returns:
             The clean chunk [B, c, C, h, w] as this step sees it.
         """
-        window = state.memory.chunk_window(state.frame)
-        timestep = torch.full((1, 1), self.schedule.timesteps[index], device=noisy.device)
-        flow = self.model(noisy, self.model.time_context(timestep), text, window)
-        return clean_from_flow(noisy, flow, self.schedule.sigmas[index])
+        context = state.cache.chunk_context(state.frame)
+        schedule, _ = self.schedule_at(state.frame)
+        timestep = torch.full((1, 1), schedule.timesteps[index], device=noisy.device)
+        flow = self.model(noisy, self.model.time_context(timestep), text, context)
+        return clean_from_flow(noisy, flow, schedule.sigmas[index])
 
     @torch.no_grad()
     def commit(self, state: RolloutState, clean: Tensor) -> None:
         """Context pass: compute the finished chunk's keys and values, keep them, and move on."""
-        window = state.memory.chunk_window(state.frame)
+        context = state.cache.chunk_context(state.frame)
 
-        def remember(clean: Tensor) -> tuple[()]:
-            self.model.remember(clean, self.times[-1], state.text, window)
+        def write(clean: Tensor) -> tuple[()]:
+            self.model.write_kv(clean, self.times[-1], state.text, context)
             return ()
 
-        self._run(state, "context", remember, clean, window)
-        state.memory.capture(state.frame)
+        self._run(state, "context", write, clean, context)
+        state.cache.store(state.frame)
         state.recent.append(clean)
-        state.frame += self.policy.chunk_frames
+        state.frame += self.policy.lengths.chunk_frames
 
     @torch.no_grad()
     def switch(self, state: RolloutState, text: TextContext, *, anchor: bool = True) -> None:
         """Change the prompt before the next chunk, as the memory policy says.
 
         Args:
-            state: its text, memory and anchors are changed.
+            state: its text and cache are changed.
             text: the new prompt.
             anchor: whether the next chunk becomes a junction; false on the way of a blend.
         """
         self._set_text(state, text)
         if state.frame == 0:
             return
-        if self.policy.at_switch == "clear":
-            state.memory.clear(state.frame)
-        elif self.policy.at_switch != "keep":
-            self._recache(state)
-        if anchor and self.policy.junction != "none":
-            state.memory.anchors.promote(state.frame)
+        anchors = state.cache.anchors
+        recache = self.policy.switch(anchors, state.frame)
+        if recache is not None:
+            self._recache(state, recache)
+        if anchor:
+            self.policy.promote(anchors, state.frame)
 
     def _run(
-        self, state: RolloutState, name: str, call: Call, source: Tensor, window: Window
+        self, state: RolloutState, name: str, call: Call, source: Tensor, context: CacheContext
     ) -> Results:
         """`call(source)`, replayed where that can be."""
         device = self.model.device
-        # a view that still grows is met once a scene: not worth a graph
-        grows = 0 < window.view_slots < self.policy.window_frames // self.policy.chunk_frames
-        if state.graphs is None or grows:
+        if state.graphs is None or context.graph_key is None:
             return call(source.to(device, non_blocking=True))
-        return state.graphs.run((name, window.view_slots), call, source, device)
+        return state.graphs.run((name, context.graph_key), call, source, device)
 
-    def _recache(self, state: RolloutState) -> None:
-        """One call on the last W clean latents under the new prompt, warm from the anchors."""
-        num_frames = min(self.policy.window_frames, state.frame)
-        first = state.frame - num_frames
-        if self.policy.at_switch == "recapture":
-            state.memory.anchors.sink = first
-        window = state.memory.recache_window(first, num_frames)
+    def _recache(self, state: RolloutState, recache: Recache) -> None:
+        """One call on finished clean latents under the new prompt, warm from the anchors."""
+        context = state.cache.recache_context(recache)
         latents = torch.cat(tuple(state.recent), dim=1)
         # once a switch, with other slots each time: a compiled call would be compiled anew
         eager = (
             torch.compiler.set_stance("force_eager") if self.model.is_compiled else nullcontext()
         )
         with eager:
-            self.model.remember(latents, self.times[-1], state.text, window)
+            self.model.write_kv(latents, self.times[-1], state.text, context)
 
     @staticmethod
     def _set_text(state: RolloutState, text: TextContext) -> None:

@@ -40,9 +40,16 @@ class Schedule:
     sigmas: tuple[float, ...]
 
     @classmethod
-    def of(cls, config: SamplerConfig) -> Schedule:
-        """The schedule that a sampler config describes."""
-        return cls(tuple(shifted_sigma(step / TIMESTEPS, config.shift) for step in config.steps))
+    def of(cls, config: SamplerConfig, *, frame: int | None = None) -> Schedule:
+        """The schedule of a chunk.
+
+        Args:
+            config: the denoise steps and their shift.
+            frame: the chunk's first latent frame, counted from the scene's start; None stands
+                for any chunk but a scene's first.
+        """
+        steps = config.steps if frame is None else config.steps_at(frame)
+        return cls(tuple(shifted_sigma(step / TIMESTEPS, config.shift) for step in steps))
 
     @property
     def timesteps(self) -> tuple[float, ...]:

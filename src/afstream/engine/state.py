@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from afstream.engine.decode import InFlight
+from afstream.engine.decode import PendingChunk
 from afstream.engine.rollout import RolloutState
-from afstream.engine.stopwatch import Mark
+from afstream.engine.stopwatch import Event
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,20 +25,20 @@ class Blend:
 
 @dataclass(slots=True, kw_only=True)
 class StreamState:
-    """A stream as the next chunk to be launched will find it.
+    """A stream as the next chunk to be submitted will find it.
 
     Attributes:
         rollout: memory, recent latents and position in the scene; None before the start.
         decoder: the decoder's own state, None at a scene's start.
         seed: of the noise.
-        chunk: index of the next chunk to be launched.
+        chunk: index of the next chunk to be submitted.
         segment: index of the prompt in force, -1 before the first.
         video_frame: video frames before that chunk.
         prompt: the prompt in force.
         embeds: its embeddings [1, T, text_dim].
         blend: set while one prompt turns into another.
-        in_flight: chunks that were launched and not handed out yet, two at most.
-        done: when the chunk launched last is done; None before the first.
+        pending: chunks that were submitted and not collected yet, two at most.
+        done: when the chunk submitted last is done; None before the first.
     """
 
     seed: int
@@ -50,14 +50,14 @@ class StreamState:
     prompt: str = ""
     embeds: Tensor | None = None
     blend: Blend | None = field(default=None, repr=False)
-    in_flight: deque[InFlight] = field(default_factory=deque[InFlight])
-    done: Mark | None = None
+    pending: deque[PendingChunk] = field(default_factory=deque[PendingChunk])
+    done: Event | None = None
 
     def fork(self) -> StreamState:
-        """A state of its own that goes on from here; chunks in flight belong to both."""
+        """A state of its own that goes on from here; chunks in pending belong to both."""
         return replace(
             self,
             rollout=self.rollout and self.rollout.fork(),
             blend=self.blend and replace(self.blend),
-            in_flight=self.in_flight.copy(),
+            pending=self.pending.copy(),
         )

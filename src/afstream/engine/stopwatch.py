@@ -8,50 +8,50 @@ from contextlib import contextmanager
 
 import torch
 
-# a moment: of the host's clock in seconds, or of a GPU's stream
-Mark = float | torch.cuda.Event
+# a point in time: seconds of the host's clock, or an event of a CUDA stream
+Event = float | torch.cuda.Event
 
 
 class Stopwatch:
     """Times laps, each on the stream on which it begins and ends.
 
     Args:
-        mark: gives the present moment, such as `host_mark`.
+        event: gives the present point in time, such as `host_event`.
     """
 
-    def __init__(self, mark: Callable[[], Mark]) -> None:
-        self._mark = mark
-        self._laps: dict[str, tuple[Mark, Mark]] = {}
-        self.began = mark()
+    def __init__(self, event: Callable[[], Event]) -> None:
+        self._event = event
+        self._laps: dict[str, tuple[Event, Event]] = {}
+        self.began = event()
 
     @contextmanager
     def lap(self, name: str) -> Generator[None, None, None]:
         """Time what is done in here."""
-        start = self._mark()
+        start = self._event()
         yield
-        self._laps[name] = start, self._mark()
+        self._laps[name] = start, self._event()
 
     def read_ms(self) -> dict[str, float]:
         """Milliseconds of every lap; on a GPU the work must be done by then."""
         return {name: span_ms(*ends) for name, ends in self._laps.items()}
 
 
-def host_mark() -> float:
+def host_event() -> float:
     """Seconds of the host's clock."""
     return time.perf_counter()
 
 
-def gpu_mark(device: torch.device) -> torch.cuda.Event:
+def gpu_event(device: torch.device) -> torch.cuda.Event:
     """Reached when the device's current stream has done all that it was given so far."""
     event = torch.cuda.Event(enable_timing=True)
     event.record(torch.cuda.current_stream(device))
     return event
 
 
-def span_ms(start: Mark, stop: Mark) -> float:
-    """Milliseconds between two marks of one clock; both must have been reached."""
+def span_ms(start: Event, stop: Event) -> float:
+    """Milliseconds between two events of one clock; both must have been reached."""
     if isinstance(start, (int, float)) and isinstance(stop, (int, float)):
         return 1000 * (stop - start)
     if isinstance(start, (int, float)) or isinstance(stop, (int, float)):
-        raise TypeError("a mark of the host and one of a GPU have no common clock")
+        raise TypeError("a time of the host and an event of a GPU have no common clock")
     return start.elapsed_time(stop)

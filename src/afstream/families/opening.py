@@ -1,4 +1,4 @@
-"""Models by name or path, and what they run on."""
+"""Opening a model on a device: its dtype, compiled layers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,16 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from afstream.checkpoints.folders import likely_parts
-from afstream.errors import CheckpointError, ConfigError, PromptError
-from afstream.families.pocket.model import POCKET_PATH, load_pocket
+from afstream.errors import ConfigError
+from afstream.families.base import VideoModel
 from afstream.families.presets import Preset
-from afstream.families.wan.model import open_wan
-from afstream.families.wan.random import RANDOM, open_random
-from afstream.families.wan.text import read_tokenizer, tokens_of
-from afstream.model.bundle import VideoModel
+from afstream.families.registry import family_of
 from afstream.model.dit import Backbone
+from afstream.model.protocols import DenoisingBackbone
 from afstream.spec import ModelSpec
-from afstream.timeline import Cue
-from afstream_kernels import Backend, choose_backend
 
 DTYPES = {
     "float32": torch.float32,
@@ -31,86 +25,37 @@ DTYPES = {
 
 
 def open_model(
-    spec: ModelSpec, *, prompts: Sequence[str] = (), like: Preset | None = None
+    spec: ModelSpec,
+    *,
+    prompts: Sequence[str] = (),
+    like: Preset | None = None,
+    compiled: bool = False,
 ) -> VideoModel:
     """Load a model for a device.
 
     Args:
         spec: which one, from which files, and where its parts go.
         prompts: those that are known beforehand; see `ModelSpec.text`.
-        like: the family that it belongs to, whose denoise steps it then takes.
+        like: the public students that it belongs to, whose denoise steps it then takes.
+        compiled: have torch compile the backbone's layers when they are first called.
 
     Raises:
-        ConfigError: unknown dtype, a device that this machine lacks, or what the model cannot
-            take.
+        ConfigError: unknown dtype, a device that this machine lacks, what the model cannot take,
+            or no compiler on this machine.
         CheckpointError: there is no such model, or a piece of it is missing or does not fit.
         PromptError: the model cannot understand a prompt.
     """
-    model = _open(spec, prompts)
-    if like is None:
-        return model
-    return replace(model, sampler=like.sampler, details={**model.details, "preset": like.name})
-
-
-def check_cues(spec: ModelSpec, cues: Sequence[Cue]) -> None:
-    """See that prompts are not too long, where a Wan folder's tokenizer is at hand.
-
-    Raises:
-        TimelineError: one has too many tokens; says where it stands.
-        CheckpointError: the tokenizer is damaged.
-        ConfigError: transformers is not installed.
-    """
-    path = Path(spec.name)
-    parts = likely_parts(path) if path.is_dir() else None
-    if parts is None or not parts.tokenizer.is_dir():
-        return
-    tokenize = read_tokenizer(parts.tokenizer)
-    for cue in cues:
-        try:
-            tokens_of(cue.prompt, tokenize)
-        except PromptError as error:
-            raise cue.place.error(str(error)) from error
-
-
-def _open(spec: ModelSpec, prompts: Sequence[str]) -> VideoModel:
     device = model_device(spec.device)
     chosen = dtype_name(spec, device)
     if chosen not in DTYPES:
         raise ConfigError(f"dtype is {chosen!r}; choose one of {', '.join(DTYPES)}")
-    path = POCKET_PATH if spec.name == "pocket" else Path(spec.name)
-    if _is_folder(path):
-        return open_wan(path, spec, device=device, dtype=DTYPES[chosen], prompts=prompts)
-    if spec.additions:
-        raise ConfigError(
-            f"a {next(iter(spec.additions))} was given with the model {spec.name!r}; it needs a"
-            " Wan2.1 folder as the model"
-        )
-    if spec.name.startswith(RANDOM):
-        return open_random(spec.name, device=device, dtype=DTYPES[chosen], offload=spec.offload)
-    if spec.offload:
-        raise ConfigError(f"the model {spec.name!r} is small; leave --offload out")
-    return load_pocket(path, device=device, dtype=DTYPES[chosen])
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a model is a folder and no file.
-
-    Raises:
-        CheckpointError: it is neither, or out of reach.
-    """
-    reason = f"there is no model {str(path)!r}"
-    try:
-        if path.is_dir():
-            return True
-        if path.is_file() or str(path).startswith(RANDOM):
-            return False
-    except OSError as error:
-        reason = f"the model {str(path)!r} cannot be reached: {error.strerror}"
-    raise CheckpointError(
-        f"{reason}; give 'pocket' (built in), the path of a pocket model file (.safetensors), the"
-        f" folder of a Wan2.1 text-to-video model, or {RANDOM}wan-1.3b or {RANDOM}wan-14b for"
-        " random weights of that size"
-    )
+    family = family_of(spec)
+    model = family.open(spec, device=device, dtype=DTYPES[chosen], prompts=prompts)
+    if compiled:
+        compile_backbone(model.backbone)
+    if like is None:
+        return model
+    return replace(model, sampler=like.sampler, details={**model.details, "preset": like.name})
 
 
 def dtype_name(spec: ModelSpec, device: torch.device) -> str:
@@ -137,24 +82,18 @@ def model_device(name: str | None) -> torch.device:
     return device
 
 
-def kernel_backend(name: str | None, backbone: Backbone) -> Backend:
-    """The backend of the kernels for a backbone; see `afstream_kernels.choose_backend`.
-
-    Raises:
-        ConfigError: unknown name, or a backend that cannot run there.
-    """
-    try:
-        return choose_backend(name, device=backbone.device, dtype=backbone.dtype)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def compile_backbone(backbone: Backbone) -> None:
+def compile_backbone(backbone: DenoisingBackbone) -> None:
     """Have torch compile the layers when they are first called, one graph for all of them.
 
     Raises:
-        ConfigError: there is no compiler for it on this machine.
+        ConfigError: there is no compiler for it on this machine, or the backbone's layers are
+            not afstream's own.
     """
+    if not isinstance(backbone, Backbone):
+        raise ConfigError(
+            f"a {type(backbone).__name__} cannot be compiled; leave --compile out, or compile it"
+            " before it is given to a stream"
+        )
     compilers = (
         ("CXX", "g++", "clang++") if backbone.device.type == "cpu" else ("CC", "gcc", "clang")
     )

@@ -10,9 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from afstream.config import MemoryPolicy, SamplerConfig, memory_policy
+from afstream.config import SamplerConfig, WindowLengths
 from afstream.errors import ConfigError
-from afstream.spec import ModelSpec
+from afstream.kvcache.memories import memory_policy
+from afstream.kvcache.memories.anchor import Anchor
+from afstream.kvcache.memories.recache import RecacheWindow
+from afstream.kvcache.memories.rolling import Rolling
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.kvcache.positions import TRI_REGION
+from afstream.spec import ModelSpec, StreamConfig
 
 LATENTS_21 = (
     "the public script stops after 21 latent frames, which is what the files were trained for;"
@@ -34,7 +40,6 @@ class Preset:
         reproduces: whose settings these are.
         policy: window, sink, positions, and what a prompt switch does.
         sampler: denoise steps and shift.
-        memory: the name in `MEMORIES` that comes closest, for the run record.
         entry: the part of the student's file that the public script takes; empty when the file
             holds nothing but weights.
         differences: what the public script does otherwise.
@@ -45,15 +50,14 @@ class Preset:
     reproduces: str
     policy: MemoryPolicy
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    memory: str
     entry: str
     differences: tuple[str, ...]
 
 
-SELF_FORCING = MemoryPolicy(
-    window_frames=21, sink_frames=0, positions="absolute", at_switch="keep", junction="none"
-)
-LONGLIVE = MemoryPolicy(positions="absolute", junction="none")
+# what Wan2.1's chunk-wise students were trained for
+LENGTHS = WindowLengths(window_frames=12, sink_frames=3, chunk_frames=3, horizon_frames=21)
+SELF_FORCING = Rolling(lengths=replace(LENGTHS, window_frames=21, sink_frames=0))
+LONGLIVE = RecacheWindow(lengths=LENGTHS)
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
@@ -63,7 +67,6 @@ PRESETS: dict[str, Preset] = {
             title="Self-Forcing",
             reproduces="the chunk-wise inference of guandeh17/Self-Forcing",
             policy=SELF_FORCING,
-            memory="rolling",
             entry="generator_ema",
             differences=(LATENTS_21, ONE_PROMPT),
         ),
@@ -72,7 +75,6 @@ PRESETS: dict[str, Preset] = {
             title="Causal-Forcing",
             reproduces="the chunk-wise inference of thu-ml/Causal-Forcing",
             policy=SELF_FORCING,
-            memory="rolling",
             entry="generator",
             differences=(
                 LATENTS_21,
@@ -85,7 +87,6 @@ PRESETS: dict[str, Preset] = {
             title="LongLive",
             reproduces="the interactive inference of NVlabs/LongLive 1.0",
             policy=LONGLIVE,
-            memory="recache",
             entry="generator",
             differences=(
                 "some versions of the public configs denoise 6 latent frames together; here 3",
@@ -98,8 +99,7 @@ PRESETS: dict[str, Preset] = {
             title="LongLive, positions inside the window",
             reproduces="use_infinite_attention of NVlabs/LongLive 1.0",
             # with the horizon as long as the window, every position is the place in the window
-            policy=MemoryPolicy(horizon_frames=12, junction="none"),
-            memory="recache",
+            policy=RecacheWindow(lengths=replace(LENGTHS, horizon_frames=12), positions=TRI_REGION),
             entry="generator",
             differences=(
                 "with global_sink: false the public script renews the sink at a switch; here it is"
@@ -111,7 +111,6 @@ PRESETS: dict[str, Preset] = {
             title="MemFlow",
             reproduces="the interactive inference of KlingTeam/MemFlow, without its memory bank",
             policy=LONGLIVE,
-            memory="recache",
             entry="generator",
             differences=(
                 "the public script also sees a bank of 3 latent frames, chosen from the past by"
@@ -122,8 +121,7 @@ PRESETS: dict[str, Preset] = {
             name="anchor-forcing",
             title="Anchor Forcing",
             reproduces="the interactive inference of vivoCameraResearch/Anchor-Forcing",
-            policy=MemoryPolicy(junction="gap"),
-            memory="anchor",
+            policy=Anchor(lengths=LENGTHS, junction="gap"),
             entry="generator",
             differences=(
                 "where a switch is asked for at a multiple of 3 latent frames, the public script"
@@ -135,9 +133,11 @@ PRESETS: dict[str, Preset] = {
             title="Krea realtime 14B",
             reproduces="the server of krea-ai/realtime-video, with its 6 steps",
             # 3 latent frames of context at positions 0 .. 2, the chunk at 3 .. 5, for ever
-            policy=MemoryPolicy(window_frames=6, sink_frames=0, horizon_frames=6, junction="none"),
+            policy=RecacheWindow(
+                lengths=replace(LENGTHS, window_frames=6, sink_frames=0, horizon_frames=6),
+                positions=TRI_REGION,
+            ),
             sampler=SamplerConfig(steps=(1000, 800, 600, 400, 200)),
-            memory="recache",
             entry="",
             differences=(
                 "the public server computes the context's keys anew before every chunk, from the"
@@ -173,29 +173,21 @@ def find_preset(name: str | None, spec: ModelSpec) -> Preset | None:
     return None if name is None else preset(name)
 
 
-def choose_memory(
-    memory: str | None, junction: str | None, found: Preset | None
-) -> tuple[str, MemoryPolicy]:
+def memory_of(config: StreamConfig, lengths: WindowLengths) -> MemoryPolicy:
     """What a stream remembers: the memory that was asked for, else the preset's, else `anchor`.
 
     Args:
-        memory: a key of `MEMORIES`.
-        junction: hold or gap.
-        found: the preset that was asked for or recognised.
-
-    Returns:
-        The memory's name and its policy.
+        config: names a memory or has a policy, a hand-over, and a preset or a model's files.
+        lengths: what the model's family was trained for.
 
     Raises:
-        ConfigError: unknown memory, or a hand-over that it cannot take.
+        ConfigError: unknown memory or preset, or a hand-over that the memory cannot take.
     """
-    if memory is not None or found is None:
-        name = memory or "anchor"
-        return name, memory_policy(name, junction=junction)
-    if junction is not None:
-        handed = memory_policy(found.memory, junction=junction).junction
-        return found.memory, replace(found.policy, junction=handed)
-    return found.memory, found.policy
+    found = find_preset(config.preset, config.model)
+    if isinstance(config.memory, str):
+        return memory_policy(config.memory, lengths, junction=config.junction)
+    policy = config.memory or (found.policy if found else memory_policy("anchor", lengths))
+    return policy if config.junction is None else policy.with_junction(config.junction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,261 +1,190 @@
-"""The streaming memory: chunk slots that are written once and read at any distance.
+"""The streaming KV cache: chunk slots that are written once and read at any distance.
 
-Ageing, eviction, the sink and the promotion to a junction are edits of a few host integers:
-no finished slot is moved or rotated again, and no device value is read back. The chunk in
-the making has a place of its own, at fixed addresses, and is captured when it is finished.
+Ageing, eviction, the sink and the promotion to a junction are edits of a few host integers: no
+finished slot is moved or rotated again, and no device value is read back. The chunk in the making
+has a slot of its own, at a fixed address, and is stored when it is finished.
+
+Keys are stored rotated at temporal positions 0 .. c-1 of their own chunk, rows and columns true. A
+query is rotated at 0 .. n-1 of its own block and shifted by its distance to each slot, so stored
+keys are read at any distance without being touched.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from afstream.config import BackboneConfig, MemoryPolicy
-from afstream.kvcache.positions import Anchors, Visible, query_position, visible_chunks
-from afstream.kvcache.window import FixedSegments, Segments, Window, block_tables, segments_at
+from afstream.attention import ATTENTION
+from afstream.attention.base import CURRENT, SlotPool, SlotReader
+from afstream.attention.rope import RopeTables
+from afstream.config import BackboneConfig
+from afstream.kvcache.context import CacheContext
+from afstream.kvcache.policy import Anchors, MemoryPolicy, Recache
+from afstream.kvcache.positions import Visible
 from afstream_kernels import Backend, copy_slots
 
-# the slot of the chunk in the making
-CURRENT = 0
 FREE, RESERVED = -1, -2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
-    """Rows and columns of tokens in one latent frame."""
-
-    rows: int
-    columns: int
-
-    @property
-    def tokens_per_frame(self) -> int:
-        """Tokens of one latent frame."""
-        return self.rows * self.columns
-
-
 @dataclass(slots=True, kw_only=True)
-class Memory:
+class KVCache:
     """Keys and values of one scene, and the host integers that say what they are.
 
     Attributes:
         policy: how many chunks are held, and which.
-        grid: tokens of a latent frame.
-        backend: of the kernels.
-        keys: [L, B, N, R, H, D], allocated once; values likewise. Slot 0 is the chunk in the
-            making.
-        values: see keys.
-        view: keys and values [L, B, S, R, H, D] of what the chunk in the making sees, turned
-            to where it sees them, itself first; None where attention reads the slots.
-        fixed: the segments of the chunk in the making, where kernels read them from the
-            device; else None.
-        owners: per slot, the first latent frame of the chunk it holds, -1 when free.
-        anchors: sink, junctions and floor.
+        grid: rows and columns of tokens in one latent frame.
+        pool: the slots [L, B, N, R, H, D] of keys and values, allocated once.
+        reader: what the attention backend keeps to read them.
+        slot_frames: per slot, the first latent frame of the chunk it holds, -1 when free.
+        anchors: what the policy holds on to.
     """
 
     policy: MemoryPolicy
-    grid: Grid
-    backend: Backend
-    keys: Tensor
-    values: Tensor
-    view: tuple[Tensor, Tensor] | None
-    fixed: FixedSegments | None
-    owners: list[int]
-    anchors: Anchors = field(default_factory=Anchors)
-    _open: tuple[int, Window] | None = None
+    grid: tuple[int, int]
+    pool: SlotPool
+    reader: SlotReader
+    slot_frames: list[int]
+    anchors: Anchors
+    _open: tuple[int, CacheContext] | None = field(default=None, repr=False)
 
     @classmethod
     def allocate(
         cls,
         policy: MemoryPolicy,
         backbone: BackboneConfig,
-        grid: Grid,
+        grid: tuple[int, int],
         *,
         batch: int = 1,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         backend: Backend,
-    ) -> Memory:
-        """Reserve the slots; zeros, because 0 x NaN is NaN.
+    ) -> KVCache:
+        """Reserve the slots.
 
         Args:
             policy: how many chunks, and which.
             backbone: layers, heads and head dim.
-            grid: tokens of a latent frame.
+            grid: rows and columns of tokens in one latent frame.
             batch: B, streams run side by side.
             dtype: of keys and values.
             device: where they live.
-            backend: of the kernels.
+            backend: of attention and the other kernels.
         """
-        tokens = policy.chunk_frames * grid.tokens_per_frame
-
-        def slots(count: int) -> Tensor:
-            shape = (backbone.num_layers, batch, count, tokens, backbone.num_heads)
-            return torch.zeros(*shape, backbone.head_dim, dtype=dtype, device=device)
-
         num_slots = 1 + policy.num_slots
-        num_seen = policy.num_segments
-        keys = slots(num_slots)
+        tokens = policy.lengths.chunk_frames * grid[0] * grid[1]
+        shape = (backbone.num_layers, batch, num_slots, tokens, backbone.num_heads)
+        # zeros, because 0 x NaN is NaN
+        keys, values = (
+            torch.zeros(*shape, backbone.head_dim, dtype=dtype, device=device) for _ in range(2)
+        )
+        pool = SlotPool(
+            keys=keys,
+            values=values,
+            num_visible=policy.num_visible,
+            window_chunks=policy.lengths.window_chunks,
+            rope=RopeTables(backbone.head_dim, dtype, keys.device),
+            backend=backend,
+        )
         return cls(
             policy=policy,
             grid=grid,
-            backend=backend,
-            keys=keys,
-            values=slots(num_slots),
-            view=(slots(num_seen), slots(num_seen)) if backend == "sdpa" else None,
-            fixed=FixedSegments(num_seen, backbone.head_dim, keys.device)
-            if backend == "triton"
-            else None,
-            owners=[RESERVED] + [FREE] * (num_slots - 1),
+            pool=pool,
+            reader=ATTENTION[backend.name].reader(pool),
+            slot_frames=[RESERVED] + [FREE] * (num_slots - 1),
+            anchors=policy.start(),
         )
 
-    def chunk_window(self, frame: int) -> Window:
-        """Open the chunk at `frame`, which is written into its own place until `capture`.
+    def chunk_context(self, frame: int) -> CacheContext:
+        """Open the chunk at `frame`, which is written into its own slot until `store`.
 
-        May be called again and again until then; the window opened last is the one that holds.
+        May be called again and again until then; the context opened last is the one that holds.
         """
-        if self._open is not None and self._open[0] == frame:
-            return self._open[1]
-        policy = self.policy
-        visible = visible_chunks(policy, self.anchors, frame, policy.chunk_frames)
-        at = query_position(policy, frame, policy.chunk_frames)
-        cached = [seen for seen in visible if seen.frame != frame]
-        if self.view is None:
-            window = self._slot_window(at, cached)
-        else:
-            window = self._view_window(at, cached, *self.view)
-        self._open = frame, window
-        return window
+        if self._open is None or self._open[0] != frame:
+            chunk = self.policy.lengths.chunk_frames
+            seen = self.policy.visible(self.anchors, frame, chunk)
+            before = [visible for visible in seen if visible.frame != frame]
+            opened = self.reader.chunk(*self._places(frame, chunk, before))
+            context = CacheContext(
+                keys=opened.keys,
+                values=opened.values,
+                targets=(CURRENT,),
+                first_row=0,
+                read=opened.read,
+                graph_key=opened.graph_key,
+                rope=self._rope(chunk),
+                backend=self.pool.backend,
+            )
+            self._open = frame, context
+        return self._open[1]
 
-    def capture(self, frame: int) -> None:
-        """Keep the finished chunk at `frame`: from its own place into a slot that is free."""
-        policy = self.policy
-        keys, values = self.view or (self.keys, self.values)
-        visible = visible_chunks(policy, self.anchors, frame, policy.chunk_frames)
-        slot = self._claim(frame, {seen.frame for seen in visible})
-        copy_slots(keys, values, self.keys, self.values, [CURRENT], [slot], backend=self.backend)
+    def store(self, frame: int) -> None:
+        """Keep the finished chunk at `frame`: from its own slot into one that is free."""
+        pool, context = self.pool, self.chunk_context(frame)
+        seen = self.policy.visible(self.anchors, frame, self.policy.lengths.chunk_frames)
+        slot = self._claim(frame, {visible.frame for visible in seen})
+        copy_slots(
+            *(context.keys, context.values, pool.keys, pool.values, [CURRENT], [slot]),
+            backend=pool.backend,
+        )
         self._open = None
 
-    def recache_window(self, frame: int, num_frames: int) -> Window:
-        """Open the `num_frames` finished latent frames from `frame` on, to be written anew.
-
-        Every chunk of them that stays visible is written into its slot; everything else that
-        is visible is read as stored.
-        """
-        policy = self.policy
-        visible = visible_chunks(policy, self.anchors, frame, num_frames)
-        keep = {seen.frame for seen in visible}
-        sink = self.anchors.sink
-        # a sink that began before the block stays as it was
-        first = frame if sink >= frame else max(frame, sink + policy.sink_frames)
-        own = sorted(seen.frame for seen in visible if seen.frame >= first)
-        writes = tuple(self._claim(start, keep) for start in own)
-        at = query_position(policy, frame, num_frames)
+    def recache_context(self, recache: Recache) -> CacheContext:
+        """Open finished frames to be written anew; all else that they see is read as stored."""
+        frame, num_frames, rewritten = recache
+        seen = self.policy.visible(self.anchors, frame, num_frames)
+        keep = {visible.frame for visible in seen}
+        targets = tuple(self._claim(start, keep) for start in rewritten)
         self._open = None
-        return Window(
-            keys=self.keys,
-            values=self.values,
-            first_row=(own[0] - frame) * self.grid.tokens_per_frame,
-            writes=writes,
-            reads=self._segments(at, visible),
-            cached=self._segments(at, [seen for seen in visible if seen.frame not in own]),
-            tables=self._tables(num_frames),
-            backend=self.backend,
+        return CacheContext(
+            keys=self.pool.keys,
+            values=self.pool.values,
+            targets=targets,
+            first_row=(rewritten[0] - frame) * self.grid[0] * self.grid[1],
+            read=self.reader.block(*self._places(frame, num_frames, seen)),
+            graph_key=None,
+            rope=self._rope(num_frames),
+            backend=self.pool.backend,
         )
 
-    def clear(self, frame: int) -> None:
-        """Forget everything before `frame`."""
-        self.owners = [RESERVED] + [FREE] * (len(self.owners) - 1)
-        self.anchors = Anchors(floor=frame)
+    def clear(self) -> None:
+        """Forget everything: a new scene begins."""
+        self.slot_frames = [RESERVED] + [FREE] * (len(self.slot_frames) - 1)
+        self.anchors = self.policy.start()
         self._open = None
 
-    def fork(self) -> Memory:
-        """A memory of its own with the same content, copied in one launch."""
-        head_dim = self.keys.shape[-1]
-        keys, values = torch.zeros_like(self.keys), torch.zeros_like(self.values)
-        held = [slot for slot, owner in enumerate(self.owners) if owner >= 0]
-        copy_slots(self.keys, self.values, keys, values, held, held, backend=self.backend)
+    def fork(self) -> KVCache:
+        """A cache of its own with the same content, copied in one launch."""
+        old = self.pool
+        pool = replace(old, keys=torch.zeros_like(old.keys), values=torch.zeros_like(old.values))
+        held = [slot for slot, frame in enumerate(self.slot_frames) if frame >= 0]
+        copy_slots(*(old.keys, old.values, pool.keys, pool.values, held, held), backend=old.backend)
         return replace(
             self,
-            keys=keys,
-            values=values,
-            view=self.view and (torch.zeros_like(self.view[0]), torch.zeros_like(self.view[1])),
-            fixed=self.fixed and FixedSegments(self.policy.num_segments, head_dim, keys.device),
-            owners=list(self.owners),
+            pool=pool,
+            reader=ATTENTION[pool.backend.name].reader(pool),
+            slot_frames=list(self.slot_frames),
             anchors=replace(self.anchors),
             _open=None,
         )
 
-    def _slot_window(self, at: int, cached: list[Visible]) -> Window:
-        slots, offsets = self._places(at, cached)
-        seen = (CURRENT, *slots), (0, *offsets)
-        reads = self.fixed.fill(*seen) if self.fixed else self._at(*seen)
-        return self._chunk_window(self.keys, self.values, reads, self._at(slots, offsets))
+    def _places(
+        self, frame: int, num_frames: int, seen: Sequence[Visible]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Slots of what a block at `frame` sees, and how far after each of them it stands."""
+        at = self.policy.query_position(frame, num_frames)
+        slots = tuple(self.slot_frames.index(visible.frame) for visible in seen)
+        return slots, tuple(at - visible.position for visible in seen)
 
-    def _view_window(self, at: int, cached: list[Visible], keys: Tensor, values: Tensor) -> Window:
-        """Warm start: bring what is seen to where it is seen, all layers at once."""
-        slots, offsets = self._places(at, cached)
-        targets = tuple(range(CURRENT + 1, CURRENT + 1 + len(slots)))
-        if slots:
-            back = self._at(slots, tuple(-offset for offset in offsets))
-            turn = back.cos, back.sin
-            copy_slots(
-                self.keys, self.values, keys, values, slots, targets, turn, backend=self.backend
-            )
-        still = (0,) * len(slots)
-        return self._chunk_window(
-            keys,
-            values,
-            self._at((CURRENT, *targets), (0, *still)),
-            self._at(targets, still),
-            view_slots=1 + len(slots),
-        )
-
-    def _chunk_window(
-        self,
-        keys: Tensor,
-        values: Tensor,
-        reads: Segments,
-        cached: Segments,
-        *,
-        view_slots: int = 0,
-    ) -> Window:
-        return Window(
-            keys=keys,
-            values=values,
-            first_row=0,
-            writes=(CURRENT,),
-            reads=reads,
-            cached=cached,
-            tables=self._tables(self.policy.chunk_frames),
-            view_slots=view_slots,
-            backend=self.backend,
-        )
-
-    def _places(self, at: int, visible: list[Visible]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Slots of what is seen, and how far after each of them a query at `at` stands."""
-        slots = tuple(self.owners.index(seen.frame) for seen in visible)
-        return slots, tuple(at - seen.position for seen in visible)
-
-    def _segments(self, at: int, visible: list[Visible]) -> Segments:
-        return self._at(*self._places(at, visible))
-
-    def _at(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> Segments:
-        return segments_at(slots, offsets, self.keys.shape[-1], self._angle_dtype, self.keys.device)
-
-    def _tables(self, num_frames: int) -> tuple[Tensor, Tensor]:
-        grid = (num_frames, self.grid.rows, self.grid.columns)
-        return block_tables(grid, self.keys.shape[-1], self._angle_dtype, self.keys.device)
-
-    @property
-    def _angle_dtype(self) -> torch.dtype:
-        return torch.float64 if self.keys.dtype == torch.float64 else torch.float32
+    def _rope(self, num_frames: int) -> tuple[Tensor, Tensor]:
+        return self.pool.rope.block((num_frames, *self.grid))
 
     def _claim(self, frame: int, keep: set[int]) -> int:
         """The slot of the chunk at `frame`; if it has none, the one of the oldest not needed."""
-        if frame not in self.owners:
-            held = keep | {self.anchors.junction, self.anchors.previous_junction, RESERVED}
-            free = [slot for slot, owner in enumerate(self.owners) if owner not in held]
-            self.owners[min(free, key=lambda slot: self.owners[slot])] = frame
-        return self.owners.index(frame)
+        if frame not in self.slot_frames:
+            held = {*keep, *self.policy.held(self.anchors), RESERVED}
+            free = [slot for slot, owner in enumerate(self.slot_frames) if owner not in held]
+            self.slot_frames[min(free, key=lambda slot: self.slot_frames[slot])] = frame
+        return self.slot_frames.index(frame)

@@ -1,5 +1,5 @@
-"""Memory foretold: what a model will take on a GPU, and what to change so that it fits.
+"""How much memory a model takes on a GPU, and what to change so that it fits.
 
-Nothing is loaded for it. The model is opened on torch's meta device, by the code that opens it
-for good, and its calls are made there: tensors have sizes, but no memory.
+Nothing is loaded. The model is opened on torch's meta device by the code that opens it for use,
+and its calls run there: tensors have sizes, but take no memory.
 """

@@ -1,9 +1,10 @@
-"""Counted, not computed: the bytes of tensors that are alive while real code runs."""
+"""The one counter of memory: bytes of tensors, held or alive while real code runs."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,18 +14,35 @@ from torch.utils._python_dispatch import TorchDispatchMode
 META = "meta"
 
 
-class LiveBytes(TorchDispatchMode):
-    """Counts the memory of tensors made while it is on, as long as they are alive.
+class CannotCountError(Exception):
+    """A library's layers cannot run on the meta device."""
 
-    What an operation takes and gives back within itself is not seen; memory that several
-    tensors share counts once. On the meta device nothing is computed and no memory is taken.
+
+@contextmanager
+def library_call() -> Generator[None, None, None]:
+    """Tell a library's failure on the meta device from a fault of our own.
+
+    Raises:
+        CannotCountError: the call into transformers or diffusers failed.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CannotCountError(str(error)) from error
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are made while it is active, for as long as they live.
+
+    Storage that several tensors share counts once. Temporary memory that an operation allocates
+    and frees internally is not seen. On the meta device nothing is computed or allocated.
 
     Args:
         device: the kind of device whose tensors count.
 
     Attributes:
-        now: bytes alive.
-        peak: the most so far.
+        now: bytes alive now.
+        peak: the most bytes alive at once so far.
     """
 
     def __init__(self, device: str = META) -> None:
@@ -42,7 +60,7 @@ class LiveBytes(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         given = kwargs or {}
-        # a view of what was there before, such as a weight, is nothing new
+        # a view of an older tensor, such as a weight, takes no new memory
         older = {id(x.untyped_storage()) for x in _tensors((args, tuple(given.values())))}
         result = func(*args, **given)
         for made in _tensors(result):
@@ -51,8 +69,8 @@ class LiveBytes(TorchDispatchMode):
                 self._add(storage)
         return result
 
-    def rest(self) -> None:
-        """Forget the peak: what is alive now is the most so far."""
+    def reset_peak(self) -> None:
+        """Start a new peak from the bytes that are alive now."""
         self.peak = self.now
 
     def _add(self, storage: torch.UntypedStorage) -> None:
@@ -67,14 +85,21 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The most bytes that a call on the meta device has alive at once."""
+    with LiveBytes() as live:
+        call()
+    return live.peak
+
+
 def held_bytes(tensors: Iterable[Tensor]) -> int:
-    """Memory of tensors; what several of them share counts once."""
+    """Bytes of tensors; storage that several of them share counts once."""
     storages = {id(x.untyped_storage()): x.untyped_storage() for x in tensors}
     return sum(storage.nbytes() for storage in storages.values())
 
 
 def weights_of(part: object) -> list[Tensor]:
-    """Parameters and buffers of a module, or of what holds modules and tensors."""
+    """Parameters and buffers of a module, or of an object that holds modules and tensors."""
     if isinstance(part, nn.Module):
         return [*part.parameters(), *part.buffers()]
     found: list[Tensor] = []

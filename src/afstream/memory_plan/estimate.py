@@ -1,131 +1,170 @@
-"""The memory of one stream, part by part, and the most of it that is needed at once."""
+"""What a stream takes on a GPU: every part of it, counted or allowed for."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator
 
-from afstream.memory_plan.outline import Outline, Setting
-from afstream.memory_plan.parts import Part, all_parts
+import torch
 
-# blocks are rounded up, and holes between them stay empty; most where tensors come and go
-SLACK_STAYING, SLACK_PASSING = 0.01, 0.1
-# what comes and goes, and what is no tensor
-PASSING = (
-    "weights on their way",
-    "encoding a prompt",
-    "denoising",
-    "re-cache",
-    "new text keys",
-    "decoding",
-    "captured graphs",
-    "CUDA context",
-    "workspaces",
+from afstream.attention import ATTENTION, choose_attention
+from afstream.families.presets import memory_of
+from afstream.families.wan.text import KEPT_PROMPTS
+from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.memory_plan.count import META, held_bytes
+from afstream.memory_plan.meta_model import TINY, CallBytes, MetaModel
+from afstream.memory_plan.report import (
+    CONTEXT_BYTES,
+    PASSING_SLACK,
+    STAYING_SLACK,
+    WORKSPACE_BYTES,
+    MemoryReport,
+    Part,
+    Phase,
+    PhaseName,
 )
+from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
+from afstream.spec import StreamConfig
+
+RUNNING: tuple[PhaseName, ...] = ("stream", "switch")
+WEIGHTS: tuple[PhaseName, ...] = ("load", *RUNNING)
+TEXT_WHY = {"device": "kept", "cpu": "on the cpu", "drop": "until prompts are encoded"}
+SLACK_WHY = f"allowance: {STAYING_SLACK:.0%} of what stays, {PASSING_SLACK:.0%} of what passes"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """Parts that lie on the GPU at one time.
-
-    Attributes:
-        name: what happens then.
-        tensors: bytes of tensors that are alive.
-        slack: an allowance for what torch cannot use between them.
-        held: bytes that are taken, with what torch and the driver keep beside them.
-    """
-
-    name: str
-    tensors: int
-    slack: int
-    held: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What a stream will take.
-
-    Attributes:
-        parts: what is counted, and the allowances; not all of it is there at once.
-        moments: encoding prompts, loading, streaming, a prompt switch.
-    """
-
-    parts: tuple[Part, ...]
-    moments: tuple[Moment, ...]
-
-    @property
-    def peak_bytes(self) -> int:
-        """Memory that the GPU must have free before anything is loaded."""
-        return max(moment.held for moment in self.moments)
-
-    @property
-    def tensor_bytes(self) -> int:
-        """Most memory of live tensors: what `torch.cuda.max_memory_allocated` would say."""
-        return max(moment.tensors for moment in self.moments)
-
-    @property
-    def host_bytes(self) -> int:
-        """Weights in the host's memory."""
-        return sum(part.bytes for part in self.parts if part.where == "host")
-
-    def bytes_of(self, name: str) -> int:
-        """Of the part of a name; 0 if there is none."""
-        return sum(part.bytes for part in self.parts if part.name == name)
-
-    def as_data(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "peak_bytes": self.peak_bytes,
-            "tensor_bytes": self.tensor_bytes,
-            "host_bytes": self.host_bytes,
-            "parts": [asdict(part) for part in self.parts],
-            "moments": [asdict(moment) for moment in self.moments],
-        }
-
-
-def estimate(outline: Outline, setting: Setting) -> Estimate:
-    """What a stream takes on a GPU.
+def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
+    """Count what a stream takes on a GPU.
 
     Args:
-        outline: of the model.
-        setting: how it is run.
+        model: the config's, on the meta device.
+        config: how it is run.
 
     Raises:
-        ConfigError: there are fewer layers than are to be offloaded.
+        ConfigError: a setting is unknown, or there are fewer layers than are to be offloaded.
+        CannotCountError: transformers or diffusers cannot run on the meta device.
     """
-    parts = {part.name: part for part in all_parts(outline, setting)}
-
-    def moment(name: str, tensors: tuple[str, ...], pools: int) -> Moment:
-        live = sum(parts[part].bytes for part in tensors)
-        passing = sum(parts[part].bytes for part in tensors if part in PASSING)
-        slack = int(SLACK_STAYING * (live - passing) + SLACK_PASSING * passing)
-        allowed = parts["CUDA context"].bytes + parts["workspaces"].bytes + slack
-        return Moment(name=name, tensors=live, slack=slack, held=live + pools + allowed)
-
-    on_device = tuple(name for name, part in parts.items() if part.where == "device")
-    weights = tuple(name for name in on_device if name.endswith(" weights"))
-    resident = tuple(name for name in on_device if name not in PASSING)
-    if setting.text == "drop":
-        resident = tuple(name for name in resident if name != "text encoder weights")
-    loading = tuple(name for name in weights if name in resident)
-    calls, graphs = outline.calls(setting), parts["captured graphs"].bytes
-    # a cue may be encoded at any time, a known prompt was encoded before
-    encoding = () if setting.prompts or setting.text != "device" else ("encoding a prompt",)
-    text = ("text encoder weights", "encoding a prompt", "prompt embeddings")
-    # captured calls work in memory of their own, which stays theirs
-    during = max(calls.denoise, calls.context)
-    stream = (*resident, *encoding, "denoising", "decoding")
-    switch = (*resident, *encoding, "re-cache", "new text keys", "decoding")
-    moments = [
-        moment("load", (*loading, "weights on their way"), 0),
-        moment("stream", stream, max(graphs - during, 0)),
-        moment("switch", switch, graphs),
-    ]
-    if outline.is_folder and setting.text != "cpu":
-        moments.insert(0, moment("encode", text, 0))
-    slack = Part(
-        name="allocator slack",
-        bytes=max(moments, key=lambda one: one.held).slack,
-        why=f"allowance: {SLACK_STAYING:.0%} of what stays, {SLACK_PASSING:.0%} of what passes",
+    geometry = model.geometry(config.size)
+    policy = memory_of(config, model.model.family.lengths)
+    dtype = model.model.backbone.dtype
+    # a GPU that is only supposed can run every backend
+    backend = choose_attention(config.backend, device=META, dtype=dtype)
+    calls = model.calls(geometry, policy, backend)
+    pairs = ATTENTION[backend.name].num_graphs(policy.num_visible, policy.lengths.window_chunks)
+    # calls are captured as `Rollout` does it
+    captured = config.graphs and not config.model.offload and pairs > 0
+    graphs = pairs * (calls.denoise + calls.context) if captured else 0
+    denoising = max(calls.denoise, calls.context)
+    # a tiny VAE that the model was opened with is there already
+    proposed = config.model.vae == TINY and model.spec.vae != TINY
+    decoder = model.with_tiny_vae if proposed else model
+    decoding = decoder.decoding(geometry, policy)
+    encodes = model.takes("place for the text encoder") and config.model.text != "cpu"
+    parts = (
+        *_weights(model, config, encodes=encodes),
+        Part(
+            "decoder weights",
+            decoder.decoder_bytes,
+            "tiny VAE, as published" if proposed else "all, encoder half included",
+            WEIGHTS,
+        ),
+        *_cache(calls, policy),
+        *_prompts(model, config, calls, captured=captured),
+        _latents(model, geometry, policy, calls, captured=captured),
+        Part("denoising", denoising, "counted, at the fullest window", ("stream",), passes=True),
+        Part(
+            "re-cache",
+            max(calls.recache, calls.prompt),
+            "counted, at a prompt switch",
+            ("switch",),
+            passes=True,
+        ),
+        Part("captured graphs", graphs, "kept by captured calls; denoising works in it"),
+        Part("decoder state", decoding.state, "carried from chunk to chunk", RUNNING),
+        Part("decoding", decoding.work, "counted, beside denoising", RUNNING, passes=True),
     )
-    return Estimate(parts=(*parts.values(), slack), moments=tuple(moments))
+    # captured calls work in memory of their own, which stays theirs
+    pools = {"stream": max(graphs - denoising, 0), "switch": graphs}
+    names = ("encode", *WEIGHTS) if encodes else WEIGHTS
+    phases = tuple(Phase.of(name, parts, pools.get(name, 0)) for name in names)
+    allowances = (
+        Part("CUDA context", CONTEXT_BYTES, "allowance, with the kernels' code"),
+        Part("workspaces", WORKSPACE_BYTES, "allowance for memory that libraries take in a call"),
+        Part("allocator slack", max(phases, key=lambda phase: phase.held).slack, SLACK_WHY),
+    )
+    return MemoryReport(
+        model=model.name,
+        config=config,
+        geometry=geometry,
+        parts=(*parts, *allowances),
+        phases=phases,
+    )
+
+
+def _weights(model: MetaModel, config: StreamConfig, *, encodes: bool) -> Iterator[Part]:
+    layers, offload, text = model.layers, config.model.offload, config.model.text
+    swapped = [layers[at] for at in pick_layers(offload, len(layers))]
+    away = held_bytes(weight for layer in swapped for weight in layer.parameters())
+    one = flat_size(swapped[0]) * model.model.backbone.dtype.itemsize if swapped else 0
+    why = f"{offload} layers share {NUM_BUFFERS} buffers" if offload else "all"
+    size = model.backbone_bytes - away + min(NUM_BUFFERS, offload) * one
+    yield Part("backbone weights", size, why, WEIGHTS)
+    if offload:
+        yield Part("offloaded layers", offload * one, "pinned", where="host")
+    resident = WEIGHTS if text in (None, "device") else ()
+    yield Part(
+        "text encoder weights",
+        model.text_bytes,
+        TEXT_WHY[text or "device"],
+        ("encode", *resident) if encodes else resident,
+        where="host" if text == "cpu" else "device",
+    )
+    why = "the largest as its file holds it, at most"
+    yield Part("weights on their way", model.transit_bytes, why, ("load",), passes=True)
+
+
+def _cache(calls: CallBytes, policy: MemoryPolicy) -> Iterator[Part]:
+    sink = policy.lengths.sink_frames // policy.lengths.chunk_frames
+    junctions = policy.num_slots - policy.lengths.window_chunks
+    anchors = calls.slots // calls.num_slots * (sink + junctions)
+    why = f"{calls.num_slots - sink - junctions} slots, one of them in the making"
+    yield Part("KV window", calls.slots - anchors, why, RUNNING)
+    why = f"{sink} slots of the sink, {junctions} of junctions"
+    yield Part("KV anchors", anchors, why, RUNNING)
+    if calls.gathered:
+        why = f"{policy.num_visible} slots as torch's own attention reads them"
+        yield Part("gathered KV", calls.gathered, why, RUNNING)
+
+
+def _prompts(
+    model: MetaModel, config: StreamConfig, calls: CallBytes, *, captured: bool
+) -> Iterator[Part]:
+    backbone, text = model.model.backbone, config.model.text
+    yield Part("text keys", calls.text, "of the prompt in force, all layers", RUNNING)
+    new = calls.text if captured else 0
+    yield Part("new text keys", new, "beside them at a switch", ("switch",), passes=True)
+    # kept by the encoder and once more by the stream; a blend takes two
+    known = len(set(config.prompts))
+    kept = 2 * known or KEPT_PROMPTS + 3
+    row = backbone.config.text_len * backbone.config.text_dim * backbone.dtype.itemsize
+    size = 0 if text == "cpu" else kept * row
+    yield Part("prompt embeddings", size, f"{kept} of the longest", ("encode", *RUNNING))
+    # a cue may be encoded at any time, a known prompt was encoded before
+    live = () if known or text not in (None, "device") else RUNNING
+    why = "counted, the longest"
+    yield Part("encoding a prompt", model.encode_bytes, why, ("encode", *live), passes=True)
+
+
+def _latents(
+    model: MetaModel, geometry: Geometry, policy: MemoryPolicy, calls: CallBytes, *, captured: bool
+) -> Part:
+    one = torch.Size(model.chunk_shape(policy, geometry)).numel() * model.latent_dtype.itemsize
+    chunks = policy.lengths.window_chunks
+    # captured calls read all steps' noise from a place of their own
+    noise = one * model.model.sampler.most_steps if captured else 0
+    tokens = policy.lengths.chunk_frames * geometry.rows * geometry.columns
+    pairs = model.model.backbone.config.head_dim // 2
+    tables = 2 * tokens * (1 + chunks) * pairs * torch.float32.itemsize
+    # the chunk just made is still being decoded
+    size = one * (chunks + 2) + noise + tables + calls.times
+    why = "recent chunks, captured calls' inputs, rotations, timesteps"
+    return Part("latents and tables", size, why, RUNNING)

@@ -1,8 +1,8 @@
 """The causal video diffusion transformer: embed, layers, head (Wan2.1 names and layout).
 
-Latents are [B, F, C, h, w], a patch is 1x2x2, tokens run in (frame, row, column) order.
-The same module serves the student (its window is the streaming memory) and bidirectional
-models (their window is the whole clip).
+Latents are [B, F, C, h, w], a token is a square patch of one latent frame (`config.patch` rows
+and columns), and tokens run in (frame, row, column) order. The same module serves the student,
+which attends to a KV cache, and bidirectional models, which attend to a whole clip.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from afstream.attention.base import AttentionContext
 from afstream.config import BackboneConfig
-from afstream.geometry import PATCH
-from afstream.model.layers import AttentionWindow, Layer, TextKeys
-from afstream.model.offload import Travellers, allot, spread
+from afstream.model.block_swap import BlockSwap, materialize, pick_layers
+from afstream.model.layers import Layer, TextKeys
 from afstream_kernels import Backend, modulate
 
 TIME_BASE = 10000.0
@@ -53,11 +53,11 @@ class Head(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.eps = config.eps
-        self.head = nn.Linear(config.dim, config.out_dim * PATCH * PATCH)
+        self.head = nn.Linear(config.dim, config.out_dim * config.patch**2)
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
 
     def forward(self, x: Tensor, embedding: Tensor, backend: Backend) -> Tensor:
-        """[B, F, P, C] and the time embedding [B, F, C] to [B, F, P, 4 * out]."""
+        """[B, F, P, C] and the time embedding [B, F, C] to [B, F, P, out * p * p]."""
         shift, scale = (self.modulation + embedding.unsqueeze(-2)).unsqueeze(-2).unbind(dim=2)
         return self.head(modulate(x, shift, scale, eps=self.eps, backend=backend))
 
@@ -71,9 +71,9 @@ class Backbone(nn.Module):
         self.is_compiled = False
         # where weights of another dtype are cast for each call, as FSDP does
         self.compute_dtype: torch.dtype | None = None
-        self._travellers: Travellers | None = None
+        self._swap: BlockSwap | None = None
         dim = config.dim
-        patch = (1, PATCH, PATCH)
+        patch = (1, config.patch, config.patch)
         self.patch_embedding = nn.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch)
         self.text_embedding = nn.Sequential(
             nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
@@ -112,27 +112,27 @@ class Backbone(nn.Module):
     @property
     def is_offloaded(self) -> bool:
         """Whether some layers' weights lie in host memory."""
-        return self._travellers is not None
+        return self._swap is not None
 
-    def allot(self, device: torch.device, *, offload: int = 0) -> None:
-        """Give weights without memory their places, to be filled; then call `settle`.
+    def materialize(self, device: torch.device, *, offload: int = 0) -> None:
+        """Give weights on the meta device memory, to be filled; then call `bind`.
 
         Args:
             device: where the model will run.
-            offload: layers whose weights get a place in host memory.
+            offload: layers whose weights lie in host memory; see `BlockSwap`.
 
         Raises:
             ConfigError: there are fewer layers.
         """
         layers = self._layers()
-        travelling = [layers[index] for index in spread(offload, len(layers))]
-        self._travellers = Travellers(travelling, device) if travelling else None
-        allot(self, device)
+        swapped = [layers[index] for index in pick_layers(offload, len(layers))]
+        self._swap = BlockSwap(swapped, device) if swapped else None
+        materialize(self, device)
 
-    def settle(self) -> None:
-        """The weights are filled in: layers in host memory leave for the device in turn."""
-        if self._travellers:
-            self._travellers.depart()
+    def bind(self) -> None:
+        """The weights are filled in: swapped layers compute with buffers on the device."""
+        if self._swap:
+            self._swap.bind()
 
     def compile_layers(self) -> None:
         """Compile each layer; they share their code, so the work is done once."""
@@ -143,13 +143,13 @@ class Backbone(nn.Module):
     def recompute_layers(self) -> None:
         """Keep only each layer's input for the backward pass, and compute the rest again there.
 
-        The window must not change in between.
+        What the context reads must not change in between.
         """
         for layer in self._layers():
             layer.recomputes = True
 
     def forward(
-        self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
+        self, latents: Tensor, time: TimeContext, text: TextContext, context: AttentionContext
     ) -> Tensor:
         """Predict the flow.
 
@@ -157,25 +157,26 @@ class Backbone(nn.Module):
             latents: noisy (or, in a context pass, clean) latents [B, F, C, h, w].
             time: from `time_context`.
             text: from `text_context`.
-            window: what self-attention looks at.
+            context: what self-attention sees.
 
         Returns:
             [B, F, C, h, w] in the latents' dtype.
         """
-        rows = latents.shape[-2] // PATCH
+        patch = self.config.patch
+        rows = latents.shape[-2] // patch
         x = self._tokens(latents)
         for index, layer in enumerate(self._visit()):
-            x = layer(x, time.projection, text[index], window.layer(index))
-        out = self.head(x, time.embedding, window.backend)
+            x = layer(x, time.projection, text[index], context.layer(index))
+        out = self.head(x, time.embedding, context.backend)
         flow = torch.empty_like(latents)
         # as in _patches
-        rearrange(flow, "b f c (y p) (x q) -> b f c y p x q", p=PATCH, q=PATCH).copy_(
-            rearrange(out, "b f (y x) (p q c) -> b f c y p x q", y=rows, p=PATCH, q=PATCH)
+        rearrange(flow, "b f c (y p) (x q) -> b f c y p x q", p=patch, q=patch).copy_(
+            rearrange(out, "b f (y x) (p q c) -> b f c y p x q", y=rows, p=patch, q=patch)
         )
         return flow
 
-    def remember(
-        self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
+    def write_kv(
+        self, latents: Tensor, time: TimeContext, text: TextContext, context: AttentionContext
     ) -> None:
         """Only write the keys and values of every layer; see `forward`.
 
@@ -185,9 +186,9 @@ class Backbone(nn.Module):
         last = len(self.blocks) - 1
         for index, layer in enumerate(self._visit()):
             if index < last:
-                x = layer(x, time.projection, text[index], window.layer(index))
+                x = layer(x, time.projection, text[index], context.layer(index))
             else:
-                layer.remember(x, time.projection, window.layer(index))
+                layer.write_kv(x, time.projection, context.layer(index))
 
     def _tokens(self, latents: Tensor) -> Tensor:
         """[B, F, C, h, w] to embedded tokens [B, F, P, dim]."""
@@ -198,19 +199,20 @@ class Backbone(nn.Module):
     def _patches(self, latents: Tensor) -> Tensor:
         """[B, F, C, h, w] to tokens [B, F, P, C * p * q] in the weights' dtype."""
         batch, frames, channels, height, width = latents.shape
-        tokens = height * width // PATCH**2
-        shape = (batch, frames, tokens, channels * PATCH**2)
+        patch = self.config.patch
+        tokens = height * width // patch**2
+        shape = (batch, frames, tokens, channels * patch**2)
         patches = latents.new_empty(shape, dtype=self.dtype)
         # both sides are views: one pass moves and converts
         rearrange(
-            patches, "b f (y x) (c p q) -> b f c y p x q", y=height // PATCH, p=PATCH, q=PATCH
-        ).copy_(rearrange(latents, "b f c (y p) (x q) -> b f c y p x q", p=PATCH, q=PATCH))
+            patches, "b f (y x) (c p q) -> b f c y p x q", y=height // patch, p=patch, q=patch
+        ).copy_(rearrange(latents, "b f c (y p) (x q) -> b f c y p x q", p=patch, q=patch))
         return patches
 
     def _visit(self) -> Iterator[Layer]:
         """The layers in order, each while its weights are on the device."""
         layers = self._layers()
-        return self._travellers.visit(layers) if self._travellers else iter(layers)
+        return self._swap.visit(layers) if self._swap else iter(layers)
 
     def _layers(self) -> list[Layer]:
         return list(self.blocks)  # pyright: ignore[reportReturnType]

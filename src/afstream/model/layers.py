@@ -6,50 +6,17 @@ Shapes: x [B, F, P, C] with F latent frames and P tokens of a frame.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from afstream.attention.base import KVSlots, LayerContext
+from afstream.attention.rope import RopeTable
 from afstream.config import BackboneConfig
-from afstream_kernels import Backend, modulate, vendor_attention
-
-
-class LayerAttention(Protocol):
-    """Self-attention of one layer; see `afstream.kvcache.window.LayerWindow`.
-
-    Attributes:
-        backend: of the kernels.
-    """
-
-    backend: Backend
-
-    def attend(self, tokens: Tensor, weights: Projections) -> Tensor:
-        """Tokens [B, T, C] to attention's output [B, T, C], before the output projection."""
-        ...
-
-    def write(self, tokens: Tensor, weights: Projections) -> None:
-        """Only keep the keys and values of tokens [B, T, C]."""
-        ...
-
-
-class AttentionWindow(Protocol):
-    """What a model call looks at; see `afstream.kvcache.window.Window`.
-
-    Attributes:
-        backend: of the kernels.
-    """
-
-    @property
-    def backend(self) -> Backend:
-        """Of the kernels."""
-        ...
-
-    def layer(self, index: int) -> LayerAttention:
-        """One layer's part of it."""
-        ...
+from afstream_kernels import modulate, norm_rotate, norm_rotate_write, vendor_attention
 
 
 class TextKeys(NamedTuple):
@@ -99,11 +66,87 @@ class Projections(nn.Module):
 
 
 class SelfAttention(Projections):
-    """Attention over the window that the caller opened."""
+    """Attention to what the call's context says; see `LayerContext`."""
 
-    def forward(self, x: Tensor, attention: LayerAttention) -> Tensor:
+    def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """[B, F, P, C] to the same."""
-        return self.o(attention.attend(x.flatten(1, 2), self)).view_as(x)
+        tokens = x.flatten(1, 2)
+        slots = context.slots
+        if slots is None:
+            key, value = self.keys_values(tokens, context)
+            query = self._rotated(self.q(tokens), self.norm_q, context.query_rope, context)
+            out = context.attend(query, (key, value))
+        else:
+            query = self.q(tokens), *context.query_rope
+            out = context.attend(self._write(query, tokens, slots, context))
+        return self.o(out.flatten(-2)).view_as(x)
+
+    def keys_values(self, tokens: Tensor, context: LayerContext) -> tuple[Tensor, Tensor]:
+        """Keys, normed and rotated, and values [B, T, H, D] of tokens [B, T, C]."""
+        key = self._rotated(self.k(tokens), self.norm_k, context.key_rope, context)
+        return key, self.v(tokens).view_as(key)
+
+    def write_kv(self, x: Tensor, context: LayerContext) -> None:
+        """Only write the keys and values of x [B, F, P, C], where nobody needs the output."""
+        slots = context.slots
+        if slots is None:
+            return
+        self._write(None, x.flatten(1, 2), slots, context)
+
+    def _write(
+        self,
+        query: tuple[Tensor, Tensor, Tensor] | None,
+        tokens: Tensor,
+        slots: KVSlots,
+        context: LayerContext,
+    ) -> Tensor:
+        """Keys and values straight into slots; returns the query, normed and rotated.
+
+        Args:
+            query: [B, T, C], projected, with its cosines and sines; without one, the keys are
+                returned in its place.
+            tokens: [B, T, C].
+            slots: where keys and values go.
+            context: of the layer.
+        """
+        rows = tokens[:, slots.first_row :] if slots.first_row else tokens
+        num_tokens = slots.values.shape[2]
+        for target, part in zip(slots.targets, rows.split(num_tokens, dim=1), strict=True):
+            project_into(self.v, part, slots.values[:, target].flatten(2))
+        key = self.k(rows)
+        # the operator norms a query, too, wanted or not
+        cos, sin = context.key_rope
+        q, cos, sin = query or (key, cos[: key.shape[1]], sin[: key.shape[1]])
+        return norm_rotate_write(
+            q,
+            key,
+            self.norm_q.weight,
+            self.norm_k.weight,
+            cos,
+            sin,
+            slots.keys,
+            slots.targets,
+            eps=self.eps,
+            backend=context.backend,
+        )
+
+    def _rotated(self, x: Tensor, norm: RMSNorm, rope: RopeTable, context: LayerContext) -> Tensor:
+        """A projection [B, T, C], normed, split into heads and rotated: [B, T, H, D]."""
+        return norm_rotate(
+            *(x, norm.weight, *rope),
+            num_heads=self.num_heads,
+            eps=self.eps,
+            backend=context.backend,
+        )
+
+
+def project_into(linear: nn.Module, x: Tensor, out: Tensor) -> None:
+    """Apply a linear map to x [B, T, C] and write the result to out [B, T, C] in place."""
+    # a wrapped projection, such as one with a LoRA, must be called
+    if type(linear) is nn.Linear and len(x) == 1:
+        torch.addmm(linear.bias, x[0], linear.weight.t(), out=out[0])
+    else:
+        out.copy_(linear(x))
 
 
 class CrossAttention(Projections):
@@ -146,14 +189,14 @@ class Layer(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
 
-    def forward(self, x: Tensor, time: Tensor, text: TextKeys, attention: LayerAttention) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, text: TextKeys, context: LayerContext) -> Tensor:
         """One layer.
 
         Args:
             x: [B, F, P, C].
             time: projected timestep [B or 1, F or 1, 6, C].
             text: the prompt's keys and values for this layer.
-            attention: self-attention of this layer.
+            context: self-attention of this layer.
 
         Returns:
             [B, F, P, C].
@@ -161,21 +204,19 @@ class Layer(nn.Module):
         if self.recomputes and torch.is_grad_enabled():
             # nothing here is random, so there is no state to keep
             return checkpoint(
-                *(self._compute, x, time, text, attention),
+                *(self._compute, x, time, text, context),
                 use_reentrant=False,
                 preserve_rng_state=False,
             )
-        return self._compute(x, time, text, attention)
+        return self._compute(x, time, text, context)
 
-    def _compute(
-        self, x: Tensor, time: Tensor, text: TextKeys, attention: LayerAttention
-    ) -> Tensor:
+    def _compute(self, x: Tensor, time: Tensor, text: TextKeys, context: LayerContext) -> Tensor:
         vectors = self._vectors(time)
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = vectors
-        backend = attention.backend
+        backend = context.backend
         normed = modulate(x, shift, scale, eps=self.eps, backend=backend)
         # addcmul reads and writes once: there is nothing for a kernel of our own to save
-        x = torch.addcmul(x, gate, self.self_attn(normed, attention))
+        x = torch.addcmul(x, gate, self.self_attn(normed, context))
         x = x + self.cross_attn(self.norm3(x), text)
         normed = modulate(x, ffn_shift, ffn_scale, eps=self.eps, backend=backend)
         return torch.addcmul(x, ffn_gate, self.ffn(normed))
@@ -184,11 +225,11 @@ class Layer(nn.Module):
         """A prompt's keys and values for this layer; see `CrossAttention.text_keys`."""
         return self.cross_attn.text_keys(text)
 
-    def remember(self, x: Tensor, time: Tensor, attention: LayerAttention) -> None:
-        """Only the keys and values of x [B, F, P, C]; see `forward`."""
+    def write_kv(self, x: Tensor, time: Tensor, context: LayerContext) -> None:
+        """Only write the keys and values of x [B, F, P, C]; see `forward`."""
         shift, scale = self._vectors(time)[:2]
-        normed = modulate(x, shift, scale, eps=self.eps, backend=attention.backend)
-        attention.write(normed.flatten(1, 2), self.self_attn)
+        normed = modulate(x, shift, scale, eps=self.eps, backend=context.backend)
+        self.self_attn.write_kv(normed, context)
 
     def _vectors(self, time: Tensor) -> tuple[Tensor, ...]:
         """Shift, scale and gate of self-attention, then of the feed-forward, [B, F, 1, C] each."""

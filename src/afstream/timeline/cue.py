@@ -1,12 +1,12 @@
-"""One cue: from when on, how, and what is to be seen."""
+"""One cue: a prompt, its start time, and how it takes over."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from afstream.timeline.lines import NOWHERE, Place
 from afstream.timeline.moment import DIGITS, LIMIT, Moment
-from afstream.timeline.place import NOWHERE, Place
 
 Transition = Literal["switch", "cut"]
 TRANSITIONS = ("switch", "cut")
@@ -16,14 +16,15 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cue:
-    """One prompt and the moment it is asked for. Two cues are equal wherever they were written.
+    """A prompt change as it is asked for. Two cues are equal wherever they were written.
 
     Attributes:
-        start: when it is asked for; the plan says when it takes effect.
-        prompt: what the model is told, in one paragraph: runs of blanks become one.
-        transition: "switch" re-caches from the anchors, "cut" begins a fresh scene.
+        start: the time that was asked for; the plan says when the cue takes effect.
+        prompt: the text that the model gets, in one paragraph: runs of blanks become one.
+        transition: "switch" keeps the scene and re-caches from the anchors, "cut" begins a fresh
+            scene.
         blend_s: seconds over which the previous prompt fades into this one, 0 for none.
-        seed: of the noise from here on, None to go on as before.
+        seed: seed of the noise from here on, None to keep the one before.
         note: a remark for people and for the run record.
         place: where the cue stands in its file.
         blend_place: where its `blend=` stands.
@@ -39,7 +40,7 @@ class Cue:
     blend_place: Place = field(default=NOWHERE, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Bring the texts to one form and refuse what cannot be played or printed."""
+        """Normalise the texts and refuse what cannot be played or printed."""
         object.__setattr__(self, "prompt", one_paragraph(self.prompt))
         object.__setattr__(self, "note", one_paragraph(self.note))
         object.__setattr__(self, "blend_s", round(float(self.blend_s), DIGITS) + 0.0)

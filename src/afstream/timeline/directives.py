@@ -1,4 +1,4 @@
-"""Lines that begin with `@`: what holds for the whole timeline, and names for texts."""
+"""Lines that begin with `@`: settings of the whole timeline, and names for texts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 from dataclasses import dataclass, field
 
 from afstream.timeline.cue import one_paragraph
-from afstream.timeline.lines import LogicalLine
+from afstream.timeline.lines import LogicalLine, Place, shown
 from afstream.timeline.moment import Moment
-from afstream.timeline.names import NAME, perhaps, substitute
-from afstream.timeline.place import Place, shown
-from afstream.timeline.words import read_seed
+from afstream.timeline.words import NAME, perhaps, read_seed, substitute
 
 KNOWN = ("@seed", "@duration", "@let", "@suffix", "@live")
 DIRECTIVE = re.compile(r"(@\S*)\s*")
@@ -19,12 +17,12 @@ LET = re.compile(r"([^=\s]*)\s*=\s*")
 
 @dataclass(slots=True)
 class Directives:
-    """What the directives read so far have said.
+    """The settings that the directives read so far have given.
 
     Attributes:
-        seed: of the first noise, None when the player chooses.
-        duration: of the whole stream, None when the last cue decides.
-        suffix: appended to every prompt.
+        seed: seed of the stream's noise, None when the player chooses.
+        duration: length of the stream, None when the last cue decides.
+        suffix: text appended to every prompt.
         live: the timeline records a live stream, in which a cue may break off a blend.
         names: texts that `{name}` stands for.
     """
@@ -37,7 +35,7 @@ class Directives:
     _places: dict[str, Place] = field(default_factory=dict[str, Place])
 
     def read(self, line: LogicalLine) -> None:
-        """Take in one directive; after an error nothing has changed."""
+        """Read one directive; after an error nothing has changed."""
         match = DIRECTIVE.match(line.text)
         assert match, "the caller looked for the @"  # noqa: S101 - not the user's mistake
         name, value = match[1], line.text[match.end() :]
@@ -84,7 +82,7 @@ class Directives:
         raise line.place(start).error("found no text; write one, or remove the line")
 
     def _refuse_again(self, what: str, place: Place) -> None:
-        """Refuse to be told the same thing twice."""
+        """Refuse a directive or a name that was given before."""
         if what in self._places:
             raise place.error(
                 f"{what!r} is given here again, after line {self._places[what].line}; remove one"

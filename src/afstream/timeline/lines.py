@@ -1,16 +1,43 @@
-"""A file's bytes to its logical lines: comments dropped, indented lines joined on."""
+"""A file's bytes to its logical lines, and the place of every character in the file."""
 
 from __future__ import annotations
 
 import re
 from codecs import BOM_UTF8
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
-from afstream.timeline.place import Place
+from afstream.errors import TimelineError
 
 # Not str.splitlines, which also breaks at form feeds and U+2028: editors do not count those.
 LINE_END = re.compile(r"\r\n|\n|\r")
 BYTE_ORDER_MARK = "\ufeff"
+SHOWN_CHARS = 40
+
+
+class Place(NamedTuple):
+    """A character in a file; lines and columns count from 1, 0 means that there is none."""
+
+    source: str = ""
+    line: int = 0
+    column: int = 0
+
+    def error(self, message: str) -> TimelineError:
+        """The error `source:line:column: message`."""
+        return TimelineError(message, source=self.source, line=self.line, column=self.column)
+
+    def moved(self, columns: int) -> Place:
+        """The place that many columns to the right."""
+        return self._replace(column=self.column + columns)
+
+
+NOWHERE = Place()
+
+
+def shown(text: str) -> str:
+    """A piece of a file, quoted and shortened for a message."""
+    return repr(text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "...")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +63,24 @@ class LogicalLine:
         """Where the character `offset` of `text` stands in the file."""
         for piece in self.pieces[:-1]:
             if offset <= len(piece.text):
-                return moved(piece.place, offset)
+                return piece.place.moved(offset)
             offset -= len(piece.text) + 1
-        return moved(self.pieces[-1].place, offset)
+        return self.pieces[-1].place.moved(offset)
 
 
-def moved(place: Place, columns: int) -> Place:
-    """The place that many columns to the right."""
-    return place._replace(column=place.column + columns)
+def read_text(path: str | Path) -> str:
+    """The text of a file.
+
+    Raises:
+        TimelineError: it cannot be read or is not UTF-8.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise TimelineError(
+            f"cannot read it: {error.strerror}; give the path of a text file", source=str(path)
+        ) from error
+    return decode(data, str(path))
 
 
 def decode(data: bytes, source: str) -> str:

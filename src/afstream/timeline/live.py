@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from afstream.geometry import FPS, TEMPORAL_STRIDE
+from afstream.geometry import ChunkClock
 from afstream.timeline.cue import Cue
 from afstream.timeline.directives import Directives
+from afstream.timeline.grammar import read_cue, read_opening, with_suffix
 from afstream.timeline.lines import LogicalLine, logical_lines
-from afstream.timeline.moment import Moment, clock
-from afstream.timeline.parser import read_cue, read_opening, with_suffix
-from afstream.timeline.snap import counts_latents, in_latents, in_seconds
+from afstream.timeline.moment import Moment, clock_time
 
 NOW = re.compile(r"now(?!\S)\s*")
-LATENT_S = TEMPORAL_STRIDE / FPS
 
 
 @dataclass(slots=True)
@@ -25,17 +23,19 @@ class LiveReader:
     now. Lines do not continue each other.
 
     Attributes:
-        source: what errors call the input.
-        directives: what `@` lines have said so far; the player looks at seed and duration.
+        clock: lengths of the stream's chunks and frames.
+        source: the name of the input that errors begin with.
+        directives: what `@` lines have given so far; seed and duration are for the player.
         line: number of the last line read.
     """
 
+    clock: ChunkClock
     source: str = "stdin"
     directives: Directives = field(default_factory=Directives)
     line: int = 0
 
     def read(self, text: str, now_s: float) -> Cue | None:
-        """Take in one line.
+        """Read one line.
 
         Args:
             text: the line.
@@ -62,20 +62,21 @@ class LiveReader:
         if match := NOW.match(line.text):
             start, offset = now, match.end()
         else:
-            opening = read_opening(line)
-            start, offset = from_now(opening.start or now, now_s), opening.end
-        if not counts_latents(start) and in_seconds(start) < now.value:
+            written, offset = read_opening(line)
+            start = self._from_now(written or now, now_s)
+        if not start.counts_latents and start.in_seconds(self.clock) < now.value:
             raise line.place(0).error(
-                f"{start} is past, the stream is at {clock(now.value)}; write a later time, or now"
+                f"{start} is past, the stream is at {clock_time(now.value)}; write a later time,"
+                " or now"
             )
         cue = read_cue(line, start, offset, self.directives.names)
         return with_suffix(cue, self.directives.suffix)
 
-
-def from_now(moment: Moment, now_s: float) -> Moment:
-    """A relative moment counted from now, in seconds; an absolute one as it is."""
-    if not moment.relative:
-        return moment
-    if counts_latents(moment):
-        return Moment(now_s + in_latents(moment) * LATENT_S)
-    return Moment(now_s + in_seconds(moment))
+    def _from_now(self, moment: Moment, now_s: float) -> Moment:
+        """A relative moment counted from now, in seconds; an absolute one as it is."""
+        if not moment.relative:
+            return moment
+        if moment.counts_latents:
+            frames = moment.in_latents(self.clock) * self.clock.format.temporal_stride
+            return Moment(now_s + frames / self.clock.fps)
+        return Moment(now_s + moment.in_seconds(self.clock))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from afstream.errors import TimelineError
+from afstream.geometry import ChunkClock
 
 TIME_FORMS = "0:10, 1:02:03.5, [12.5s], [+8s], [160f], [40l] or [13c]"
 LIMIT = 1_000_000_000
@@ -33,7 +34,7 @@ class Moment:
     """A time counted from the start of the stream, or from the previous cue.
 
     Attributes:
-        value: how many units; seconds are rounded to the microsecond, the others are whole.
+        value: number of units; seconds are rounded to the microsecond, the others are whole.
         unit: what is counted.
         relative: counted from the previous cue (`[+8s]`).
     """
@@ -57,7 +58,7 @@ class Moment:
     def __str__(self) -> str:
         """As a timeline writes it: `0:10` or a bracket."""
         if self.unit is Unit.SECONDS and not self.relative:
-            return clock(self.value)
+            return clock_time(self.value)
         return f"[{'+' if self.relative else ''}{decimal(self.value)}{self.unit.value}]"
 
     @classmethod
@@ -76,13 +77,26 @@ class Moment:
             return cls(float(match[2] + match[3]), unit, relative=bool(match[1]))
         return None
 
+    @property
+    def counts_latents(self) -> bool:
+        """Whether the moment is written in latent frames or chunks."""
+        return self.unit in (Unit.LATENT_FRAMES, Unit.CHUNKS)
+
+    def in_latents(self, clock: ChunkClock) -> int:
+        """Latent frames of a moment that is written in latent frames or chunks."""
+        return int(self.value) * (clock.chunk_frames if self.unit is Unit.CHUNKS else 1)
+
+    def in_seconds(self, clock: ChunkClock) -> float:
+        """Seconds of a moment that is written in seconds or video frames."""
+        return self.value / (clock.fps if self.unit is Unit.VIDEO_FRAMES else 1)
+
 
 def decimal(value: float) -> str:
-    """A number without exponent and without idle zeros: 12.5, 8."""
+    """A number without exponent and trailing zeros: 12.5, 8."""
     return f"{value:.{DIGITS}f}".rstrip("0").rstrip(".")
 
 
-def clock(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
     """Seconds as `0:10`, `0:12.5` or `1:02:03.5`."""
     # In whole microseconds, since float remainders would print 59.999999 for a full minute.
     micro = round(seconds * 10**DIGITS)

@@ -1,4 +1,4 @@
-"""A timeline: the cues of one stream, and what holds for all of them."""
+"""A timeline: the cues of one stream, and the settings that hold for all of them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from afstream.errors import TimelineError
+from afstream.geometry import ChunkClock
 from afstream.timeline.cue import MAX_SEED, Cue
-from afstream.timeline.lines import decode
+from afstream.timeline.grammar import parse, print_timeline
+from afstream.timeline.lines import read_text
 from afstream.timeline.moment import Moment, Unit
-from afstream.timeline.parser import parse
 from afstream.timeline.plan import Plan, plan_cues
-from afstream.timeline.printer import print_timeline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Cues in the order of time; one that cannot be played cannot be made.
+    """Cues in the order of time; `plan` puts them on the chunks of a stream.
 
     `str(timeline)` is its text, and `Timeline.parse` reads that back to an equal timeline.
 
     Attributes:
         cues: the first starts at 0, every other at least a chunk later than the one before.
-        seed: of the noise, None when the player chooses.
-        duration: of the whole stream, None to end 10 s after the last cue takes effect.
+        seed: seed of the noise, None when the player chooses.
+        duration: length of the stream, None to end 10 s after the last cue takes effect.
         live: it records a live stream, in which a cue may break off a blend.
     """
 
@@ -34,14 +34,14 @@ class Timeline:
     live: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse cues that do not fit together."""
+        """Refuse what no stream could play."""
         if not self.cues:
             raise TimelineError("a timeline has no cue; it needs at least one, at 0:00")
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
             raise TimelineError(f"seed is {self.seed}; it must be from 0 to {MAX_SEED}")
         if self.duration is not None and (self.duration.relative or not self.duration.value):
             raise TimelineError(f"duration is {self.duration}; it must be a time above 0:00")
-        self.plan()
+        check_first(self.cues[0])
 
     def __str__(self) -> str:
         """The timeline as text, names and suffix written out."""
@@ -52,7 +52,7 @@ class Timeline:
         """Read the text of a timeline.
 
         Args:
-            text: see docs/timeline.md.
+            text: lines as docs/timeline.md describes them; a single prompt is one of 5 s.
             source: the file name that errors begin with.
 
         Raises:
@@ -68,7 +68,11 @@ class Timeline:
 
     @classmethod
     def read(cls, path: str | Path) -> Timeline:
-        """Read a timeline file."""
+        """Read a timeline file.
+
+        Raises:
+            TimelineError: the file cannot be read, or with line and column of the fault.
+        """
         return cls.parse(read_text(path), source=str(path))
 
     @classmethod
@@ -81,7 +85,7 @@ class Timeline:
             applied: the chunk at which each cue took effect, and the cue, in that order; of two
                 on one chunk the later counts.
             num_chunks: chunks that were made; a cue that was to begin after them is left out.
-            seed: of the stream.
+            seed: seed of the stream.
         """
         cues = {
             chunk: replace(cue, start=Moment(chunk, Unit.CHUNKS))
@@ -95,17 +99,27 @@ class Timeline:
             live=True,
         )
 
-    def plan(self) -> Plan:
-        """Put the cues on chunks."""
-        return plan_cues(self.cues, duration=self.duration, live=self.live)
+    def plan(self, clock: ChunkClock) -> Plan:
+        """Put the cues on chunks.
+
+        Args:
+            clock: lengths of chunks and frames, `stream.clock` of the stream that will play it.
+
+        Raises:
+            TimelineError: two cues fall on one chunk or are out of order, a cue lies past the
+                end, or a blend is longer than its prompt; with line and column of the cue.
+        """
+        return plan_cues(self.cues, clock, duration=self.duration, live=self.live)
 
 
-def read_text(path: str | Path) -> str:
-    """The text of a file, which must be UTF-8."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise TimelineError(
-            f"cannot read it: {error.strerror}; give the path of a text file", source=str(path)
-        ) from error
-    return decode(data, str(path))
+def check_first(cue: Cue) -> None:
+    """Refuse a first cue that does not start at 0."""
+    if cue.start.relative:
+        raise cue.place.error(
+            f"the first cue starts at {cue.start}, and no cue is before it; write 0:00"
+        )
+    if cue.start.value:
+        raise cue.place.error(
+            f"the first cue starts at {cue.start}; a stream begins at 0:00; start the cue there,"
+            " or add one before it"
+        )

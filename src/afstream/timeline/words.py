@@ -1,16 +1,16 @@
-"""The words between a cue's time and its prompt: `cut`, `blend=1.5s`, `seed=7`, `note="..."`."""
+"""The parts of a cue's line after its time: words such as `blend=1.5s`, and `{names}`."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import TypedDict
 
-from afstream.timeline.cue import MAX_SEED, Transition
-from afstream.timeline.lines import LogicalLine
-from afstream.timeline.names import perhaps
-from afstream.timeline.place import NOWHERE, Place, shown
+from afstream.timeline.cue import MAX_PROMPT_CHARS, MAX_SEED, Transition
+from afstream.timeline.lines import LogicalLine, Place, shown
 
-# A bar ends the words: everything after it is prompt.
+# `|` separates the words from a prompt that begins like one.
 WORD = re.compile(
     r"""((?P<key>[A-Za-z_]+)=(?P<value>"(?:[^"\\]|\\.)*"|\S*)|(?P<bare>switch|cut)(?!\S)|\|)\s*"""
 )
@@ -21,75 +21,71 @@ ESCAPED = re.compile(r"\\(.)")
 KEYS = ("blend", "seed", "note")
 ALLOWED = 'switch, cut, blend=1.5s, seed=7 and note="..."'
 
-
-class Word(NamedTuple):
-    """One word's value as written, and where the word stands."""
-
-    value: str
-    place: Place
+NAME = re.compile(r"[^\W\d]\w*")
+BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
-class Words(NamedTuple):
-    """What the words of one line say, and the offset in it where the prompt begins."""
+class Words(TypedDict, total=False):
+    """The fields of a cue that the words of its line set."""
 
     transition: Transition
     blend_s: float
-    seed: int | None
-    note: str
     blend_place: Place
-    end: int
+    seed: int
+    note: str
 
 
-def read_words(line: LogicalLine, start: int) -> Words:
-    """Read the words from offset `start` of a line on, until a bar or anything else comes."""
-    found, end = find_words(line, start)
-    blend = found.get("blend", Word("0s", NOWHERE))
-    seed = found.get("seed")
-    transition = found.get("transition", Word("switch", NOWHERE)).value
-    if "blend" in found and transition == "cut":
-        raise blend.place.error(
-            "found blend together with cut; a cut leaves nothing of the old scene to blend with;"
-            " remove one of the two"
-        )
-    return Words(
-        transition="cut" if transition == "cut" else "switch",
-        blend_s=read_blend(blend),
-        seed=read_seed(seed.value, seed.place) if seed else None,
-        note=read_note(found.get("note", Word('""', NOWHERE))),
-        blend_place=blend.place,
-        end=end,
-    )
+def read_words(line: LogicalLine, start: int) -> tuple[Words, int]:
+    """Read the words of a line.
 
+    Args:
+        line: the line.
+        start: the offset behind its time.
 
-def find_words(line: LogicalLine, start: int) -> tuple[dict[str, Word], int]:
-    """The words by name, and the offset where the prompt begins."""
+    Returns:
+        What the words say, and the offset at which the prompt begins.
+    """
     text, end = line.text, start
-    found: dict[str, Word] = {}
+    words = Words()
+    seen: set[str] = set()
     while match := WORD.match(text, end):
         place, end = line.place(match.start()), match.end()
         if match[1] == "|":
             break
-        name = match["key"] or "transition"
+        name, value = match["key"] or "transition", match["value"]
         if match["key"] and name not in KEYS:
             raise place.error(
                 f"unknown word {shown(match[1])}; allowed are {ALLOWED}{perhaps(name, KEYS)};"
                 " write '|' before a prompt that begins like a word"
             )
-        if name in found:
+        if name in seen:
             raise place.error(f"found {shown(match[1])}, but one {name} is allowed; remove it")
         if match[0] == match[1] and end < len(text):
             raise line.place(end).error(
                 f"found {shown(text[end])} right after {shown(match[1])}; put a blank between"
             )
-        found[name] = Word(match["bare"] or match["value"], place)
-    return found, end
+        seen.add(name)
+        if name == "transition":
+            words["transition"] = "cut" if match["bare"] == "cut" else "switch"
+        elif name == "blend":
+            words["blend_s"], words["blend_place"] = read_blend(value, place), place
+        elif name == "seed":
+            words["seed"] = read_seed(value, place)
+        else:
+            words["note"] = read_note(value, place)
+    if "blend_place" in words and words.get("transition") == "cut":
+        raise words["blend_place"].error(
+            "found blend together with cut; a cut leaves nothing of the old scene to blend with;"
+            " remove one of the two"
+        )
+    return words, end
 
 
-def read_blend(word: Word) -> float:
+def read_blend(text: str, place: Place) -> float:
     """The seconds of `blend=1.5s`."""
-    if match := SECONDS.fullmatch(word.value):
+    if match := SECONDS.fullmatch(text):
         return float(match[1])
-    raise word.place.error(f"blend is {shown(word.value)}; write seconds, as in blend=1.5s")
+    raise place.error(f"blend is {shown(text)}; write seconds, as in blend=1.5s")
 
 
 def read_seed(text: str, place: Place) -> int:
@@ -99,16 +95,65 @@ def read_seed(text: str, place: Place) -> int:
     raise place.error(f"seed is {shown(text)}; write a whole number from 0 to {MAX_SEED}")
 
 
-def read_note(word: Word) -> str:
-    """The text of `note="..."`, in which a backslash goes before a quote or a backslash."""
-    if match := QUOTED.fullmatch(word.value):
+def read_note(text: str, place: Place) -> str:
+    """The text of `note="..."`; a backslash stands before a quote or a backslash."""
+    if match := QUOTED.fullmatch(text):
         return ESCAPED.sub(r"\1", match[1])
-    if word.value and '"' not in word.value:
-        return word.value
-    raise word.place.error(f'note is {shown(word.value)}; put it in quotes, as in note="Dawn"')
+    if text and '"' not in text:
+        return text
+    raise place.error(f'note is {shown(text)}; put it in quotes, as in note="Dawn"')
 
 
 def quote_note(note: str) -> str:
     """The note in quotes, as `read_note` reads it."""
     escaped = note.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def substitute(text: str, names: Mapping[str, str], place: Callable[[int], Place]) -> str:
+    """Put each name's text for `{name}`, and one brace for a doubled one.
+
+    Args:
+        text: as written in the file.
+        names: what `@let` has named so far.
+        place: tells where in the file a character of `text` stands.
+    """
+
+    def replacement(match: re.Match[str]) -> str:
+        if match[0] in ("{{", "}}"):
+            return match[0][0]
+        if match[1] is None:
+            raise place(match.start()).error(
+                f"found a lone {match[0]!r}; braces stand round a name, {{fox}}; write"
+                f" {match[0] * 2!r} for the brace itself"
+            )
+        name = match[1].strip()
+        if name in names:
+            return names[name]
+        known = (
+            f"the lines above give {', '.join(names)}" if names else "no line above gives a name"
+        )
+        raise place(match.start()).error(
+            f"unknown name {shown(name)}; {known}{perhaps(name, names)}; name it with @let, or"
+            " write '{{' for the brace itself"
+        )
+
+    result = BRACES.sub(replacement, text)
+    # Names made of names can double with every line.
+    if len(result) > MAX_PROMPT_CHARS:
+        raise place(0).error(
+            f"the text grows to {len(result):,} characters; at most {MAX_PROMPT_CHARS:,} are"
+            " allowed; use shorter names' texts"
+        )
+    return result
+
+
+def escape_braces(text: str) -> str:
+    """Double every brace, so that `substitute` gives the text back."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def perhaps(word: str, known: Iterable[str]) -> str:
+    """The nearest known word as part of a sentence, empty when none is near."""
+    near = get_close_matches(word.lower(), known, n=1)
+    return f"; perhaps {near[0]!r} is meant" if near else ""

@@ -12,7 +12,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
-"""[N, H, W, 3] pictures, red, green, blue, 0..255."""
+"""Pictures [N, H, W, 3], red, green, blue, 0..255."""
 
 COMFORTABLE_PX = 256
 BT709 = 1

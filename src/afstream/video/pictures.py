@@ -1,4 +1,4 @@
-"""A folder of PNGs, one a video frame."""
+"""A folder of PNGs, one per video frame."""
 
 from __future__ import annotations
 
@@ -41,4 +41,4 @@ class PngFolder:
             self._frames += 1
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Every picture is written already."""

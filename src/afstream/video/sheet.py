@@ -1,4 +1,4 @@
-"""A contact sheet: one row of pictures a segment, under its time and prompt."""
+"""A contact sheet: one row of pictures per segment, under its time and prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from afstream.errors import OutputError
-from afstream.video.stride_sample import EvenlySpaced
+from afstream.video.stride_sample import StrideSample
 
 Frames = NDArray[np.uint8]
 
@@ -43,13 +43,13 @@ class _Row:
     segment: int
     start_s: float
     prompt: str
-    pictures: EvenlySpaced[Image.Image]
+    pictures: StrideSample[Image.Image]
 
 
 class ContactSheet:
     """Collects a bounded number of pictures while a video is made, then draws them.
 
-    Memory is constant: a few candidates for each of the newest 24 segments.
+    Memory is constant: it keeps a few candidates for each of the newest 24 segments.
 
     Args:
         size: width and height of the frames that will come, px.
@@ -65,7 +65,7 @@ class ContactSheet:
         self._segments = 0
 
     def add(self, frames: Frames, *, segment: int, prompt: str, start_s: float) -> None:
-        """Offer the frames [N, H, W, 3] of one chunk.
+        """Add the frames [N, H, W, 3] of one chunk.
 
         Args:
             frames: the chunk's pictures.
@@ -74,7 +74,7 @@ class ContactSheet:
             start_s: stream time of the first frame.
         """
         if not self._rows or self._rows[-1].segment != segment:
-            self._rows.append(_Row(segment, start_s, prompt, EvenlySpaced(self._columns)))
+            self._rows.append(_Row(segment, start_s, prompt, StrideSample(self._columns)))
             self._segments += 1
         for frame in frames:
             self._rows[-1].pictures.offer(lambda frame=frame: self._thumbnail(frame))
@@ -89,8 +89,7 @@ class ContactSheet:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             self.draw().save(path, "png", optimize=True)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"cannot write {path} ({reason}); choose another path") from error
+            raise OutputError.of(path, error) from error
 
     def draw(self) -> Image.Image:
         """The sheet as a picture with rounded corners on nothing."""
@@ -137,7 +136,7 @@ class ContactSheet:
 
 
 def clock(seconds: float) -> str:
-    """A time as people write it: 0:07, 12:30, 1:02:03; tenths only where there are some."""
+    """A time such as 0:07, 12:30 or 1:02:03, with tenths where they are not zero."""
     tenths = round(seconds * 10)
     whole, tenth = divmod(tenths, 10)
     minutes, second = divmod(whole, 60)

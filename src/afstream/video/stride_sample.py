@@ -1,4 +1,4 @@
-"""A few evenly spaced items of a sequence whose length nobody knows."""
+"""A bounded sample at a regular stride, of a sequence of unknown length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 CANDIDATES_PER_PICK = 4
 
 
-class EvenlySpaced(Generic[T]):
+class StrideSample(Generic[T]):
     """Keeps every n-th item offered; n doubles whenever there are too many.
 
     Memory depends on `picks` alone, the choice on nothing but the number of items.
@@ -24,7 +24,7 @@ class EvenlySpaced(Generic[T]):
         self._offered = 0
 
     def offer(self, make: Callable[[], T]) -> None:
-        """Count one item; it is made only if it is kept."""
+        """Count one item; `make` is called only if the item is kept."""
         if self._offered % self._stride == 0:
             self._kept.append(make())
         self._offered += 1

@@ -1,4 +1,4 @@
-"""Kinds of file that one muxer writes from start to end: webm and gif."""
+"""Files that one muxer writes from start to end: webm and gif."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import av
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 
 from afstream.video.picture import Frames, Picture, Scaler, mark_colours
 
-GIF_TICKS_PER_S = 100
+YUV = "yuv420p"
 PALETTE_COLOURS = 256
 OPAQUE = 255
 
@@ -24,35 +24,34 @@ OPAQUE = 255
 class _Muxed(ABC):
     """Encodes pictures and hands the packets to one muxer over one file."""
 
-    def __init__(
-        self,
-        path: Path,
-        picture: Picture,
-        *,
-        container: str,
-        codec: Literal["libvpx-vp9", "gif"],
-        pixels: str,
-        ticks_per_s: int,
-        muxer_options: dict[str, str],
-        codec_options: dict[str, str],
-    ) -> None:
+    container: ClassVar[str]
+    codec: ClassVar[Literal["libvpx-vp9", "gif"]]
+    pixels: ClassVar[str]
+    muxer_options: ClassVar[dict[str, str]]
+    codec_options: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, path: Path, picture: Picture) -> None:
         self._scaler = Scaler(picture)
         self._fps = picture.fps
-        self._ticks_per_s = ticks_per_s
+        self._ticks_per_s = self.ticks(picture.fps)
         self._frames = 0
         # The file is Python's, so that a failed write comes back as the OSError that it was.
         self._file = path.open("wb", buffering=0)
         self._container = av.open(
             self._file,
             "w",
-            format=container,
-            options={"fflags": "+bitexact+flush_packets", **muxer_options},
+            format=self.container,
+            options={"fflags": "+bitexact+flush_packets", **self.muxer_options},
         )
-        self._stream = self._container.add_stream(codec, rate=picture.fps, options=codec_options)
+        self._stream = self._container.add_stream(
+            self.codec, rate=picture.fps, options=self.codec_options
+        )
         self._stream.width, self._stream.height = picture.size
-        self._stream.pix_fmt = pixels
-        self._stream.codec_context.time_base = Fraction(1, ticks_per_s)
+        self._stream.pix_fmt = self.pixels
+        self._stream.codec_context.time_base = Fraction(1, self._ticks_per_s)
         self._stream.codec_context.thread_count = 1
+        if self.pixels == YUV:
+            mark_colours(self._stream.codec_context)
 
     def write(self, frames: Frames) -> None:
         """Append frames [N, H, W, 3]."""
@@ -70,6 +69,10 @@ class _Muxed(ABC):
         finally:
             self._file.close()
 
+    def ticks(self, fps: int) -> int:
+        """Time stamps a second."""
+        return fps
+
     @abstractmethod
     def _pictures(self, frames: Frames) -> Iterator[VideoFrame]:
         """Frames [N, H, W, 3] in the size and pixels of the file."""
@@ -78,43 +81,33 @@ class _Muxed(ABC):
 class WebM(_Muxed):
     """VP9 with real-time settings; a killed process loses the newest cluster, about a chunk."""
 
-    def __init__(self, path: Path, picture: Picture) -> None:
-        super().__init__(
-            path,
-            picture,
-            container="webm",
-            codec="libvpx-vp9",
-            pixels="yuv420p",
-            ticks_per_s=picture.fps,
-            muxer_options={"cluster_time_limit": "750"},
-            codec_options={
-                "deadline": "realtime",
-                "cpu-used": "8",
-                "lag-in-frames": "0",
-                "crf": "24",
-                "b": "0",
-            },
-        )
-        mark_colours(self._stream.codec_context)
+    container = "webm"
+    codec = "libvpx-vp9"
+    pixels = YUV
+    muxer_options: ClassVar = {"cluster_time_limit": "750"}
+    codec_options: ClassVar = {
+        "deadline": "realtime",
+        "cpu-used": "8",
+        "lag-in-frames": "0",
+        "crf": "24",
+        "b": "0",
+    }
 
     def _pictures(self, frames: Frames) -> Iterator[VideoFrame]:
-        return self._scaler.scaled(frames, "yuv420p")
+        return self._scaler.scaled(frames, YUV)
 
 
 class Gif(_Muxed):
     """A gif with a palette for each chunk, and only what changes between frames."""
 
-    def __init__(self, path: Path, picture: Picture) -> None:
-        super().__init__(
-            path,
-            picture,
-            container="gif",
-            codec="gif",
-            pixels="pal8",
-            ticks_per_s=GIF_TICKS_PER_S,
-            muxer_options={"loop": "0"},
-            codec_options={},
-        )
+    container = "gif"
+    codec = "gif"
+    pixels = "pal8"
+    muxer_options: ClassVar = {"loop": "0"}
+
+    def ticks(self, fps: int) -> int:
+        """Hundredths of a second, the only unit that a gif has."""
+        return 100
 
     def _pictures(self, frames: Frames) -> Iterator[VideoFrame]:
         palette = _palette(frames)

@@ -1,4 +1,4 @@
-"""One writer for every kind of file: opens late, writes by chunks, keeps what is made."""
+"""One writer for every kind of file: opened at the first frame, complete after every chunk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Protocol
 from av.error import FFmpegError
 
 from afstream.errors import ConfigError, OutputError
-from afstream.geometry import FPS
 from afstream.video.mp4 import FragmentedMp4
 from afstream.video.picture import Frames, Picture, default_scale
 from afstream.video.pictures import PngFolder
@@ -68,14 +67,14 @@ class VideoWriter:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, size: tuple[int, int], fps: int = FPS, scale: int | None = None
+        cls, path: str | Path, *, size: tuple[int, int], fps: int, scale: int | None = None
     ) -> VideoWriter:
-        """Check that a video can be written and prepare to.
+        """Check that a video can be written, and prepare for its first frame.
 
         Args:
             path: ends in .mp4, .webm or .gif, or has no suffix: a folder of PNGs.
             size: width and height of the frames that will come, px.
-            fps: video frames per second.
+            fps: video frames a second, such as `stream.fps`.
             scale: whole factor by which pictures are enlarged; None brings the shorter side
                 to 256 px or more.
 
@@ -99,7 +98,7 @@ class VideoWriter:
 
     @property
     def seconds(self) -> float:
-        """Length of what is written."""
+        """Seconds of video written."""
         return self.frames / self.picture.fps
 
     def write(self, frames: Frames) -> None:
@@ -157,7 +156,8 @@ class VideoWriter:
         if error.errno == errno.ENOSPC:
             cause, remedy = f"the disk of {self.path} is full", "free some space"
         else:
-            cause, remedy = f"cannot write {self.path} ({_reason(error)})", "choose another path"
+            reason = (error.strerror or str(error)).lower()
+            cause, remedy = f"cannot write {self.path} ({reason})", "choose another path"
         kept = (
             f"the {self.seconds:.2f} s before that are kept" if self.frames else "nothing is kept"
         )
@@ -177,18 +177,21 @@ def check_output(path: Path) -> None:
         raise OutputError(
             f"{path} ends in {path.suffix!r}; use {known}, or no suffix for a folder of PNGs"
         )
-    probe = path if path.suffix else path / "probe"
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        existed = probe.exists()
-        with probe.open("ab"):
-            pass
-        if not existed:
-            probe.unlink()
+        probe(path if path.suffix else path / "probe")
     except OSError as error:
-        raise OutputError(f"cannot write {path} ({_reason(error)}); choose another path") from error
+        raise OutputError.of(path, error) from error
 
 
-def _reason(error: OSError | FFmpegError) -> str:
-    """What the system says, without numbers and paths."""
-    return (error.strerror or str(error)).lower()
+def probe(path: Path) -> None:
+    """Open a file for writing, making its parent folders, and leave it as it was.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    existed = path.exists()
+    with path.open("ab"):
+        pass
+    if not existed:
+        path.unlink()

@@ -14,18 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from afstream.checkpoints.identify import POCKET as KIND
+from afstream.checkpoints.names import POCKET as KIND
 from afstream.checkpoints.weights import load_into
 from afstream.config import BackboneConfig, SamplerConfig, from_mapping
 from afstream.errors import CheckpointError
-from afstream.families.pocket.scene import WORLD_PX
+from afstream.families.base import VideoModel
+from afstream.families.pocket.family import NAME, POCKET, POCKET_PATH
 from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae, VaeConfig
-from afstream.geometry import Geometry
-from afstream.model.bundle import VideoModel
 from afstream.model.dit import Backbone
 
-POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
 PARTS = ("backbone", "text", "vae")
 
 
@@ -94,7 +92,8 @@ def load_parts(
     if metadata.get("kind") != KIND:
         raise CheckpointError(f"{path} is no pocket model; its metadata lacks the kind {KIND!r}")
     config = json.loads(metadata["config"])
-    sizes = from_mapping(BackboneConfig, config["backbone"])
+    # the embedded file does not say it
+    sizes = from_mapping(BackboneConfig, {"patch": POCKET.geometry.patch, **config["backbone"]})
     backbone = Backbone(sizes)
     text = PocketText(config["words"], text_dim=sizes.text_dim, text_len=sizes.text_len)
     vae = PocketVae(VaeConfig(**config["vae"]))
@@ -132,7 +131,7 @@ def load_pocket(
     parts = load_parts(path, device=device, dtype=dtype)
     if torch.device(device).type != "meta":
         details["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    name = "pocket" if path == POCKET_PATH else path.stem
+    name = NAME if path == POCKET_PATH else path.stem
     return bundle(parts, name=name, details=details)
 
 
@@ -140,11 +139,10 @@ def bundle(parts: PocketParts, *, name: str, details: Mapping[str, str]) -> Vide
     """Networks of the pocket world as one model; `details` go into run records."""
     return VideoModel(
         name=name,
+        family=POCKET,
         backbone=parts.backbone,
         text=parts.text,
         vae=parts.vae,
         sampler=parts.sampler,
-        geometry=Geometry(width_px=WORLD_PX, height_px=WORLD_PX),
-        any_size=False,
         details=dict(details),
     )

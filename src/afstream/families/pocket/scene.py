@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afstream.geometry import CHUNK_FRAMES, video_frames
+from afstream.families.pocket.family import POCKET
+from afstream.geometry import ChunkClock
 
-WORLD_PX = 64
+WORLD_PX = POCKET.geometry.width_px
+CLOCK = ChunkClock(format=POCKET.format, chunk_frames=POCKET.lengths.chunk_frames)
 SHAPES = ("ball", "square", "triangle", "star", "heart")
 COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
 MOTIONS = ("left", "right", "up", "down", "circles", "bounces", "spins", "pulses", "rests")
@@ -85,4 +87,4 @@ class Clip:
 
 def chunk_start(index: int) -> int:
     """Video frame at which chunk `index` of a scene starts: 0, 9, 21, 33, ..."""
-    return video_frames(index * CHUNK_FRAMES)
+    return CLOCK.first_video_frame(index)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from afstream.geometry import SPATIAL_STRIDE, TEMPORAL_STRIDE
+from afstream.families.pocket.family import FORMAT
 
 RGB = 3
 # frames of the past that a causal convolution sees beside the present one
@@ -141,7 +141,7 @@ class Encoder(nn.Module):
         fine, middle, coarse = config.encoder_fine, config.encoder_middle, config.encoder_coarse
         self.picture = nn.Sequential(
             nn.PixelUnshuffle(2),
-            nn.Conv2d(RGB * TEMPORAL_STRIDE * 4, fine, 3, padding=1),
+            nn.Conv2d(RGB * FORMAT.temporal_stride * 4, fine, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(fine, middle, 3, stride=2, padding=1),
             Residual(middle),
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
             Residual(config.fine),
             PixelNorm(config.fine),
             nn.SiLU(),
-            nn.Conv2d(config.fine, RGB * TEMPORAL_STRIDE * 4, 3, padding=1),
+            nn.Conv2d(config.fine, RGB * FORMAT.temporal_stride * 4, 3, padding=1),
             nn.PixelShuffle(2),
         )
 
@@ -218,7 +218,7 @@ class PocketVae(nn.Module):
         """
         groups, after = self.decoder(latents, state)
         frames = rearrange(groups, "b f (t c) h w -> b (f t) c h w", c=RGB)
-        return (frames[:, TEMPORAL_STRIDE - 1 :] if state is None else frames), after
+        return (frames[:, FORMAT.temporal_stride - 1 :] if state is None else frames), after
 
 
 def save_vae(vae: PocketVae, path: Path) -> None:
@@ -250,13 +250,15 @@ def group_frames(frames: Tensor, *, first: bool) -> Tensor:
     """
     count, height, width = frames.shape[1], frames.shape[3], frames.shape[4]
     if first:
-        frames = torch.cat([frames[:, :1].expand(-1, TEMPORAL_STRIDE - 1, -1, -1, -1), frames], 1)
-    if frames.shape[1] % TEMPORAL_STRIDE:
+        frames = torch.cat(
+            [frames[:, :1].expand(-1, FORMAT.temporal_stride - 1, -1, -1, -1), frames], 1
+        )
+    if frames.shape[1] % FORMAT.temporal_stride:
         wanted = "1 + 4 n at a scene's start" if first else "a multiple of 4 after its start"
         raise ValueError(f"{count} video frames given; the codec takes {wanted}")
-    if height % SPATIAL_STRIDE or width % SPATIAL_STRIDE:
+    if height % FORMAT.spatial_stride or width % FORMAT.spatial_stride:
         raise ValueError(f"frames are {width} x {height} px; both must be multiples of 8")
-    return rearrange(frames, "b (f t) c h w -> b f (t c) h w", t=TEMPORAL_STRIDE)
+    return rearrange(frames, "b (f t) c h w -> b f (t c) h w", t=FORMAT.temporal_stride)
 
 
 def _channels(values: Tensor) -> Tensor:

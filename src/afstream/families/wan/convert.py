@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +24,17 @@ from afstream.checkpoints import (
     read_student,
     sizes_of,
 )
+from afstream.checkpoints.configs import BackboneFile
 from afstream.checkpoints.identify import identify
-from afstream.checkpoints.manifest import BACKBONE, BACKBONE_FILE, is_backbone_alone
+from afstream.checkpoints.manifest import (
+    BACKBONE,
+    BACKBONE_FILE,
+    Part,
+    WrittenFile,
+    is_backbone_alone,
+)
 from afstream.checkpoints.weights import Weights
-from afstream.checkpoints.writing import as_it_is, size_of, write_safetensors
+from afstream.checkpoints.writing import size_of, unchanged, write_safetensors
 from afstream.config import BackboneConfig
 from afstream.errors import CheckpointError, ConfigError, OutputError
 from afstream.families.wan.model import TINY, backbone_source, check_width, with_loras
@@ -36,8 +43,8 @@ from afstream.families.wan.vae import vae_source
 from afstream.spec import ModelSpec
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-BACKBONE_ONLY = (BACKBONE,)
-ALL_PARTS = (BACKBONE, "vae", "text_encoder", "tokenizer")
+BACKBONE_ONLY: tuple[Part, ...] = (BACKBONE,)
+ALL_PARTS: tuple[Part, ...] = (BACKBONE, "vae", "text_encoder", "tokenizer")
 VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
 TEXT_FILE = "text_encoder/model.safetensors"
 
@@ -57,7 +64,7 @@ class WeightFile(NamedTuple):
 
     name: str
     weights: Weights
-    change: Change = as_it_is
+    change: Change = unchanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,15 +134,15 @@ class Conversion:
         if self.tokenizer:
             shutil.copytree(self.tokenizer, folder / "tokenizer")
         dtype = DTYPES[self.dtype]
-        made: dict[str, tuple[str, int]] = {}
+        made: dict[str, WrittenFile] = {}
         for file in self.files:
             path = folder / file.name
             digest = write_safetensors(
-                path, file.weights, dtype=dtype, change=file.change, tell=count
+                path, file.weights, dtype=dtype, change=file.change, report=count
             )
-            made[file.name] = digest, path.stat().st_size
+            made[file.name] = WrittenFile(sha256=digest, bytes=path.stat().st_size)
         manifest = Manifest(
-            backbone=self.config,
+            backbone=BackboneFile(**asdict(self.config)),
             dtype=self.dtype,
             parts=ALL_PARTS if self.tokenizer else BACKBONE_ONLY,
             made_from=self.made_from,

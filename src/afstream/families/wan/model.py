@@ -19,18 +19,16 @@ from afstream.checkpoints import (
 from afstream.checkpoints.weights import Weights
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
+from afstream.families.base import VideoModel
 from afstream.families.wan.decoders import find_tiny, open_decoder
+from afstream.families.wan.family import WAN
 from afstream.families.wan.text import EncodedPrompts, load_text
-from afstream.geometry import Geometry
-from afstream.model.bundle import TextEncoder, VideoDecoder, VideoModel
-from afstream.model.dit import Backbone
+from afstream.model.protocols import DenoisingBackbone, TextEncoder, VideoDecoder
 from afstream.spec import ModelSpec, TextPlace
 
 # `--vae tiny`
 TINY = "tiny"
 
-# what the public models were trained at
-GEOMETRY = Geometry(width_px=832, height_px=480)
 # of the text encoder, in words
 PLACES: dict[TextPlace, str] = {
     "device": "on the device",
@@ -88,17 +86,20 @@ def open_wan(
 
 
 def wan_model(
-    name: str, backbone: Backbone, text: TextEncoder, vae: VideoDecoder, details: dict[str, str]
+    name: str,
+    backbone: DenoisingBackbone,
+    text: TextEncoder,
+    vae: VideoDecoder,
+    details: dict[str, str],
 ) -> VideoModel:
     """A model of Wan's kind, with the sampler that the public students were distilled for."""
     return VideoModel(
         name=name,
+        family=WAN,
         backbone=backbone,
         text=text,
         vae=vae,
         sampler=SamplerConfig(),
-        geometry=GEOMETRY,
-        any_size=True,
         details=details,
     )
 

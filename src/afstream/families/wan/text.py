@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from afstream.checkpoints.files import file_weights, folder_weights, read_json
-from afstream.checkpoints.identify import TEXT_STEM as WEIGHTS_STEM
-from afstream.checkpoints.identify import TEXT_TYPE as KIND
+from afstream.checkpoints.configs import TextEncoderFile
+from afstream.checkpoints.files import file_weights, folder_weights, read_json, read_settings
+from afstream.checkpoints.names import CONFIG, TEXT_STEM
+from afstream.checkpoints.names import TEXT_TYPE as KIND
 from afstream.checkpoints.weights import Weights
 from afstream.errors import AfstreamError, CheckpointError, PromptError
 from afstream.families.wan.loading import ModuleSource, optional
+from afstream.validation import show_name
 
 TOKENIZER_FILE = "tokenizer.json"
 TEXT_LEN = 512
@@ -113,6 +115,13 @@ class WanText:
         with torch.inference_mode(mode=False), torch.no_grad():
             x: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
             return x.masked_fill(mask[..., None] == 0, 0.0)
+
+    def encode_longest(self) -> None:
+        """Encode a prompt of `text_len` tokens on the meta device; see `ModelFamily`."""
+        ids = torch.zeros(1, self.text_len, dtype=torch.long, device="meta")
+        with torch.inference_mode():
+            # without a mask: transformers reads its values, which meta tensors lack
+            self.encoder(input_ids=ids)
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Prompts to embeddings [B, text_len, text_dim], zero behind a prompt's end.
@@ -288,14 +297,14 @@ def _tokenizer_from_folder(folder: Path) -> tuple[int, Tokenize]:
 
 
 def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
-    path = folder / "config.json"
-    config = read_json(path)
-    kind = config.get("model_type", KIND)
+    path = folder / CONFIG
+    kind = read_json(path).get("model_type", KIND)
     if kind != KIND:
         raise CheckpointError(
-            f"{path} describes a {kind} model; Wan2.1's text encoder is a {KIND} one"
+            f"{path} describes a {show_name(kind)} model; Wan2.1's text encoder is a {KIND} one"
         )
-    return config, folder_weights(folder, WEIGHTS_STEM)
+    config = read_settings(path, TextEncoderFile)
+    return config.model_dump(exclude_unset=True), folder_weights(folder, TEXT_STEM)
 
 
 def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:

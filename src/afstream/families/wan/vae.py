@@ -15,13 +15,21 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from afstream.checkpoints.files import file_weights, folder_weights, is_folder, read_json
-from afstream.checkpoints.folders import STEM as WEIGHTS_STEM
-from afstream.checkpoints.identify import VAE_CLASS as KIND
+from afstream.checkpoints.configs import VaeFile
+from afstream.checkpoints.files import (
+    file_weights,
+    folder_weights,
+    is_folder,
+    read_json,
+    read_settings,
+)
+from afstream.checkpoints.names import CONFIG, STEM
+from afstream.checkpoints.names import VAE_CLASS as KIND
 from afstream.checkpoints.weights import Weights
 from afstream.errors import CheckpointError
+from afstream.families.wan.family import FORMAT
 from afstream.families.wan.loading import ModuleSource, optional
-from afstream.geometry import TEMPORAL_STRIDE
+from afstream.validation import show_name
 
 LATENT_CHANNELS = 16
 
@@ -96,7 +104,7 @@ class WanVae:
         """
         video = rearrange(frames.to(self.device, self.dtype), "b n c h w -> b c n h w")
         first = [] if state else [video[:, :, :1]]
-        later = video[:, :, len(first) :].split(TEMPORAL_STRIDE, dim=2)
+        later = video[:, :, len(first) :].split(FORMAT.temporal_stride, dim=2)
         groups = first + [group for group in later if group.shape[2]]
         count = _num_convolutions(self.autoencoder.encoder)
         features = list(state.features) if state else [None] * count
@@ -154,13 +162,15 @@ def vae_source(path: Path) -> ModuleSource[Any]:
 
 
 def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
-    path = folder / "config.json"
-    config = read_json(path)
-    kind = config.get("_class_name", KIND)
+    path = folder / CONFIG
+    kind = read_json(path).get("_class_name", KIND)
     if kind != KIND:
-        raise CheckpointError(f"{path} describes a {kind}; give the vae/ folder of Wan2.1")
-    _check_channels(config.get("z_dim", LATENT_CHANNELS), folder)
-    return config, folder_weights(folder, WEIGHTS_STEM)
+        raise CheckpointError(
+            f"{path} describes a {show_name(kind)}; give the vae/ folder of Wan2.1"
+        )
+    config = read_settings(path, VaeFile)
+    _check_channels(config.z_dim, folder)
+    return config.model_dump(mode="json", exclude_unset=True), folder_weights(folder, STEM)
 
 
 def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:

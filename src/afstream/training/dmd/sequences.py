@@ -28,7 +28,7 @@ DrawNoise = Callable[[int], Tensor]
 
 
 class Codec(Protocol):
-    """Latents to pictures and back; see `afstream.model.bundle.VideoDecoder`."""
+    """Latents to pictures and back; see `afstream.model.protocols.VideoDecoder`."""
 
     def decode(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
         """[B, F, C, h, w] and a state to video [B, N, 3, H, W] and the next state."""
@@ -149,14 +149,16 @@ class LongSequence:
         if start and start == self._switch_frame:
             rollout.switch(state, self._text(rollout, 1))
         before = state.fork() if keep else None
-        chunk_frames = rollout.policy.chunk_frames
+        chunk_frames = rollout.policy.lengths.chunk_frames
         stop = start + (plan.new_frames if start else plan.horizon_frames)
         chunks: list[MadeChunk] = []
         pictures = torch.empty(0)
         while state.frame < stop:
             drawn = noise(state.frame // chunk_frames)[: exit_step + 1]
             noisy, flow = rollout.predict(state, drawn)
-            clean = clean_from_flow(noisy, flow, rollout.schedule.sigmas[exit_step])
+            clean = clean_from_flow(
+                noisy, flow, rollout.schedule_at(state.frame)[0].sigmas[exit_step]
+            )
             rollout.commit(state, clean)
             chunks.append(MadeChunk(noisy, clean))
             if self._codec:
@@ -211,7 +213,7 @@ def replay(rollout: Rollout, window: Window, gradient: Tensor) -> None:
     if window.before is None:
         raise ValueError("the window was made without keeping the memory; make it with keep=True")
     state = replace(window.before)
-    parts = gradient.split(rollout.policy.chunk_frames, dim=1)[-len(window.chunks) :]
+    parts = gradient.split(rollout.policy.lengths.chunk_frames, dim=1)[-len(window.chunks) :]
     for chunk, part in zip(window.chunks, parts, strict=True):
         with torch.enable_grad():
             text = rollout.model.text_context(window.embeds)

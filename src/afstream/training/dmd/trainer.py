@@ -15,10 +15,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from afstream.config import TIMESTEPS, MemoryPolicy, SamplerConfig
+from afstream.config import TIMESTEPS, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.engine.schedule import add_noise
 from afstream.errors import ConfigError
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_clean, predict_flow
 from afstream.training.dmd.losses import (
@@ -233,7 +234,7 @@ class MatchingTrainer:
             config.plan,
             self.models.prompts.pair(numbers),
             switch_frame=at,
-            shape=(len(rows), self._policy.chunk_frames, *self._size),
+            shape=(len(rows), self._policy.lengths.chunk_frames, *self._size),
             codec=self.models.codec,
         )
 
@@ -242,7 +243,7 @@ class MatchingTrainer:
     ) -> Window:
         """The next window of a sequence in the making."""
         config, number, steps = self.config, self._number, len(self._sampler.steps)
-        shape = (steps, self._policy.chunk_frames, *self._size)
+        shape = (steps, self._policy.lengths.chunk_frames, *self._size)
 
         def noise(chunk: int) -> Tensor:
             return normal(shape, rows, config.seed, "noise", number, chunk).transpose(0, 1)

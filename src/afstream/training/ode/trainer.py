@@ -17,17 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afstream.config import MemoryPolicy, SamplerConfig
+from afstream.attention.clip import ClipContext
+from afstream.attention.rope import RopeTables
+from afstream.config import SamplerConfig
 from afstream.engine.schedule import Schedule, clean_from_flow
 from afstream.errors import ConfigError
 from afstream.geometry import PATCH
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone, TextContext
 from afstream.training.dmd.trainer import Prompts
 from afstream.training.machinery.draws import generator
 from afstream.training.machinery.optim import RunningAverage, adamw, fill, trained
 from afstream.training.machinery.parallel import ALONE, Processes, update
 from afstream.training.ode.pairs import Pairs
-from afstream.training.teacher_forcing import ClipWindow, plan_clip
+from afstream.training.teacher_forcing import plan_clip
 from afstream_kernels import choose_backend
 
 
@@ -92,7 +95,7 @@ class NoisyClips:
         frames: int,
         size: tuple[int, int, int],
     ) -> None:
-        chunk = policy.chunk_frames
+        chunk = policy.lengths.chunk_frames
         if frames % chunk:
             raise ConfigError(
                 f"clips of ODE regression have {frames} latent frames; it must be a multiple of"
@@ -101,12 +104,10 @@ class NoisyClips:
         self._student, self._chunk = student, chunk
         self._sigmas = torch.tensor(schedule.sigmas, device=student.device)
         self._timesteps = torch.tensor(schedule.timesteps, device=student.device)
-        self._window = ClipWindow(
-            plan_clip(policy, frames, None, past="noisy"),
+        self._window = ClipContext(
+            plan_clip(policy, frames, None, past="noisy").layout,
             grid=(chunk, size[1] // PATCH, size[2] // PATCH),
-            num_heads=student.config.num_heads,
-            head_dim=student.config.head_dim,
-            device=student.device,
+            rope=RopeTables(student.config.head_dim, student.dtype, student.device),
             backend=choose_backend(None, device=student.device, dtype=student.dtype),
         )
 
@@ -168,7 +169,7 @@ class OdeTrainer:
         self._pairs, self._prompts = pairs, prompts
         self._processes = processes
         self._rows = processes.rows(config.batch)
-        self._chunk = policy.chunk_frames
+        self._chunk = policy.lengths.chunk_frames
         schedule = Schedule.of(sampler)
         self._num_steps = len(schedule.sigmas)
         self._clips = NoisyClips(student, policy, schedule, pairs.frames, pairs.size)

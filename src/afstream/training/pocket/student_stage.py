@@ -19,16 +19,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afstream.config import MEMORIES, BackboneConfig, MemoryPolicy, SamplerConfig
+from afstream.attention.clip import ClipContext
+from afstream.attention.rope import RopeTables
+from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.schedule import TIMESTEPS, Schedule, add_noise
 from afstream.families.pocket.text import PocketText
+from afstream.families.presets import LENGTHS
 from afstream.geometry import PATCH
+from afstream.kvcache.memories import memory_policy
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone, TextContext
 from afstream.model.layers import TextKeys
 from afstream.training.machinery.limits import Amount, Count, Positive, Share, Whole
 from afstream.training.machinery.optim import MixedOptimizer, RunningAverage, trapezoid
 from afstream.training.pocket.data import Clips
-from afstream.training.teacher_forcing import ClipPlan, ClipWindow, plan_clip
+from afstream.training.teacher_forcing import ClipPlan, plan_clip
+from afstream_kernels import choose_backend
+
+CPU = torch.device("cpu")
 
 # denoise steps that a chunk of the model's own past has gone through, at most
 OWN_STEPS = 3
@@ -100,20 +108,20 @@ class _Plans:
     def __init__(self, policy: MemoryPolicy, config: BackboneConfig) -> None:
         self._policy = policy
         self._config = config
-        self._made: dict[tuple[int, int | None, tuple[int, int]], tuple[ClipPlan, ClipWindow]] = {}
+        self._made: dict[tuple[int, int | None, tuple[int, int]], tuple[ClipPlan, ClipContext]] = {}
 
     def get(
         self, num_frames: int, switch_frame: int | None, size: tuple[int, int]
-    ) -> tuple[ClipPlan, ClipWindow]:
+    ) -> tuple[ClipPlan, ClipContext]:
         """The plan of a clip, for latents of `size` (h, w)."""
         key = (num_frames, switch_frame, size)
         if key not in self._made:
             plan = plan_clip(self._policy, num_frames, switch_frame)
-            window = ClipWindow(
-                plan,
-                grid=(self._policy.chunk_frames, size[0] // PATCH, size[1] // PATCH),
-                num_heads=self._config.num_heads,
-                head_dim=self._config.head_dim,
+            window = ClipContext(
+                plan.layout,
+                grid=(self._policy.lengths.chunk_frames, size[0] // PATCH, size[1] // PATCH),
+                rope=RopeTables(self._config.head_dim, torch.float32, CPU),
+                backend=choose_backend(None, device=CPU, dtype=torch.float32),
             )
             self._made[key] = plan, window
         return self._made[key]
@@ -142,7 +150,7 @@ class StudentTrainer:
         )
         self.step = 0
         self.seconds = 0.0
-        self._policy = MEMORIES["anchor"]
+        self._policy = memory_policy("anchor", LENGTHS)
         self._sigmas = torch.tensor(Schedule.of(SamplerConfig()).sigmas)
         self._plans = _Plans(self._policy, backbone)
         self._clips, self._firsts = clips, firsts
@@ -194,7 +202,7 @@ class StudentTrainer:
     def _first_loss(self, count: int) -> Tensor:
         """Flow-matching loss of chunks without a past."""
         rows = torch.randint(len(self._firsts), (count,), generator=self._random)
-        clean = self._firsts.latents[rows, : self._policy.chunk_frames].float()
+        clean = self._firsts.latents[rows, : self._policy.lengths.chunk_frames].float()
         plan, window = self._plans.get(clean.shape[1], None, _size(clean))
         prompts = [self._wording(self._firsts, int(row))[0] for row in rows]
         text = self._text(prompts)
@@ -204,7 +212,7 @@ class StudentTrainer:
 
     def _clip_loss(self, *, own: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow-matching loss of whole clips, and its parts to report."""
-        config, chunk = self.config, self._policy.chunk_frames
+        config, chunk = self.config, self._policy.lengths.chunk_frames
         total = len(self._clips)
         at = int(self._clips.switch_frames[torch.randint(total, (1,), generator=self._random)])
         group = self._groups[at]
@@ -231,14 +239,14 @@ class StudentTrainer:
 
     @torch.no_grad()
     def _own_past(
-        self, clean: Tensor, plan: ClipPlan, window: ClipWindow, text: TextContext
+        self, clean: Tensor, plan: ClipPlan, window: ClipContext, text: TextContext
     ) -> Tensor:
         """What the model makes of a clip [B, F, C, h, w] in its last one to three steps.
 
         All chunks take a step at once, each on the others' latest estimate. Starting from
         the noisy truth keeps the motion's phase, so the truth remains the right target.
         """
-        chunk = self._policy.chunk_frames
+        chunk = self._policy.lengths.chunk_frames
         estimate = clean
         for step in range(-1 - int(self._draw() * OWN_STEPS), 0):
             sigma = self._sigmas[step].expand(len(clean), clean.shape[1] // chunk).clone()
@@ -256,7 +264,7 @@ class StudentTrainer:
         sigma: Tensor,
         past: Tensor,
         plan: ClipPlan,
-        window: ClipWindow,
+        window: ClipContext,
         text: TextContext,
     ) -> tuple[Tensor, Tensor]:
         """Predicted and true flow of every noisy chunk, [B, F, C, h, w] both.
@@ -269,7 +277,7 @@ class StudentTrainer:
             window: their attention.
             text: the prompts.
         """
-        chunk = self._policy.chunk_frames
+        chunk = self._policy.lengths.chunk_frames
         noise = torch.randn(clean.shape, generator=self._random)
         noisy = add_noise(clean, noise, _per_frame(sigma, chunk))
         past_blocks = [
@@ -295,7 +303,7 @@ class StudentTrainer:
         if plan.switch_frame is None:
             return before
         after = self._text([second for _, second in wordings])
-        tokens = self._policy.chunk_frames * clean.shape[-2] * clean.shape[-1] // PATCH**2
+        tokens = self._policy.lengths.chunk_frames * clean.shape[-2] * clean.shape[-1] // PATCH**2
         second = torch.tensor(plan.second_prompt).repeat_interleave(tokens)[:, None]
         length = before[0].k.shape[1]
         mask = torch.cat([~second.expand(-1, length), second.expand(-1, length)], dim=1)

@@ -7,7 +7,15 @@ from typing import Literal
 
 from afstream.config import from_mapping
 from afstream.errors import ConfigError
-from afstream.geometry import CHUNK_FRAMES, Geometry
+from afstream.geometry import (
+    CHUNK_FRAMES,
+    FPS,
+    SPATIAL_STRIDE,
+    TEMPORAL_STRIDE,
+    ChunkClock,
+    Geometry,
+    VideoFormat,
+)
 from afstream.timeline import Timeline
 from afstream.training.dmd.sequences import WindowPlan
 from afstream.training.dmd.trainer import MatchingConfig
@@ -149,7 +157,8 @@ class SheetTable:
 
     def __post_init__(self) -> None:
         """Refuse a timeline that cannot be played."""
-        self.parsed()
+        video = VideoFormat(fps=FPS, temporal_stride=TEMPORAL_STRIDE, spatial_stride=SPATIAL_STRIDE)
+        self.parsed().plan(ChunkClock(format=video, chunk_frames=CHUNK_FRAMES))
 
     def parsed(self) -> Timeline:
         """The timeline."""

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from afstream.config import MEMORIES, BackboneConfig, SamplerConfig
+from afstream.config import BackboneConfig, SamplerConfig
 from afstream.families.pocket.model import PocketParts, bundle, load_parts, save_pocket
 from afstream.families.pocket.text import vocabulary
 from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.trainer import MatchingTrainer, Models
 from afstream.training.machinery.loop import OneFile, Report, Trainer, train
@@ -136,7 +138,7 @@ class PocketRun:
             codec=begun.vae,
             prompts=PocketPrompts(begun.text, table.seed),
         )
-        policy = MEMORIES[table.memory]
+        policy = memory_policy(table.memory, LENGTHS)
         trainer = MatchingTrainer(table.config(), models, policy, begun.sampler, SIZE)
 
         def draw(path: Path) -> None:
@@ -191,7 +193,7 @@ class PocketRun:
 
     def _draw(self, parts: PocketParts, memory: str, path: Path) -> None:
         model = bundle(parts, name="pocket", details={})
-        draw_sheet(model, MEMORIES[memory], self.recipe.sheet, path)
+        draw_sheet(model, memory_policy(memory, LENGTHS), self.recipe.sheet, path)
 
     def _begin(self) -> PocketParts:
         """Codec, text encoder and student that distillation begins with."""

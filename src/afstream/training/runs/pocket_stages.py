@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from afstream.config import MEMORIES, BackboneConfig
+from afstream.config import BackboneConfig
 from afstream.families.pocket.scene import WORLD_PX
 from afstream.families.pocket.text import vocabulary
 from afstream.families.pocket.vae import PocketVae
-from afstream.geometry import CHUNK_FRAMES, PATCH, SPATIAL_STRIDE
-from afstream.kvcache.cache import Grid
+from afstream.families.presets import LENGTHS
+from afstream.geometry import CHUNK_FRAMES, SPATIAL_STRIDE, Geometry
+from afstream.kvcache.memories import memory_policy
+from afstream.memory_plan.count import META
+from afstream.memory_plan.report import Part
+from afstream.memory_plan.training import (
+    TrainingReport,
+    clip_bytes,
+    dmd_parts,
+    learner_parts,
+    meta_backbone,
+)
 from afstream.training.machinery.optim import MATRIX_AXES
 from afstream.training.pocket.student_stage import Student
 from afstream.training.recipes.tables import MatchingTable, PocketRecipe
-from afstream.training.runs import preflight
 from afstream.training.runs.stages import Stage
 
 POCKET_BACKBONE = BackboneConfig(
-    dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6
+    dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6, patch=2
 )
 SIDE = WORLD_PX // SPATIAL_STRIDE
 # of a latent frame, (C, h, w)
 SIZE = (POCKET_BACKBONE.in_dim, SIDE, SIDE)
-GRID = Grid(rows=SIDE // PATCH, columns=SIDE // PATCH)
+WORLD = Geometry(width_px=WORLD_PX, height_px=WORLD_PX)
 MODEL = "pocket.safetensors"
 
 
@@ -88,7 +98,7 @@ def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
 
 
 def _vae(recipe: PocketRecipe, folder: Path) -> Stage:
-    with torch.device(preflight.META):
+    with torch.device(META):
         vae = PocketVae()
     table = recipe.vae
     return Stage(
@@ -100,7 +110,9 @@ def _vae(recipe: PocketRecipe, folder: Path) -> Stage:
         batch=table.batch,
         rates=(("lr", table.learning_rate),),
         checkpoint=folder / "vae.checkpoint",
-        memory=preflight.module_shares("codec", vae, is_matrix=_has_axes, averaged=False),
+        memory=TrainingReport.of(
+            lambda _: learner_parts("codec", vae, is_matrix=_has_axes, averaged=False)
+        ),
     )
 
 
@@ -113,15 +125,17 @@ def _clips(recipe: PocketRecipe, folder: Path, reads: str) -> Stage:
         ),
         reads=(reads,),
         made=tuple(folder / f"{each.name}.safetensors" for each in sets),
-        memory=tuple(
-            preflight.Share(each.name, preflight.clip_bytes(each.num_clips, (each.frames, *SIZE)))
-            for each in sets
+        memory=TrainingReport.of(
+            lambda _: (
+                Part(name=each.name, bytes=clip_bytes(each.num_clips, (each.frames, *SIZE)))
+                for each in sets
+            )
         ),
     )
 
 
 def _student(recipe: PocketRecipe, folder: Path) -> Stage:
-    with torch.device(preflight.META):
+    with torch.device(META):
         student = Student(POCKET_BACKBONE, vocabulary())
     table = recipe.student
     return Stage(
@@ -133,13 +147,13 @@ def _student(recipe: PocketRecipe, folder: Path) -> Stage:
         batch=table.clip_batch,
         rates=(("lr", table.lr), ("hidden_lr", table.hidden_lr)),
         checkpoint=folder / "student.checkpoint",
-        memory=preflight.module_shares("student", student, is_matrix=_is_hidden),
+        memory=TrainingReport.of(lambda _: learner_parts("student", student, is_matrix=_is_hidden)),
     )
 
 
 def _teacher(recipe: PocketRecipe, folder: Path, begun: str) -> Stage:
     table = recipe.teacher
-    backbone = preflight.on_meta(POCKET_BACKBONE)
+    backbone = meta_backbone(POCKET_BACKBONE)
     return Stage(
         name="teacher",
         what=f"the bidirectional teacher, on windows of {recipe.clips.window_frames} latent frames",
@@ -149,19 +163,23 @@ def _teacher(recipe: PocketRecipe, folder: Path, begun: str) -> Stage:
         batch=table.batch,
         rates=(("lr", table.lr), ("hidden_lr", table.hidden_lr)),
         checkpoint=folder / "teacher.checkpoint",
-        memory=preflight.module_shares("teacher", backbone, is_matrix=_is_hidden),
+        memory=TrainingReport.of(
+            lambda _: learner_parts("teacher", backbone, is_matrix=_is_hidden)
+        ),
     )
 
 
 def _matching(name: str, table: MatchingTable, folder: Path, reads: tuple[str, ...]) -> Stage:
-    shares = preflight.matching_shares(
-        MEMORIES[table.memory],
-        POCKET_BACKBONE,
-        POCKET_BACKBONE,
-        GRID,
-        table.batch,
-        preflight.Footing(),
-    )
+    def count(processes: int) -> Iterator[Part]:
+        del processes
+        return dmd_parts(
+            memory_policy(table.memory, LENGTHS),
+            POCKET_BACKBONE,
+            POCKET_BACKBONE,
+            WORLD,
+            rows=table.batch,
+        )
+
     return Stage(
         name=name,
         what=table.what,
@@ -171,7 +189,7 @@ def _matching(name: str, table: MatchingTable, folder: Path, reads: tuple[str, .
         batch=table.batch,
         rates=(("lr", table.lr), ("critic_lr", table.critic_lr)),
         checkpoint=folder / f"{name}.checkpoint",
-        memory=shares,
+        memory=TrainingReport.of(count),
     )
 
 

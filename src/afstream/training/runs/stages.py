@@ -10,18 +10,19 @@ from typing import Protocol
 
 import torch
 
-from afstream.config import MemoryPolicy
 from afstream.engine.chunk import Chunk
 from afstream.errors import CheckpointError
+from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
-from afstream.model.bundle import VideoModel
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.memory_plan.training import TrainingReport
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 from afstream.training.machinery.checkpoints import CheckpointFolders
 from afstream.training.machinery.health import Health, WatchConfig
 from afstream.training.machinery.loop import Report
 from afstream.training.machinery.parallel import ALONE, Processes
 from afstream.training.recipes.tables import Recipe, SheetTable
-from afstream.training.runs.preflight import Share
 from afstream.video.sheet import ContactSheet
 
 # the folder of contact sheets in a run's folder
@@ -44,7 +45,7 @@ class Stage:
         rates: peak learning rates by name.
         checkpoint: the file or folder that it goes on from; None for a stage that is done at once.
         remakes: whether it runs even if its files are there.
-        memory: what it holds, per process, activations aside.
+        memory: what one process holds, beside activations.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Stage:
     rates: tuple[tuple[str, float], ...] = ()
     checkpoint: Path | None = None
     remakes: bool = False
-    memory: tuple[Share, ...] = ()
+    memory: TrainingReport | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -170,7 +171,11 @@ def draw_sheet(
         size: of the video; the model's own by default.
     """
     # weights that are spread cannot be captured in graphs
-    stream = Stream(model, policy, seed=table.seed, size=size, graphs=False, ahead=False)
+    pixels = (size.width_px, size.height_px) if size else None
+    config = StreamConfig(
+        memory=policy, seed=table.seed, size=pixels, graphs=False, ahead=False
+    )
+    stream = Stream(model, config)
     sheet = ContactSheet(stream.size)
     for chunk in stream.play(table.parsed()):
         _add(sheet, chunk)

@@ -10,9 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from afstream.checkpoints import merge_loras, read_lora, read_student
-from afstream.config import MEMORIES, MemoryPolicy, SamplerConfig
+from afstream.config import SamplerConfig
 from afstream.errors import CheckpointError
+from afstream.families.presets import LENGTHS
 from afstream.families.wan.model import wan_model
+from afstream.kvcache.memories import memory_policy
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.trainer import MatchingTrainer, Models
 from afstream.training.machinery.checkpoints import CheckpointFolders
@@ -64,7 +67,7 @@ class WanRun:
 
     def _ode(self, stage: Stage, report: Report) -> None:
         recipe, processes = self.recipe, self._processes
-        table, policy = recipe.ode.config(), MEMORIES[recipe.short.memory]
+        table, policy = recipe.ode.config(), memory_policy(recipe.short.memory, LENGTHS)
         prompts = self._prompts(table.seed)
         pairs = self._path("pairs")
         self._make_pairs(prompts, pairs, report)
@@ -111,7 +114,7 @@ class WanRun:
         )
         prompts = self._prompts(table.seed)
         models = open_models(config, prompts, self._processes)
-        policy = MEMORIES[table.memory]
+        policy = memory_policy(table.memory, LENGTHS)
         trainer = MatchingTrainer(
             table.config(), models, policy, self._sampler, self._size, self._processes
         )

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from afstream.config import MEMORIES, WAN_BACKBONES
-from afstream.geometry import PATCH
-from afstream.kvcache.cache import Grid
+from afstream.config import WAN_BACKBONES
+from afstream.families.presets import LENGTHS
+from afstream.kvcache.memories import memory_policy
+from afstream.memory_plan.report import Part
+from afstream.memory_plan.training import (
+    Storage,
+    TrainingReport,
+    dmd_parts,
+    learner_parts,
+    meta_backbone,
+)
 from afstream.training.recipes.tables import MatchingTable, WanRecipe
-from afstream.training.runs import preflight
 from afstream.training.runs.stages import Stage
 
 # what a stage leaves to the next one, and the average that ships; a LoRA where that was trained
@@ -44,28 +52,49 @@ def wan_stages(recipe: WanRecipe, folder: Path) -> tuple[Stage, ...]:
     )
 
 
-def footing(recipe: WanRecipe, *, rank: int) -> preflight.Footing:
-    """How weights are stored in one of the recipe's processes."""
+def storage(recipe: WanRecipe, *, rank: int, processes: int) -> Storage:
+    """How weights are stored in one of so many processes."""
     sizes = recipe.sizes
-    return preflight.Footing(
+    return Storage(
         trained=DTYPES[sizes.trained],
         frozen=DTYPES[sizes.frozen],
         rank=rank,
-        processes=sizes.processes if sizes.shard else 1,
+        shards=processes if sizes.shard else 1,
     )
 
 
-def wan_grid(recipe: WanRecipe) -> Grid:
-    """Tokens of a latent frame."""
-    geometry = recipe.sizes.geometry
-    return Grid(rows=geometry.latent_height // PATCH, columns=geometry.latent_width // PATCH)
+def dmd_report(recipe: WanRecipe, table: MatchingTable, *, rank: int) -> TrainingReport:
+    """What one process of a stage of distribution matching holds.
+
+    Args:
+        recipe: sizes and processes.
+        table: of the stage.
+        rank: of the adapters that learn; 0 trains the weights themselves.
+    """
+    sizes = recipe.sizes
+
+    def count(processes: int) -> Iterator[Part]:
+        return dmd_parts(
+            memory_policy(table.memory, LENGTHS),
+            WAN_BACKBONES[sizes.student],
+            WAN_BACKBONES[sizes.teacher],
+            sizes.geometry,
+            rows=-(-table.batch // processes),
+            storage=storage(recipe, rank=rank, processes=processes),
+            input_frames=table.horizon_frames,
+        )
+
+    return TrainingReport.of(count, processes=sizes.processes)
 
 
 def _ode(recipe: WanRecipe, folder: Path) -> Stage:
-    table = recipe.ode
-    student = preflight.on_meta(WAN_BACKBONES[recipe.sizes.student])
-    stored = footing(recipe, rank=0)
-    average = preflight.size_bytes(student.parameters(), stored.trained) // stored.processes
+    table, sizes = recipe.ode, recipe.sizes
+    student = meta_backbone(WAN_BACKBONES[sizes.student], DTYPES[sizes.trained])
+
+    def count(processes: int) -> Iterator[Part]:
+        stored = storage(recipe, rank=0, processes=processes)
+        return learner_parts("student", student, storage=stored)
+
     return Stage(
         name="ode",
         what=f"causal initialisation: regression on {recipe.pairs.pairs} of the teacher's own"
@@ -76,25 +105,13 @@ def _ode(recipe: WanRecipe, folder: Path) -> Stage:
         batch=table.batch,
         rates=(("lr", table.lr),),
         checkpoint=folder / "ode",
-        memory=(
-            *preflight.training_shares("student", student, stored),
-            preflight.Share("student: moving average", average),
-        ),
+        memory=TrainingReport.of(count, processes=sizes.processes),
     )
 
 
 def _matching(
     name: str, table: MatchingTable, recipe: WanRecipe, folder: Path, reads: tuple[str, ...]
 ) -> Stage:
-    sizes = recipe.sizes
-    shares = preflight.matching_shares(
-        MEMORIES[table.memory],
-        WAN_BACKBONES[sizes.student],
-        WAN_BACKBONES[sizes.teacher],
-        wan_grid(recipe),
-        -(-table.batch // sizes.processes),
-        footing(recipe, rank=recipe.lora.rank if name == "long" else 0),
-    )
     return Stage(
         name=name,
         what=table.what,
@@ -104,5 +121,5 @@ def _matching(
         batch=table.batch,
         rates=(("lr", table.lr), ("critic_lr", table.critic_lr)),
         checkpoint=folder / name,
-        memory=shares,
+        memory=dmd_report(recipe, table, rank=recipe.lora.rank if name == "long" else 0),
     )

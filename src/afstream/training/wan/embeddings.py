@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from afstream.errors import CheckpointError, PromptError
-from afstream.model.bundle import TextEncoder
+from afstream.model.protocols import TextEncoder
 from afstream.training.machinery.draws import generator
 
 Pair = tuple[str, str]

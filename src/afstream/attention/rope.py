@@ -1,0 +1,87 @@
+"""Rotation tables on a device, made once and kept as long as whoever uses them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from afstream_kernels import rotation_tables, turn_tables
+
+# cosines and sines
+RopeTable = tuple[Tensor, Tensor]
+
+V = TypeVar("V")
+
+
+class Recent(Generic[V]):
+    """The values made most recently, by key; the oldest goes when there are too many.
+
+    Args:
+        size: how many are kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[Hashable, V] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        """The value of a key, made now if it is not kept."""
+        if key not in self._values:
+            self._values[key] = make()
+            if len(self._values) > self._size:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return self._values[key]
+
+
+class RopeTables:
+    """Rotation tables of one head size on one device.
+
+    Args:
+        head_dim: D, even.
+        dtype: of what is rotated; float64 gets float64 tables, everything else float32.
+        device: where the tables are read.
+    """
+
+    def __init__(self, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.head_dim = head_dim
+        self._dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        self._device = device
+        self._blocks: Recent[RopeTable] = Recent(16)
+        self._shifts: Recent[RopeTable] = Recent(64)
+
+    def block(self, grid: tuple[int, int, int], start: int = 0) -> RopeTable:
+        """Tables [F * R * C, D / 2] of a block of tokens at its own positions.
+
+        Args:
+            grid: latent frames, rows and columns of tokens (F, R, C).
+            start: temporal position of its first latent frame.
+        """
+
+        def make() -> RopeTable:
+            return self._place(
+                rotation_tables(start, grid=grid, head_dim=self.head_dim, dtype=self._dtype)
+            )
+
+        return self._blocks.get((grid, start), make)
+
+    def shift(self, offsets: tuple[int, ...]) -> RopeTable:
+        """Tables [S, D / 2] that move a rotated block by each offset in latent frames.
+
+        Bounded positions ask for the same few for ever, so nothing is computed or sent to the
+        device there.
+        """
+
+        def make() -> RopeTable:
+            return self._place(turn_tables(offsets, head_dim=self.head_dim, dtype=self._dtype))
+
+        return self._shifts.get(offsets, make)
+
+    def _place(self, table: RopeTable) -> RopeTable:
+        # ordinary tensors, whoever asks first: a training step may need them later
+        with torch.inference_mode(mode=False):
+            return table[0].to(self._device), table[1].to(self._device)

@@ -1,0 +1,107 @@
+"""Torch's own attention, which takes one query and keys that lie together.
+
+What a chunk sees is gathered in one launch for all layers, keys shifted on the way, and the chunk
+is written into the first place of the gathered copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from afstream.attention.base import CURRENT, ChunkRead, KeysValues, SlotPool
+from afstream.attention.block_table import BlockTable
+from afstream.attention.slots import TableRead
+from afstream_kernels import (
+    Backend,
+    choose_backend,
+    copy_slots,
+    segment_attention,
+    vendor_attention,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredRead:
+    """Reads the first slots of a gathered copy as they lie.
+
+    Attributes:
+        count: slots that hold what is seen, the chunk in the making first.
+        pool: the slots that were gathered.
+    """
+
+    count: int
+    pool: SlotPool
+
+    def attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, own: KeysValues | None = None
+    ) -> Tensor:
+        """Attend; see `SlotRead`."""
+        if own is not None:
+            others = tuple(range(CURRENT + 1, self.count))
+            table = BlockTable(others, *self.pool.rope.shift((0,) * len(others)))
+            return segment_attention(query, keys, values, *table, own, backend=self.pool.backend)
+        held, seen = (x[:, : self.count].flatten(1, 2) for x in (keys, values))
+        return vendor_attention(query, held, seen)
+
+
+class GatheredSlots:
+    """Reads one KV cache through a gathered copy of what the chunk in the making sees.
+
+    Args:
+        pool: the slots.
+    """
+
+    def __init__(self, pool: SlotPool) -> None:
+        self._pool = pool
+        layers, batch, _, *slot = pool.keys.shape
+        shape = layers, batch, pool.num_visible, *slot
+        # zeros, because 0 x NaN is NaN
+        self._keys, self._values = (
+            torch.zeros(shape, dtype=pool.keys.dtype, device=pool.keys.device) for _ in range(2)
+        )
+
+    @property
+    def copies(self) -> Sequence[Tensor]:
+        """The gathered keys and values."""
+        return self._keys, self._values
+
+    def chunk(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> ChunkRead:
+        """Warm start: bring what a chunk sees to where it sees it; see `SlotReader`."""
+        pool = self._pool
+        count = 1 + len(slots)
+        if slots:
+            copy_slots(
+                *(pool.keys, pool.values, self._keys, self._values, slots),
+                range(CURRENT + 1, count),
+                pool.rope.shift(tuple(-offset for offset in offsets)),
+                backend=pool.backend,
+            )
+        # a copy that still grows is met once a scene: not worth a graph
+        graph_key = count if count >= pool.window_chunks else None
+        return ChunkRead(self._keys, self._values, GatheredRead(count, pool), graph_key)
+
+    def block(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> TableRead:
+        """Prepare a re-cache, which gathers layer by layer; see `SlotReader`."""
+        table = BlockTable(slots, *self._pool.rope.shift(offsets))
+        return TableRead(table, self._pool)
+
+
+@dataclass(frozen=True, slots=True)
+class Sdpa:
+    """Torch's own attention, on every device."""
+
+    def backend(self, device: torch.device, dtype: torch.dtype) -> Backend:
+        """Our own kernels for everything else on a GPU."""
+        return choose_backend("sdpa", device=device, dtype=dtype)
+
+    def num_graphs(self, num_visible: int, window_chunks: int) -> int:
+        """One for each number of chunks that a full window sees."""
+        return 1 + num_visible - window_chunks
+
+    def reader(self, pool: SlotPool) -> GatheredSlots:
+        """Prepare to read one KV cache."""
+        return GatheredSlots(pool)

@@ -1,0 +1,83 @@
+"""A backbone from weights in files, with at most one copy of them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from afstream.checkpoints.lora import Lora
+from afstream.checkpoints.weights import Weights, check_fit
+from afstream.config import BackboneConfig
+from afstream.model.dit import Backbone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSource:
+    """What a backbone is made from.
+
+    Attributes:
+        what: what errors call the weights.
+        config: its sizes.
+        weights: under Wan's names; views of files stay unread until their turn comes.
+        loras: added to the weights on the way.
+    """
+
+    what: str
+    config: BackboneConfig
+    weights: Weights
+    loras: Sequence[Lora] = ()
+
+    def check(self) -> Backbone:
+        """See that everything fits, before much is read.
+
+        Returns:
+            The backbone without memory for its weights.
+
+        Raises:
+            CheckpointError: weights or a LoRA do not fit.
+        """
+        with torch.device("meta"):
+            backbone = Backbone(self.config)
+        check_fit(backbone, self.weights, what=self.what)
+        for lora in self.loras:
+            lora.check(self.weights)
+        return backbone
+
+    def merged(self, name: str, weight: Tensor) -> Tensor:
+        """A weight with all LoRAs added, where the weight lies; see `Lora.added`."""
+        for lora in self.loras:
+            weight = lora.added(name, weight)
+        return weight
+
+    @torch.no_grad()
+    def build(
+        self, *, device: torch.device | str, dtype: torch.dtype, offload: int = 0
+    ) -> Backbone:
+        """A backbone on a device; the weights are brought there one after the other.
+
+        Args:
+            device: where it will run.
+            dtype: of its weights there.
+            offload: layers whose weights stay in host memory.
+
+        Raises:
+            CheckpointError: weights or a LoRA do not fit; nothing was loaded.
+            ConfigError: there are fewer layers than are to be offloaded.
+        """
+        # all weights get their places first: what is needed on the way, made in between, would
+        # leave holes in memory
+        where = torch.device(device)
+        backbone = self.check().to(dtype)
+        backbone.materialize(where, offload=offload)
+        for name, place in backbone.named_parameters():
+            weight = self.weights[name]
+            # a device works faster than its host; where there is nothing to do, one copy is enough
+            if self.loras or weight.dtype != dtype:
+                weight = weight.to(where)
+            # copied even where the file holds the same: it may be replaced, and lies at odd places
+            place.copy_(self.merged(name, weight))
+        backbone.bind()
+        return backbone.requires_grad_(False).eval()

@@ -1,0 +1,149 @@
+"""Prompt changes: asked for from any thread, brought into force when a chunk is submitted."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from afstream.engine.chunk import Receipt
+from afstream.engine.rollout import Rollout
+from afstream.engine.state import Blend, StreamState
+from afstream.families.base import VideoModel
+from afstream.geometry import ChunkClock, Geometry
+from afstream.timeline import Cue, Plan
+from afstream.timeline.plan import blend_length
+
+
+class PendingPrompt(NamedTuple):
+    """A prompt change that waits for its chunk: its receipt, and its prompt [1, T, text_dim]."""
+
+    receipt: Receipt
+    embeds: Tensor
+
+
+class PromptScheduler:
+    """Takes prompt changes in, and applies those of the next chunk to a stream's state.
+
+    Args:
+        model: its text encoder reads the prompts, its backbone takes them.
+        size: size of the video.
+        clock: lengths of chunks and frames.
+    """
+
+    def __init__(self, model: VideoModel, size: Geometry, clock: ChunkClock) -> None:
+        self._model = model
+        self._size = size
+        self._clock = clock
+        self._waiting: queue.SimpleQueue[PendingPrompt] = queue.SimpleQueue()
+
+    def ask(self, cue: Cue, *, now_s: float, asked_at: float) -> Receipt:
+        """Let a cue wait for the next chunk, whatever its start; may be called from any thread.
+
+        Args:
+            cue: what is asked for.
+            now_s: start of the next chunk, in seconds of video.
+            asked_at: seconds of the host's clock (`time.perf_counter`).
+
+        Raises:
+            PromptError: the model cannot understand the prompt.
+        """
+        start = cue.start
+        # Latent frames and chunks have no time of their own; they are due when they are here.
+        here = start.relative or start.counts_latents
+        receipt = Receipt(
+            cue=cue,
+            requested_s=now_s if here else start.in_seconds(self._clock),
+            blend_chunks=blend_length(cue.blend_s, self._clock),
+            asked_at=asked_at,
+        )
+        self._waiting.put(self._encode(receipt))
+        return receipt
+
+    def planned(self, plan: Plan) -> dict[int, list[PendingPrompt]]:
+        """The changes of a plan, by the chunk at which they are due.
+
+        Raises:
+            PromptError: the model cannot understand a prompt.
+        """
+        return {
+            planned.chunk: [
+                self._encode(
+                    Receipt(
+                        cue=planned.cue,
+                        requested_s=planned.requested_s,
+                        blend_chunks=planned.blend_chunks,
+                    )
+                )
+            ]
+            for planned in plan.cues
+        }
+
+    def waiting(self) -> list[PendingPrompt]:
+        """All changes that were asked for since the last call."""
+        found: list[PendingPrompt] = []
+        while not self._waiting.empty():
+            found.append(self._waiting.get())
+        return found
+
+    def apply(self, changes: Sequence[PendingPrompt], state: StreamState, rollout: Rollout) -> None:
+        """Bring the newest change into force, or go on with a blend.
+
+        Args:
+            changes: those of the next chunk; their receipts are filled in.
+            state: is changed.
+            rollout: advances the state.
+        """
+        for change in changes:
+            receipt = change.receipt
+            receipt.chunk = state.chunk
+            receipt.superseded = change is not changes[-1]
+            if receipt.seed is not None:
+                state.seed = receipt.seed
+        if changes:
+            self._begin_segment(changes[-1], state, rollout)
+        elif state.blend is not None:
+            self._step_blend(state.blend, state, rollout)
+
+    def _encode(self, receipt: Receipt) -> PendingPrompt:
+        return PendingPrompt(receipt, self._model.text.encode([receipt.prompt]))
+
+    def _begin_segment(self, change: PendingPrompt, state: StreamState, rollout: Rollout) -> None:
+        receipt, embeds = change
+        before, state.embeds, state.blend = state.embeds, embeds, None
+        state.prompt = receipt.prompt
+        state.segment += 1
+        if state.rollout is None or receipt.transition == "cut":
+            self._begin_scene(embeds, state, rollout)
+        elif receipt.blend_chunks and before is not None:
+            state.blend = Blend(start=before, goal=embeds, chunks=receipt.blend_chunks)
+            self._step_blend(state.blend, state, rollout)
+        else:
+            rollout.switch(state.rollout, self._model.backbone.text_context(embeds))
+
+    def _begin_scene(self, embeds: Tensor, state: StreamState, rollout: Rollout) -> None:
+        text = self._model.backbone.text_context(embeds)
+        state.decoder = None
+        if state.rollout is not None:
+            rollout.restart(state.rollout, text)
+            return
+        size, config = self._size, self._model.backbone.config
+        frames = rollout.policy.lengths.chunk_frames
+        shape = (1, frames, config.in_dim, size.latent_height, size.latent_width)
+        state.rollout = rollout.start(text, shape)
+
+    def _step_blend(self, blend: Blend, state: StreamState, rollout: Rollout) -> None:
+        """Go one chunk further between two prompts; the last step becomes the junction."""
+        if state.rollout is None:
+            return
+        blend.done += 1
+        arrived = blend.done == blend.chunks
+        embeds = torch.lerp(blend.start, blend.goal, blend.done / blend.chunks)
+        text = self._model.backbone.text_context(embeds)
+        rollout.switch(state.rollout, text, anchor=arrived)
+        state.embeds = embeds
+        if arrived:
+            state.blend = None

@@ -1,0 +1,144 @@
+"""What every family of models answers, and one of its models ready to stream.
+
+Torch is imported when a model is opened, not with this module: a command that only lays out a
+timeline asks a family for its frame rate and its chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from afstream.config import SamplerConfig, WindowLengths
+from afstream.geometry import Geometry, VideoFormat
+from afstream.spec import Addition, ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from afstream.model.protocols import DenoisingBackbone, TextEncoder, VideoDecoder
+
+
+class ModelFamily(Protocol):
+    """One kind of model: how it is given, what it can take, its sizes, and how it is opened.
+
+    A family is a class that derives from this one, and a row in `afstream.families.registry`.
+
+    Attributes:
+        name: its key in the registry.
+        given_as: what a user gives as the model, in words, for error messages.
+        format: frame rate and strides of its codec.
+        geometry: its own video size, and what a token covers.
+        lengths: what it was trained to attend to.
+        any_size: whether other video sizes can be asked for.
+        takes: what a `ModelSpec` may add to it or say about its parts.
+    """
+
+    name: str
+    given_as: str
+    format: VideoFormat
+    geometry: Geometry
+    lengths: WindowLengths
+    any_size: bool = False
+    takes: frozenset[Addition] = frozenset()
+
+    def names(self, spec: ModelSpec) -> bool:
+        """Whether a spec's name means a model of this family.
+
+        Raises:
+            OSError: it is a path out of reach.
+        """
+        ...
+
+    def open(
+        self,
+        spec: ModelSpec,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        prompts: Sequence[str] = (),
+    ) -> VideoModel:
+        """Load a model; on the meta device only its sizes are read, to count bytes by.
+
+        Args:
+            spec: asks for nothing but what the family takes.
+            device: where it will run.
+            dtype: of its weights.
+            prompts: those that are known beforehand.
+
+        Raises:
+            CheckpointError: there is no such model, or a piece is missing or does not fit.
+            ConfigError: more layers are to be offloaded than there are.
+            PromptError: the model cannot understand a prompt.
+        """
+        ...
+
+    def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
+        """What raises `PromptError` for a prompt before the model is opened.
+
+        Returns:
+            None where only the opened model can tell.
+
+        Raises:
+            CheckpointError: the tokenizer is damaged.
+            ConfigError: a package that reads it is not installed.
+        """
+        return None
+
+    def encode_longest(self, text: TextEncoder) -> None:
+        """Encode a prompt of the greatest length on the meta device, to count bytes by.
+
+        Left as it is, a family's text encoder counts as taking nothing beside its weights.
+        """
+
+    def sized(self, width_px: int, height_px: int) -> Geometry:
+        """Another video size.
+
+        Raises:
+            ConfigError: it does not split into whole tokens.
+        """
+        return replace(self.geometry, width_px=width_px, height_px=height_px)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoModel:
+    """A model ready to stream.
+
+    Attributes:
+        name: as the user knows it.
+        family: the kind of model that it is.
+        backbone: predicts flows.
+        text: its text encoder.
+        vae: its decoder.
+        sampler: the denoise steps that it was distilled for.
+        details: what a run record should say about it, plain data.
+    """
+
+    name: str
+    family: ModelFamily
+    backbone: DenoisingBackbone
+    text: TextEncoder
+    vae: VideoDecoder
+    sampler: SamplerConfig
+    details: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def format(self) -> VideoFormat:
+        """Frame rate and strides of its codec."""
+        return self.family.format
+
+    @property
+    def fps(self) -> int:
+        """Video frames a second."""
+        return self.family.format.fps
+
+    @property
+    def geometry(self) -> Geometry:
+        """Its own video size."""
+        return self.family.geometry
+
+    @property
+    def any_size(self) -> bool:
+        """Whether it can be asked for another size."""
+        return self.family.any_size

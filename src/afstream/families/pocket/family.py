@@ -1,0 +1,51 @@
+"""The embedded model's family: its own small world at 64 x 64 pixels, trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from afstream.config import WindowLengths
+from afstream.families.base import ModelFamily, VideoModel
+from afstream.geometry import Geometry, VideoFormat
+from afstream.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "pocket"
+POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
+FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
+
+
+class PocketFamily(ModelFamily):
+    """Pocket model files; the one that comes with afstream is called `pocket`."""
+
+    name = NAME
+    given_as = f"{NAME!r} (built in), the path of a pocket model file (.safetensors)"
+    format = FORMAT
+    geometry = Geometry(width_px=64, height_px=64, spatial_stride=FORMAT.spatial_stride, patch=2)
+    lengths = WindowLengths(window_frames=12, sink_frames=3, chunk_frames=3, horizon_frames=21)
+
+    def names(self, spec: ModelSpec) -> bool:
+        """Whether it is the embedded model, or a file."""
+        return spec.name == NAME or Path(spec.name).is_file()
+
+    def open(
+        self,
+        spec: ModelSpec,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        prompts: Sequence[str] = (),
+    ) -> VideoModel:
+        """See `ModelFamily`."""
+        # torch comes with it
+        from afstream.families.pocket.model import load_pocket  # noqa: PLC0415
+
+        path = POCKET_PATH if spec.name == NAME else Path(spec.name)
+        return load_pocket(path, device=device, dtype=dtype)
+
+
+POCKET = PocketFamily()

@@ -1,0 +1,72 @@
+"""The families of models: one row each. A spec belongs to the first family that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from afstream.errors import CheckpointError, ConfigError, PromptError
+from afstream.families.base import ModelFamily
+from afstream.families.pocket.family import POCKET
+from afstream.families.presets import memory_of
+from afstream.families.random.family import RANDOM
+from afstream.families.wan.family import WAN
+from afstream.geometry import ChunkClock
+from afstream.spec import ModelSpec, StreamConfig
+from afstream.timeline import Cue
+
+FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (POCKET, WAN, RANDOM)}
+
+
+def family_of(spec: ModelSpec) -> ModelFamily:
+    """The family of a model.
+
+    Raises:
+        CheckpointError: no family knows it, or it is a path out of reach.
+        ConfigError: the spec asks for something that its family cannot take.
+    """
+    reason = f"there is no model {spec.name!r}"
+    try:
+        family = next((one for one in FAMILIES.values() if one.names(spec)), None)
+    except OSError as error:
+        family, reason = None, f"the model {spec.name!r} cannot be reached: {error.strerror}"
+    if family is None:
+        *others, last = (one.given_as for one in FAMILIES.values())
+        raise CheckpointError(f"{reason}; give {', '.join(others)}, or {last}")
+    for addition in spec.additions:
+        if addition not in family.takes:
+            others = [one.given_as for one in FAMILIES.values() if addition in one.takes]
+            raise ConfigError(
+                f"the model {spec.name!r} takes no {addition}; that needs {' or '.join(others)} as"
+                " the model"
+            )
+    return family
+
+
+def clock_of(config: StreamConfig) -> ChunkClock:
+    """The lengths of a stream's chunks and frames, told before its model is loaded.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: unknown memory or preset, or what the model cannot take.
+    """
+    family = family_of(config.model)
+    chunk_frames = memory_of(config, family.lengths).lengths.chunk_frames
+    return ChunkClock(format=family.format, chunk_frames=chunk_frames)
+
+
+def check_cues(spec: ModelSpec, cues: Sequence[Cue]) -> None:
+    """See that a model can take prompts, as far as that is known before it is opened.
+
+    Raises:
+        TimelineError: it cannot take one; says where it stands.
+        CheckpointError: there is no such model, or its tokenizer is damaged.
+        ConfigError: a package that reads the tokenizer is not installed.
+    """
+    check = family_of(spec).prompt_check(spec)
+    if check is None:
+        return
+    for cue in cues:
+        try:
+            check(cue.prompt)
+        except PromptError as error:
+            raise cue.place.error(str(error)) from error

@@ -1,0 +1,75 @@
+"""The family of Wan2.1 text-to-video models and their few-step students."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from afstream.config import WindowLengths
+from afstream.families.base import ModelFamily, VideoModel
+from afstream.geometry import Geometry, VideoFormat
+from afstream.spec import Addition, ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from afstream.model.protocols import TextEncoder
+
+FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
+# what the public models were trained at
+GEOMETRY = Geometry(width_px=832, height_px=480, spatial_stride=FORMAT.spatial_stride, patch=2)
+LENGTHS = WindowLengths(window_frames=12, sink_frames=3, chunk_frames=3, horizon_frames=21)
+
+
+class WanFamily(ModelFamily):
+    """Model folders: as they are downloaded, or as `afstream convert` writes them."""
+
+    name = "wan"
+    given_as = "a Wan2.1 folder (text-to-video)"
+    format = FORMAT
+    geometry = GEOMETRY
+    lengths = LENGTHS
+    any_size = True
+    takes: frozenset[Addition] = frozenset(
+        ("student", "LoRA", "other VAE", "place for the text encoder", "offloaded layers")
+    )
+
+    def names(self, spec: ModelSpec) -> bool:
+        """Whether it is a folder."""
+        return Path(spec.name).is_dir()
+
+    def open(
+        self,
+        spec: ModelSpec,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        prompts: Sequence[str] = (),
+    ) -> VideoModel:
+        """See `ModelFamily`."""
+        # torch comes with it
+        from afstream.families.wan.model import open_wan  # noqa: PLC0415
+
+        return open_wan(Path(spec.name), spec, device=device, dtype=dtype, prompts=prompts)
+
+    def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
+        """What counts a prompt's tokens, where the folder has a tokenizer."""
+        from afstream.checkpoints.folders import likely_parts  # noqa: PLC0415
+        from afstream.families.wan.text import read_tokenizer, tokens_of  # noqa: PLC0415
+
+        parts = likely_parts(Path(spec.name))
+        if parts is None or not parts.tokenizer.is_dir():
+            return None
+        tokenize = read_tokenizer(parts.tokenizer)
+        return lambda prompt: tokens_of(prompt, tokenize)
+
+    def encode_longest(self, text: TextEncoder) -> None:
+        """See `ModelFamily`."""
+        from afstream.families.wan.text import WanText  # noqa: PLC0415
+
+        if isinstance(text, WanText):
+            text.encode_longest()
+
+
+WAN = WanFamily()

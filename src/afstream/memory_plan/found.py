@@ -1,0 +1,98 @@
+"""What files that were found would take on a GPU, and what makes them fit one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from afstream.checkpoints.findings import BACKBONES, FOLDERS, Finding
+from afstream.config import WAN_BACKBONES
+from afstream.errors import ConfigError
+from afstream.families.opening import DTYPES
+from afstream.families.wan.published import published_wan
+from afstream.memory_plan.count import CannotCountError
+from afstream.memory_plan.estimate import estimate
+from afstream.memory_plan.fit import Fit, best_fit
+from afstream.memory_plan.meta_model import MetaModel
+from afstream.spec import ModelSpec, StreamConfig
+
+DTYPE = "bfloat16"
+# as many prompts as in a timeline, known beforehand
+PROMPTS = tuple(map(str, range(6)))
+
+
+def fit_found(findings: Sequence[Finding], config: StreamConfig) -> Fit | None:
+    """Count what was found as generate would run it on a GPU, in bfloat16.
+
+    Args:
+        findings: a folder and what is given beside it, or a student alone, which is counted
+            with the text encoder and the VAE that are published for it.
+        config: how it is run, but for the model; without `gpu_memory` there is no plan.
+
+    Returns:
+        None where nothing of it makes a model whose size is known.
+
+    Raises:
+        ConfigError: a setting is unknown or impossible, or transformers or diffusers is not
+            installed or cannot be counted.
+        CheckpointError: the pieces do not fit each other.
+    """
+    model = _meta_model(findings)
+    if model is None:
+        return None
+    own, wanted = model.model.geometry, model.geometry(config.size)
+    if wanted != own and not model.model.any_size:
+        raise ConfigError(
+            f"size is {wanted.width_px}x{wanted.height_px}; the model {model.name} makes"
+            f" {own.width_px}x{own.height_px} px only"
+        )
+    config = replace(config, model=model.spec, prompts=PROMPTS)
+    try:
+        if config.gpu_memory is not None:
+            return best_fit(model, config, config.gpu_memory)
+        report = estimate(model, config)
+    except CannotCountError as error:
+        raise ConfigError(
+            f"the installed transformers or diffusers cannot be counted: {error}"
+        ) from error
+    return Fit(asked=report, best=report)
+
+
+def published(size: str, *, name: str = "") -> MetaModel:
+    """A published Wan2.1 by its size, a key of `WAN_BACKBONES`; its files need not be there.
+
+    Raises:
+        ConfigError: transformers or diffusers is not installed.
+    """
+    model = published_wan(size, dtype=DTYPES[DTYPE])
+    return MetaModel(model, ModelSpec(name=size), name=name)
+
+
+def _meta_model(findings: Sequence[Finding]) -> MetaModel | None:
+    """A model made of what was found."""
+    usable = [one for one in findings if one.supported]
+    folder = next((one for one in usable if one.kind in FOLDERS), None)
+    student = next((one for one in usable if one.kind in BACKBONES), None)
+    pocket = next((one for one in usable if one.kind == "pocket model"), None)
+    if folder is not None and not _lacks(folder, student):
+        spec = ModelSpec(
+            name=str(folder.path),
+            student=None if student is None else str(student.path),
+            loras=tuple(str(one.path) for one in usable if one.lora),
+        )
+        return MetaModel.open(StreamConfig(model=spec), dtype=DTYPE)
+    base = next((one for one in (student, folder) if one is not None and one.backbone), None)
+    for size, config in WAN_BACKBONES.items():
+        if base is not None and base.backbone == config:
+            name = f"{base.path}, with Wan2.1's own text encoder and VAE"
+            return published(size, name=name)
+    if pocket is not None:
+        config = StreamConfig(model=ModelSpec(name=str(pocket.path)))
+        return MetaModel.open(config, dtype=DTYPE)
+    return None
+
+
+def _lacks(folder: Finding, student: Finding | None) -> bool:
+    """Whether a folder lacks a piece that is not given beside it."""
+    given = {"backbone"} if student is not None else set[str]()
+    return bool({"backbone", "text encoder", "tokenizer", "VAE"} - set(folder.provides) - given)

@@ -1,0 +1,91 @@
+"""What an import of timelines is, what it is given, and the import of afstream's own timelines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from afstream.geometry import ChunkClock
+from afstream.timeline.lines import read_text
+from afstream.timeline.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """A file of prompts.
+
+    Attributes:
+        path: where it is.
+    """
+
+    path: Path
+
+    @cached_property
+    def text(self) -> str:
+        """Its text, read once: it may be a pipe.
+
+        Raises:
+            TimelineError: the file cannot be read or is not UTF-8.
+        """
+        return read_text(self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """Settings for what a file does not say itself.
+
+    Attributes:
+        clock: lengths of chunks and frames of the stream that will play it.
+        switch_frames: latent frames at which prompts change.
+        num_latents: latent frames of the whole video.
+        line: the line whose prompts are wanted, counted from 1; None for the first.
+    """
+
+    clock: ChunkClock
+    switch_frames: tuple[int, ...] = ()
+    num_latents: int | None = None
+    line: int | None = None
+
+
+class TimelineImport(Protocol):
+    """One format of prompt files.
+
+    Attributes:
+        name: the format in messages, with its article.
+        suffixes: suffixes that always mean this format, in lower case.
+        options: the fields of `ImportOptions` that this format uses.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    options: tuple[str, ...]
+
+    def recognises(self, file: PromptFile) -> bool:
+        """Whether a file is of this format; asked when no format claims its suffix."""
+        ...
+
+    def read(self, file: PromptFile, options: ImportOptions) -> list[Timeline]:
+        """The timelines of the file, at least one.
+
+        Raises:
+            TimelineError: with line and column of the fault.
+        """
+        ...
+
+
+class TextImport:
+    """Timelines in plain text, as docs/timeline.md describes them."""
+
+    name: str = "a timeline"
+    suffixes: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def recognises(self, file: PromptFile) -> bool:
+        """Any file: the grammar has a sentence for one that is no timeline."""
+        return True
+
+    def read(self, file: PromptFile, options: ImportOptions) -> list[Timeline]:
+        """The one timeline of the file."""
+        return [Timeline.parse(file.text, source=str(file.path))]

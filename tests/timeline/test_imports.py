@@ -1,0 +1,102 @@
+"""Formats of prompt files: found by suffix or content; a new one is a class and a row."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.timeline.clocks import CLOCK
+
+from afstream.errors import ConfigError, TimelineError
+from afstream.timeline import Moment, Timeline, imports
+from afstream.timeline.imports import ImportOptions, PromptFile, TimelineImport, find_import
+from afstream_cli.inputs import read_timeline
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = ImportOptions(clock=CLOCK)
+JSON_LINE = '{"prompts": ["a fox", "an owl"]}\n'
+
+
+def read(path: Path, options: ImportOptions = OPTIONS) -> Timeline:
+    """The timeline that a command would play."""
+    return read_timeline(path, options, seed=None, duration=None)
+
+
+def saved(folder: Path, name: str, text: str) -> Path:
+    """A file with this text."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.JSONL", "p.txt", "p"])
+def test_json_lines_are_known_by_suffix_or_content(tmp_path: Path, name: str):
+    timeline = read(saved(tmp_path, name, JSON_LINE))
+    assert [cue.prompt for cue in timeline.cues] == ["a fox", "an owl"]
+    assert timeline.duration is not None
+    assert str(timeline.duration) == "[80l]"
+
+
+@pytest.mark.parametrize(
+    "text", ["a fox", "0:00 a fox", '{{"prompts"}} a fox', "@let x = y\na fox"]
+)
+def test_anything_else_is_a_timeline(tmp_path: Path, text: str):
+    kind = find_import(PromptFile(saved(tmp_path, "p.txt", text)))
+    assert kind.name == "a timeline"
+
+
+def test_a_suffix_is_believed_before_the_content(tmp_path: Path):
+    with pytest.raises(TimelineError, match=r"p.jsonl:1:2: not JSON"):
+        read(saved(tmp_path, "p.jsonl", "0:00 a fox"))
+
+
+@pytest.mark.parametrize(
+    "options", [ImportOptions(clock=CLOCK, line=1), ImportOptions(clock=CLOCK, switch_frames=(3,))]
+)
+def test_options_that_a_format_does_not_use_are_refused(tmp_path: Path, options: ImportOptions):
+    path = saved(tmp_path, "p.txt", "0:00 a fox")
+    with pytest.raises(ConfigError, match=r"for \.jsonl files; .*p.txt is read as a timeline,"):
+        read(path, options)
+    read(saved(tmp_path, "p.jsonl", JSON_LINE), options)
+
+
+def test_a_pipe_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = saved(tmp_path, "p", JSON_LINE)
+    reads: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or read_bytes(self))
+    read(path)
+    assert reads == [path]
+
+
+def test_the_worked_example_of_contributing_is_a_class_and_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What CONTRIBUTING shows reads files, in the command's own way, once its row stands."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text.partition("### A new import of timelines")[2].partition("\n### ")[0]
+    module, row = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(module, names)
+    by_suffix = saved(tmp_path, "p.csv", "seconds,prompt\n0,a fox\n2.5,an owl\n")
+    by_content = saved(tmp_path, "p.txt", "seconds,prompt\n0,a fox\n2.5,an owl\n")
+    assert read(by_suffix).cues[0].prompt == "seconds,prompt"
+
+    before: tuple[TimelineImport, ...] = imports.IMPORTS
+    exec(row, {**vars(imports), **names}, names)
+    after = names["IMPORTS"]
+    assert isinstance(after, tuple)
+    assert [type(kind) for kind in after if type(kind) is not names["CsvImport"]] == [
+        type(kind) for kind in before
+    ]
+    monkeypatch.setattr(imports, "IMPORTS", after)
+    for path in (by_suffix, by_content):
+        timeline = read(path)
+        assert [(cue.start, cue.prompt) for cue in timeline.cues] == [
+            (Moment(0), "a fox"),
+            (Moment(2.5), "an owl"),
+        ]
+    with pytest.raises(TimelineError, match=r"p.csv:3:1: found 'soon'; write seconds"):
+        read(saved(tmp_path, "p.csv", "seconds,prompt\n0,a fox\nsoon,an owl\n"))
+    # the other formats are read as before
+    assert len(read(saved(tmp_path, "p.jsonl", JSON_LINE)).cues) == 2
+    assert len(read(saved(tmp_path, "t.txt", "0:00 a fox\n0:05 an owl")).cues) == 2
