@@ -198,7 +198,7 @@ def denoised(noise, steps, shift, mean):
 
 def test_a_plain_module_streams_and_a_scenes_first_chunk_has_its_own_steps(tiny):
     sampler = SamplerConfig(steps=STEPS, first_steps=FIRST_STEPS)
-    family = tiny(FORMATS["4x8x8 at 16 fps"], 2, 1, sampler)
+    tiny(FORMATS["4x8x8 at 16 fps"], 2, 1, sampler)
     made = open_model(ModelSpec(name="tiny", device="cpu"))
     backbone = PlainBackbone(made.backbone.config)
     stream = Stream(replace(made, backbone=backbone), StreamConfig(seed=3))
