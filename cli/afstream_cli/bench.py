@@ -40,7 +40,8 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="PATH",
-        help="Also write the video, and count the time for it; else frames are thrown away.",
+        help="Also write the video, and count the time for it.",
+        show_default="frames are thrown away",
         rich_help_panel=LOAD,
     ),
 ]
@@ -52,7 +53,8 @@ Threads = Annotated[
     typer.Option(
         metavar="N",
         min=1,
-        help="For computing on the CPU; else as torch chooses.",
+        help="For computing on the CPU.",
+        show_default="as torch chooses",
         rich_help_panel=options.MODEL,
     ),
 ]
