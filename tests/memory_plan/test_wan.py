@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from afstream.bench.footprint import resident_bytes
 from safetensors.torch import save_file
 from tests.memory_plan.asked import ask
 from tests.wan_transformer import CONFIG, wan_weights
 
+from afstream.bench.machine import resident_bytes
 from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
 from afstream.families.opening import open_model

@@ -201,7 +201,7 @@ def describe_model(stream: Stream) -> dict[str, Any]:
     """The model of a stream and how it runs, as plain data."""
     backbone = stream.model.backbone
     return {
-        "name": stream.model_name,
+        "name": stream.model.name,
         "device": str(backbone.device),
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "memory": stream.policy.name,

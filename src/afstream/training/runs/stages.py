@@ -16,6 +16,7 @@ from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.training import TrainingReport
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 from afstream.training.machinery.checkpoints import CheckpointFolders
 from afstream.training.machinery.health import Health, WatchConfig
@@ -170,7 +171,11 @@ def draw_sheet(
         size: of the video; the model's own by default.
     """
     # weights that are spread cannot be captured in graphs
-    stream = Stream(model, policy, seed=table.seed, size=size, graphs=False, ahead=False)
+    pixels = (size.width_px, size.height_px) if size else None
+    config = StreamConfig(
+        memory=policy, seed=table.seed, size=pixels, graphs=False, ahead=False
+    )
+    stream = Stream(model, config)
     sheet = ContactSheet(stream.size)
     for chunk in stream.play(table.parsed()):
         _add(sheet, chunk)
