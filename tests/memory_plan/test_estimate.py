@@ -156,9 +156,9 @@ def test_weights_are_those_on_the_device_and_those_at_home(offload):
     places = held_bytes(model.parameters())
     if offload == 1:
         # a lone traveller has one place
-        assert len(model._travellers._places) == 1
+        assert len(model._swap._buffers) == 1
     assert parts.bytes_of("backbone weights") == places
-    homes = held_bytes(model._travellers._homes) if offload else 0
+    homes = held_bytes(model._swap._host) if offload else 0
     assert parts.bytes_of("offloaded layers") == parts.host_bytes == homes
 
 
