@@ -154,11 +154,7 @@ def test_weights_are_those_on_the_device_and_those_at_home(offload):
     parts = report(offload=offload)
     places = held_bytes(model.parameters())
     if offload == 1:
-<<<<<<< HEAD
         # a lone swapped layer has one buffer
-=======
-        # a lone traveller has one place
->>>>>>> checkpoints
         assert len(model._swap._buffers) == 1
     assert parts.bytes_of("backbone weights") == places
     homes = held_bytes(model._swap._host) if offload else 0

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from afstream.config import WindowLengths
 from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import ModelSpec
 
-<<<<<<< HEAD
-=======
 if TYPE_CHECKING:
-    import torch
-
     from afstream.checkpoints.findings import Finding
 
->>>>>>> checkpoints
 NAME = "pocket"
 # in the metadata of a model file
 KIND = "afstream-pocket"
@@ -38,9 +34,6 @@ class PocketFamily(ModelFamily):
         """Whether it is the embedded model, or a file."""
         return spec.name == NAME or Path(spec.name).is_file()
 
-<<<<<<< HEAD
-    def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
-=======
     def identify(self, path: Path) -> Finding | None:
         """See `ModelFamily`: such a file says its kind in its metadata."""
         # torch comes with these
@@ -52,15 +45,7 @@ class PocketFamily(ModelFamily):
         weights, num_bytes = read_weights(path), path.stat().st_size
         return Finding(path=path, kind="pocket model", weights=weights, num_bytes=num_bytes)
 
-    def open(
-        self,
-        spec: ModelSpec,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        prompts: Sequence[str] = (),
-    ) -> VideoModel:
->>>>>>> checkpoints
+    def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """See `ModelFamily`."""
         from afstream.families.pocket.model import load_pocket  # noqa: PLC0415
 

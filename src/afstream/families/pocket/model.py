@@ -13,13 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-<<<<<<< HEAD
 from afstream.checkpoints.files import file_weights
-from afstream.checkpoints.names import POCKET as KIND
 from afstream.checkpoints.weights import load_into, read_metadata
-=======
-from afstream.checkpoints.weights import load_into
->>>>>>> checkpoints
 from afstream.config import BackboneConfig, SamplerConfig, from_mapping
 from afstream.errors import CheckpointError
 from afstream.families.base import VideoModel

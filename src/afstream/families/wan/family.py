@@ -14,12 +14,8 @@ from afstream.spec import Addition, ModelSpec
 if TYPE_CHECKING:
     import torch
 
-<<<<<<< HEAD
-    from afstream.model.protocols import TextEncoder, VideoDecoder
-=======
     from afstream.checkpoints.findings import Finding
-    from afstream.model.protocols import TextEncoder
->>>>>>> checkpoints
+    from afstream.model.protocols import TextEncoder, VideoDecoder
 
 FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
 # what the public models were trained at
