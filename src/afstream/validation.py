@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
@@ -108,7 +109,9 @@ def _sentence(model: type[Checked], fault: ErrorDetails) -> str:
     place = f", [{'.'.join(map(show_name, table))}]: " if table else ": "
     names = ", ".join(_fields(inner))
     if kind == "extra_forbidden":
-        return f"{place}unknown key {show_value(loc[-1])}; it may hold {names}"
+        near = get_close_matches(str(loc[-1]), _fields(inner), n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        return f"{place}unknown key {show_value(loc[-1])}{meant}; it may hold {names}"
     if _is_missing(fault):
         return f"{place}{name} is missing"
     given = f"{place}{name} is" if name else f"{place}it is"

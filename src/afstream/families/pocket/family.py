@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afstream.config import WindowLengths
-from afstream.families.base import ModelFamily, VideoModel
+from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import ModelSpec
 
 if TYPE_CHECKING:
-    import torch
-
     from afstream.checkpoints.findings import Finding
 
 NAME = "pocket"
@@ -38,7 +36,6 @@ class PocketFamily(ModelFamily):
 
     def identify(self, path: Path) -> Finding | None:
         """See `ModelFamily`: such a file says its kind in its metadata."""
-        # torch comes with these
         from afstream.checkpoints.findings import Finding  # noqa: PLC0415
         from afstream.checkpoints.weights import read_metadata, read_weights  # noqa: PLC0415
 
@@ -47,20 +44,12 @@ class PocketFamily(ModelFamily):
         weights, num_bytes = read_weights(path), path.stat().st_size
         return Finding(path=path, kind="pocket model", weights=weights, num_bytes=num_bytes)
 
-    def open(
-        self,
-        spec: ModelSpec,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        prompts: Sequence[str] = (),
-    ) -> VideoModel:
+    def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """See `ModelFamily`."""
-        # torch comes with it
         from afstream.families.pocket.model import load_pocket  # noqa: PLC0415
 
         path = POCKET_PATH if spec.name == NAME else Path(spec.name)
-        return load_pocket(path, device=device, dtype=dtype)
+        return load_pocket(path, device=where.device, dtype=where.dtype)
 
 
 POCKET = PocketFamily()
