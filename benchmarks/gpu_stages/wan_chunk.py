@@ -22,7 +22,7 @@ from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.meta_model import MetaModel
 from afstream.model.dit import Backbone, TextContext
 from afstream.spec import ModelSpec, StreamConfig
-from afstream_kernels import Backend
+from afstream_kernels import BackendName
 from gpu_stages.public_way import PublicWindow
 from gpu_stages.scale import CHUNK_FRAMES, Scale
 
@@ -48,7 +48,7 @@ class Variant:
     """
 
     name: str
-    backend: Backend
+    backend: BackendName
     graphs: bool = False
     compiled: bool = False
 

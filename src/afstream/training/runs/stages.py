@@ -172,9 +172,7 @@ def draw_sheet(
     """
     # weights that are spread cannot be captured in graphs
     pixels = (size.width_px, size.height_px) if size else None
-    config = StreamConfig(
-        memory=policy, seed=table.seed, size=pixels, graphs=False, ahead=False
-    )
+    config = StreamConfig(memory=policy, seed=table.seed, size=pixels, graphs=False, ahead=False)
     stream = Stream(model, config)
     sheet = ContactSheet(stream.size)
     for chunk in stream.play(table.parsed()):
