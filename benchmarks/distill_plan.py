@@ -3,9 +3,9 @@
     python benchmarks/distill_plan.py            # renews docs/distill_plan.md
     python benchmarks/distill_plan.py --check    # fails if the page is out of date
 
-Nothing is computed and no weight is allocated: the training code itself runs on tensors without
-storage, and torch's counter adds up what its matrix products would cost. Layers are alike, so one
-and two of them are counted, and the rest follows.
+Nothing is computed and no weight is allocated: the training code itself runs on the meta device,
+and torch's counter adds up what its matrix products would cost. Layers are alike, so one and two
+of them are counted, and the rest follows. Memory is what `afstream distill --dry-run` says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,26 +27,24 @@ from afstream.config import WAN_BACKBONES, BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
-from afstream.model.dit import Backbone, TextContext, TimeContext
-from afstream.model.layers import AttentionWindow
-from afstream.training.dmd.bidirectional import ClipWindow
+from afstream.memory_plan.count import META
+from afstream.memory_plan.training import meta_backbone
+from afstream.model.dit import Backbone
+from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.dmd.sequences import LongSequence, replay
 from afstream.training.machinery.adapters import adapt
 from afstream.training.machinery.optim import trained
 from afstream.training.recipes.reading import load_recipe
 from afstream.training.recipes.tables import MatchingTable, WanRecipe
-from afstream.training.runs import preflight
-from afstream.training.runs.wan_stages import footing, wan_grid
+from afstream.training.runs.wan_stages import dmd_report
 
 PAGE = Path(__file__).parents[1] / "docs" / "distill_plan.md"
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
 
 # Assumptions: an H100 SXM at 40 % of its dense bfloat16 peak, and links of one direction.
-PEAK_FLOPS = 989e12
-USED_SHARE = 0.4
+FLOPS_PER_S = 0.4 * 989e12
 GPU_BYTES = 80e9
-NVLINK = 450e9
-INFINIBAND = 50e9
+NVLINK, INFINIBAND = 450e9, 50e9
 LINKS: dict[int, float | None] = {1: None, 8: NVLINK, 64: INFINIBAND}
 # gathered weights are cast to this; gradients are summed in float32
 GATHERED_BYTES = torch.bfloat16.itemsize
@@ -54,12 +52,18 @@ REDUCED_BYTES = torch.float32.itemsize
 
 # of a long sequence: the first window, the one that a switch opens, and one of all others
 COUNTED_WINDOWS = 3
+# calls of a backbone that gather all of its layers
+CALLS = ("forward", "write_kv", "text_context")
+HEAD = (
+    *("stage", "GPUs", "sequences a rank", "memory a rank", "fit in 80 GB", "PFLOP a rank"),
+    *("compute", "received a rank", "links", "whole stage"),
+)
 HOUR_S = 3600
 DAY_H = 24
 
 
 class Passes(NamedTuple):
-    """What one model does for one window: cost, and how often its weights are gathered.
+    """What one model does for one window.
 
     Attributes:
         flops: of matrix products.
@@ -67,58 +71,17 @@ class Passes(NamedTuple):
         backward: passes back through them, each of which ends in a sum over processes.
     """
 
-    flops: float
-    forward: float
-    backward: float
+    flops: float = 0
+    forward: float = 0
+    backward: float = 0
 
     def plus(self, other: Passes, weight: float = 1.0) -> Passes:
-        """Both, the other one so many times."""
+        """The sum of both, the other one multiplied by a weight."""
         return Passes(*(own + weight * add for own, add in zip(self, other, strict=True)))
 
 
-NOTHING = Passes(0, 0, 0)
-
-
-class Counted(Backbone):
-    """A backbone that counts the passes over its layers."""
-
-    def __init__(self, config: BackboneConfig) -> None:
-        super().__init__(config)
-        self.passes: Counter[str] = Counter()
-
-    def forward(
-        self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
-    ) -> Tensor:
-        """See `Backbone.forward`."""
-        self._count()
-        return super().forward(latents, time, text, window)
-
-    def remember(
-        self, latents: Tensor, time: TimeContext, text: TextContext, window: AttentionWindow
-    ) -> None:
-        """See `Backbone.remember`."""
-        self._count()
-        super().remember(latents, time, text, window)
-
-    def text_context(self, prompt_embeds: Tensor) -> TextContext:
-        """See `Backbone.text_context`."""
-        self._count()
-        return super().text_context(prompt_embeds)
-
-    def _count(self) -> None:
-        self.passes["forward"] += 1
-        self.passes["backward"] += torch.is_grad_enabled()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """One iteration on one sequence, on average.
-
-    Attributes:
-        student: rollout, and every so often the replay.
-        critic: its update, and every so often its say on the student.
-        teacher: every so often, with and without the prompt.
-    """
+class Work(NamedTuple):
+    """One iteration on one sequence, on average, by network."""
 
     student: Passes
     critic: Passes
@@ -126,15 +89,13 @@ class Work:
 
 
 def meta(*shape: int) -> Tensor:
-    """A tensor without storage."""
-    return torch.empty(*shape, device=preflight.META)
+    """A tensor on the meta device."""
+    return torch.empty(*shape, device=META)
 
 
-def make(config: BackboneConfig, rank: int, *, learns: bool) -> Counted:
-    """A backbone without storage, as it is trained."""
-    with torch.device(preflight.META):
-        backbone = Counted(config)
-    backbone.requires_grad_(learns)
+def make(config: BackboneConfig, rank: int, *, learns: bool) -> Backbone:
+    """A backbone on the meta device, as it is trained."""
+    backbone = meta_backbone(config).requires_grad_(learns)
     if learns and rank:
         adapt(backbone, rank=rank, alpha=float(rank))
     if learns:
@@ -143,27 +104,40 @@ def make(config: BackboneConfig, rank: int, *, learns: bool) -> Counted:
 
 
 def attention_flops(query: tuple[int, ...], key: tuple[int, ...], *_: object, **__: object) -> int:
-    """Of torch's own attention behind an operator of ours, shapes [B, T, H, D] and [B, K, H, D]."""
+    """FLOPs of torch's own attention behind an operator of ours, shapes [B, T or K, H, D]."""
     batch, tokens, heads, width = query
     return 4 * batch * tokens * key[1] * heads * width
 
 
 @contextmanager
-def counting(backbone: Counted, found: list[Passes]) -> Generator[None, None, None]:
-    """Append what is done within."""
-    backbone.passes.clear()
+def counting(backbone: Backbone, found: list[Passes]) -> Generator[None, None, None]:
+    """Append what a backbone does within."""
+    passes = Counter[str]()
+
+    def counted(call: Callable[..., object]) -> Callable[..., object]:
+        def wrapper(*args: object) -> object:
+            passes["forward"] += 1
+            passes["backward"] += torch.is_grad_enabled()
+            return call(*args)
+
+        return wrapper
+
     hidden = {torch.ops.afstream.vendor_attention: attention_flops}
-    counter = FlopCounterMode(display=False, custom_mapping=hidden)
-    with counter:
-        yield
-    passes = backbone.passes
+    for name in CALLS:
+        setattr(backbone, name, counted(getattr(backbone, name)))
+    try:
+        with FlopCounterMode(display=False, custom_mapping=hidden) as counter:
+            yield
+    finally:
+        for name in CALLS:
+            delattr(backbone, name)
     found.append(Passes(counter.get_total_flops(), passes["forward"], passes["backward"]))
 
 
 def all_layers(config: BackboneConfig, count: Callable[[BackboneConfig], list[Passes]]) -> Passes:
     """The sum of what `count` finds, for as many layers as there are, from one and two of them."""
-    one, two = ([*count(replace(config, num_layers=layers))] for layers in (1, 2))
-    total = NOTHING
+    one, two = (count(replace(config, num_layers=layers)) for layers in (1, 2))
+    total = Passes()
     for few, more in zip(one, two, strict=True):
         flops = few.flops + (config.num_layers - 1) * (more.flops - few.flops)
         total = total.plus(more._replace(flops=flops))
@@ -181,8 +155,7 @@ def clip_passes(recipe: WanRecipe, config: BackboneConfig, rank: int, *, learns:
         model = make(sizes, rank, learns=learns)
         with counting(model, found), torch.set_grad_enabled(learns):
             text = model.text_context(meta(1, sizes.text_len, sizes.text_dim))
-            window = ClipWindow(sizes, latents, "reference")
-            flow = model(latents, model.time_context(meta(1, 1)), text, window)
+            flow = predict_flow(model, latents, meta(1), text)
             if learns:
                 flow.sum().backward()
         return found
@@ -197,25 +170,23 @@ def student_passes(
     geometry, sampler = recipe.sizes.geometry, SamplerConfig()
     policy = memory_policy(table.memory, LENGTHS)
     size = (config.in_dim, geometry.latent_height, geometry.latent_width)
+    shape = (1, policy.lengths.chunk_frames, *size)
     num_windows = 1 + len(table.plan.boundaries)
     steps = len(sampler.steps)
 
     def run(sizes: BackboneConfig, exit_step: int) -> list[Passes]:
         windows: list[Passes] = []
         model = make(sizes, rank, learns=True)
-        rollout = Rollout.of(model, policy, sampler, backend="reference", use_graphs=False)
+        rollout = Rollout.of(model, policy, sampler, backend="reference")
         prompt = meta(1, sizes.text_len, sizes.text_dim)
+        switch_frame = table.horizon_frames if table.switch else 0
         sequence = LongSequence(
-            rollout,
-            table.plan,
-            (prompt, prompt),
-            switch_frame=table.horizon_frames if table.switch else 0,
-            shape=(1, policy.lengths.chunk_frames, *size),
+            rollout, table.plan, (prompt, prompt), switch_frame=switch_frame, shape=shape
         )
         for _ in range(min(COUNTED_WINDOWS, num_windows)):
             found: list[Passes] = []
             with counting(model, found):
-                noise = meta(steps, 1, policy.lengths.chunk_frames, *size)
+                noise = meta(steps, *shape)
                 window = sequence.advance(rollout, lambda _, x=noise: x, exit_step, keep=True)
             with counting(model, found):
                 replay(rollout, window, torch.empty_like(window.latents))
@@ -229,7 +200,7 @@ def student_passes(
         all_layers(config, lambda sizes, at=exit_step: run(sizes, at))
         for exit_step in (0, steps - 1)
     )
-    return NOTHING.plus(first.plus(last), 1 / (2 * num_windows))
+    return Passes().plus(first.plus(last), 1 / (2 * num_windows))
 
 
 def iteration(recipe: WanRecipe, table: MatchingTable, rank: int) -> Work:
@@ -242,72 +213,59 @@ def iteration(recipe: WanRecipe, table: MatchingTable, rank: int) -> Work:
     return Work(
         student=student_passes(recipe, table, student, rank),
         critic=learned.plus(asked, share),
-        teacher=NOTHING.plus(taught, 2 * share),
+        # with and without the prompt
+        teacher=Passes().plus(taught, 2 * share),
     )
 
 
 def received_bytes(recipe: WanRecipe, work: Work, rank: int, gpus: int, parts: int) -> float:
     """What a rank receives in an iteration: gathered weights, and sums of gradients."""
-    sizes = recipe.sizes
-    small = make(WAN_BACKBONES[sizes.student], rank, learns=True)
-    large = preflight.on_meta(WAN_BACKBONES[sizes.teacher])
-    values = sum(weight.numel() for weight in small.parameters())
-    learning = sum(weight.numel() for weight in trained(small).values())
-    total = 0.0
-    for passes in (work.student, work.critic):
-        total += (passes.forward + passes.backward) * values * GATHERED_BYTES
-        total += passes.backward * learning * REDUCED_BYTES
-    teacher = sum(weight.numel() for weight in large.parameters())
-    total += work.teacher.forward * teacher * GATHERED_BYTES
-    return parts * total * (gpus - 1) / gpus
-
-
-def memory_bytes(recipe: WanRecipe, table: MatchingTable, rank: int, gpus: int) -> tuple[int, int]:
-    """Of a rank: all that does not grow with its sequences, and one sequence."""
-    sizes = replace(recipe.sizes, processes=gpus, shard=gpus > 1)
-    stored = footing(replace(recipe, sizes=sizes), rank=rank)
-    student, teacher = WAN_BACKBONES[sizes.student], WAN_BACKBONES[sizes.teacher]
-    policy, grid = memory_policy(table.memory, LENGTHS), wan_grid(recipe)
-    per_row = sum(
-        share.size_bytes
-        for share in preflight.memory_shares(policy, student, grid, 1, stored.frozen)
+    small = make(WAN_BACKBONES[recipe.sizes.student], rank, learns=True)
+    large = meta_backbone(WAN_BACKBONES[recipe.sizes.teacher])
+    weights, taught = (
+        GATHERED_BYTES * sum(weight.numel() for weight in model.parameters())
+        for model in (small, large)
     )
-    shares = preflight.matching_shares(policy, student, teacher, grid, 1, stored)
-    # the input of each layer, kept for the critic's backward pass, one sequence at a time
-    tokens = table.horizon_frames * grid.tokens_per_frame
-    inputs = student.num_layers * tokens * student.dim * GATHERED_BYTES
-    return sum(share.size_bytes for share in shares) - per_row + inputs, per_row
+    gradients = REDUCED_BYTES * sum(weight.numel() for weight in trained(small).values())
+    passes = work.student.plus(work.critic)
+    total = (passes.forward + passes.backward) * weights + passes.backward * gradients
+    return parts * (total + work.teacher.forward * taught) * (gpus - 1) / gpus
 
 
-def rows_of(
+def stage_rows(
     recipe: WanRecipe, name: str, table: MatchingTable, rank: int, work: Work
 ) -> Iterator[list[str]]:
     """The table's rows of a stage."""
-    flops = sum(part.flops for part in (work.student, work.critic, work.teacher))
     for gpus, link in LINKS.items():
         rows = table.batch // gpus
-        fixed, per_row = memory_bytes(recipe, table, rank, gpus)
-        fits = max(int((GPU_BYTES - fixed) // per_row), 0)
-        compute_s = rows * flops / (PEAK_FLOPS * USED_SHARE)
+        sizes = replace(recipe.sizes, processes=gpus, shard=gpus > 1)
+        one, two, held = (
+            dmd_report(
+                replace(recipe, sizes=sizes), replace(table, batch=count * gpus), rank=rank
+            ).total_bytes
+            for count in (1, 2, rows)
+        )
+        fits = max(int((GPU_BYTES - one) // (two - one)) + 1, 0)
+        flops = rows * sum(passes.flops for passes in work)
         # as many parts as sequences: what memory is counted for
         received = received_bytes(recipe, work, rank, gpus, rows)
         sent_s = received / link if link else 0.0
-        hours = table.iterations * (compute_s + sent_s) / HOUR_S
+        hours = table.iterations * (flops / FLOPS_PER_S + sent_s) / HOUR_S
         yield [
             name,
             str(gpus),
             str(rows),
-            f"{(fixed + rows * per_row) / 1e9:.0f} GB",
+            f"{held / 1e9:.0f} GB",
             f"{fits}" if fits < rows else "all",
-            f"{rows * flops / 1e15:.1f}",
-            f"{compute_s:.1f} s",
+            f"{flops / 1e15:.1f}",
+            f"{flops / FLOPS_PER_S:.1f} s",
             f"{received / 1e9:.0f} GB" if link else "-",
             f"{sent_s:.1f} s" if link else "-",
             f"{hours:.0f} h" if hours < 2 * DAY_H else f"{hours / DAY_H:.1f} days",
         ]
 
 
-def pages(recipe: WanRecipe) -> str:
+def page(recipe: WanRecipe) -> str:
     """What stands between the page's marks."""
     stages = [
         (name, table, rank, iteration(recipe, table, rank))
@@ -316,37 +274,33 @@ def pages(recipe: WanRecipe) -> str:
             ("long", recipe.long, recipe.lora.rank),
         )
     ]
-    head = [
-        "stage", "GPUs", "sequences a rank", "memory a rank", "fit in 80 GB", "PFLOP a rank",
-        "compute", "received a rank", "links", "whole stage",
-    ]  # fmt: skip
-    lines = [_row(head), _row(["---"] * len(head))]
-    lines += [_row(row) for stage in stages for row in rows_of(recipe, *stage)]
-    lines += ["", "What one sequence costs in one iteration, in TFLOP:", ""]
-    lines += [_row(["stage", "student", "critic", "teacher"]), _row(["---"] * 4)]
-    for name, _, _, work in stages:
-        parts = (work.student, work.critic, work.teacher)
-        lines.append(_row([name, *(f"{part.flops / 1e12:.0f}" for part in parts)]))
+    costs = [
+        [name, *(f"{passes.flops / 1e12:.0f}" for passes in work)] for name, _, _, work in stages
+    ]
     teacher = clip_passes(recipe, WAN_BACKBONES[recipe.sizes.teacher], 0, learns=False)
-    pairs = recipe.pairs
+    pairs, frames, geometry = recipe.pairs, recipe.long.horizon_frames, recipe.sizes.geometry
     # Heun's method looks twice at each step but the last
     asked = 2 * pairs.steps - 1 if pairs.solver == "heun" else pairs.steps
     per_pair = 2 * asked * teacher.flops
-    hours = pairs.pairs * per_pair / (PEAK_FLOPS * USED_SHARE) / HOUR_S
-    grid = wan_grid(recipe)
-    lines += [
-        "",
-        f"One call of the teacher on a window of {recipe.long.horizon_frames} latent frames"
-        f" ({recipe.long.horizon_frames * grid.tokens_per_frame:,} tokens) is"
-        f" {teacher.flops / 1e15:.2f} PFLOP. The stage `ode` begins with {pairs.pairs:,} of its"
-        f" trajectories of {pairs.steps} steps ({pairs.solver}), with and without the prompt:"
-        f" {per_pair / 1e15:.0f} PFLOP each, {hours:,.0f} GPU hours in all.",
-    ]
-    return "\n".join(lines)
+    hours = pairs.pairs * per_pair / FLOPS_PER_S / HOUR_S
+    return "\n".join(
+        [
+            *table_lines(HEAD, [row for stage in stages for row in stage_rows(recipe, *stage)]),
+            "\nWhat one sequence costs in one iteration, in TFLOP:\n",
+            *table_lines(("stage", *Work._fields), costs),
+            f"\nOne call of the teacher on a window of {frames} latent frames"
+            f" ({frames * geometry.rows * geometry.columns:,} tokens) is"
+            f" {teacher.flops / 1e15:.2f} PFLOP. The stage `ode` begins with {pairs.pairs:,} of its"
+            f" trajectories of {pairs.steps} steps ({pairs.solver}), with and without the prompt:"
+            f" {per_pair / 1e15:.0f} PFLOP each, {hours:,.0f} GPU hours in all.",
+        ]
+    )
 
 
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def table_lines(head: tuple[str, ...], rows: list[list[str]]) -> Iterator[str]:
+    """A Markdown table."""
+    for cells in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
@@ -360,7 +314,7 @@ def main() -> int:
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    renewed = f"{before}{BEGIN}\n\n{pages(recipe)}\n\n{END}{after}"
+    renewed = f"{before}{BEGIN}\n\n{page(recipe)}\n\n{END}{after}"
     if asked.check:
         return int(renewed != text)
     PAGE.write_text(renewed, encoding="utf-8")

@@ -14,11 +14,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from afstream.families.presets import LENGTHS
-from afstream.kvcache.memories import MEMORIES, memory_policy
+from afstream.kvcache.memories import MEMORIES
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.found import PROMPTS
-from afstream.memory_plan.published import published
+from afstream.memory_plan.found import PROMPTS, published
 from afstream.memory_plan.units import GIB
 from afstream.spec import ModelSpec, StreamConfig, TextPlace
 
@@ -46,9 +44,9 @@ def rows() -> Iterator[Sequence[str]]:
     """Cells in the order of the headings; memory in GiB."""
     for name, size in MODELS.items():
         model = published(size)
-        for memory, spec in runs(len(model.model.backbone.blocks)):
-            config = StreamConfig(model=spec, backend="triton", prompts=PROMPTS)
-            found = estimate(model, config, memory_policy(memory, LENGTHS))
+        for memory, spec in runs(len(model.layers)):
+            config = StreamConfig(model=spec, memory=memory, backend="triton", prompts=PROMPTS)
+            found = estimate(model, config)
             weights = found.bytes_of("backbone weights") + found.bytes_of("decoder weights")
             weights += found.bytes_of("text encoder weights") if spec.text == "device" else 0
             amounts = (

@@ -35,18 +35,18 @@ ROOMS = (
         (
             Fault(
                 "a junction is seen one chunk late",
-                "if frame >= anchors.junction + policy.local_frames",
-                "if frame > anchors.junction + policy.local_frames",
+                "if frame >= anchors.junction + policy.lengths.local_frames",
+                "if frame > anchors.junction + policy.lengths.local_frames",
             ),
             Fault(
                 "the junction stands at another position",
-                "at = policy.horizon_frames - policy.window_frames - chunk",
-                "at = policy.horizon_frames - policy.window_frames",
+                "at = policy.lengths.horizon_frames - policy.lengths.window_frames - chunk",
+                "at = policy.lengths.horizon_frames - policy.lengths.window_frames",
             ),
             Fault(
                 "a query runs past the horizon",
-                "min(policy.horizon_frames - num_frames, frame)",
-                "min(policy.horizon_frames, frame)",
+                "min(policy.lengths.horizon_frames - num_frames, frame)",
+                "min(policy.lengths.horizon_frames, frame)",
             ),
             Fault(
                 "a replaced sink stands at its own frames",
@@ -55,8 +55,8 @@ ROOMS = (
             ),
             Fault(
                 "the local window is one chunk longer",
-                "stop - policy.local_frames, anchors.floor",
-                "stop - policy.local_frames - chunk, anchors.floor",
+                "stop - policy.lengths.local_frames, anchors.floor",
+                "stop - policy.lengths.local_frames - chunk, anchors.floor",
             ),
             Fault(
                 "a gap shows the junction before",
@@ -81,7 +81,7 @@ ROOMS = (
             ),
             Fault(
                 "a re-cache writes the sink anew",
-                "first = frame if sink >= frame else max(frame, sink + policy.sink_frames)",
+                "first = frame if sink >= frame else max(frame, sink + policy.lengths.sink_frames)",
                 "first = frame",
             ),
             Fault(
@@ -98,7 +98,7 @@ ROOMS = (
         (
             Fault(
                 "recapture keeps its sink",
-                "state.memory.anchors.sink = first",
+                "state.cache.anchors.sink = first",
                 "pass",
             ),
             Fault(

@@ -175,8 +175,8 @@ def foretold_bytes(scale: Scale, variant: Variant) -> int:
     stand_ins = HashedText(config, "meta"), ChannelsAsColours()
     model = MetaModel(wan_model("chunk", backbone, *stand_ins, {}), ModelSpec())
     size = scale.geometry.width_px, scale.geometry.height_px
-    config = StreamConfig(size=size, backend=variant.backend, graphs=variant.graphs)
-    found = estimate(model, config, POLICY)
+    config = StreamConfig(size=size, memory=POLICY, backend=variant.backend, graphs=variant.graphs)
+    found = estimate(model, config)
     absent = ("decoding", "decoder state", "prompt embeddings")
     # two prompts' keys are kept here, one of them in force unless a graph has its own
     kept = (1 + variant.graphs) * found.bytes_of("text keys")

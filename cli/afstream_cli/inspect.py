@@ -66,6 +66,7 @@ def inspect(
     from afstream.checkpoints.together import judge
     from afstream.errors import AfstreamError, CheckpointError
     from afstream.memory_plan.found import fit_found
+    from afstream.spec import StreamConfig
     from afstream_cli.findings import as_data, show_findings
     from afstream_cli.inputs import read_memory, read_pixels
 
@@ -83,7 +84,7 @@ def inspect(
     together = judge(findings)
     fit: Fit | None = None
     try:
-        fit = fit_found(findings, policy=policy, size=pixels, gpu_memory=room)
+        fit = fit_found(findings, StreamConfig(memory=policy, size=pixels, gpu_memory=room))
     except AfstreamError as error:
         faults.append(f"its memory cannot be counted: {error}")
     if as_json:

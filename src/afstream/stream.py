@@ -27,7 +27,7 @@ from afstream.engine.state import StreamState
 from afstream.engine.stopwatch import Stopwatch
 from afstream.errors import ConfigError
 from afstream.families.base import VideoModel
-from afstream.families.opening import kernel_backend, open_model
+from afstream.families.opening import open_model
 from afstream.families.presets import find_preset, memory_of
 from afstream.families.registry import family_of
 from afstream.geometry import ChunkClock, Geometry
@@ -71,7 +71,7 @@ class Stream:
             model.backbone,
             memory_of(self.config, model.family.lengths),
             model.sampler,
-            backend=kernel_backend(self.config.backend, model.backbone),
+            backend=self.config.backend,
             use_graphs=self.config.graphs,
         )
         device, ahead = model.backbone.device, self.config.ahead
@@ -110,7 +110,7 @@ class Stream:
         family = family_of(config.model)
         if config.size:
             family.sized(*config.size)
-        config, estimate = fit(config, memory_of(config, family.lengths))
+        config, estimate = fit(config)
         opened = open_model(
             config.model,
             prompts=config.prompts,

@@ -152,8 +152,20 @@ def test_the_plan_writes_nothing(command: Run, tmp_path: Path):
 
     wan = command("distill", "--recipe", "wan-1.3b", "--dry-run")
     assert wan.code == 0
-    assert [word for word in ("1. ode", "2. short", "3. long", "4. export") if word in wan.out]
+    assert all(word in wan.out for word in ("1. ode", "2. short", "3. long", "4. export"))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_names_the_processes_that_memory_is_counted_for(command: Run):
+    """As docs/distill_plan.md has it for 64 GPUs and for one."""
+    assert "memory per process on 1 process" in command(*TINY, "--dry-run").out
+    many = command("distill", "--recipe", "wan-1.3b", "--stage", "short", "--dry-run")
+    assert "memory per process on 64 processes 17.7 GB" in many.out
+    assert "on one GPU 856 GB" in many.out
+    setting = ("--set", "sizes.processes=1")
+    one = command("distill", "--recipe", "wan-1.3b", "--stage", "short", "--dry-run", *setting)
+    assert "memory per process on 1 process 856 GB" in one.out
+    assert "on one GPU" not in one.out
 
 
 @pytest.mark.parametrize(("saved", "words"), [(0, "begins it again"), (7, "step 7 is saved")])

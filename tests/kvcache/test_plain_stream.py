@@ -14,9 +14,12 @@ from tests.kvcache.plain_memory import ANCHOR, CLEAR, RECACHE, RECAPTURE, ROLLIN
 from tests.kvcache.plain_stream import PlainStream
 from torch import nn
 
-from afstream.config import MEMORIES, MemoryPolicy, SamplerConfig
+from afstream.config import SamplerConfig, WindowLengths
 from afstream.engine.rollout import Rollout
+from afstream.kvcache.memories import memory_policy
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone
+from afstream.spec import StreamConfig
 from afstream.stream import Stream
 
 BACKBONE = replace(SIZES, dim=24, num_heads=2)
@@ -36,13 +39,15 @@ NAMES = (*WITH_SINK, ROLLING, CLEAR)
 
 def policy_of(memory: Memory) -> MemoryPolicy:
     """The engine's policy of a memory; the only place that knows how one is built."""
-    return replace(
-        MEMORIES[memory.name],
+    lengths = WindowLengths(
         window_frames=memory.W,
         sink_frames=memory.S,
         chunk_frames=memory.c,
         horizon_frames=memory.H,
-        junction="none" if memory.name != ANCHOR else "hold" if memory.hold else "gap",
+    )
+    hand_over = "hold" if memory.hold else "gap"
+    return memory_policy(
+        memory.name, lengths, junction=hand_over if memory.name == ANCHOR else None
     )
 
 
@@ -80,7 +85,7 @@ class Pair:
 
     @classmethod
     def start(cls, model, memory, backend):
-        stream = Stream(model, policy_of(memory), seed=1, backend=backend)
+        stream = Stream(model, StreamConfig(memory=policy_of(memory), seed=1, backend=backend))
         plain = PlainStream(
             model.backbone.state_dict(),
             memory,

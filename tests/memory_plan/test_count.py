@@ -19,7 +19,7 @@ def test_what_lives_counts_and_what_is_gone_does_not(device):
         assert (live.now, live.peak) == (3 * KIB, 4 * KIB)
         del one
         assert (live.now, live.peak) == (2 * KIB, 4 * KIB)
-        live.rest()
+        live.reset_peak()
         assert live.peak == live.now
         del two
         assert live.now == 0

@@ -10,21 +10,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from afstream.families.wan.random import random_backbone
-from afstream.memory_plan.calls import chunk_shape, count_calls, count_decoding
-from afstream.memory_plan.outline import Outline, Setting
+from tests.memory_plan.asked import ask
 from tests.wan_transformer import CONFIG
 
 from afstream.config import WAN_BACKBONES, SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
 from afstream.families.presets import LENGTHS
+from afstream.families.random.model import random_backbone
 from afstream.geometry import Geometry
 from afstream.kvcache.memories import MEMORIES, memory_policy
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
 from afstream.memory_plan.estimate import estimate
-from afstream.spec import ModelSpec
+from afstream.memory_plan.meta_model import MetaModel, count_decoding
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
+from afstream_kernels import choose_backend
 
 DEEP = replace(CONFIG, num_layers=5)
 SIZE = Geometry(width_px=64, height_px=32)
@@ -33,6 +34,7 @@ WIDE = Geometry(width_px=128, height_px=96)
 TINY = "random:wan-tiny"
 BACKENDS = ("sdpa", "reference", "triton")
 NEAR = 0.1
+ANCHOR = memory_policy("anchor", LENGTHS)
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +70,8 @@ def like_a_gpu(monkeypatch):
     monkeypatch.setattr("afstream_kernels.slots._copy", copy)
 
 
-ASKED = Setting(geometry=SIZE, policy=memory_policy("anchor", LENGTHS), backend="sdpa")
-
-
-def setting(**changes):
-    return replace(ASKED, **changes)
+def report(model=None, *, size: Geometry | None = SIZE, **asked):
+    return estimate(model or meta_model(), ask(size=size, **asked))
 
 
 def steady(policy, backend):
@@ -82,7 +81,7 @@ def steady(policy, backend):
     draw = torch.Generator().manual_seed(0)
     embeds = torch.randn(1, DEEP.text_len, DEEP.text_dim, generator=draw)
     text = model.text_context(embeds)
-    shape = chunk_shape(DEEP, policy, WIDE)
+    shape = meta_model().chunk_shape(policy, WIDE)
     clean = torch.randn(shape, generator=draw)
     noise = torch.randn(4, *shape, generator=draw)
     state = rollout.start(text, shape)
@@ -92,6 +91,10 @@ def steady(policy, backend):
     for _ in range(policy.lengths.local_frames // 3):
         rollout.commit(state, clean)
     return rollout, state, text, noise, clean
+
+
+def on_gpu(backend):
+    return choose_backend(backend, device="meta", dtype=torch.float32)
 
 
 def measured(call):
@@ -106,7 +109,7 @@ def measured(call):
 @torch.inference_mode()
 def test_calls_take_what_was_counted_without_memory(backend, memory, like_a_gpu):
     policy = memory_policy(memory, LENGTHS)
-    counted = count_calls(DEEP, policy, SamplerConfig(), WIDE, dtype=torch.float32, backend=backend)
+    counted = meta_model().calls(WIDE, policy, on_gpu(backend))
     rollout, state, text, noise, clean = steady(policy, backend)
     rollout.denoise(state, noise)
     # on a GPU noise comes from the host
@@ -131,25 +134,25 @@ def test_slots_are_those_that_a_stream_reserves(backend, memory):
     model = random_backbone(DEEP, device="cpu", dtype=torch.float32)
     policy = memory_policy(memory, LENGTHS)
     rollout = Rollout.of(model, policy, SamplerConfig(), backend=backend)
-    state = rollout.start((), chunk_shape(DEEP, policy, SIZE))
-    parts = estimate(open_outline(), setting(policy=policy, backend=backend))
-    slots = held_bytes((state.memory.keys, state.memory.values))
-    view = held_bytes(state.memory.view or ())
+    state = rollout.start((), meta_model().chunk_shape(policy, SIZE))
+    parts = report(memory=memory, backend=backend)
+    slots = held_bytes((state.cache.pool.keys, state.cache.pool.values))
+    gathered = held_bytes(state.cache.reader.copies)
     assert parts.bytes_of("KV window") + parts.bytes_of("KV anchors") == slots
-    assert parts.bytes_of("KV view") == view
-    chunk = slots // state.memory.keys.shape[2]
+    assert parts.bytes_of("gathered KV") == gathered
+    chunk = slots // state.cache.pool.keys.shape[2]
     anchors = {"anchor": 3, "recache": 1, "recapture": 1, "rolling": 0, "clear": 0}
     assert parts.bytes_of("KV anchors") == anchors[memory] * chunk
 
 
-def open_outline(name=TINY, dtype="float32", **given):
-    return Outline.open(ModelSpec(name=name, **given), dtype=dtype)
+def meta_model(name=TINY, dtype="float32"):
+    return MetaModel.open(StreamConfig(model=ModelSpec(name=name)), dtype=dtype)
 
 
 @pytest.mark.parametrize("offload", [0, 1, 2, 4, 5])
 def test_weights_are_those_on_the_device_and_those_at_home(offload):
     model = random_backbone(DEEP, device="cpu", dtype=torch.float32, offload=offload)
-    parts = estimate(open_outline(), setting(offload=offload))
+    parts = report(offload=offload)
     places = held_bytes(model.parameters())
     if offload == 1:
         # a lone traveller has one place
@@ -161,19 +164,19 @@ def test_weights_are_those_on_the_device_and_those_at_home(offload):
 
 def test_more_layers_than_there_are_cannot_be_offloaded():
     with pytest.raises(ConfigError, match="6 layers are to be offloaded"):
-        estimate(open_outline(), setting(offload=6))
+        report(offload=6)
 
 
 def test_text_keys_are_those_of_a_prompt():
     model = random_backbone(DEEP, device="cpu", dtype=torch.float32)
     keys = model.text_context(torch.zeros(1, DEEP.text_len, DEEP.text_dim))
-    assert estimate(open_outline(), setting()).bytes_of("text keys") == held_bytes(
+    assert report().bytes_of("text keys") == held_bytes(
         tensor for layer in keys for tensor in (layer.k, layer.v)
     )
 
 
 @pytest.mark.parametrize("name", ["pocket", TINY])
-def test_a_whole_stream_takes_no_more_than_was_foretold(name):
+def test_a_whole_stream_takes_no_more_than_was_estimated(name):
     """On a CPU decoding follows denoising; on a GPU it runs beside it."""
     size = None if name == "pocket" else (SIZE.width_px, SIZE.height_px)
     spec = ModelSpec(name=name, device="cpu", dtype="float32")
@@ -187,16 +190,16 @@ def test_a_whole_stream_takes_no_more_than_was_foretold(name):
             for part in (stream.model.backbone, stream.model.text, stream.model.vae)
         )
         before = live.now
-        live.rest()
+        live.reset_peak()
         chunks = stream.chunks()
         # a full window; its junction out of it; all of that written anew
         for prompt, count in zip(prompts, (5, 3, 1), strict=True):
             stream.cue(prompt)
             list(itertools.islice(chunks, count))
         taken = live.peak - before + held
-    outline = open_outline(name)
-    geometry = outline.model.geometry if size is None else SIZE
-    found = estimate(outline, setting(geometry=geometry, backend="reference", prompts=3))
+    found = report(
+        meta_model(name), size=None if name == "pocket" else SIZE, backend="reference", prompts=3
+    )
     assert found.bytes_of("backbone weights") == weights
     beside = min(found.bytes_of("decoding"), found.bytes_of("re-cache"))
     assert taken <= found.tensor_bytes
@@ -209,7 +212,7 @@ def test_the_decoder_is_counted_as_it_decodes():
     chunks = stream.chunks()
     latents = next(chunks).latents
     state = stream.state.decoder
-    counted = count_decoding(open_outline("pocket").model.vae, tuple(latents.shape), torch.float32)
+    counted = count_decoding(meta_model("pocket").model.vae, tuple(latents.shape), torch.float32)
     assert counted.state == held_bytes(state.past)
     taken = measured(lambda: decode(stream.model.vae, latents, state))
     assert counted.work == pytest.approx(taken, rel=NEAR)
@@ -223,34 +226,34 @@ def decode(vae, latents, state):
 
 
 def test_captured_calls_keep_their_memory():
-    outline = open_outline()
-    plain, captured = (
-        estimate(outline, setting(backend="triton", graphs=graphs)) for graphs in (False, True)
-    )
-    calls = outline.calls(setting(backend="triton"))
+    model = meta_model()
+    plain, captured = (report(model, backend="triton", graphs=graphs) for graphs in (False, True))
+    calls = model.calls(SIZE, ANCHOR, on_gpu("triton"))
     assert captured.bytes_of("captured graphs") == calls.denoise + calls.context
     assert plain.bytes_of("captured graphs") == 0
     assert captured.peak_bytes > plain.peak_bytes
-    # two lengths of the view come back, with the junction and without
-    twice = estimate(outline, setting(backend="sdpa"))
-    assert twice.bytes_of("captured graphs") == 2 * (
-        outline.calls(setting()).denoise + outline.calls(setting()).context
-    )
-    for given in ({"offload": 2}, {"backend": "reference"}):
-        assert estimate(outline, setting(**given)).bytes_of("captured graphs") == 0
+    # two lengths of the gathered copy come back, with the junction and without
+    calls = model.calls(SIZE, ANCHOR, on_gpu("sdpa"))
+    twice = report(model, backend="sdpa")
+    assert twice.bytes_of("captured graphs") == 2 * (calls.denoise + calls.context)
+    once = report(model, backend="sdpa", memory="recache")
+    calls = model.calls(SIZE, memory_policy("recache", LENGTHS), on_gpu("sdpa"))
+    assert once.bytes_of("captured graphs") == calls.denoise + calls.context
+    for found in (report(model, offload=2), report(model, backend="reference")):
+        assert found.bytes_of("captured graphs") == 0
 
 
 def test_the_production_size_by_hand():
     """1.3B at 480p in bfloat16: layers x slots x tokens x heads x values x bytes x (k, v)."""
-    outline = Outline.open(ModelSpec(name="random:wan-1.3b"), dtype="bfloat16")
+    model = meta_model("random:wan-1.3b", "bfloat16")
     whole = Geometry(width_px=832, height_px=480)
-    parts = estimate(outline, setting(geometry=whole, backend="triton"))
+    parts = report(model, size=whole, backend="triton")
     chunk = 30 * 4680 * 12 * 128 * 2 * 2
     assert parts.bytes_of("KV window") == 4 * chunk
     assert parts.bytes_of("KV anchors") == 3 * chunk
-    assert parts.bytes_of("KV view") == 0
-    view = estimate(outline, setting(geometry=whole, backend="sdpa")).bytes_of("KV view")
-    assert view == 5 * chunk
+    assert parts.bytes_of("gathered KV") == 0
+    gathered = report(model, size=whole, backend="sdpa").bytes_of("gathered KV")
+    assert gathered == 5 * chunk
     assert parts.bytes_of("text keys") == 30 * 512 * 1536 * 2 * 2
     # 1.42 thousand million parameters
     assert parts.bytes_of("backbone weights") == 2 * 1_418_996_800
@@ -258,7 +261,7 @@ def test_the_production_size_by_hand():
     assert parts.bytes_of("denoising") > 2 * 4680 * 8960 * 2
     assert parts.bytes_of("re-cache") > 2 * 4 * 4680 * 8960 * 2
     data = parts.as_data()
-    assert data["peak_bytes"] == max(moment["held"] for moment in data["moments"])
+    assert data["peak_bytes"] == max(phase["held"] for phase in data["phases"])
     assert {part["name"]: part["bytes"] for part in data["parts"]}["text keys"] == (
         parts.bytes_of("text keys")
     )

@@ -1,4 +1,4 @@
-"""Opening a model on a device: its dtype, its kernels' backend, compiled layers."""
+"""Opening a model on a device: its dtype, compiled layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from afstream.families.registry import family_of
 from afstream.model.dit import Backbone
 from afstream.model.protocols import DenoisingBackbone
 from afstream.spec import ModelSpec
-from afstream_kernels import Backend, choose_backend
 
 DTYPES = {
     "float32": torch.float32,
@@ -81,20 +80,6 @@ def model_device(name: str | None) -> torch.device:
             f"device is {name!r}, but this machine or torch build has no CUDA; use cpu"
         )
     return device
-
-
-def kernel_backend(backend: Backend | str | None, backbone: DenoisingBackbone) -> Backend:
-    """The backend for a backbone: as it was chosen before, else by `choose_backend`.
-
-    Raises:
-        ConfigError: unknown name, or a backend that cannot run there.
-    """
-    if isinstance(backend, Backend):
-        return backend
-    try:
-        return choose_backend(backend, device=backbone.device, dtype=backbone.dtype)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def compile_backbone(backbone: DenoisingBackbone) -> None:

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 
 import torch
 
-from afstream.attention import ATTENTION
-from afstream.errors import ConfigError
+from afstream.attention import ATTENTION, choose_attention
+from afstream.families.presets import memory_of
+from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import META, held_bytes
-from afstream.memory_plan.meta_model import MetaModel
+from afstream.memory_plan.meta_model import CallBytes, MetaModel
 from afstream.memory_plan.report import (
     CONTEXT_BYTES,
-    SLACK_WHY,
+    PASSING_SLACK,
+    STAYING_SLACK,
     WORKSPACE_BYTES,
     MemoryReport,
     Part,
@@ -22,240 +24,146 @@ from afstream.memory_plan.report import (
 )
 from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
 from afstream.spec import TINY_VAE, StreamConfig
-from afstream_kernels import Backend, choose_backend
 
 RUNNING: tuple[PhaseName, ...] = ("stream", "switch")
 WEIGHTS: tuple[PhaseName, ...] = ("load", *RUNNING)
+TEXT_WHY = {"device": "kept", "cpu": "on the cpu", "drop": "until prompts are encoded"}
+SLACK_WHY = f"allowance: {STAYING_SLACK:.0%} of what stays, {PASSING_SLACK:.0%} of what passes"
 
 
-def estimate(model: MetaModel, config: StreamConfig, policy: MemoryPolicy) -> MemoryReport:
+def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
     """Count what a stream takes on a GPU.
 
     Args:
-        model: on the meta device.
+        model: the config's, on the meta device.
         config: how it is run.
-        policy: what `config` makes the stream remember.
 
     Raises:
-        ConfigError: the backend is unknown, or there are fewer layers than are to be offloaded.
+        ConfigError: a setting is unknown, or there are fewer layers than are to be offloaded.
         CannotCountError: transformers or diffusers cannot run on the meta device.
     """
-    counted = _Counted(model, config, policy)
+    geometry = model.geometry(config.size)
+    policy = memory_of(config, model.model.family.lengths)
+    dtype = model.model.backbone.dtype
+    # a GPU that is only supposed can run every backend
+    backend = choose_attention(config.backend, device=META, dtype=dtype)
+    calls = model.calls(geometry, policy, backend)
+    pairs = ATTENTION[backend.name].num_graphs(policy.num_visible, policy.lengths.window_chunks)
+    # calls are captured as `Rollout` does it
+    captured = config.graphs and not config.model.offload and pairs > 0
+    graphs = pairs * (calls.denoise + calls.context) if captured else 0
+    denoising = max(calls.denoise, calls.context)
+    # a tiny VAE that the model was opened with is there already
+    proposed = config.model.vae == TINY_VAE and model.spec.vae != TINY_VAE
+    decoder = model.with_tiny_vae if proposed else model
+    decoding = decoder.decoding(geometry, policy)
+    encodes = model.takes("place for the text encoder") and config.model.text != "cpu"
     parts = (
-        *counted.weights(),
-        *counted.cache(),
-        *counted.prompts(),
-        *counted.latents(),
-        *counted.work(),
+        *_weights(model, config, encodes=encodes),
+        Part(
+            "decoder weights",
+            decoder.decoder_bytes,
+            "tiny VAE, as published" if proposed else "all, encoder half included",
+            WEIGHTS,
+        ),
+        *_cache(calls, policy),
+        *_prompts(model, config, calls, captured=captured),
+        _latents(model, geometry, policy, calls, captured=captured),
+        Part("denoising", denoising, "counted, at the fullest window", ("stream",), passes=True),
+        Part(
+            "re-cache",
+            max(calls.recache, calls.prompt),
+            "counted, at a prompt switch",
+            ("switch",),
+            passes=True,
+        ),
+        Part("captured graphs", graphs, "kept by captured calls; denoising works in it"),
+        Part("decoder state", decoding.state, "carried from chunk to chunk", RUNNING),
+        Part("decoding", decoding.work, "counted, beside denoising", RUNNING, passes=True),
     )
-    phases = tuple(
-        Phase.of(name, parts, pools=counted.pools.get(name, 0))
-        for name in (("encode", *WEIGHTS) if counted.encodes else WEIGHTS)
-    )
-    slack = max(phases, key=lambda phase: phase.held).slack
+    # captured calls work in memory of their own, which stays theirs
+    pools = {"stream": max(graphs - denoising, 0), "switch": graphs}
+    names = ("encode", *WEIGHTS) if encodes else WEIGHTS
+    phases = tuple(Phase.of(name, parts, pools.get(name, 0)) for name in names)
     allowances = (
-        Part(name="CUDA context", bytes=CONTEXT_BYTES, why="allowance, with the kernels' code"),
-        Part(name="workspaces", bytes=WORKSPACE_BYTES, why="allowance for libraries and kernels"),
-        Part(name="allocator slack", bytes=slack, why=SLACK_WHY),
+        Part("CUDA context", CONTEXT_BYTES, "allowance, with the kernels' code"),
+        Part("workspaces", WORKSPACE_BYTES, "allowance for memory that libraries take in a call"),
+        Part("allocator slack", max(phases, key=lambda phase: phase.held).slack, SLACK_WHY),
     )
     return MemoryReport(
         model=model.name,
         config=config,
-        geometry=counted.geometry,
+        geometry=geometry,
         parts=(*parts, *allowances),
         phases=phases,
     )
 
 
-def gpu_backend(name: str | None, dtype: torch.dtype, device: torch.device | str = META) -> Backend:
-    """The backend that runs on a GPU; for a hypothetical GPU (meta) every one is allowed.
+def _weights(model: MetaModel, config: StreamConfig, *, encodes: bool) -> Iterator[Part]:
+    layers, offload, text = model.layers, config.model.offload, config.model.text
+    swapped = [layers[at] for at in pick_layers(offload, len(layers))]
+    away = held_bytes(weight for layer in swapped for weight in layer.parameters())
+    one = flat_size(swapped[0]) * model.model.backbone.dtype.itemsize if swapped else 0
+    why = f"{offload} layers share {NUM_BUFFERS} buffers" if offload else "all"
+    size = model.backbone_bytes - away + min(NUM_BUFFERS, offload) * one
+    yield Part("backbone weights", size, why, WEIGHTS)
+    if offload:
+        yield Part("offloaded layers", offload * one, "pinned", where="host")
+    resident = WEIGHTS if text in (None, "device") else ()
+    yield Part(
+        "text encoder weights",
+        model.text_bytes,
+        TEXT_WHY[text or "device"],
+        ("encode", *resident) if encodes else resident,
+        where="host" if text == "cpu" else "device",
+    )
+    why = "the largest as its file holds it, at most"
+    yield Part("weights on their way", model.transit_bytes, why, ("load",), passes=True)
 
-    Raises:
-        ConfigError: the backend is unknown, or cannot run there.
-    """
-    try:
-        return choose_backend(name, device=device, dtype=dtype)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+
+def _cache(calls: CallBytes, policy: MemoryPolicy) -> Iterator[Part]:
+    sink = policy.lengths.sink_frames // policy.lengths.chunk_frames
+    junctions = policy.num_slots - policy.lengths.window_chunks
+    anchors = calls.slots // calls.num_slots * (sink + junctions)
+    why = f"{calls.num_slots - sink - junctions} slots, one of them in the making"
+    yield Part("KV window", calls.slots - anchors, why, RUNNING)
+    why = f"{sink} slots of the sink, {junctions} of junctions"
+    yield Part("KV anchors", anchors, why, RUNNING)
+    if calls.gathered:
+        why = f"{policy.num_visible} slots as torch's own attention reads them"
+        yield Part("gathered KV", calls.gathered, why, RUNNING)
 
 
-class _Counted:
-    """The parts of one estimate; see `estimate`."""
+def _prompts(
+    model: MetaModel, config: StreamConfig, calls: CallBytes, *, captured: bool
+) -> Iterator[Part]:
+    backbone, text = model.model.backbone, config.model.text
+    yield Part("text keys", calls.text, "of the prompt in force, all layers", RUNNING)
+    new = calls.text if captured else 0
+    yield Part("new text keys", new, "beside them at a switch", ("switch",), passes=True)
+    # kept by the encoder and once more by the stream; a blend takes two
+    known = len(set(config.prompts))
+    kept = 2 * known or model.model.family.kept_prompts + 3
+    row = backbone.config.text_len * backbone.config.text_dim * backbone.dtype.itemsize
+    size = 0 if text == "cpu" else kept * row
+    yield Part("prompt embeddings", size, f"{kept} of the longest", ("encode", *RUNNING))
+    # a cue may be encoded at any time, a known prompt was encoded before
+    live = () if known or text not in (None, "device") else RUNNING
+    why = "counted, the longest"
+    yield Part("encoding a prompt", model.encode_bytes, why, ("encode", *live), passes=True)
 
-    def __init__(self, model: MetaModel, config: StreamConfig, policy: MemoryPolicy) -> None:
-        self.model, self.config, self.policy = model, config, policy
-        self.backbone = model.backbone
-        self.geometry = model.geometry(config.size)
-        self.text = config.model.text or "device"
-        self.encodes = model.is_folder and self.text != "cpu"
-        # a tiny VAE that the model was opened with is there already
-        tiny = config.model.vae == TINY_VAE and model.spec.vae != TINY_VAE
-        self.decoder = (tiny and model.with_tiny_vae) or model
-        self.tiny = self.decoder is not model
-        backend = gpu_backend(config.backend, self.backbone.dtype)
-        self.scene = model.scene(self.geometry, policy, backend)
-        self.calls = model.calls(self.geometry, policy, backend)
-        self.chunks = policy.lengths.window_chunks
-        self.denoising = max(self.calls.denoise, self.calls.context)
-        attention = ATTENTION[backend.name]
-        # captured calls; see `Rollout`
-        pairs = attention.num_graphs(policy.num_visible, self.chunks) if config.graphs else 0
-        self.captured = pairs > 0 and not config.model.offload
-        self.graphs = pairs * (self.calls.denoise + self.calls.context) if self.captured else 0
-        # captured calls work in memory of their own, which stays theirs
-        self.pools = {"stream": max(self.graphs - self.denoising, 0), "switch": self.graphs}
 
-    def weights(self) -> Iterator[Part]:
-        """Weights of backbone, text encoder and decoder."""
-        model, offload = self.model, self.config.model.offload
-        layers = list(self.backbone.blocks)
-        away = sum(held_bytes(layers[at].parameters()) for at in pick_layers(offload, len(layers)))
-        one = flat_size(layers[0]) * self.backbone.dtype.itemsize
-        places = min(NUM_BUFFERS, offload) * one
-        yield Part(
-            name="backbone weights",
-            bytes=model.backbone_bytes - away + places,
-            why=f"{offload} layers share {NUM_BUFFERS} buffers" if offload else "all",
-            phases=WEIGHTS,
-        )
-        if offload:
-            yield Part(name="offloaded layers", bytes=offload * one, where="host", why="pinned")
-        resident = WEIGHTS if self.text == "device" else ()
-        yield Part(
-            name="text encoder weights",
-            bytes=model.text_bytes,
-            where="host" if self.text == "cpu" else "device",
-            why={"device": "kept", "cpu": "on the cpu", "drop": "until prompts are encoded"}[
-                self.text
-            ],
-            phases=("encode", *resident) if self.encodes else resident,
-        )
-        yield Part(
-            name="decoder weights",
-            bytes=self.decoder.decoder_bytes,
-            why="tiny VAE, as published" if self.tiny else "all, encoder half included",
-            phases=WEIGHTS,
-        )
-        yield Part(
-            name="weights on their way",
-            bytes=model.transit_bytes,
-            why="the largest as its file holds it, at most",
-            phases=("load",),
-            passes=True,
-        )
-
-    def cache(self) -> Iterator[Part]:
-        """Slots of the KV cache."""
-        policy, scene = self.policy, self.scene
-        sink = policy.lengths.sink_frames // policy.lengths.chunk_frames
-        junctions = policy.num_slots - self.chunks
-        anchors = scene.slots // scene.num_slots * (sink + junctions)
-        yield Part(
-            name="KV window",
-            bytes=scene.slots - anchors,
-            why=f"{scene.num_slots - sink - junctions} slots, one of them in the making",
-            phases=RUNNING,
-        )
-        yield Part(
-            name="KV anchors",
-            bytes=anchors,
-            why=f"{sink} slots of the sink, {junctions} of junctions",
-            phases=RUNNING,
-        )
-        if scene.gathered:
-            yield Part(
-                name="gathered KV",
-                bytes=scene.gathered,
-                why=f"{policy.num_visible} slots as torch's own attention reads them",
-                phases=RUNNING,
-            )
-
-    def prompts(self) -> Iterator[Part]:
-        """Keys and embeddings of prompts."""
-        config = self.backbone.config
-        keys = self.scene.text
-        yield Part(
-            name="text keys",
-            bytes=keys,
-            why="of the prompt in force, all layers",
-            phases=RUNNING,
-        )
-        yield Part(
-            name="new text keys",
-            bytes=keys if self.captured else 0,
-            why="beside them at a switch",
-            phases=("switch",),
-            passes=True,
-        )
-        # kept by the encoder and once more by the stream; a blend takes two
-        known = len(set(self.config.prompts))
-        kept = 2 * known or self.model.model.family.kept_prompts + 3
-        row = config.text_len * config.text_dim * self.backbone.dtype.itemsize
-        yield Part(
-            name="prompt embeddings",
-            bytes=0 if self.text == "cpu" else kept * row,
-            why=f"{kept} of the longest",
-            phases=("encode", *RUNNING),
-        )
-        # a cue may be encoded at any time, a known prompt was encoded before
-        encoding = () if known or self.text != "device" else RUNNING
-        yield Part(
-            name="encoding a prompt",
-            bytes=self.model.encode_bytes,
-            why="counted, the longest",
-            phases=("encode", *encoding),
-            passes=True,
-        )
-
-    def latents(self) -> Iterator[Part]:
-        """Latents, rotation tables and timesteps, which are small."""
-        policy, config = self.policy, self.backbone.config
-        shape = torch.Size(self.model.chunk_shape(policy, self.geometry))
-        latents = shape.numel() * self.model.latent_dtype.itemsize
-        tokens = policy.lengths.chunk_frames * self.geometry.rows * self.geometry.columns
-        tables = 2 * tokens * (1 + self.chunks) * config.head_dim // 2 * torch.float32.itemsize
-        # captured calls read all steps' noise from a place of their own
-        waiting = latents * (len(self.model.model.sampler.steps) if self.captured else 0)
-        yield Part(
-            name="latents and tables",
-            # the chunk just made is still being decoded
-            bytes=latents * (self.chunks + 2) + waiting + tables + self.scene.times,
-            why="recent chunks, captured calls' inputs, rotations, timesteps",
-            phases=RUNNING,
-        )
-
-    def work(self) -> Iterator[Part]:
-        """What calls take while they run."""
-        decoding = self.decoder.decoding(self.geometry, self.policy)
-        yield Part(
-            name="denoising",
-            bytes=self.denoising,
-            why="counted, at the fullest window",
-            phases=("stream",),
-            passes=True,
-        )
-        yield Part(
-            name="re-cache",
-            bytes=max(self.calls.recache, self.calls.prompt),
-            why="counted, at a prompt switch",
-            phases=("switch",),
-            passes=True,
-        )
-        yield Part(
-            name="captured graphs",
-            bytes=self.graphs,
-            why="memory that captured calls keep for themselves; denoising works in it",
-        )
-        yield Part(
-            name="decoder state",
-            bytes=decoding.state,
-            why="carried from chunk to chunk",
-            phases=RUNNING,
-        )
-        yield Part(
-            name="decoding",
-            bytes=decoding.work,
-            why="counted, beside denoising",
-            phases=RUNNING,
-            passes=True,
-        )
+def _latents(
+    model: MetaModel, geometry: Geometry, policy: MemoryPolicy, calls: CallBytes, *, captured: bool
+) -> Part:
+    one = torch.Size(model.chunk_shape(policy, geometry)).numel() * model.latent_dtype.itemsize
+    chunks = policy.lengths.window_chunks
+    # captured calls read all steps' noise from a place of their own
+    noise = one * model.model.sampler.most_steps if captured else 0
+    tokens = policy.lengths.chunk_frames * geometry.rows * geometry.columns
+    pairs = model.model.backbone.config.head_dim // 2
+    tables = 2 * tokens * (1 + chunks) * pairs * torch.float32.itemsize
+    # the chunk just made is still being decoded
+    size = one * (chunks + 2) + noise + tables + calls.times
+    why = "recent chunks, captured calls' inputs, rotations, timesteps"
+    return Part("latents and tables", size, why, RUNNING)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from afstream.attention import choose_attention
 from afstream.errors import ConfigError
 from afstream.families.opening import DTYPES, dtype_name, model_device
 from afstream.geometry import Geometry
-from afstream.kvcache.policy import MemoryPolicy
-from afstream.memory_plan.count import CannotCountError
-from afstream.memory_plan.estimate import estimate, gpu_backend
+from afstream.memory_plan.count import META, CannotCountError
+from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.meta_model import MetaModel
 from afstream.memory_plan.report import CONTEXT_BYTES, MemoryReport
 from afstream.memory_plan.units import show_bytes
@@ -61,13 +61,12 @@ class Fit:
         return tuple(word for changed, *words in changes if changed for word in words)
 
 
-def fit(config: StreamConfig, policy: MemoryPolicy) -> tuple[StreamConfig, MemoryReport | None]:
+def fit(config: StreamConfig) -> tuple[StreamConfig, MemoryReport | None]:
     """See that a model fits the GPU; nothing is loaded.
 
     Args:
         config: how the stream is asked to run; a text encoder without a place gets the fastest
             one that fits.
-        policy: what `config` makes the stream remember.
 
     Returns:
         The config with the text encoder's place, and its report; unchanged and None where there
@@ -80,8 +79,13 @@ def fit(config: StreamConfig, policy: MemoryPolicy) -> tuple[StreamConfig, Memor
     device = model_device(config.model.device)
     if device.type != "cuda" and config.gpu_memory is None:
         return config, None
+    dtype = dtype_name(config.model, GPU)
+    model = MetaModel.open(config, dtype=dtype)
+    where = device if device.type == "cuda" else META
+    backend = choose_attention(config.backend, device=where, dtype=DTYPES[dtype])
+    asked = replace(config, backend=backend.name)
     try:
-        return _fit(config, policy, device)
+        found = best_fit(model, asked, config.gpu_memory or free_bytes(device))
     except CannotCountError as error:
         problem = (
             f"the memory of the model {config.model.name!r} cannot be counted with the installed"
@@ -91,27 +95,11 @@ def fit(config: StreamConfig, policy: MemoryPolicy) -> tuple[StreamConfig, Memor
             raise ConfigError(f"{problem}; leave --gpu-memory out") from error
         log.warning("%s; whether it fits the GPU is not checked", problem)
         return config, None
-
-
-def _fit(
-    config: StreamConfig, policy: MemoryPolicy, device: torch.device
-) -> tuple[StreamConfig, MemoryReport]:
-    """See `fit`."""
-    dtype = dtype_name(config.model, GPU)
-    model = MetaModel.open(config.model, dtype=dtype)
-    where = device if device.type == "cuda" else "meta"
-    asked = _with_text(
-        replace(config, backend=gpu_backend(config.backend, DTYPES[dtype], where).name),
-        config.model.text or "device",
-    )
-    available = config.gpu_memory or free_bytes(device)
-    places = text_places(model, asked) if config.model.text is None else ()
-    for one in (asked, *(_with_text(asked, place) for place in places)):
-        report = estimate(model, one, policy)
-        if report.peak_bytes <= available:
-            placed = _with_text(config, one.model.text) if model.is_folder else config
-            return placed, report
-    raise ConfigError(oom_message(best_fit(model, asked, policy, available)))
+    best = found.best.config
+    # only a place that nobody asked for may change without a word
+    if not found.fits or best != _with_text(asked, config.model.text or best.model.text):
+        raise ConfigError(oom_message(found))
+    return replace(config, model=best.model) if text_places(model, asked) else config, found.best
 
 
 def free_bytes(device: torch.device) -> int:
@@ -121,7 +109,7 @@ def free_bytes(device: torch.device) -> int:
     return free + unused + CONTEXT_BYTES
 
 
-def best_fit(model: MetaModel, config: StreamConfig, policy: MemoryPolicy, available: int) -> Fit:
+def best_fit(model: MetaModel, config: StreamConfig, available: int) -> Fit:
     """The first proposal that fits a GPU, or else the one that needs least.
 
     As asked; the text encoder dropped or on the cpu; also a tiny VAE; also as few offloaded
@@ -130,17 +118,16 @@ def best_fit(model: MetaModel, config: StreamConfig, policy: MemoryPolicy, avail
     Args:
         model: on the meta device.
         config: what was asked for.
-        policy: what `config` makes the stream remember.
         available: bytes of the GPU, nothing loaded.
 
     Raises:
         ConfigError: there are fewer layers than are to be offloaded.
     """
     config = _with_text(config, config.model.text or "device")
-    asked = estimate(model, config, policy)
+    asked = estimate(model, config)
     tried: list[MemoryReport] = []
-    for proposal in _proposals(model, config, policy, available):
-        report = estimate(model, proposal, policy)
+    for proposal in _proposals(model, config, available):
+        report = estimate(model, proposal)
         if report.peak_bytes <= available:
             return Fit(asked=asked, best=report, available=available)
         tried.append(report)
@@ -183,21 +170,18 @@ def smaller_sizes(size: Geometry) -> Sequence[Geometry]:
 
 def text_places(model: MetaModel, config: StreamConfig) -> Sequence[TextPlace]:
     """Where else the text encoder may go, from the place asked for to the one that needs least."""
-    if not model.is_folder:
+    if not model.takes("place for the text encoder"):
         return ()
     rest = TEXT_PLACES[TEXT_PLACES.index(config.model.text or "device") + 1 :]
     # an encoder that is dropped knows no prompt that comes later
     return [place for place in rest if config.prompts or place != "drop"]
 
 
-def _proposals(
-    model: MetaModel, asked: StreamConfig, policy: MemoryPolicy, available: int
-) -> Iterator[StreamConfig]:
+def _proposals(model: MetaModel, asked: StreamConfig, available: int) -> Iterator[StreamConfig]:
     places = text_places(model, asked)
     # a decoder that was asked for stays
-    can_shrink = asked.model.vae is None and model.with_tiny_vae is not None
-    any_size = model.model.any_size
-    smaller = smaller_sizes(model.geometry(asked.size)) if any_size else ()
+    can_shrink = model.takes("other VAE") and asked.model.vae is None
+    smaller = smaller_sizes(model.geometry(asked.size)) if model.model.any_size else ()
     sizes = (asked.size, *((size.width_px, size.height_px) for size in smaller))
     for sized in (replace(asked, size=size) for size in sizes):
         yield sized
@@ -208,21 +192,20 @@ def _proposals(
         if can_shrink:
             changed = [replace(one, model=replace(one.model, vae=TINY_VAE)) for one in changed]
             yield from changed
-        if "offloaded layers" in model.model.family.takes:
-            yield from (_offloaded(model, one, policy, available) for one in changed)
+        if model.takes("offloaded layers"):
+            yield from (_offloaded(model, one, available) for one in changed)
 
 
 def _with_text(config: StreamConfig, place: TextPlace | None) -> StreamConfig:
     return replace(config, model=replace(config.model, text=place))
 
 
-def _offloaded(
-    model: MetaModel, config: StreamConfig, policy: MemoryPolicy, available: int
-) -> StreamConfig:
+def _offloaded(model: MetaModel, config: StreamConfig, available: int) -> StreamConfig:
     """With as few offloaded layers as fit, or with all of them."""
-    layers = len(model.backbone.blocks)
+    layers = len(model.layers)
+    proposal = config
     for count in range(config.model.offload + 1, layers + 1):
         proposal = replace(config, model=replace(config.model, offload=count))
-        if count == layers or estimate(model, proposal, policy).peak_bytes <= available:
-            return proposal
-    return config
+        if estimate(model, proposal).peak_bytes <= available:
+            break
+    return proposal

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from afstream.checkpoints.findings import BACKBONES, FOLDERS, Finding
 from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
-from afstream.kvcache.policy import MemoryPolicy
+from afstream.families.opening import DTYPES
+from afstream.families.wan.published import published_wan
 from afstream.memory_plan.count import CannotCountError
 from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.fit import Fit, best_fit
@@ -19,48 +21,51 @@ DTYPE = "bfloat16"
 PROMPTS = tuple(map(str, range(6)))
 
 
-def fit_found(
-    findings: Sequence[Finding],
-    *,
-    policy: MemoryPolicy,
-    size: tuple[int, int] | None = None,
-    gpu_memory: int | None = None,
-) -> Fit | None:
+def fit_found(findings: Sequence[Finding], config: StreamConfig) -> Fit | None:
     """Count what was found as generate would run it on a GPU, in bfloat16.
 
     Args:
         findings: a folder and what is given beside it, or a student alone, which is counted
             with the text encoder and the VAE that are published for it.
-        policy: what the stream remembers.
-        size: width and height of the video in pixels, None for the model's own.
-        gpu_memory: bytes of the GPU to fit; None counts what was asked for only.
+        config: how it is run, but for the model; without `gpu_memory` there is no plan.
 
     Returns:
         None where nothing of it makes a model whose size is known.
 
     Raises:
-        ConfigError: transformers or diffusers is not installed, or cannot be counted.
+        ConfigError: a setting is unknown or impossible, or transformers or diffusers is not
+            installed or cannot be counted.
         CheckpointError: the pieces do not fit each other.
     """
     model = _meta_model(findings)
     if model is None:
         return None
-    own, wanted = model.model.geometry, model.geometry(size)
+    own, wanted = model.model.geometry, model.geometry(config.size)
     if wanted != own and not model.model.any_size:
         raise ConfigError(
             f"size is {wanted.width_px}x{wanted.height_px}; the model {model.name} makes"
             f" {own.width_px}x{own.height_px} px only"
         )
-    config = StreamConfig(model=model.spec, size=size, prompts=PROMPTS)
+    config = replace(config, model=model.spec, prompts=PROMPTS)
     try:
-        if gpu_memory is not None:
-            return best_fit(model, config, policy, gpu_memory)
-        report = estimate(model, config, policy)
+        if config.gpu_memory is not None:
+            return best_fit(model, config, config.gpu_memory)
+        report = estimate(model, config)
     except CannotCountError as error:
         raise ConfigError(
             f"the installed transformers or diffusers cannot be counted: {error}"
         ) from error
     return Fit(asked=report, best=report)
+
+
+def published(size: str, *, name: str = "") -> MetaModel:
+    """A published Wan2.1 by its size, a key of `WAN_BACKBONES`; its files need not be there.
+
+    Raises:
+        ConfigError: transformers or diffusers is not installed.
+    """
+    model = published_wan(size, dtype=DTYPES[DTYPE])
+    return MetaModel(model, ModelSpec(name=size), name=name)
 
 
 def _meta_model(findings: Sequence[Finding]) -> MetaModel | None:
@@ -75,17 +80,15 @@ def _meta_model(findings: Sequence[Finding]) -> MetaModel | None:
             student=None if student is None else str(student.path),
             loras=tuple(str(one.path) for one in usable if one.lora),
         )
-        return MetaModel.open(spec, dtype=DTYPE)
+        return MetaModel.open(StreamConfig(model=spec), dtype=DTYPE)
     base = next((one for one in (student, folder) if one is not None and one.backbone), None)
     for size, config in WAN_BACKBONES.items():
         if base is not None and base.backbone == config:
-            # diffusers and transformers come with it
-            from afstream.memory_plan.published import published  # noqa: PLC0415
-
             name = f"{base.path}, with Wan2.1's own text encoder and VAE"
             return published(size, name=name)
     if pocket is not None:
-        return MetaModel.open(ModelSpec(name=str(pocket.path)), dtype=DTYPE)
+        config = StreamConfig(model=ModelSpec(name=str(pocket.path)))
+        return MetaModel.open(config, dtype=DTYPE)
     return None
 
 

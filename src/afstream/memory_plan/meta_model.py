@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from afstream.engine.decode import decode_pictures
 from afstream.engine.rollout import Rollout
 from afstream.families.base import VideoModel
 from afstream.families.opening import open_model
+from afstream.families.presets import find_preset
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import (
     META,
-    CannotCountError,
     LiveBytes,
     held_bytes,
     library_call,
@@ -28,7 +28,7 @@ from afstream.memory_plan.count import (
 )
 from afstream.model.dit import Backbone, TextContext
 from afstream.model.protocols import VideoDecoder
-from afstream.spec import TINY_VAE, ModelSpec
+from afstream.spec import TINY_VAE, Addition, ModelSpec, StreamConfig
 from afstream_kernels import Backend
 
 # without gradients a layer's memory is free for the next one: more layers take no more
@@ -36,27 +36,9 @@ COUNTED_LAYERS = 2
 # files hold values of at most this many bytes
 FILE_BYTES = 4
 
-T = TypeVar("T")
-
 
 class CallBytes(NamedTuple):
-    """The most bytes that each call of the backbone takes beside weights, slots and text keys.
-
-    Attributes:
-        denoise: all denoise steps of a chunk that sees a full window and a junction.
-        context: the context pass.
-        recache: a prompt switch; 0 where the memory computes nothing then.
-        prompt: projecting a prompt, beside the keys that come out of it.
-    """
-
-    denoise: int
-    context: int
-    recache: int
-    prompt: int
-
-
-class SceneBytes(NamedTuple):
-    """Bytes that the backbone keeps for a scene.
+    """What the backbone keeps for a scene, and the most that each of its calls takes beside it.
 
     Attributes:
         slots: all slots of the KV cache.
@@ -64,6 +46,10 @@ class SceneBytes(NamedTuple):
         gathered: the copy of the visible slots, for backends that read one.
         text: keys and values of one prompt in all layers.
         times: embedded timesteps.
+        denoise: all denoise steps of a chunk that sees a full window and a junction.
+        context: the context pass.
+        recache: a prompt switch; 0 where the policy computes nothing then.
+        prompt: projecting a prompt, beside the keys that come out of it.
     """
 
     slots: int
@@ -71,6 +57,10 @@ class SceneBytes(NamedTuple):
     gathered: int
     text: int
     times: int
+    denoise: int
+    context: int
+    recache: int
+    prompt: int
 
 
 class DecodeBytes(NamedTuple):
@@ -87,29 +77,21 @@ class MetaModel:
         model: on the meta device.
         spec: what it was opened from.
         name: what reports call it; the spec's name by default.
-
-    Raises:
-        CannotCountError: its backbone's layers are not afstream's own.
     """
 
     def __init__(self, model: VideoModel, spec: ModelSpec, *, name: str = "") -> None:
-        if not isinstance(model.backbone, Backbone):
-            raise CannotCountError(
-                f"the memory of a {type(model.backbone).__name__} cannot be counted, only that of"
-                " afstream's own backbone"
-            )
         self.model = model
-        self.backbone = model.backbone
         self.spec = spec
         self.name = name or spec.name
-        self._counted: dict[Hashable, object] = {}
+        self._calls: dict[Hashable, CallBytes] = {}
+        self._decoding: dict[Hashable, DecodeBytes] = {}
 
     @classmethod
-    def open(cls, spec: ModelSpec, *, dtype: str) -> MetaModel:
-        """Open a model as for use, but without reading its weights.
+    def open(cls, config: StreamConfig, *, dtype: str) -> MetaModel:
+        """Open a stream's model as for use, but without reading its weights.
 
         Args:
-            spec: which model.
+            config: says which model.
             dtype: of its weights.
 
         Raises:
@@ -117,26 +99,25 @@ class MetaModel:
             CheckpointError: there is no such model, or a piece of it is missing or does not fit.
         """
         # where parts go changes no size; `estimate` puts them there
-        whole = replace(spec, device=META, dtype=dtype, text=None, offload=0)
-        return cls(open_model(whole), spec)
+        whole = replace(config.model, device=META, dtype=dtype, text=None, offload=0)
+        like = find_preset(config.preset, config.model)
+        return cls(open_model(whole, like=like), config.model)
 
-    @property
-    def is_folder(self) -> bool:
-        """Whether text encoder and decoder are parts of a folder that can be placed or replaced."""
-        return "place for the text encoder" in self.model.family.takes
+    def takes(self, addition: Addition) -> bool:
+        """Whether a spec may add something to this model, or place it."""
+        return addition in self.model.family.takes
 
     @cached_property
-    def with_tiny_vae(self) -> MetaModel | None:
-        """This model with the public tiny VAE, whose file need not be there; None without one."""
-        vae = self.model.family.tiny_decoder(self.backbone.dtype)
+    def with_tiny_vae(self) -> MetaModel:
+        """This model with the public tiny VAE, whose file need not be there; itself without one."""
+        vae = self.model.family.tiny_decoder(self.model.backbone.dtype)
         if vae is None:
-            return None
-        spec = replace(self.spec, vae=TINY_VAE)
-        return MetaModel(replace(self.model, vae=vae), spec, name=self.name)
+            return self
+        return MetaModel(replace(self.model, vae=vae), replace(self.spec, vae=TINY_VAE))
 
     @cached_property
     def encode_bytes(self) -> int:
-        """The most bytes that encoding the longest prompt takes; 0 for small built-in encoders.
+        """The most bytes that encoding the longest prompt takes.
 
         Raises:
             CannotCountError: the installed transformers cannot run on the meta device.
@@ -146,17 +127,23 @@ class MetaModel:
 
     @cached_property
     def transit_bytes(self) -> int:
-        """The most bytes on the device while a folder's weights are copied there one by one."""
-        if not self.is_folder:
+        """The most bytes on the device while files' weights are copied there one by one."""
+        if not self.takes("LoRA"):
             return 0
-        largest = max(weight.numel() for weight in self.backbone.parameters())
+        largest = max(weight.numel() for weight in self.model.backbone.parameters())
         # with a LoRA: the weight as its file holds it, in float32, and the sum
         return FILE_BYTES * largest * (3 if self.spec.loras else 1)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The backbone's layers, where they can be offloaded."""
+        backbone = self.model.backbone
+        return list(backbone.blocks) if isinstance(backbone, Backbone) else []
 
     @cached_property
     def backbone_bytes(self) -> int:
         """Bytes of all backbone weights."""
-        return held_bytes(self.backbone.parameters())
+        return held_bytes(self.model.backbone.parameters())
 
     @cached_property
     def text_bytes(self) -> int:
@@ -168,46 +155,27 @@ class MetaModel:
         """Bytes of all decoder weights."""
         return held_bytes(weights_of(self.model.vae))
 
-    def geometry(self, size: tuple[int, int] | None) -> Geometry:
-        """The geometry of a video of a width and height in pixels; None is the model's own."""
-        own = self.model.geometry
-        return replace(own, width_px=size[0], height_px=size[1]) if size else own
-
-    def chunk_shape(self, policy: MemoryPolicy, geometry: Geometry) -> tuple[int, ...]:
-        """The shape of one chunk of latents, (B, c, C, h, w)."""
-        channels = self.backbone.config.in_dim
-        frames = policy.lengths.chunk_frames
-        return 1, frames, channels, geometry.latent_height, geometry.latent_width
-
     @property
     def latent_dtype(self) -> torch.dtype:
         """The dtype of latents: float32 or better."""
-        return torch.promote_types(self.backbone.dtype, torch.float32)
+        return torch.promote_types(self.model.backbone.dtype, torch.float32)
 
-    def scene(self, geometry: Geometry, policy: MemoryPolicy, backend: Backend) -> SceneBytes:
-        """What a scene keeps, as a stream allocates it."""
+    def geometry(self, size: tuple[int, int] | None) -> Geometry:
+        """The geometry of a video of a width and height in pixels; None is the model's own."""
+        return self.model.family.sized(*size) if size else self.model.geometry
 
-        def count() -> SceneBytes:
-            backbone = self.backbone
-            rollout = Rollout.of(backbone, policy, self.model.sampler, backend=backend)
-            text = backbone.text_context(_embeds(backbone))
-            cache = rollout.start(text, self.chunk_shape(policy, geometry)).cache
-            return SceneBytes(
-                slots=held_bytes((cache.pool.keys, cache.pool.values)),
-                num_slots=cache.pool.keys.shape[2],
-                gathered=held_bytes(cache.reader.copies),
-                text=_key_bytes(text),
-                times=held_bytes(tensor for time in rollout.times for tensor in time),
-            )
-
-        return self._once(("scene", geometry, policy, backend), count)
+    def chunk_shape(self, policy: MemoryPolicy, geometry: Geometry) -> tuple[int, ...]:
+        """The shape of one chunk of latents, (B, c, C, h, w)."""
+        size = geometry.latent_height, geometry.latent_width
+        return 1, policy.lengths.chunk_frames, self.model.backbone.config.in_dim, *size
 
     def calls(self, geometry: Geometry, policy: MemoryPolicy, backend: Backend) -> CallBytes:
-        """What the backbone's calls take, counted by running a stream of a few layers."""
-        return self._once(
-            ("calls", geometry, policy, backend),
-            lambda: self._count_calls(policy, backend, self.chunk_shape(policy, geometry)),
-        )
+        """What the backbone keeps, and what its calls take: a stream of a few layers is run."""
+        key = geometry, policy, backend
+        if key not in self._calls:
+            shape = self.chunk_shape(policy, geometry)
+            self._calls[key] = self._count_calls(policy, backend, shape)
+        return self._calls[key]
 
     def decoding(self, geometry: Geometry, policy: MemoryPolicy) -> DecodeBytes:
         """What decoding one chunk takes beside the decoder's weights.
@@ -215,30 +183,31 @@ class MetaModel:
         Raises:
             CannotCountError: the installed diffusers cannot run on the meta device.
         """
-
-        def count() -> DecodeBytes:
-            # only a folder's decoder runs a library's layers
-            with library_call() if self.is_folder else nullcontext():
-                shape = self.chunk_shape(policy, geometry)
-                return count_decoding(self.model.vae, shape, self.latent_dtype)
-
-        return self._once(("decoding", geometry, policy), count)
+        key = geometry, policy
+        if key not in self._decoding:
+            shape = self.chunk_shape(policy, geometry)
+            # a decoder that can be exchanged may run a library's layers
+            with library_call() if self.takes("other VAE") else nullcontext():
+                self._decoding[key] = count_decoding(self.model.vae, shape, self.latent_dtype)
+        return self._decoding[key]
 
     @torch.inference_mode()
     def _count_calls(
         self, policy: MemoryPolicy, backend: Backend, shape: tuple[int, ...]
     ) -> CallBytes:
-        whole = self.backbone
-        few = replace(whole.config, num_layers=min(COUNTED_LAYERS, whole.config.num_layers))
+        whole, sampler = self.model.backbone, self.model.sampler
+        config = whole.config
+        few = replace(config, num_layers=min(COUNTED_LAYERS, config.num_layers))
         with torch.device(META):
             backbone = Backbone(few).to(whole.dtype).requires_grad_(False)
-        rollout = Rollout.of(backbone, policy, self.model.sampler, backend=backend)
-        embeds = _embeds(backbone)
+        embeds = torch.zeros(1, few.text_len, few.text_dim, dtype=whole.dtype, device=META)
+        kept = Rollout.of(whole, policy, sampler, backend=backend)
+        cache = kept.start((), shape).cache
+        rollout = Rollout.of(backbone, policy, sampler, backend=backend)
         text = backbone.text_context(embeds)
         state = rollout.start(text, shape)
         clean = torch.zeros(shape, dtype=self.latent_dtype, device=META)
-        # the sink; the chunk after it becomes the junction, and leaves the window, which is full
-        # then
+        # the sink; then a junction, which leaves the window as this becomes full
         lengths = policy.lengths
         sink = max(lengths.sink_frames // lengths.chunk_frames, 1)
         for index in range(sink + lengths.local_frames // lengths.chunk_frames):
@@ -246,19 +215,18 @@ class MetaModel:
                 rollout.switch(state, text)
             rollout.commit(state, clean)
         # on a GPU noise comes from the host
-        noise = torch.zeros(len(self.model.sampler.steps), *shape, dtype=self.latent_dtype)
+        noise = torch.zeros(len(sampler.steps), *shape, dtype=self.latent_dtype)
         return CallBytes(
+            slots=held_bytes((cache.pool.keys, cache.pool.values)),
+            num_slots=cache.pool.keys.shape[2],
+            gathered=held_bytes(cache.reader.copies),
+            text=_key_bytes(whole.text_context(embeds)),
+            times=held_bytes(x for time in (*kept.times, *kept.first_times) for x in time),
             denoise=peak_bytes(lambda: rollout.denoise(state, noise)),
             context=peak_bytes(lambda: rollout.commit(state, clean)),
             recache=peak_bytes(lambda: rollout.switch(state, text)),
             prompt=peak_bytes(lambda: backbone.text_context(embeds)) - _key_bytes(text),
         )
-
-    def _once(self, key: Hashable, count: Callable[[], T]) -> T:
-        """Count what was not counted yet."""
-        if key not in self._counted:
-            self._counted[key] = count()
-        return self._counted[key]  # pyright: ignore[reportReturnType]
 
 
 @torch.inference_mode()
@@ -279,12 +247,6 @@ def count_decoding(
         live.reset_peak()
         state = decode_pictures(decoder, latents, state)[1]
         return DecodeBytes(state=max(held, live.now), work=live.peak - held)
-
-
-def _embeds(backbone: Backbone) -> Tensor:
-    """A prompt of the greatest length, [1, T, text_dim]."""
-    config = backbone.config
-    return torch.zeros(1, config.text_len, config.text_dim, dtype=backbone.dtype, device=META)
 
 
 def _key_bytes(text: TextContext) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 from afstream.geometry import Geometry
 from afstream.memory_plan.units import MIB
@@ -18,32 +18,29 @@ CONTEXT_BYTES = 512 * MIB
 WORKSPACE_BYTES = 128 * MIB
 # blocks are rounded up, and holes between them stay empty; most where tensors come and go
 STAYING_SLACK, PASSING_SLACK = 0.01, 0.1
-SLACK_WHY = f"allowance: {STAYING_SLACK:.0%} of what stays, {PASSING_SLACK:.0%} of what passes"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(NamedTuple):
     """Memory of one purpose.
 
     Attributes:
         name: for people.
         bytes: how much.
-        where: on the GPU, or in host memory.
         why: where the number comes from.
         phases: when its tensors are on the GPU.
+        where: on the GPU, or in host memory.
         passes: whether it comes and goes within a phase.
     """
 
     name: str
     bytes: int
-    where: Where = "device"
     why: str = ""
     phases: tuple[PhaseName, ...] = ()
+    where: Where = "device"
     passes: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
+class Phase(NamedTuple):
     """What is on the GPU at one time.
 
     Attributes:
@@ -59,25 +56,18 @@ class Phase:
     held: int
 
     @classmethod
-    def of(cls, name: PhaseName, parts: Iterable[Part], *, pools: int = 0) -> Phase:
-        """Add up the parts that are there in a phase.
-
-        Args:
-            name: of the phase.
-            parts: of the whole report.
-            pools: bytes that captured graphs hold beside these parts.
-        """
+    def of(cls, name: PhaseName, parts: Iterable[Part], pools: int = 0) -> Phase:
+        """Add up a phase's parts, and `pools`, which captured graphs hold beside them."""
         there = [part for part in parts if name in part.phases]
         passing = sum(part.bytes for part in there if part.passes)
         tensors = sum(part.bytes for part in there)
         slack = int(STAYING_SLACK * (tensors - passing) + PASSING_SLACK * passing)
-        held = tensors + pools + CONTEXT_BYTES + WORKSPACE_BYTES + slack
-        return cls(name=name, tensors=tensors, slack=slack, held=held)
+        return cls(name, tensors, slack, tensors + pools + CONTEXT_BYTES + WORKSPACE_BYTES + slack)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryReport:
-    """What a stream takes.
+    """What a stream takes on a GPU.
 
     Attributes:
         model: its name.
@@ -123,9 +113,6 @@ class MemoryReport:
             "peak_bytes": self.peak_bytes,
             "tensor_bytes": self.tensor_bytes,
             "host_bytes": self.host_bytes,
-            "parts": [
-                {"name": part.name, "bytes": part.bytes, "where": part.where, "why": part.why}
-                for part in self.parts
-            ],
-            "phases": [asdict(phase) for phase in self.phases],
+            "parts": [part._asdict() for part in self.parts],
+            "phases": [phase._asdict() for phase in self.phases],
         }

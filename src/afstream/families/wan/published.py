@@ -1,4 +1,4 @@
-"""Wan2.1 as it is published, without files: backbone, VAE and text encoder by their sizes."""
+"""Wan2.1 as it is published, on the meta device: sizes of parts whose files are not there."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from afstream.config import WAN_BACKBONES
+from afstream.families.base import VideoModel
 from afstream.families.wan.loading import optional
 from afstream.families.wan.model import wan_model
 from afstream.families.wan.text import WanText
+from afstream.families.wan.tiny import TinyDecoder, TinyVae
 from afstream.families.wan.vae import KIND, WanVae
-from afstream.memory_plan.count import META
-from afstream.memory_plan.meta_model import MetaModel
 from afstream.model.dit import Backbone
-from afstream.spec import ModelSpec
 
+META = "meta"
 # UMT5-xxl's own config.json
 UMT5_XXL = {
     "vocab_size": 256384,
@@ -25,14 +25,15 @@ UMT5_XXL = {
     "num_heads": 64,
     "d_kv": 64,
 }
+# channels of TAEHV's `taew2_1`, stage by stage
+TINY_WIDTHS = (256, 128, 64, 64)
 
 
-def published(size: str, *, name: str = "", dtype: torch.dtype = torch.bfloat16) -> MetaModel:
-    """A published model on the meta device.
+def published_wan(size: str, *, dtype: torch.dtype) -> VideoModel:
+    """A published model with its own text encoder and VAE.
 
     Args:
         size: a key of `WAN_BACKBONES`.
-        name: what reports call it; the size by default.
         dtype: of all weights.
 
     Raises:
@@ -52,11 +53,13 @@ def published(size: str, *, name: str = "", dtype: torch.dtype = torch.bfloat16)
     # not by its own `to`, which warns of parts that Wan's does not have
     torch.nn.Module.to(vae, dtype)
     mean, std = vae.config.latents_mean, vae.config.latents_std
-    model = wan_model(
-        size,
-        backbone,
-        WanText(text, lambda prompt: [len(prompt)], text_len=config.text_len),
-        WanVae(vae, latent_mean=mean, latent_std=std),
-        {},
-    )
-    return MetaModel(model, ModelSpec(name=size), name=name)
+    encode = WanText(text, lambda prompt: [len(prompt)], text_len=config.text_len)
+    decode = WanVae(vae, latent_mean=mean, latent_std=std)
+    return wan_model(size, backbone, encode, decode, {})
+
+
+def published_tiny_vae(dtype: torch.dtype) -> TinyVae:
+    """The public tiny VAE."""
+    with torch.device(META):
+        decoder = TinyDecoder(TINY_WIDTHS).to(dtype)
+    return TinyVae(decoder.requires_grad_(False).eval(), reads_raw=False)
