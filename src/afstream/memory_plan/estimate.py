@@ -55,7 +55,8 @@ def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
     denoising = max(calls.denoise, calls.context)
     # a tiny VAE that the model was opened with is there already
     proposed = config.model.vae == TINY_VAE and model.spec.vae != TINY_VAE
-    decoder = model.with_tiny_vae if proposed else model
+    decoder = (proposed and model.with_tiny_vae) or model
+    proposed = decoder is not model
     decoding = decoder.decoding(geometry, policy)
     encodes = model.takes("place for the text encoder") and config.model.text != "cpu"
     parts = (

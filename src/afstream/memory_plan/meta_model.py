@@ -108,11 +108,11 @@ class MetaModel:
         return addition in self.model.family.takes
 
     @cached_property
-    def with_tiny_vae(self) -> MetaModel:
-        """This model with the public tiny VAE, whose file need not be there; itself without one."""
+    def with_tiny_vae(self) -> MetaModel | None:
+        """This model with the public tiny VAE, whose file need not be there; None without one."""
         vae = self.model.family.tiny_decoder(self.model.backbone.dtype)
         if vae is None:
-            return self
+            return None
         return MetaModel(replace(self.model, vae=vae), replace(self.spec, vae=TINY_VAE))
 
     @cached_property
