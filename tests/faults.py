@@ -350,16 +350,16 @@ ROOMS = (
         (
             Fault(
                 "decoding is counted as denoising",
-                '("denoise", "recache", "context"))',
-                '("denoise", "decode", "context"))',
+                '("denoise", "recache", "context")',
+                '("denoise", "decode", "context")',
             ),
-            Fault("the warm-up is timed", "if not chunk.warm_up:", "if True:"),
+            Fault("the warm-up is timed", "if chunk.warm_up:", "if False:"),
         ),
     ),
     Room(
-        "src/afstream/evaluate/gait.py",
-        ("tests/bench/test_gait.py",),
-        (Fault("the oracle's threshold of gliding", "GLIDE_SHARE = 0.58", "GLIDE_SHARE = 0.64"),),
+        "benchmarks/pocket_oracle/motion.py",
+        ("tests/bench/test_pocket_oracle.py",),
+        (Fault("the oracle's threshold of drifting", "DRIFT_SHARE = 0.58", "DRIFT_SHARE = 0.64"),),
     ),
     Room(
         "src/afstream/training/dmd/trainer.py",

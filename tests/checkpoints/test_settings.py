@@ -77,7 +77,7 @@ def opens(folder):
     """Open a model, encode a prompt and decode a latent frame."""
     model = open_model(ModelSpec(name=str(folder), device="cpu"))
     model.text.encode(["a red star"])
-    model.vae.decode(torch.zeros(1, 1, 16, 4, 4))
+    model.vae.decode(torch.zeros(1, 1, 16, 4, 4), None)
 
 
 def spoiled(path, change):

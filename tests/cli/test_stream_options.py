@@ -14,7 +14,7 @@ from afstream_cli import app as commands
 from afstream_cli.stream_options import stream_config, with_stream_options
 
 Run = Callable[..., Any]
-GIVEN = {
+GIVEN: dict[str, tuple[str | None, dict[str, Any]]] = {
     "--model": ("a/folder", {"model": ModelSpec(name="a/folder")}),
     "--student": ("s.pt", {"model": ModelSpec(student="s.pt")}),
     "--lora": ("l.pt:0.5", {"model": ModelSpec(loras=("l.pt:0.5",))}),
