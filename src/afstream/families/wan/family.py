@@ -67,9 +67,9 @@ class WanFamily(ModelFamily):
 
     def tiny_decoder(self, dtype: torch.dtype) -> VideoDecoder:
         """TAEHV's `taew2_1`, whose file need not be there."""
-        from afstream.families.wan.published import published_tiny_vae  # noqa: PLC0415
+        from afstream.families.wan.tiny import meta_tiny  # noqa: PLC0415
 
-        return published_tiny_vae(dtype)
+        return meta_tiny(dtype)
 
 
 WAN = WanFamily()
