@@ -195,11 +195,11 @@ ROOMS = (
         (Fault("three chunks are in flight", "return 2 if self.ahead", "return 3 if self.ahead"),),
     ),
     Room(
-        "src/afstream/model/offload.py",
-        ("tests/engine/test_offload.py",),
+        "src/afstream/model/block_swap.py",
+        ("tests/engine/test_block_swap.py",),
         (
             Fault(
-                "offloaded layers are the first ones, not spread",
+                "swapped layers are the first ones, not spread",
                 "index * total // count for index",
                 "index for index",
             ),
