@@ -26,7 +26,8 @@ from torch import Tensor
 from afstream.checkpoints import merge_loras, read_lora, read_student
 from afstream.checkpoints.weights import Weights, load_into
 from afstream.config import BackboneConfig, SamplerConfig, WindowLengths, from_mapping
-from afstream.engine.rollout import Rollout, RolloutState
+from afstream.engine.rollout import Rollout
+from afstream.engine.state import RolloutState
 from afstream.errors import AfstreamError
 from afstream.families.wan.family import WAN
 from afstream.kvcache.memories.anchor import Anchor

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from afstream.config import SamplerConfig
-from afstream.engine.rollout import Rollout, RolloutState
+from afstream.engine.rollout import Rollout
+from afstream.engine.state import RolloutState
 from afstream.families.random.model import ChannelsAsColours, HashedText, random_backbone
 from afstream.families.wan.family import WAN
 from afstream.families.wan.model import wan_model

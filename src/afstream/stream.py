@@ -3,9 +3,7 @@
 `Stream` is the one place where prompts, rollout and decoding meet. Generating, benchmarking and
 evaluating all iterate over it.
 
-A chunk is first submitted, then collected: submitting brings prompts into force, denoises, begins
-to decode and makes the context pass, and on a GPU waits for none of it; collecting waits for the
-frames. A stream that runs ahead submits each chunk before it collects the one before.
+How chunks are computed and decoded beside each other stands in `afstream.engine.pipeline`.
 """
 
 from __future__ import annotations
@@ -13,24 +11,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from threading import Lock
-from types import TracebackType
 from typing import Any
 
-import torch
-
 from afstream.engine.chunk import Chunk, Receipt
-from afstream.engine.decode import ChunkDecoder, PendingChunk, decode_stream_on
-from afstream.engine.rollout import Rollout, RolloutState
+from afstream.engine.decode import ChunkDecoder, decode_stream_on
+from afstream.engine.pipeline import ChunkPipeline
+from afstream.engine.rollout import Rollout
 from afstream.engine.scheduler import PendingPrompt, PromptScheduler
 from afstream.engine.state import StreamState
-from afstream.engine.stopwatch import Stopwatch
 from afstream.errors import ConfigError, TimelineError
 from afstream.families.base import VideoModel
 from afstream.families.opening import open_model
 from afstream.families.presets import find_preset, memory_of
 from afstream.families.registry import family_of
-from afstream.geometry import ChunkClock, Geometry
+from afstream.geometry import ChunkClock
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.fit import fit
 from afstream.memory_plan.report import MemoryReport
@@ -49,6 +43,13 @@ class Stream:
         model: an opened model; weights are shared by all streams of it.
         config: how to run it; what it says of the model itself is not asked.
 
+    Attributes:
+        model: see above.
+        config: see above.
+        geometry: the video's size in pixels, latent values and tokens.
+        clock: lengths of chunks and frames, for `Timeline.plan`.
+        estimate: memory that a GPU needs; None where `open` found no GPU to fit.
+
     Raises:
         ConfigError: a setting is unknown or impossible here.
 
@@ -65,24 +66,26 @@ class Stream:
     def __init__(self, model: VideoModel, config: StreamConfig | None = None) -> None:
         self.config = config or StreamConfig()
         self.model = model
-        self.geometry = _geometry(model, self.config.size)
-        self.state = StreamState(seed=self.config.seed)
-        self._rollout = Rollout.of(
+        self.geometry = model.sized(self.config.size)
+        rollout = Rollout.of(
             model.backbone,
             memory_of(self.config, model.family.lengths),
             model.sampler,
             backend=self.config.backend,
             use_graphs=self.config.graphs,
         )
+        self.clock = ChunkClock(
+            format=model.format, chunk_frames=rollout.policy.lengths.chunk_frames
+        )
         device, ahead = model.backbone.device, self.config.ahead
-        self.ahead = device.type == "cuda" if ahead is None else ahead
-        self._prompts = PromptScheduler(model, self.geometry, self.clock)
-        self._decoder = ChunkDecoder(model.vae, decode_stream_on(device))
-        # set by `open` where there is a GPU to fit
+        self._pipeline = ChunkPipeline(
+            rollout,
+            PromptScheduler(model, self.geometry, self.clock),
+            ChunkDecoder(model.vae, decode_stream_on(device)),
+            seed=self.config.seed,
+            ahead=device.type == "cuda" if ahead is None else ahead,
+        )
         self.estimate: MemoryReport | None = None
-        # held by the iterator that takes the stream's chunks
-        self._playing = Lock()
-        self._closed = False
 
     @classmethod
     def open(
@@ -126,28 +129,22 @@ class Stream:
 
         An iterator that is still there ends. Weights stay as long as the model is held.
         """
-        self._closed = True
-        self.state = StreamState(seed=self.config.seed)
+        self._pipeline.close()
 
     def __enter__(self) -> Stream:
         """The stream itself, closed when the block is left."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
         width, height = self.size
-        place = "closed" if self._closed else f"next chunk {self.next_chunk} at {self.next_s:g} s"
+        place = f"next chunk {self.next_chunk} at {self.next_s:g} s"
         return (
             f"<Stream of {self.model.name}: {width}x{height} at {self.fps} fps,"
             f" memory {self.policy.name}, {self.backend.name} on {self.model.backbone.device},"
-            f" {place}>"
+            f" {'closed' if self._pipeline.closed else place}>"
         )
 
     def fork(self) -> Stream:
@@ -162,23 +159,24 @@ class Stream:
         self._refuse_closed()
         config = replace(self.config, memory=self.policy, junction=None, backend=self.backend.name)
         other = Stream(self.model, config)
-        other.ahead, other.estimate = self.ahead, self.estimate
-        other._rollout = self._rollout
-        # the decoder's state lives on its CUDA stream, so both go on there
-        other._decoder = self._decoder
-        with torch.inference_mode():
-            other.state = self.state.fork()
+        other.estimate = self.estimate
+        other._pipeline = self._pipeline.fork(other._pipeline.prompts)
         return other
+
+    @property
+    def state(self) -> StreamState:
+        """All that changes while the stream runs."""
+        return self._pipeline.state
+
+    @property
+    def ahead(self) -> bool:
+        """Whether each chunk is submitted before the one before it is collected."""
+        return self._pipeline.ahead
 
     @property
     def fps(self) -> int:
         """Video frames a second."""
         return self.model.fps
-
-    @property
-    def clock(self) -> ChunkClock:
-        """Lengths of chunks and frames, for `Timeline.plan`."""
-        return ChunkClock(format=self.model.format, chunk_frames=self.policy.lengths.chunk_frames)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -188,12 +186,12 @@ class Stream:
     @property
     def policy(self) -> MemoryPolicy:
         """What the stream remembers."""
-        return self._rollout.policy
+        return self._pipeline.rollout.policy
 
     @property
     def backend(self) -> Backend:
         """What attention and the other kernels run on."""
-        return self._rollout.backend
+        return self._pipeline.rollout.backend
 
     @property
     def compiled(self) -> bool:
@@ -203,7 +201,7 @@ class Stream:
     @property
     def graphs(self) -> bool:
         """Whether model calls are captured and replayed."""
-        return self._rollout.use_graphs
+        return self._pipeline.rollout.use_graphs
 
     @property
     def next_chunk(self) -> int:
@@ -213,7 +211,7 @@ class Stream:
     @property
     def next_s(self) -> float:
         """Time in the video at which that chunk begins."""
-        return self.state.video_frame / self.fps
+        return self._pipeline.next_s
 
     def cue(
         self,
@@ -245,18 +243,17 @@ class Stream:
         """
         self._refuse_closed()
         asked_at, now_s = time.perf_counter(), self.next_s
-        if isinstance(prompt, str):
+        cue = prompt
+        if isinstance(cue, str):
             cue = Cue(
                 start=Moment(now_s),
-                prompt=prompt,
+                prompt=cue,
                 transition=transition,
                 blend_s=blend_s,
                 seed=seed,
                 note=note,
             )
-        else:
-            cue = prompt
-        return self._prompts.ask(cue, now_s=now_s, asked_at=asked_at)
+        return self._pipeline.prompts.ask(cue, now_s=now_s, asked_at=asked_at)
 
     def play(self, timeline: str | Timeline | Plan) -> Iterator[Chunk]:
         """Play a timeline from its start to its end; every prompt is checked beforehand.
@@ -281,9 +278,9 @@ class Stream:
                 f"the plan is for {plan.clock}; the stream has {self.clock}; plan the timeline"
                 " with stream.clock"
             )
-        due = self._prompts.planned(plan)
+        due = self._pipeline.prompts.planned(plan)
         changes = iter([due.get(index, []) for index in range(plan.num_chunks)])
-        return self._run(lambda: next(changes, None))
+        return self._pipeline.run(lambda: next(changes, None))
 
     def chunks(self, before: Callable[[], object] | None = None) -> Iterator[Chunk]:
         """Chunks without end; give a first prompt with `cue` before taking one.
@@ -307,108 +304,8 @@ class Stream:
                 before()
             return ()
 
-        return self._run(changes)
-
-    def _run(self, planned: Callable[[], Sequence[PendingPrompt] | None]) -> Iterator[Chunk]:
-        """Submit and collect chunks in their order.
-
-        Args:
-            planned: prompt changes for the next chunk; None when there shall be no more chunks.
-        """
-        if not self._playing.acquire(blocking=False):
-            raise ConfigError(
-                "another iterator or thread is taking this stream's chunks; let it come to its"
-                " end or close() it first, or go on with a fork() of the stream"
-            )
-        try:
-            more = True
-            while not self._closed:
-                began, warm_up = time.perf_counter(), False
-                pending = self.state.pending
-                while more and len(pending) < self._depth:
-                    changes = planned()
-                    if changes is None:
-                        more = False
-                    else:
-                        pending.append(self._submit(changes))
-                        warm_up |= pending[-1].warm_up
-                if not pending:
-                    return
-                # taken away once it is there: a wait that is broken off loses nothing
-                chunk = self._decoder.collect(pending[0], began=began, warm_up=warm_up)
-                pending.popleft()
-                yield chunk
-        finally:
-            self._playing.release()
-
-    @property
-    def _depth(self) -> int:
-        """How many chunks to have under way: the first one is collected as soon as it can be."""
-        pending = self.state.pending
-        return 2 if self.ahead and pending and pending[0].index > 0 else 1
-
-    @torch.inference_mode()
-    def _submit(self, planned: Sequence[PendingPrompt]) -> PendingChunk:
-        """Compute the next chunk; on a GPU all of it may still lie before us afterwards."""
-        began = time.perf_counter()
-        state, decoding = self.state, self._decoder.stream
-        watch = Stopwatch(decoding.event)
-        changes = [*planned, *self._prompts.waiting()]
-        with watch.lap("switch"):
-            self._prompts.apply(changes, state, self._rollout)
-        scene = state.rollout
-        if scene is None:
-            raise ConfigError("the stream has no prompt yet; call cue(prompt) first")
-        new_before = scene.graphs.num_new if scene.graphs else 0
-        with watch.lap("denoise"):
-            noise = self._rollout.noise(scene, seed=state.seed, chunk=state.chunk)
-            clean = self._rollout.denoise(scene, noise)
-        frames, state.decoder = self._decoder.submit(clean, state.decoder, watch)
-        with watch.lap("context"):
-            self._rollout.commit(scene, clean)
-        before, state.done = state.done, decoding.finish()
-        submitted = PendingChunk(
-            index=state.chunk,
-            segment=state.segment,
-            prompt=state.prompt,
-            latents=clean,
-            start_s=self.next_s,
-            receipts=tuple(change.receipt for change in changes),
-            began=began,
-            frames=frames,
-            watch=watch,
-            before=before,
-            done=state.done,
-            warm_up=self._warms_up(scene, new_before),
-        )
-        state.chunk += 1
-        state.video_frame += len(frames)
-        return submitted
-
-    def _warms_up(self, scene: RolloutState, new_before: int) -> bool:
-        """Whether the chunk just submitted prepared something that later ones use."""
-        if scene.graphs is not None and scene.graphs.num_new > new_before:
-            return True
-        # compiled layers meet other lengths until the window is full
-        return self.state.chunk < (self.policy.lengths.window_chunks if self.compiled else 1)
+        return self._pipeline.run(changes)
 
     def _refuse_closed(self) -> None:
-        if self._closed:
+        if self._pipeline.closed:
             raise ConfigError("the stream is closed; open another one, or fork() before closing")
-
-
-def _geometry(model: VideoModel, size: tuple[int, int] | None) -> Geometry:
-    """A model's own size, or another one that it can make.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    own = model.geometry
-    if size is None or size == (own.width_px, own.height_px):
-        return own
-    if not model.any_size:
-        raise ConfigError(
-            f"size is {size[0]}x{size[1]}; the model {model.name!r} makes"
-            f" {own.width_px}x{own.height_px} px only (a video can be scaled when written)"
-        )
-    return model.family.sized(*size)

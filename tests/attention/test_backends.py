@@ -135,7 +135,7 @@ def test_replayed_calls_see_what_a_stream_sees(backend, replayed):
     switches = {0: STAR, 4: TURN, 7: HEART}
     plain = latents_of(make_stream(backend), 9, switches)
     stream = make_stream(backend)
-    stream._rollout = replace(stream._rollout, use_graphs=True)
+    stream._pipeline.rollout = replace(stream._pipeline.rollout, use_graphs=True)
     assert torch.equal(latents_of(stream, 9, switches), plain)
     made = stream.state.rollout.graphs.num_new
     latents_of(stream, 2)
@@ -146,7 +146,7 @@ def test_replayed_calls_see_what_a_stream_sees(backend, replayed):
 
 def test_chunks_that_capture_are_warm_up(replayed):
     stream = make_stream("triton")
-    stream._rollout = replace(stream._rollout, use_graphs=True)
+    stream._pipeline.rollout = replace(stream._pipeline.rollout, use_graphs=True)
     stream.cue(STAR)
     found = [chunk.warm_up for chunk in itertools.islice(stream.chunks(), 4)]
     # the first runs as it is, the second is captured, from then on all is replayed

@@ -191,7 +191,7 @@ def test_a_wait_that_is_broken_off_loses_nothing(model, monkeypatch):
     stream.cue(STAR)
     take(stream, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(stream._decoder.stream, "wait", interrupted)
+        patch.setattr(stream._pipeline.decoder.stream, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             take(stream, 1)
     assert indices(take(stream, 2)) == [2, 3]
@@ -299,7 +299,7 @@ def gpu(monkeypatch):
 
 def side_by_side(model, gpu, **settings):
     stream = make_stream(model, **settings)
-    stream._decoder = ChunkDecoder(
+    stream._pipeline.decoder = ChunkDecoder(
         gpu.decoder(model.vae), CudaDecodeStream(torch.device("cuda", 0))
     )
     return stream
@@ -345,7 +345,7 @@ def test_a_fork_decodes_on_the_same_stream(model, gpu):
     stream.cue(STAR)
     take(stream, 3)
     branch = stream.fork()
-    assert branch._decoder is stream._decoder
+    assert branch._pipeline.decoder is stream._pipeline.decoder
     assert same_video(take(stream, 2), take(branch, 2))
 
 
@@ -370,7 +370,7 @@ def flight_of(frames, *, laps, began, before, done):
 
 def test_time_in_the_model_is_counted_once_where_chunks_overlap(model):
     """Seconds: 0-4 denoise, 4-9 decode beside 4-5 context and 5-9 denoise, 9-14 beside 9-10."""
-    delivery = make_stream(model)._decoder
+    delivery = make_stream(model)._pipeline.decoder
     frames = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
     spans = [((0, 4), (4, 9), (4, 5)), ((5, 9), (9, 14), (9, 10))]
     laps = [

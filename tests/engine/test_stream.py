@@ -175,7 +175,7 @@ def test_no_two_chunks_of_any_seeds_begin_with_the_same_noise(model):
 
 
 def noise_of(stream, seed, chunk):
-    return stream._rollout.noise(stream.state.rollout, seed=seed, chunk=chunk)
+    return stream._pipeline.rollout.noise(stream.state.rollout, seed=seed, chunk=chunk)
 
 
 @pytest.mark.parametrize("memory", MEMORIES)

@@ -249,7 +249,7 @@ def test_a_plain_module_streams_and_a_scenes_first_chunk_has_its_own_steps(tiny)
         backbone.timesteps.clear()
         state = stream.state.rollout
         assert state is not None
-        noise = stream._rollout.noise(
+        noise = stream._pipeline.rollout.noise(
             replace(state, frame=0 if index in (0, 4) else 1),
             seed=3,
             chunk=index,

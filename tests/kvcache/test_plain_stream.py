@@ -124,7 +124,7 @@ class Pair:
 
 def noise_of(stream, chunk):
     """Noise [steps, c, C, h, w] of a chunk; that it depends on nothing else is tested elsewhere."""
-    rollout: Rollout = stream._rollout
+    rollout: Rollout = stream._pipeline.rollout
     return rollout.noise(stream.state.rollout, seed=stream.state.seed, chunk=chunk)[:, 0]
 
 

@@ -10,7 +10,7 @@ import hashlib
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,43 +19,13 @@ from afstream.attention import ATTENTION, choose_attention
 from afstream.config import SamplerConfig
 from afstream.engine.cuda_graph import Call, Graphs, Results
 from afstream.engine.schedule import Schedule, add_noise, clean_from_flow
+from afstream.engine.state import RolloutState
 from afstream.kvcache.cache import KVCache
 from afstream.kvcache.context import CacheContext
 from afstream.kvcache.policy import MemoryPolicy, Recache
 from afstream.model.dit import TextContext, TimeContext
 from afstream.model.protocols import DenoisingBackbone
 from afstream_kernels import AnyBackend, Backend
-
-
-@dataclass(slots=True, kw_only=True)
-class RolloutState:
-    """One scene's KV cache and recent clean latents.
-
-    Attributes:
-        cache: keys and values of finished chunks, sink and junctions.
-        shape: of one chunk of latents, (B, c, C, h, w).
-        recent: the last finished chunks, oldest first, kept for re-caches.
-        text: the prompt in force.
-        graphs: captured model calls; None where every call is launched anew.
-        frame: the next chunk's first latent frame, counted from the scene's start.
-    """
-
-    cache: KVCache
-    shape: tuple[int, ...]
-    recent: deque[Tensor]
-    text: TextContext
-    graphs: Graphs | None = None
-    frame: int = 0
-
-    def fork(self) -> RolloutState:
-        """A state of its own that goes on from here."""
-        return replace(
-            self,
-            cache=self.cache.fork(),
-            recent=self.recent.copy(),
-            text=tuple(keys.clone() for keys in self.text) if self.graphs else self.text,
-            graphs=self.graphs and Graphs(),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ class PromptScheduler:
     def __init__(self, model: VideoModel, size: Geometry, clock: ChunkClock) -> None:
         self._model = model
         self._size = size
-        self._clock = clock
+        self.clock = clock
         self._waiting: queue.SimpleQueue[PendingPrompt] = queue.SimpleQueue()
 
     def ask(self, cue: Cue, *, now_s: float, asked_at: float) -> Receipt:
@@ -56,8 +56,8 @@ class PromptScheduler:
         here = start.relative or start.counts_latents
         receipt = Receipt(
             cue=cue,
-            requested_s=now_s if here else start.in_seconds(self._clock),
-            blend_chunks=blend_length(cue.blend_s, self._clock),
+            requested_s=now_s if here else start.in_seconds(self.clock),
+            blend_chunks=blend_length(cue.blend_s, self.clock),
             asked_at=asked_at,
         )
         self._waiting.put(self._encode(receipt))

@@ -8,9 +8,42 @@ from typing import Any
 
 from torch import Tensor
 
+from afstream.engine.cuda_graph import Graphs
 from afstream.engine.decode import PendingChunk
-from afstream.engine.rollout import RolloutState
 from afstream.engine.stopwatch import Event
+from afstream.kvcache.cache import KVCache
+from afstream.model.dit import TextContext
+
+
+@dataclass(slots=True, kw_only=True)
+class RolloutState:
+    """One scene's KV cache and recent clean latents.
+
+    Attributes:
+        cache: keys and values of finished chunks, sink and junctions.
+        shape: of one chunk of latents, (B, c, C, h, w).
+        recent: the last finished chunks, oldest first, kept for re-caches.
+        text: the prompt in force.
+        graphs: captured model calls; None where every call is launched anew.
+        frame: the next chunk's first latent frame, counted from the scene's start.
+    """
+
+    cache: KVCache
+    shape: tuple[int, ...]
+    recent: deque[Tensor]
+    text: TextContext
+    graphs: Graphs | None = None
+    frame: int = 0
+
+    def fork(self) -> RolloutState:
+        """A state of its own that goes on from here."""
+        return replace(
+            self,
+            cache=self.cache.fork(),
+            recent=self.recent.copy(),
+            text=tuple(keys.clone() for keys in self.text) if self.graphs else self.text,
+            graphs=self.graphs and Graphs(),
+        )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from afstream.config import SamplerConfig, WindowLengths
+from afstream.errors import ConfigError
 from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import Addition, ModelSpec
 
@@ -161,6 +162,25 @@ class VideoModel:
     def geometry(self) -> Geometry:
         """Its own video size."""
         return self.family.geometry
+
+    def sized(self, size: tuple[int, int] | None) -> Geometry:
+        """Its own video size, or another one that it can make.
+
+        Args:
+            size: width and height in pixels; None for its own.
+
+        Raises:
+            ConfigError: it cannot make that.
+        """
+        own = self.geometry
+        if size is None or size == (own.width_px, own.height_px):
+            return own
+        if not self.any_size:
+            raise ConfigError(
+                f"size is {size[0]}x{size[1]}; the model {self.name!r} makes"
+                f" {own.width_px}x{own.height_px} px only (a video can be scaled when written)"
+            )
+        return self.family.sized(*size)
 
     @property
     def any_size(self) -> bool:

@@ -36,7 +36,6 @@ class PocketFamily(ModelFamily):
 
     def identify(self, path: Path) -> Finding | None:
         """See `ModelFamily`: such a file says its kind in its metadata."""
-        # torch comes with these
         from afstream.checkpoints.findings import Finding  # noqa: PLC0415
         from afstream.checkpoints.weights import read_metadata, read_weights  # noqa: PLC0415
 

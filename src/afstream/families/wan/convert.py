@@ -25,7 +25,6 @@ from afstream.checkpoints import (
     sizes_of,
 )
 from afstream.checkpoints.configs import BackboneFile
-from afstream.checkpoints.identify import identify
 from afstream.checkpoints.manifest import (
     BACKBONE,
     BACKBONE_FILE,
@@ -37,6 +36,7 @@ from afstream.checkpoints.weights import Weights
 from afstream.checkpoints.writing import size_of, unchanged, write_safetensors
 from afstream.config import BackboneConfig
 from afstream.errors import CheckpointError, ConfigError, OutputError
+from afstream.families.registry import identify
 from afstream.families.wan.model import backbone_source, check_width, with_loras
 from afstream.families.wan.text import SHARED, SHARED_AGAIN, text_source
 from afstream.families.wan.tokenizer import read_tokenizer

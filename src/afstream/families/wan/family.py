@@ -50,7 +50,6 @@ class WanFamily(ModelFamily):
 
     def identify(self, path: Path) -> Finding | None:
         """See `ModelFamily`: folders, students, LoRAs and parts alone."""
-        # torch comes with it
         from afstream.checkpoints.identify import identify  # noqa: PLC0415
 
         return identify(path)

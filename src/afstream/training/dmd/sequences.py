@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from afstream.engine.rollout import Rollout, RolloutState
+from afstream.engine.rollout import Rollout
 from afstream.engine.schedule import clean_from_flow
+from afstream.engine.state import RolloutState
 from afstream.model.dit import TextContext
 
 # chunk index to noise [steps, B, c, C, h, w]

@@ -1,0 +1,165 @@
+"""Chunks submitted and collected in their order: the loop of every stream.
+
+Submitting brings prompts into force, denoises, begins to decode and makes the context pass, and on
+a GPU waits for none of it. Collecting waits for the frames. A pipeline that runs ahead submits each
+chunk before it collects the one before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
+
+import torch
+
+from afstream.engine.chunk import Chunk
+from afstream.engine.decode import ChunkDecoder, PendingChunk
+from afstream.engine.rollout import Rollout
+from afstream.engine.scheduler import PendingPrompt, PromptScheduler
+from afstream.engine.state import RolloutState, StreamState
+from afstream.engine.stopwatch import Stopwatch
+from afstream.errors import ConfigError
+
+
+class ChunkPipeline:
+    """What one stream computes with, and its state.
+
+    Args:
+        rollout: denoises chunks and writes their context.
+        prompts: brings prompt changes into force.
+        decoder: decodes chunks.
+        seed: of the noise.
+        ahead: submit each chunk, from the second one on, before the one before it is collected.
+
+    Attributes:
+        state: all that changes while the stream runs.
+    """
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        prompts: PromptScheduler,
+        decoder: ChunkDecoder,
+        *,
+        seed: int,
+        ahead: bool,
+    ) -> None:
+        self.rollout = rollout
+        self.prompts = prompts
+        self.decoder = decoder
+        self.ahead = ahead
+        self.state = StreamState(seed=seed)
+        self.closed = False
+        # held by the iterator that takes the chunks
+        self._running = Lock()
+
+    def fork(self, prompts: PromptScheduler) -> ChunkPipeline:
+        """A pipeline that goes on from here; weights and the decode stream are shared.
+
+        Args:
+            prompts: takes the fork's own prompt changes.
+        """
+        other = ChunkPipeline(
+            self.rollout, prompts, self.decoder, seed=self.state.seed, ahead=self.ahead
+        )
+        with torch.inference_mode():
+            other.state = self.state.fork()
+        return other
+
+    def close(self) -> None:
+        """Let go of all state; an iterator that is still there ends."""
+        self.closed = True
+        self.state = StreamState(seed=self.state.seed)
+
+    def run(self, planned: Callable[[], Sequence[PendingPrompt] | None]) -> Iterator[Chunk]:
+        """Submit and collect chunks.
+
+        Args:
+            planned: prompt changes for the next chunk; None when there shall be no more chunks.
+
+        Raises:
+            ConfigError: another iterator takes the chunks, or there is no prompt yet.
+        """
+        if not self._running.acquire(blocking=False):
+            raise ConfigError(
+                "another iterator or thread is taking this stream's chunks; let it come to its"
+                " end or close() it first, or go on with a fork() of the stream"
+            )
+        try:
+            more = True
+            while not self.closed:
+                began, warm_up = time.perf_counter(), False
+                pending = self.state.pending
+                while more and len(pending) < self._depth:
+                    changes = planned()
+                    if changes is None:
+                        more = False
+                    else:
+                        pending.append(self._submit(changes))
+                        warm_up |= pending[-1].warm_up
+                if not pending:
+                    return
+                # taken away once it is there: a wait that is broken off loses nothing
+                chunk = self.decoder.collect(pending[0], began=began, warm_up=warm_up)
+                pending.popleft()
+                yield chunk
+        finally:
+            self._running.release()
+
+    @property
+    def next_s(self) -> float:
+        """Time in the video at which the next chunk to be submitted begins."""
+        return self.state.video_frame / self.prompts.clock.fps
+
+    @property
+    def _depth(self) -> int:
+        """How many chunks to have under way: the first one is collected as soon as it can be."""
+        pending = self.state.pending
+        return 2 if self.ahead and pending and pending[0].index > 0 else 1
+
+    @torch.inference_mode()
+    def _submit(self, planned: Sequence[PendingPrompt]) -> PendingChunk:
+        """Compute the next chunk; on a GPU all of it may still lie before us afterwards."""
+        began = time.perf_counter()
+        state, rollout, decoding = self.state, self.rollout, self.decoder.stream
+        watch = Stopwatch(decoding.event)
+        changes = [*planned, *self.prompts.waiting()]
+        with watch.lap("switch"):
+            self.prompts.apply(changes, state, rollout)
+        scene = state.rollout
+        if scene is None:
+            raise ConfigError("the stream has no prompt yet; call cue(prompt) first")
+        new_before = scene.graphs.num_new if scene.graphs else 0
+        with watch.lap("denoise"):
+            noise = rollout.noise(scene, seed=state.seed, chunk=state.chunk)
+            clean = rollout.denoise(scene, noise)
+        frames, state.decoder = self.decoder.submit(clean, state.decoder, watch)
+        with watch.lap("context"):
+            rollout.commit(scene, clean)
+        before, state.done = state.done, decoding.finish()
+        submitted = PendingChunk(
+            index=state.chunk,
+            segment=state.segment,
+            prompt=state.prompt,
+            latents=clean,
+            start_s=self.next_s,
+            receipts=tuple(change.receipt for change in changes),
+            began=began,
+            frames=frames,
+            watch=watch,
+            before=before,
+            done=state.done,
+            warm_up=self._warms_up(scene, new_before),
+        )
+        state.chunk += 1
+        state.video_frame += len(frames)
+        return submitted
+
+    def _warms_up(self, scene: RolloutState, new_before: int) -> bool:
+        """Whether the chunk just submitted prepared something that later ones use."""
+        if scene.graphs is not None and scene.graphs.num_new > new_before:
+            return True
+        # compiled layers meet other lengths until the window is full
+        lengths = self.rollout.policy.lengths
+        return self.state.chunk < (lengths.window_chunks if self.rollout.model.is_compiled else 1)
