@@ -30,7 +30,6 @@ from afstream.engine.rollout import Rollout
 from afstream.engine.state import RolloutState
 from afstream.errors import AfstreamError
 from afstream.families.wan.family import WAN
-from afstream.geometry import CHUNK_FRAMES
 from afstream.kvcache.memories.anchor import Anchor
 from afstream.kvcache.memories.recache import RecacheWindow, Recapture
 from afstream.kvcache.policy import MemoryPolicy
@@ -140,7 +139,7 @@ def matching_figures(
     real = guided(clean, without, config["guidance_scale"])
     leaf = latents.clone().requires_grad_()
     # the recorded mask: frames 3 and later
-    counts = torch.arange(config["num_frames"]) >= CHUNK_FRAMES
+    counts = torch.arange(config["num_frames"]) >= WAN.lengths.chunk_frames
     loss = dmd_loss(leaf, dmd_gradient(latents.double(), real, fake), counts)
     (gradient,) = torch.autograd.grad(loss, leaf)
     return {

@@ -1,8 +1,7 @@
-"""Pixels, latent frames, chunks and tokens: the only home of the numbers 4, 8, 2 and 3.
+"""Pixels, latent frames, chunks and tokens, derived from what a model family says of itself.
 
-A latent frame stands for `TEMPORAL_STRIDE` video frames, the first of a scene for one.
-A *scene* begins at the start of a stream and at each cut; memory and VAE start afresh
-there, so a scene's first chunk gives 9 video frames and every later one 12.
+A *scene* begins at the start of a stream and at each cut; memory and VAE start afresh there, so a
+scene's first latent frame is one video frame and every later one as many as the temporal stride.
 """
 
 from __future__ import annotations
@@ -11,23 +10,6 @@ from dataclasses import dataclass
 from math import ceil
 
 from afstream.errors import ConfigError
-
-TEMPORAL_STRIDE = 4
-SPATIAL_STRIDE = 8
-PATCH = 2
-CHUNK_FRAMES = 3
-FPS = 16
-
-
-def video_frames(latent_frames: int) -> int:
-    """Video frames that the first `latent_frames` latent frames of a scene decode to."""
-    return 1 + TEMPORAL_STRIDE * (latent_frames - 1) if latent_frames > 0 else 0
-
-
-def chunk_video_frames(index_in_scene: int, chunk_frames: int = CHUNK_FRAMES) -> int:
-    """Video frames of one chunk, counted from its scene's start (0 is the first)."""
-    start = index_in_scene * chunk_frames
-    return video_frames(start + chunk_frames) - video_frames(start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +84,8 @@ class Geometry:
 
     width_px: int
     height_px: int
-    spatial_stride: int = SPATIAL_STRIDE
-    patch: int = PATCH
+    spatial_stride: int
+    patch: int
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not split into whole tokens."""

@@ -135,7 +135,7 @@ def test_complaints_are_one_sentence_and_leave_nothing(generate, tmp_path, folde
         assert code == 2
         assert words in said
         assert said.count("\n") == 1
-        assert not list((tmp_path / name).iterdir())
+        assert not list((tmp_path / name).glob("*"))
 
 
 def test_where_parts_lie_changes_no_picture(generate, folders):

@@ -1,15 +1,19 @@
 """A new family is one class and one row: chunks, strides and frame rates of any kind stream."""
 
+import itertools
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from tests.guide import worked_example
 from torch import nn
 from torch.testing import assert_close
 
 from afstream.config import BackboneConfig, SamplerConfig, WindowLengths
 from afstream.engine.schedule import shifted_sigma
 from afstream.errors import CheckpointError, ConfigError
+from afstream.families import registry
 from afstream.families.base import ModelFamily, VideoModel
 from afstream.families.opening import open_model
 from afstream.families.random.model import ChannelsAsColours, HashedText, random_backbone
@@ -20,12 +24,31 @@ from afstream.model.layers import TextKeys
 from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
 from afstream.timeline.cue import Transition
+from afstream_cli.app import main
 
 STAR, TURN, HEART = "a red star", "it turns", "a blue heart"
 
 
+def test_the_worked_example_streams_by_its_name(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(registry, "FAMILIES", dict(FAMILIES))
+    worked_example("A new model family", FAMILIES=registry.FAMILIES)
+    stream = Stream.open(ModelSpec(name="noisy", device="cpu"), seed=1)
+    stream.cue(STAR)
+    shapes = [chunk.frames.shape for chunk in itertools.islice(stream.chunks(), 3)]
+    assert shapes == [(1, 64, 96, 3), (4, 64, 96, 3), (4, 64, 96, 3)]
+    assert stream.next_s == pytest.approx(9 / 24)
+    # the command line knows its chunks before anything is opened
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"0:00 {STAR}\n0:01 {TURN}\n", "utf-8")
+    with pytest.raises(SystemExit):
+        main(["generate", "--prompts", str(prompts), "--model", "noisy", "--dry-run", "--json"])
+    planned = json.loads(capsys.readouterr().out)
+    # chunk 0 is one video frame, each later one four: the first from 24 frames on is the seventh
+    assert [cue["chunk"] for cue in planned["cues"]] == [0, 7]
+
+
 class TinyFamily(ModelFamily):
-    """The worked example of CONTRIBUTING: everything that a family must say."""
+    """Everything that a family must say, to be varied."""
 
     name = "tiny"
     given_as = "'tiny' (in tests)"

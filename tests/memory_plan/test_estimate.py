@@ -18,6 +18,7 @@ from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
 from afstream.families.presets import LENGTHS
 from afstream.families.random.model import random_backbone
+from afstream.families.wan.family import WAN
 from afstream.geometry import Geometry
 from afstream.kvcache.memories import MEMORIES, memory_policy
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
@@ -28,9 +29,9 @@ from afstream.stream import Stream
 from afstream_kernels import choose_backend
 
 DEEP = replace(CONFIG, num_layers=5)
-SIZE = Geometry(width_px=64, height_px=32)
+SIZE = WAN.sized(64, 32)
 # attention over many tokens outweighs the rest, so that what is seen shows
-WIDE = Geometry(width_px=128, height_px=96)
+WIDE = WAN.sized(128, 96)
 TINY = "random:wan-tiny"
 BACKENDS = ("sdpa", "reference", "triton")
 NEAR = 0.1
@@ -245,7 +246,7 @@ def test_captured_calls_keep_their_memory():
 def test_the_production_size_by_hand():
     """1.3B at 480p in bfloat16: layers x slots x tokens x heads x values x bytes x (k, v)."""
     model = meta_model("random:wan-1.3b", "bfloat16")
-    whole = Geometry(width_px=832, height_px=480)
+    whole = WAN.sized(832, 480)
     parts = report(model, size=whole, backend="triton")
     chunk = 30 * 4680 * 12 * 128 * 2 * 2
     assert parts.bytes_of("KV window") == 4 * chunk

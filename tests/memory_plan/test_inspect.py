@@ -8,7 +8,7 @@ from tests.memory_plan.asked import ask
 from tests.wan_transformer import CONFIG, wan_weights
 
 from afstream.config import WAN_BACKBONES
-from afstream.geometry import Geometry
+from afstream.families.wan.family import WAN
 from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.meta_model import MetaModel
 from afstream_cli.app import main
@@ -41,7 +41,7 @@ def test_memory_is_the_estimate_of_generate(inspect, folder):
     assert code == 0
     assert data["model"] == str(folder)
     assert data["size_px"] == [64, 32]
-    size = Geometry(width_px=64, height_px=32)
+    size = WAN.sized(64, 32)
     config = ask(name=str(folder), size=size, memory="recache", backend="triton", prompts=6)
     model = MetaModel.open(config, dtype="bfloat16")
     assert data["estimate"]["peak_bytes"] == estimate(model, config).peak_bytes

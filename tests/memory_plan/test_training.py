@@ -8,7 +8,7 @@ from tests.engine.toy import SIZES
 from tests.training.tiny import dmd_trainer
 
 from afstream.families.presets import LENGTHS
-from afstream.geometry import Geometry
+from afstream.families.wan.family import WAN
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import held_bytes
 from afstream.memory_plan.training import (
@@ -30,7 +30,7 @@ from afstream.training.trainer.optim import (
 )
 
 # two tokens in a latent frame, as in `dmd_trainer`
-SMALL = Geometry(width_px=32, height_px=16)
+SMALL = WAN.sized(32, 16)
 
 
 def dmd_bytes(sizes=SIZES, *, rows=1, frames=0, **storage):

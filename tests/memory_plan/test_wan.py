@@ -17,8 +17,8 @@ from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
 from afstream.families.opening import open_model
 from afstream.families.presets import LENGTHS
+from afstream.families.wan.family import WAN
 from afstream.families.wan.tiny import PUBLIC_WIDTHS, TinyDecoder, TinyVae
-from afstream.geometry import Geometry
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan import fit as fitting
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
@@ -39,8 +39,8 @@ from tests.wan_folder import make_wan_folder
 
 LAYOUTS = ("original", "diffusers")
 ANCHOR = memory_policy("anchor", LENGTHS)
-SMALL = Geometry(width_px=64, height_px=32)
-FULL = Geometry(width_px=832, height_px=480)
+SMALL = WAN.sized(64, 32)
+FULL = WAN.sized(832, 480)
 NEAR = 0.1
 
 
@@ -193,7 +193,7 @@ def test_the_published_sizes(big):
             "--text-encoder cpu --vae tiny --offload 7",
         ),
         (
-            {"text": "cpu", "vae": "tiny", "size": Geometry(width_px=640, height_px=368)},
+            {"text": "cpu", "vae": "tiny", "size": WAN.sized(640, 368)},
             "--text-encoder cpu --vae tiny --size 640x368",
         ),
         (
@@ -201,7 +201,7 @@ def test_the_published_sizes(big):
                 "text": "cpu",
                 "vae": "tiny",
                 "offload": 30,
-                "size": Geometry(width_px=480, height_px=272),
+                "size": WAN.sized(480, 272),
             },
             "--text-encoder cpu --vae tiny --offload 30 --size 480x272",
         ),
@@ -256,7 +256,7 @@ def test_random_models_are_offloaded_and_made_smaller_only():
 def test_sizes_go_down_in_steps_of_whole_tokens():
     sizes = [(size.width_px, size.height_px) for size in smaller_sizes(FULL)]
     assert sizes == [(640, 368), (480, 272)]
-    assert smaller_sizes(Geometry(width_px=16, height_px=16)) == []
+    assert smaller_sizes(WAN.sized(16, 16)) == []
 
 
 def test_a_tiny_vae_takes_less_than_wans(big):

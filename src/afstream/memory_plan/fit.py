@@ -180,7 +180,7 @@ def text_places(model: MetaModel, config: StreamConfig) -> Sequence[TextPlace]:
 def _proposals(model: MetaModel, asked: StreamConfig, available: int) -> Iterator[StreamConfig]:
     places = text_places(model, asked)
     # a decoder that was asked for stays
-    can_shrink = asked.model.vae is None and model.with_tiny_vae is not None
+    can_shrink = model.takes("other VAE") and asked.model.vae is None
     smaller = smaller_sizes(model.geometry(asked.size)) if model.model.any_size else ()
     sizes = (asked.size, *((size.width_px, size.height_px) for size in smaller))
     for sized in (replace(asked, size=size) for size in sizes):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from afstream.config import WAN_BACKBONES
 from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.families.wan.family import WAN
 from afstream.spec import Addition, ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from afstream.model.protocols import VideoDecoder
 
 PREFIX = "random:"
 
@@ -32,6 +38,10 @@ class RandomFamily(ModelFamily):
         from afstream.families.random.model import open_random  # noqa: PLC0415
 
         return open_random(spec.name, where, offload=spec.offload)
+
+    def tiny_decoder(self, dtype: torch.dtype) -> VideoDecoder | None:
+        """The real one's."""
+        return WAN.tiny_decoder(dtype)
 
 
 RANDOM = RandomFamily()
