@@ -144,7 +144,7 @@ class GpuCheck:
                 continue
             rows.append(asdict(times) | {"peak_share": times.peak_share})
             share = times.peak_share
-            memory = "" if share is None else f", memory {share:.2f} of what was foretold"
+            memory = "" if share is None else f", memory {share:.2f} of the estimate"
             switch = "" if times.recache_ms is None else f", switch {times.recache_ms:.1f} ms"
             print(
                 f"  {times.name}: {times.chunk_ms:.1f} ms a chunk, {times.fps:.1f} fps{switch},"

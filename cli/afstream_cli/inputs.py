@@ -1,4 +1,4 @@
-"""What the user gave on the command line, read and checked."""
+"""Values of the command line, read and checked."""
 
 from __future__ import annotations
 

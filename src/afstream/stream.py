@@ -25,9 +25,9 @@ from afstream.engine.rollout import Rollout, RolloutState
 from afstream.engine.scheduler import PendingPrompt, PromptScheduler
 from afstream.engine.state import StreamState
 from afstream.engine.stopwatch import Stopwatch
-from afstream.errors import ConfigError
+from afstream.errors import ConfigError, TimelineError
 from afstream.families.base import VideoModel
-from afstream.families.opening import kernel_backend, open_model
+from afstream.families.opening import open_model
 from afstream.families.presets import find_preset, memory_of
 from afstream.families.registry import family_of
 from afstream.geometry import ChunkClock, Geometry
@@ -71,7 +71,7 @@ class Stream:
             model.backbone,
             memory_of(self.config, model.family.lengths),
             model.sampler,
-            backend=kernel_backend(self.config.backend, model.backbone),
+            backend=self.config.backend,
             use_graphs=self.config.graphs,
         )
         device, ahead = model.backbone.device, self.config.ahead
@@ -276,6 +276,11 @@ class Stream:
         if isinstance(timeline, str):
             timeline = Timeline.parse(timeline)
         plan = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
+        if plan.clock != self.clock:
+            raise TimelineError(
+                f"the plan is for {plan.clock}; the stream has {self.clock}; plan the timeline"
+                " with stream.clock"
+            )
         due = self._prompts.planned(plan)
         changes = iter([due.get(index, []) for index in range(plan.num_chunks)])
         return self._run(lambda: next(changes, None))

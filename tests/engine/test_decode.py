@@ -15,7 +15,7 @@ import pytest
 import torch
 from tests.engine.toy import toy_model
 
-from afstream.bench import Meter, Setup
+from afstream.bench import Load, Meter
 from afstream.engine.decode import ChunkDecoder, CudaDecodeStream, PendingChunk
 from afstream.engine.rollout import Rollout
 from afstream.engine.stopwatch import Stopwatch, span_ms
@@ -397,8 +397,8 @@ def test_clocks_of_host_and_gpu_are_not_mixed():
 
 def test_a_stream_that_runs_ahead_is_measured(monkeypatch):
     stream = make_stream(toy_model(), ahead=True)
-    monkeypatch.setattr(Setup, "open", lambda _: stream)
-    meter = Meter(Setup(duration_s=6, switch_every_s=2))
+    monkeypatch.setattr(Stream, "open", lambda _: stream)
+    meter = Meter(Load(duration_s=6, switch_every_s=2))
     chunks = list(meter.run())
     result = meter.result()
     assert result.model["ahead"]

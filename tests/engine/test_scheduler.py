@@ -59,7 +59,7 @@ def test_words_and_a_cue_ask_for_the_same(model):
     whole.cue(Cue(start=Moment(1), prompt=HEART, blend_s=1.5, note="n"))
     made = [[*a, *take(s, 3)] for a, s in zip(made, (words, whole), strict=True)]
     frames = [np.concatenate([chunk.frames for chunk in chunks]) for chunks in made]
-    assert np.array_equal(*frames)
+    assert np.array_equal(frames[0], frames[1])
 
 
 def test_when_a_live_cue_was_asked_for(model):

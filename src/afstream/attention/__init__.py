@@ -1,14 +1,46 @@
-"""Attention: what a layer asks of a call, and the backends that answer."""
+"""Attention: what a layer asks of a call, and the backends that answer.
 
-from afstream.attention.base import AttentionBackend, AttentionContext, KVSlots, LayerContext
+A new backend is a file beside these and a row in `ATTENTION`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from afstream.attention.base import AttentionBackend
 from afstream.attention.sdpa import Sdpa
 from afstream.attention.slots import Reference, Triton
+from afstream.errors import ConfigError
+from afstream_kernels import AnyBackend, Backend, choose_backend
 
-# One row for each name of `afstream_kernels.BACKENDS`.
 ATTENTION: dict[str, AttentionBackend] = {
     "triton": Triton(),
     "sdpa": Sdpa(),
     "reference": Reference(),
 }
 
-__all__ = ["ATTENTION", "AttentionBackend", "AttentionContext", "KVSlots", "LayerContext"]
+
+def choose_attention(
+    backend: AnyBackend, *, device: torch.device | str, dtype: torch.dtype
+) -> Backend:
+    """The backend for a model on a device.
+
+    Args:
+        backend: chosen before; or a key of `ATTENTION`, or `auto`; None asks AFSTREAM_BACKEND.
+        device: where the model computes.
+        dtype: of queries, keys and values.
+
+    Raises:
+        ConfigError: unknown name, or a backend that cannot run there.
+    """
+    if isinstance(backend, Backend):
+        return backend
+    try:
+        if backend in ATTENTION:
+            return ATTENTION[backend].backend(torch.device(device), dtype)
+        return choose_backend(backend, device=device, dtype=dtype)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+__all__ = ["ATTENTION", "AttentionBackend", "choose_attention"]

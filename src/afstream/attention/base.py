@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from afstream.attention.rope import RopeTable, RopeTables
@@ -173,6 +174,14 @@ class SlotPool:
 
 class AttentionBackend(Protocol):
     """One way to attend to slots; a row of `afstream.attention.ATTENTION`."""
+
+    def backend(self, device: torch.device, dtype: torch.dtype) -> Backend:
+        """What the other operations run on beside it, under the row's name.
+
+        Raises:
+            ValueError: it cannot run there; says why.
+        """
+        ...
 
     def num_graphs(self, num_visible: int, window_chunks: int) -> int:
         """How many CUDA graphs serve each kind of chunk call, 0 where none can; see `SlotPool`."""

@@ -15,7 +15,13 @@ from torch import Tensor
 from afstream.attention.base import CURRENT, ChunkRead, KeysValues, SlotPool
 from afstream.attention.block_table import BlockTable
 from afstream.attention.slots import TableRead
-from afstream_kernels import copy_slots, segment_attention, vendor_attention
+from afstream_kernels import (
+    Backend,
+    choose_backend,
+    copy_slots,
+    segment_attention,
+    vendor_attention,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,10 @@ class GatheredSlots:
 @dataclass(frozen=True, slots=True)
 class Sdpa:
     """Torch's own attention, on every device."""
+
+    def backend(self, device: torch.device, dtype: torch.dtype) -> Backend:
+        """Our own kernels for everything else on a GPU."""
+        return choose_backend("sdpa", device=device, dtype=dtype)
 
     def num_graphs(self, num_visible: int, window_chunks: int) -> int:
         """One for each number of chunks that a full window sees."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from afstream.attention.base import CURRENT, ChunkRead, KeysValues, SlotPool
 from afstream.attention.block_table import BlockTable, StaticBlockTable
-from afstream_kernels import segment_attention
+from afstream_kernels import Backend, choose_backend, segment_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,10 @@ class StaticSlots(SlotsInPlace):
 class Reference:
     """The PyTorch twin, for every device and dtype."""
 
+    def backend(self, device: torch.device, dtype: torch.dtype) -> Backend:
+        """Twins for everything else, too."""
+        return choose_backend("reference", device=device, dtype=dtype)
+
     def num_graphs(self, num_visible: int, window_chunks: int) -> int:
         """None: host integers change from chunk to chunk."""
         return 0
@@ -111,6 +116,10 @@ class Reference:
 @dataclass(frozen=True, slots=True)
 class Triton:
     """Our own kernel, which finds slots and shifts in device memory."""
+
+    def backend(self, device: torch.device, dtype: torch.dtype) -> Backend:
+        """Our own kernels for everything else, too."""
+        return choose_backend("triton", device=device, dtype=dtype)
 
     def num_graphs(self, num_visible: int, window_chunks: int) -> int:
         """One, which reads its block table from the device."""

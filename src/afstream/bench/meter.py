@@ -19,7 +19,6 @@ from afstream.bench.machine import (
 )
 from afstream.bench.result import FirstFrame, Measurement, Rates
 from afstream.bench.series import Series, Stretch, Stretches, largest
-from afstream.spec import StreamConfig
 from afstream.stream import Chunk, Stream
 
 Consumer = Callable[[NDArray[np.uint8]], None]
@@ -56,7 +55,7 @@ class Meter:
 
     def __init__(self, load: Load) -> None:
         began = time.perf_counter()
-        self.stream = open_stream(load.stream)
+        self.stream = Stream.open(load.stream)
         self._open_ms = _since_ms(began)
         self.load = load
         self._device = self.stream.model.backbone.device
@@ -179,33 +178,15 @@ class Meter:
         return _since_ms(began)
 
 
-def open_stream(config: StreamConfig) -> Stream:
-    """Open a stream as its settings say."""
-    return Stream.open(
-        config.model,
-        seed=config.seed,
-        size=config.size,
-        memory=config.memory,
-        junction=config.junction,
-        preset=config.preset,
-        backend=config.backend,
-        compiled=config.compiled,
-        graphs=config.graphs,
-        prompts=config.prompts,
-        ahead=config.ahead,
-        gpu_memory=config.gpu_memory,
-    )
-
-
 def describe_model(stream: Stream) -> dict[str, Any]:
     """The model of a stream and how it runs, as plain data."""
     backbone = stream.model.backbone
     return {
-        "name": stream.model_name,
+        "name": stream.model.name,
         "device": str(backbone.device),
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "memory": stream.policy.name,
-        "backend": stream.backend,
+        "backend": stream.backend.name,
         "compiled": stream.compiled,
         "graphs": stream.graphs,
         "ahead": stream.ahead,

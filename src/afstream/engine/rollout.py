@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from afstream.attention import ATTENTION
+from afstream.attention import ATTENTION, choose_attention
 from afstream.config import SamplerConfig
 from afstream.engine.cuda_graph import Call, Graphs, Results
 from afstream.engine.schedule import Schedule, add_noise, clean_from_flow
@@ -24,7 +24,7 @@ from afstream.kvcache.context import CacheContext
 from afstream.kvcache.policy import MemoryPolicy, Recache
 from afstream.model.dit import TextContext, TimeContext
 from afstream.model.protocols import DenoisingBackbone
-from afstream_kernels import Backend, choose_backend
+from afstream_kernels import AnyBackend, Backend
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class Rollout:
         policy: MemoryPolicy,
         sampler: SamplerConfig,
         *,
-        backend: Backend | str | None = None,
+        backend: AnyBackend = None,
         use_graphs: bool = False,
     ) -> Rollout:
         """Embed the schedule's timesteps once.
@@ -105,11 +105,7 @@ class Rollout:
         Raises:
             ValueError: the backend cannot run there.
         """
-        chosen = (
-            backend
-            if isinstance(backend, Backend)
-            else choose_backend(backend, device=model.device, dtype=model.dtype)
-        )
+        chosen = choose_attention(backend, device=model.device, dtype=model.dtype)
         num_visible, window_chunks = policy.num_visible, policy.lengths.window_chunks
         captures = ATTENTION[chosen.name].num_graphs(num_visible, window_chunks) > 0
         schedule = Schedule.of(sampler)

@@ -1,4 +1,4 @@
-"""Opening a model on a device: its dtype, its kernels' backend, compiled layers."""
+"""Opening a model on a device: its dtype, compiled layers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from dataclasses import replace
 import torch
 
 from afstream.errors import ConfigError
-from afstream.families.base import VideoModel
+from afstream.families.base import Placement, VideoModel
 from afstream.families.presets import Preset
 from afstream.families.registry import family_of
 from afstream.model.dit import Backbone
 from afstream.model.protocols import DenoisingBackbone
 from afstream.spec import ModelSpec
-from afstream_kernels import Backend, choose_backend
 
 DTYPES = {
     "float32": torch.float32,
@@ -51,7 +50,7 @@ def open_model(
     if chosen not in DTYPES:
         raise ConfigError(f"dtype is {chosen!r}; choose one of {', '.join(DTYPES)}")
     family = family_of(spec)
-    model = family.open(spec, device=device, dtype=DTYPES[chosen], prompts=prompts)
+    model = family.open(spec, Placement(device, DTYPES[chosen]), prompts)
     if compiled:
         compile_backbone(model.backbone)
     if like is None:
@@ -81,20 +80,6 @@ def model_device(name: str | None) -> torch.device:
             f"device is {name!r}, but this machine or torch build has no CUDA; use cpu"
         )
     return device
-
-
-def kernel_backend(backend: Backend | str | None, backbone: DenoisingBackbone) -> Backend:
-    """The backend for a backbone: as it was chosen before, else by `choose_backend`.
-
-    Raises:
-        ConfigError: unknown name, or a backend that cannot run there.
-    """
-    if isinstance(backend, Backend):
-        return backend
-    try:
-        return choose_backend(backend, device=backbone.device, dtype=backbone.dtype)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def compile_backbone(backbone: DenoisingBackbone) -> None:

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 import torch
 
-from afstream.attention import ATTENTION
-from afstream.errors import ConfigError
+from afstream.attention import ATTENTION, choose_attention
 from afstream.families.presets import memory_of
-from afstream.families.wan.text import KEPT_PROMPTS
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import META, held_bytes
-from afstream.memory_plan.meta_model import TINY, CallBytes, MetaModel
+from afstream.memory_plan.meta_model import CallBytes, MetaModel
 from afstream.memory_plan.report import (
     CONTEXT_BYTES,
     PASSING_SLACK,
@@ -25,8 +23,7 @@ from afstream.memory_plan.report import (
     PhaseName,
 )
 from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
-from afstream.spec import StreamConfig
-from afstream_kernels import Backend, choose_backend
+from afstream.spec import TINY_VAE, StreamConfig
 
 RUNNING: tuple[PhaseName, ...] = ("stream", "switch")
 WEIGHTS: tuple[PhaseName, ...] = ("load", *RUNNING)
@@ -47,7 +44,9 @@ def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
     """
     geometry = model.geometry(config.size)
     policy = memory_of(config, model.model.family.lengths)
-    backend = gpu_backend(config.backend, model.model.backbone.dtype)
+    dtype = model.model.backbone.dtype
+    # a GPU that is only supposed can run every backend
+    backend = choose_attention(config.backend, device=META, dtype=dtype)
     calls = model.calls(geometry, policy, backend)
     pairs = ATTENTION[backend.name].num_graphs(policy.num_visible, policy.lengths.window_chunks)
     # calls are captured as `Rollout` does it
@@ -55,8 +54,9 @@ def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
     graphs = pairs * (calls.denoise + calls.context) if captured else 0
     denoising = max(calls.denoise, calls.context)
     # a tiny VAE that the model was opened with is there already
-    proposed = config.model.vae == TINY and model.spec.vae != TINY
-    decoder = model.with_tiny_vae if proposed else model
+    proposed = config.model.vae == TINY_VAE and model.spec.vae != TINY_VAE
+    decoder = (proposed and model.with_tiny_vae) or model
+    proposed = decoder is not model
     decoding = decoder.decoding(geometry, policy)
     encodes = model.takes("place for the text encoder") and config.model.text != "cpu"
     parts = (
@@ -98,18 +98,6 @@ def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
         parts=(*parts, *allowances),
         phases=phases,
     )
-
-
-def gpu_backend(name: str | None, dtype: torch.dtype, device: torch.device | str = META) -> Backend:
-    """The backend that runs on a GPU; for a hypothetical GPU (meta) every one is allowed.
-
-    Raises:
-        ConfigError: the backend is unknown, or cannot run there.
-    """
-    try:
-        return choose_backend(name, device=device, dtype=dtype)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _weights(model: MetaModel, config: StreamConfig, *, encodes: bool) -> Iterator[Part]:
@@ -156,7 +144,7 @@ def _prompts(
     yield Part("new text keys", new, "beside them at a switch", ("switch",), passes=True)
     # kept by the encoder and once more by the stream; a blend takes two
     known = len(set(config.prompts))
-    kept = 2 * known or KEPT_PROMPTS + 3
+    kept = 2 * known or model.model.family.kept_prompts + 3
     row = backbone.config.text_len * backbone.config.text_dim * backbone.dtype.itemsize
     size = 0 if text == "cpu" else kept * row
     yield Part("prompt embeddings", size, f"{kept} of the longest", ("encode", *RUNNING))

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from afstream.config import WindowLengths
-from afstream.families.base import ModelFamily, VideoModel
+from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import ModelSpec
-
-if TYPE_CHECKING:
-    import torch
 
 NAME = "pocket"
 POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
@@ -32,20 +28,12 @@ class PocketFamily(ModelFamily):
         """Whether it is the embedded model, or a file."""
         return spec.name == NAME or Path(spec.name).is_file()
 
-    def open(
-        self,
-        spec: ModelSpec,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        prompts: Sequence[str] = (),
-    ) -> VideoModel:
+    def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """See `ModelFamily`."""
-        # torch comes with it
         from afstream.families.pocket.model import load_pocket  # noqa: PLC0415
 
         path = POCKET_PATH if spec.name == NAME else Path(spec.name)
-        return load_pocket(path, device=device, dtype=dtype)
+        return load_pocket(path, device=where.device, dtype=where.dtype)
 
 
 POCKET = PocketFamily()

@@ -17,7 +17,8 @@ import torch
 from afstream.checkpoints import WanFolder, find_parts
 from afstream.errors import ConfigError
 from afstream.families.wan.model import backbone_source
-from afstream.families.wan.text import TEXT_LEN, load_text
+from afstream.families.wan.text import load_text
+from afstream.families.wan.tokenizer import TEXT_LEN
 from afstream.families.wan.vae import WanVae, load_vae
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
