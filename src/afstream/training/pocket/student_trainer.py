@@ -225,7 +225,7 @@ class StudentTrainer(Trainer):
         )
 
     def _roughen(self, past: Tensor) -> Tensor:
-        """Lay a little noise on the past, a different share on each clip."""
+        """Add a little noise to the past, another share to each clip."""
         share = self.config.past_noise * torch.rand(len(past), 1, 1, 1, 1, generator=self._random)
         return add_noise(past, torch.randn(past.shape, generator=self._random), share)
 
