@@ -1,18 +1,21 @@
 # Needs only Python >= 3.10 and make. Everything is installed into .venv; nothing outside changes.
 #   make demo PYTHON=python3.12           another interpreter
 #   make demo PIP_ARGS="..."              more arguments for pip install, such as another index
+#   make test WORKERS=8                   more processes for the tests
 
 PYTHON ?= python3
 PIP_ARGS ?=
 VENV ?= .venv
 DEMO ?= demo
+# processes that run the tests
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install $(if $(CI),--quiet) --disable-pip-version-check \
 	--constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check test-gpu bench cross-compile build clean
+.PHONY: help demo setup test check plant-faults test-gpu bench cross-compile build clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -26,13 +29,16 @@ demo: $(VENV)/installed  ## set up, then stream examples/timeline.txt into demo/
 setup: $(VENV)/installed-dev  ## set up for development
 
 test: check  ## set up, then lint, types, import contracts, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 check: $(VENV)/installed-dev  ## lint, types, import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
+
+plant-faults: $(VENV)/installed-dev  ## see which deliberate faults no test notices
+	$(BIN)/python tests/plant_faults.py
 
 test-gpu: $(VENV)/installed-dev  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -12,6 +12,7 @@ tests fail without any fault.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import queue
 import shutil
@@ -28,6 +29,11 @@ sys.path.insert(0, str(ROOT))
 
 from tests.faults import ROOMS, Fault  # noqa: E402  it runs from a bare clone
 
+# one process loads what takes long, and its copies run the tests
+FORKS = multiprocessing.get_context("forkserver")
+PRELOADED = ["torch", "numpy"]
+# added to pytest's exit code, so that it is told from that of a process that broke
+RAN = 100
 TESTS_FAILED = 1
 LONGEST_S = 1200
 
@@ -94,24 +100,40 @@ def copy_of_the_checkout(folder: Path) -> Path:
     return folder
 
 
-def pytest(root: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run tests of a copy, up to the first that fails."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(str(root / part) for part in ("src", "kernels", "cli")),
-        # two faults of one length within a second would share a cached file
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command += ["--hypothesis-profile", "first", *tests]
-    return subprocess.run(
-        command,
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_S,
-        check=False,
-    )
+def run_tests(root: str, tests: Sequence[str], log: str) -> None:
+    """Run tests of a copy, up to the first that fails; ends this process with pytest's code."""
+    import pytest
+
+    roots = [str(Path(root, part)) for part in ("src", "kernels", "cli", "")]
+    # this module came with the checkout's own tests
+    for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+        del sys.modules[name]
+    sys.path[:0] = roots
+    os.environ["PYTHONPATH"] = os.pathsep.join(roots[:3])
+    os.chdir(root)
+    with Path(log).open("w") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+        given = ["-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile", "first", *tests]
+        code = int(pytest.main(given))
+        sys.stdout.flush()
+        os._exit(RAN + code)
+
+
+def outcome_of(root: Path, tests: Sequence[str]) -> tuple[int | None, str]:
+    """Exit code of pytest, None after `LONGEST_S`, and what it printed."""
+    log = root / "log.txt"
+    process = FORKS.Process(target=run_tests, args=(str(root), tests, str(log)))
+    process.start()
+    process.join(LONGEST_S)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return None, ""
+    told = log.read_text() if log.is_file() else ""
+    if process.exitcode < RAN:
+        raise RuntimeError(f"pytest did not run: exit code {process.exitcode}\n{told}")
+    return process.exitcode - RAN, told
 
 
 def try_fault(root: Path, case: Case) -> str:
@@ -120,15 +142,15 @@ def try_fault(root: Path, case: Case) -> str:
     before = path.read_text()
     path.write_text(planted(root, case))
     try:
-        done = pytest(root, case.tests)
-    except subprocess.TimeoutExpired:
-        return f"noticed: no end in {LONGEST_S} s"
+        code, told = outcome_of(root, case.tests)
     finally:
         path.write_text(before)
-    if done.returncode == TESTS_FAILED:
-        failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if code is None:
+        return f"noticed: no end in {LONGEST_S} s"
+    if code == TESTS_FAILED:
+        failed = [line for line in told.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return f"noticed: {failed[-1].split(' - ')[0] if failed else ''}"
-    return "SURVIVED" if done.returncode == 0 else f"BROKEN: {done.stdout[-500:]}"
+    return "SURVIVED" if code == 0 else f"BROKEN: {told[-500:]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,16 +169,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{len(chosen)} faults, {len(faults)} of them cannot be planted")
         return 2 if faults or not chosen else 0
 
+    # read when torch loads; two faults of one length within a second would share a cached file
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    FORKS.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for number in range(options.jobs):
             copies.put(copy_of_the_checkout(Path(folder, str(number))))
         if not options.trust:
             root = copies.get()
-            unharmed = pytest(root, sorted({test for case in chosen for test in case.tests}))
+            tests = sorted({test for case in chosen for test in case.tests})
+            code, told = outcome_of(root, tests)
             copies.put(root)
-            if unharmed.returncode:
-                print(unharmed.stdout[-3000:], "\nTests fail without any fault.")
+            if code:
+                print(told[-3000:], "\nTests fail without any fault.")
                 return 2
 
         def one(case: Case) -> str:

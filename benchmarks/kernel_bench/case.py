@@ -71,11 +71,8 @@ class KernelSettings:
         self, ways: Mapping[str, Callable[[SimpleNamespace], T]]
     ) -> dict[str, Callable[[SimpleNamespace], T]]:
         """The same through torch.compile, none where the settings do not ask for it."""
-        return (
-            {f"torch.compile: {name}": _compile(way) for name, way in ways.items()}
-            if (self.compiled)
-            else {}
-        )
+        wanted = ways.items() if self.compiled else ()
+        return {f"torch.compile: {name}": _compile(way) for name, way in wanted}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,9 +62,9 @@ def inspect(
     Exit code 2 when something could not be identified; everything else is shown.
     """
     # torch comes with these
-    from afstream.checkpoints.identify import identify
     from afstream.checkpoints.together import judge
     from afstream.errors import AfstreamError, CheckpointError
+    from afstream.families.registry import identify
     from afstream.memory_plan.found import fit_found
     from afstream.spec import StreamConfig
     from afstream_cli.findings import as_data, show_findings

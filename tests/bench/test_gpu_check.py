@@ -86,19 +86,22 @@ def test_a_stage_that_breaks_is_a_fault_and_ends_nothing(stages, monkeypatch, tm
     ]
 
 
-def test_kernels_pass(stages, monkeypatch):
-    correctness = stages.correctness
-    monkeypatch.setattr(correctness, "DTYPES", (torch.float32,))
-    monkeypatch.setattr(correctness, "HEAD_DIMS", (32,))
+@pytest.fixture
+def correctness(stages, monkeypatch):
+    """One dtype and head dim, and two tiles a slot: the interpreter is slow."""
+    small = {"DTYPES": (torch.float32,), "HEAD_DIMS": (32,), "HEADS": 2, "GRID": (3, 1, 13)}
+    for name, value in {**small, "TOKENS": 39, "SLOT_TOKENS": 39}.items():
+        monkeypatch.setattr(stages.correctness, name, value)
+    return stages.correctness
+
+
+def test_kernels_pass(correctness):
     found = list(correctness.check_kernels(CPU))
     assert len(found) == 7
     assert all(check.passed for check in found)
 
 
-def test_a_kernel_that_forgets_something_does_not_pass(stages, monkeypatch):
-    correctness = stages.correctness
-    monkeypatch.setattr(correctness, "DTYPES", (torch.float32,))
-    monkeypatch.setattr(correctness, "HEAD_DIMS", (32,))
+def test_a_kernel_that_forgets_something_does_not_pass(correctness, monkeypatch):
     whole = correctness.copy_slots
 
     def forgets_the_turn(*args, backend):

@@ -162,7 +162,7 @@ def test_the_pocket_model_knows_the_prompts():
         assert set(telling_words(prompt)) <= known
 
 
-def test_percentiles_are_right_within_a_bin():
+def test_percentiles_are_those_of_all_values():
     generator = random.Random(0)
     values = [generator.lognormvariate(3, 1) for _ in range(4000)]
     series = Series()
@@ -171,8 +171,8 @@ def test_percentiles_are_right_within_a_bin():
     spread, ordered = series.spread(), sorted(values)
     assert spread.count == 4000
     assert spread.mean == pytest.approx(sum(values) / 4000, abs=1e-3)
-    assert spread.median == pytest.approx(ordered[1999], rel=0.01)
-    assert spread.p95 == pytest.approx(ordered[3799], rel=0.01)
+    assert spread.median == pytest.approx(ordered[1999], abs=1e-3)
+    assert spread.p95 == pytest.approx(ordered[3799], abs=1e-3)
     assert spread.max == pytest.approx(ordered[-1], abs=1e-3)
 
 
@@ -183,7 +183,7 @@ def test_a_series_of_one_value_is_that_value():
     series = Series()
     series.add(12.5)
     spread = series.spread()
-    assert spread.median == spread.p95 == spread.max == pytest.approx(12.5, rel=0.01)
+    assert spread.median == spread.p95 == spread.max == spread.mean == 12.5
 
 
 def chunk_at(index: int) -> Stretch:

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL, wan_weights, write_transformer
 
-from afstream.checkpoints.identify import identify
 from afstream.checkpoints.together import Together, judge
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
 from afstream.families.pocket.model import POCKET_PATH
+from afstream.families.registry import identify
 from afstream.model.dit import Backbone
 from afstream_cli.app import main
 

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 from afstream.checkpoints import read_lora, read_loras
 from afstream.checkpoints.configs import BackboneFile, TextEncoderFile, VaeFile
-from afstream.checkpoints.identify import identify
 from afstream.checkpoints.manifest import Manifest
 from afstream.errors import AfstreamError, CheckpointError, ConfigError
 from afstream.families.opening import open_model
+from afstream.families.registry import identify
 from afstream.families.wan.convert import prepare
 from afstream.spec import ModelSpec
 from afstream_cli.app import main

@@ -193,7 +193,7 @@ def test_whole_stories_with_a_gap_between_two_junctions(model, script):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(data=st.data(), steps=STEPS)
 def test_every_chunk_is_that_of_the_plain_stream(model, name, data, steps):
     agree(model, data.draw(memories(name)), steps)

@@ -17,8 +17,7 @@ from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
 from afstream.families.opening import open_model
 from afstream.families.presets import LENGTHS
-from afstream.families.wan.published import TINY_WIDTHS
-from afstream.families.wan.tiny import TinyDecoder, TinyVae
+from afstream.families.wan.tiny import PUBLIC_WIDTHS, TinyDecoder, TinyVae
 from afstream.geometry import Geometry
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan import fit as fitting
@@ -268,7 +267,7 @@ def test_a_tiny_vae_takes_less_than_wans(big):
 
 
 def test_a_tiny_vae_is_counted_before_its_file_is_there():
-    vae = TinyVae(TinyDecoder(TINY_WIDTHS).requires_grad_(False), reads_raw=False)
+    vae = TinyVae(TinyDecoder(PUBLIC_WIDTHS).requires_grad_(False), reads_raw=False)
     model = meta_model("random:wan-1.3b").with_tiny_vae
     assert model.decoder_bytes == held_bytes(weights_of(vae))
     counted = model.decoding(SMALL, ANCHOR)

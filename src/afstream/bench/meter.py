@@ -1,4 +1,4 @@
-"""Runs a stream under load and measures it, whatever its length, in constant memory."""
+"""Runs a stream under load and measures it, whatever its length."""
 
 from __future__ import annotations
 
@@ -144,15 +144,19 @@ class Meter:
 
     def _count(self, chunk: Chunk, made_ms: float, all_ms: float, device_bytes: int | None) -> None:
         """Take in a chunk that was made and consumed."""
-        timing, parts = chunk.timing, self._parts
-        parts["denoise"].add(timing.denoise_ms)
-        parts["context"].add(timing.context_ms)
-        parts["decode"].add(timing.decode_ms)
-        parts["total"].add(timing.total_ms)
-        parts["consume"].add(all_ms - made_ms)
-        parts["all"].add(all_ms)
+        timing = chunk.timing
+        spent = {
+            "denoise": timing.denoise_ms,
+            "context": timing.context_ms,
+            "decode": timing.decode_ms,
+            "total": timing.total_ms,
+            "consume": all_ms - made_ms,
+            "all": all_ms,
+        }
         if chunk.receipts:
-            parts["recache"].add(timing.switch_ms)
+            spent["recache"] = timing.switch_ms
+        for part, ms in spent.items():
+            self._parts[part].add(ms)
         for receipt in chunk.receipts:
             self._switches.add(receipt.switch_ms or 0.0)
         self._model_ms += timing.model_ms

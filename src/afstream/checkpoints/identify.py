@@ -1,4 +1,4 @@
-"""What a file or a folder is, told from names and shapes: no weight is read, no code run."""
+"""What a file or a folder of Wan's is, told from names and shapes: no weight is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from afstream.checkpoints.manifest import MANIFEST
 from afstream.checkpoints.names import (
     BACKBONE_CLASS,
     CONFIG,
-    POCKET,
     STEM,
     TEXT_STEM,
     TEXT_TYPE,
@@ -40,7 +39,7 @@ from afstream.checkpoints.wan_kinds import (
     family_of,
     has_two_backbones,
 )
-from afstream.checkpoints.weights import Weights, read_metadata, read_weights
+from afstream.checkpoints.weights import Weights, read_weights
 from afstream.errors import CheckpointError
 
 # names of unknown weights that a note repeats
@@ -48,28 +47,18 @@ SHOWN_NAMES = 3
 
 
 def identify(path: Path) -> Finding:
-    """Find out what a file or a folder is.
+    """Find out what a file or a folder is; its kind is `unknown` where it is nothing of Wan's.
 
     Raises:
-        CheckpointError: it is out of reach, damaged, or no checkpoint.
+        CheckpointError: it is damaged, or no checkpoint.
+        OSError: it is out of reach.
     """
-    try:
-        if path.is_dir():
-            return _folder(path)
-        if path.exists():
-            return _file(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be reached: {error.strerror}; give the path of a file or a folder"
-        ) from error
-    raise CheckpointError(f"there is nothing at {path}; give the path of a file or a folder")
+    return _folder(path) if path.is_dir() else _file(path)
 
 
 def _file(path: Path) -> Finding:
     content = read_weights(path)
     finding = Finding(path=path, kind="unknown", num_bytes=path.stat().st_size)
-    if read_metadata(path).get("kind") == POCKET:
-        return replace(finding, kind="pocket model", weights=content)
     known = content if isinstance(content, dict) else {}
     if any(known.get(name) for name in ENTRIES):
         return _student(finding)

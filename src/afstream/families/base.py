@@ -15,8 +15,11 @@ from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import Addition, ModelSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
+    from afstream.checkpoints.findings import Finding
     from afstream.model.protocols import DenoisingBackbone, TextEncoder, VideoDecoder
 
 
@@ -74,6 +77,18 @@ class ModelFamily(Protocol):
             PromptError: the model cannot understand a prompt.
         """
         ...
+
+    def identify(self, path: Path) -> Finding | None:
+        """What an existing file or folder is, told without reading weights.
+
+        Returns:
+            None, or a finding of the kind `unknown`, for what does not belong to the family.
+
+        Raises:
+            CheckpointError: it is damaged, or no checkpoint.
+            OSError: it is out of reach.
+        """
+        return None
 
     def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
         """What raises `PromptError` for a prompt before the model is opened.

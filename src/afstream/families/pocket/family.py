@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from afstream.config import WindowLengths
 from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import ModelSpec
 
+if TYPE_CHECKING:
+    from afstream.checkpoints.findings import Finding
+
 NAME = "pocket"
+# in the metadata of a model file
+KIND = "afstream-pocket"
 POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
 FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
 
@@ -27,6 +33,17 @@ class PocketFamily(ModelFamily):
     def names(self, spec: ModelSpec) -> bool:
         """Whether it is the embedded model, or a file."""
         return spec.name == NAME or Path(spec.name).is_file()
+
+    def identify(self, path: Path) -> Finding | None:
+        """See `ModelFamily`: such a file says its kind in its metadata."""
+        # torch comes with these
+        from afstream.checkpoints.findings import Finding  # noqa: PLC0415
+        from afstream.checkpoints.weights import read_metadata, read_weights  # noqa: PLC0415
+
+        if not path.is_file() or read_metadata(path).get("kind") != KIND:
+            return None
+        weights, num_bytes = read_weights(path), path.stat().st_size
+        return Finding(path=path, kind="pocket model", weights=weights, num_bytes=num_bytes)
 
     def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """See `ModelFamily`."""

@@ -14,12 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from afstream.checkpoints.files import file_weights
-from afstream.checkpoints.names import POCKET as KIND
 from afstream.checkpoints.weights import load_into, read_metadata
 from afstream.config import BackboneConfig, SamplerConfig, from_mapping
 from afstream.errors import CheckpointError
 from afstream.families.base import VideoModel
-from afstream.families.pocket.family import NAME, POCKET, POCKET_PATH
+from afstream.families.pocket.family import KIND, NAME, POCKET, POCKET_PATH
 from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae, VaeConfig
 from afstream.model.dit import Backbone

@@ -14,6 +14,7 @@ from afstream.spec import Addition, ModelSpec
 if TYPE_CHECKING:
     import torch
 
+    from afstream.checkpoints.findings import Finding
     from afstream.model.protocols import TextEncoder, VideoDecoder
 
 FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
@@ -46,6 +47,13 @@ class WanFamily(ModelFamily):
         from afstream.families.wan.model import open_wan  # noqa: PLC0415
 
         return open_wan(Path(spec.name), spec, where, prompts)
+
+    def identify(self, path: Path) -> Finding | None:
+        """See `ModelFamily`: folders, students, LoRAs and parts alone."""
+        # torch comes with it
+        from afstream.checkpoints.identify import identify  # noqa: PLC0415
+
+        return identify(path)
 
     def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
         """What counts a prompt's tokens, where the folder has a tokenizer."""
