@@ -127,3 +127,34 @@ def test_a_window_without_its_memory_cannot_be_replayed(student):
     window = sequence.advance(rollout, drawn.__getitem__, 0, keep=False)
     with pytest.raises(ValueError, match="keep=True"):
         replay(rollout, window, torch.zeros_like(window.latents))
+
+
+class NumberingCodec:
+    """Shows each latent frame by pictures of its number: four, but one of the very first."""
+
+    def __init__(self):
+        self.encoded = []
+
+    def decode(self, latents, state):
+        start = state or 0
+        numbers = [at for at in range(start, start + CHUNK) for _ in range(4 if at else 1)]
+        pictures = torch.tensor(numbers, dtype=torch.float64)[None, :, None, None, None]
+        return pictures.expand(len(latents), -1, 3, 8, 8), start + CHUNK
+
+    def encode(self, frames):
+        self.encoded.append(frames[0, :, 0, 0, 0].tolist())
+        return torch.full((len(frames), 1, *LATENT), -1.0), None
+
+
+@pytest.mark.parametrize(("overlap", "shown"), [(3, [6, 12]), (6, [3, 6])])
+def test_the_teacher_is_shown_the_overlaps_first_frame(overlap, shown):
+    student, codec = make_backbone(1).double(), NumberingCodec()
+    rollout = Rollout.of(student, POLICY, SAMPLER)
+    plan = WindowPlan(horizon_frames=9, overlap_frames=overlap, max_frames=15)
+    shape = (ROWS, CHUNK, *LATENT)
+    sequence = LongSequence(rollout, plan, drawn_embeds(), switch_frame=0, shape=shape, codec=codec)
+    drawn = torch.randn(1, ROWS, CHUNK, *LATENT, dtype=torch.float64)
+    windows = [sequence.advance(rollout, lambda _: drawn, 0, keep=False) for _ in range(2)]
+    assert codec.encoded == [[frame] for frame in shown]
+    assert (windows[1].latents[:, 0] == -1).all()
+    assert windows[1].counts.tolist() == [False] * overlap + [True] * (9 - overlap)

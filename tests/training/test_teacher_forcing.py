@@ -63,7 +63,7 @@ def test_every_chunk_sees_what_it_would_see_in_a_stream(switch_frame):
     trainer = make_trainer(make_clips(switch_frame))
     model = trainer.student.backbone
     clean = trainer._clips.latents.float()
-    plan, window = trainer._plans.get(FRAMES, switch_frame or None, (4, 4))
+    plan, window = trainer._plan(clean, switch_frame or None)
     text = trainer._clip_text(plan, [PROMPTS] * BATCH, clean)
     sigma = trainer._sigma((1, FRAMES // CHUNK)).expand(BATCH, -1)
     random = trainer._random.get_state()

@@ -1,1 +1,1 @@
-"""Training: the pocket recipe, teacher forcing on the stream's own attention."""
+"""Training: recipes and their stages, DMD, ODE regression, teacher forcing."""

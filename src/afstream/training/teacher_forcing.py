@@ -31,11 +31,11 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPlan:
-    """Which blocks a call holds, where each stands, and what each sees.
+    """The blocks of a call, their positions, and which blocks each sees.
 
     Attributes:
         blocks: context chunks, then re-cached ones, then noisy ones.
-        layout: where each stands, and what each sees.
+        layout: temporal positions of the blocks, and which blocks each sees.
         switch_frame: first latent frame under the second prompt, None without a switch.
     """
 
@@ -112,7 +112,7 @@ def plan_clip(
 def _look(
     policy: MemoryPolicy, block: Block, switch_frame: int | None, past: Past
 ) -> tuple[int, list[tuple[Block, int]]]:
-    """Where a block stands, and which blocks it sees at which positions."""
+    """Position of a block, and the blocks that it sees, each at a position."""
     start, length, anchors = block.frame, policy.lengths.chunk_frames, policy.start()
     rewritten: tuple[int, ...] = ()
     if switch_frame is not None and (block.kind == "recached" or block.frame >= switch_frame):

@@ -1,4 +1,4 @@
-"""Settings of a stage of distribution matching distillation (DMD), as a recipe gives them."""
+"""Settings of a stage of distribution matching distillation (DMD): a table of a recipe."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class DmdConfig(Checked):
 
     @model_validator(mode="after")
     def _fits(self) -> DmdConfig:
-        """Refuse lengths that leave nothing new, and updates that never come."""
+        """Refuse windows without new frames, and students that are never updated."""
         if self.iterations % self.critic_updates:
             raise ConfigError(
                 f"iterations is {self.iterations}; it must be a multiple of critic_updates,"

@@ -127,6 +127,8 @@ class LongSequence:
         self._codec = codec
         self._decoder: Any = None
         self._overlap: Tensor | None = None
+        # the first picture of each chunk in the overlap, [B, 1, 3, H, W]
+        self._shown: list[Tensor] = []
         self.state = rollout.start(self._text(rollout, 0), shape)
 
     @property
@@ -152,7 +154,6 @@ class LongSequence:
         chunk_frames = rollout.policy.lengths.chunk_frames
         stop = start + (plan.new_frames if start else plan.horizon_frames)
         chunks: list[MadeChunk] = []
-        first_seen = torch.empty(0)
         while state.frame < stop:
             drawn = noise(state.frame // chunk_frames)[: exit_step + 1]
             noisy, flow = rollout.predict(state, drawn)
@@ -163,13 +164,14 @@ class LongSequence:
             chunks.append(MadeChunk(noisy, clean))
             if self._codec:
                 pictures, self._decoder = self._codec.decode(clean, self._decoder)
-                if state.frame - chunk_frames == stop - plan.overlap_frames:
-                    # the last picture of the overlap's first latent frame
-                    first_seen = pictures[:, pictures.shape[1] // chunk_frames - 1][:, None]
+                # the last picture of the chunk's first latent frame, for chunks of the overlap
+                shown = pictures.shape[1] // chunk_frames
+                self._shown.append(pictures[:, shown - 1 : shown])
+                del self._shown[: -plan.overlap_frames // chunk_frames]
         made = [chunk.clean for chunk in chunks]
         seen = made if self._overlap is None else [self._overlap, *made]
         latents = torch.cat(seen, dim=1)
-        self._overlap = self._as_first(latents[:, -plan.overlap_frames :], first_seen)
+        self._overlap = self._as_first(latents[:, -plan.overlap_frames :])
         counts = torch.ones(latents.shape[1], dtype=torch.bool)
         counts[: plan.overlap_frames if start else 0] = False
         return Window(
@@ -181,16 +183,12 @@ class LongSequence:
             before=before,
         )
 
-    def _as_first(self, overlap: Tensor, picture: Tensor) -> Tensor:
-        """The next window's first frames, the very first encoded as an image.
-
-        Args:
-            overlap: the last latent frames [B, F, C, h, w].
-            picture: the first of them, decoded [B, 1, 3, H, W].
-        """
+    def _as_first(self, overlap: Tensor) -> Tensor:
+        """The last latent frames [B, F, C, h, w], the first of them encoded as an image."""
         if self._codec is None:
             return overlap
-        return torch.cat([self._codec.encode(picture)[0].to(overlap), overlap[:, 1:]], dim=1)
+        image, _ = self._codec.encode(self._shown[0])
+        return torch.cat([image.to(overlap), overlap[:, 1:]], dim=1)
 
     def _in_force(self, frame: int) -> Tensor:
         return self._embeds[1 if self._switch_frame and frame >= self._switch_frame else 0]

@@ -174,7 +174,7 @@ class DmdTrainer(Trainer):
     def _window(
         self, rollout: Rollout, sequence: LongSequence, rows: Sequence[int], *, keep: bool
     ) -> Window:
-        """The next window of a sequence in the making."""
+        """Make the next window of a sequence."""
         config, number, steps = self.config, self._number, len(self._sampler.steps)
         shape = (steps, self._policy.lengths.chunk_frames, *self._size)
 
@@ -198,7 +198,7 @@ class DmdTrainer(Trainer):
 
     @torch.no_grad()
     def _dmd_gradient(self, window: Window, rows: Sequence[int]) -> Tensor:
-        """Where teacher and critic disagree about the window, [B, F, C, h, w]."""
+        """The DMD gradient of a window, [B, F, C, h, w]; see `dmd_gradient`."""
         models, config = self.models, self.config
         noisy, timestep, _ = self._noised(window.latents, "student", rows)
 
@@ -223,7 +223,7 @@ class DmdTrainer(Trainer):
     def _noised(
         self, clean: Tensor, what: str, rows: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Clips on their way to noise: noisy clips, their timesteps [B], the noise."""
+        """Add noise to clips: the noisy clips, their timesteps [B], the noise."""
         config = self.config
         names = config.seed, what, self.step
         drawn = [pick(TIMESTEPS, *names, "t", row) for row in rows]
@@ -242,7 +242,7 @@ class DmdTrainer(Trainer):
 
 
 def _divided(rows: Sequence[int], parts: int) -> list[Sequence[int]]:
-    """Rows in so many equal parts."""
+    """Divide rows into a number of equal parts."""
     if parts < 1 or len(rows) % parts:
         raise ConfigError(
             f"grad_accum is {parts} and a process makes {len(rows)} sequences; give a number that"

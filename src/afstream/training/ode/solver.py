@@ -24,7 +24,7 @@ Flow = Callable[[Tensor, float], Tensor]
 
 
 class SolverGrid(NamedTuple):
-    """Where the solver stops.
+    """Sigmas at which the solver evaluates the flow.
 
     Attributes:
         sigmas: from 1 to 0.
@@ -36,7 +36,7 @@ class SolverGrid(NamedTuple):
 
 
 def solver_grid(sampler: SamplerConfig, steps: int) -> SolverGrid:
-    """Evenly spaced before the shift; the sampler's own steps are nodes, exactly.
+    """A grid that is even before the shift and has the sampler's own steps as nodes, exactly.
 
     Where `steps` does not split evenly, spacing differs a little between the sampler's steps.
 

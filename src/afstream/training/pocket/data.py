@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from afstream.families.pocket.scene import Clip, Scene
 from afstream.families.pocket.vae import PocketVae
 from afstream.families.pocket.world import render
 from afstream.training.trainer.files import save_tensors
+from afstream.training.trainer.loop import Report
 from afstream.training.trainer.settings import Count, Seed, Whole, check_chunks
 from afstream.validation import Checked
 
@@ -33,6 +33,24 @@ OMIT_SHARE = 0.75
 
 
 SwitchFrames = Annotated[tuple[Whole, ...], Field(min_length=1)]
+
+
+class ClipSet(NamedTuple):
+    """Clips that are made together, for one purpose.
+
+    Attributes:
+        name: of the set and of its file.
+        num_clips: how many.
+        frames: latent frames of each.
+        switch_frames: where a switch may fall (latent frames, chunk starts); 0 for none.
+        seed: clip i depends on the seed and on i alone.
+    """
+
+    name: str
+    num_clips: int
+    frames: int
+    switch_frames: tuple[int, ...]
+    seed: int
 
 
 class ClipsConfig(Checked):
@@ -76,6 +94,16 @@ class ClipsConfig(Checked):
                         f" {frames}; use multiples of {CHUNK_FRAMES} below it"
                     )
         return self
+
+    def sets(self, *, with_student: bool) -> list[ClipSet]:
+        """The sets of clips, those of the teacher alone where no student is trained."""
+        switches = self.window_switch_frames
+        windows = ClipSet("windows", self.windows, self.window_frames, switches, self.window_seed)
+        if not with_student:
+            return [windows]
+        firsts = ClipSet("firsts", self.firsts, CHUNK_FRAMES, (0,), self.seed)
+        clips = ClipSet("clips", self.clips, self.frames, self.switch_frames, self.seed)
+        return [firsts, clips, windows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,45 +172,33 @@ def _changes(before: Scene, after: Scene) -> frozenset[str]:
 
 
 @torch.no_grad()
-def make_clips(
-    vae: PocketVae,
-    *,
-    count: int,
-    num_frames: int,
-    switch_frames: Sequence[int],
-    seed: int,
-    report: Callable[[int], None] = lambda _: None,
-    batch: int = 16,
-) -> Clips:
-    """Render, caption and encode `count` clips of `num_frames` latent frames.
+def make_clips(vae: PocketVae, clips: ClipSet, *, report: Report, batch: int = 16) -> Clips:
+    """Render, caption and encode a set of clips.
 
     Args:
         vae: the trained codec.
-        count: number of clips.
-        num_frames: latent frames of each.
-        switch_frames: where a switch may fall (latent frames, chunk starts); 0 for none.
-        seed: clip i depends on (seed, i) only.
-        report: called with the number of clips made.
+        clips: what is made.
+        report: called with `kind`, the set's name, and `done` of `of` clips.
         batch: clips encoded together.
     """
     latents: list[Tensor] = []
     switches: list[int] = []
     captions: list[tuple[tuple[str, str], ...]] = []
-    for start in range(0, count, batch):
+    for start in range(0, clips.num_clips, batch):
         videos: list[Tensor] = []
-        for number in range(start, min(start + batch, count)):
-            rng = np.random.default_rng([seed, number])
-            at = int(rng.choice(switch_frames))
+        for number in range(start, min(start + batch, clips.num_clips)):
+            rng = np.random.default_rng([clips.seed, number])
+            at = int(rng.choice(clips.switch_frames))
             chunk = at // CHUNK_FRAMES
             clip = random_clip(
                 rng, num_switches=min(chunk, 1), num_chunks=chunk + 1, first_chunk=chunk
             )
-            videos.append(torch.from_numpy(render(clip, POCKET.format.video_frames(num_frames))))
+            videos.append(torch.from_numpy(render(clip, POCKET.format.video_frames(clips.frames))))
             captions.append(tuple(reword(clip, rng) for _ in range(NUM_CAPTIONS)))
             switches.append(at)
         found, _ = vae.encode(torch.stack(videos))
         latents.append(found.half())
-        report(len(captions))
+        report({"kind": clips.name, "done": len(captions), "of": clips.num_clips})
     return Clips(
         latents=torch.cat(latents),
         switch_frames=torch.tensor(switches),

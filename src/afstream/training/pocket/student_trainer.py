@@ -23,7 +23,6 @@ from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.schedule import TIMESTEPS, Schedule, add_noise
 from afstream.families.pocket.family import POCKET
 from afstream.kvcache.memories import memory_policy
-from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import TextContext
 from afstream.model.layers import TextKeys
 from afstream.training.pocket.data import Clips
@@ -36,32 +35,6 @@ from afstream_kernels import choose_backend
 CPU = torch.device("cpu")
 # denoise steps that a chunk of the model's own past has gone through, at most
 OWN_STEPS = 3
-
-
-class _Plans:
-    """Clip plans and their attention windows, made once per place of the switch."""
-
-    def __init__(self, policy: MemoryPolicy, config: BackboneConfig) -> None:
-        self._policy = policy
-        self._config = config
-        self._made: dict[tuple[int, int | None, tuple[int, int]], tuple[ClipPlan, ClipContext]] = {}
-
-    def get(
-        self, num_frames: int, switch_frame: int | None, size: tuple[int, int]
-    ) -> tuple[ClipPlan, ClipContext]:
-        """The plan of a clip, for latents of `size` (h, w)."""
-        key = (num_frames, switch_frame, size)
-        if key not in self._made:
-            plan = plan_clip(self._policy, num_frames, switch_frame)
-            patch = self._config.patch
-            window = ClipContext(
-                plan.layout,
-                grid=(self._policy.lengths.chunk_frames, size[0] // patch, size[1] // patch),
-                rope=RopeTables(self._config.head_dim, torch.float32, CPU),
-                backend=choose_backend(None, device=CPU, dtype=torch.float32),
-            )
-            self._made[key] = plan, window
-        return self._made[key]
 
 
 class StudentTrainer(Trainer):
@@ -94,7 +67,7 @@ class StudentTrainer(Trainer):
         )
         self._policy = memory_policy("anchor", POCKET.lengths)
         self._sigmas = torch.tensor(Schedule.of(SamplerConfig()).sigmas)
-        self._plans = _Plans(self._policy, backbone)
+        self._plans: dict[tuple[int, int | None, torch.Size], tuple[ClipPlan, ClipContext]] = {}
         self._clips, self._firsts = clips, firsts
         self._groups = {
             int(at): torch.nonzero(clips.switch_frames == at).flatten()
@@ -122,11 +95,26 @@ class StudentTrainer(Trainer):
         self.ema.update(self.student, self.step)
         return found
 
+    def _plan(self, clean: Tensor, switch_frame: int | None) -> tuple[ClipPlan, ClipContext]:
+        """The plan of clips [B, F, C, h, w] and their attention, made once per switch frame."""
+        key = clean.shape[1], switch_frame, clean.shape[-2:]
+        if key not in self._plans:
+            config, chunk = self.student.backbone.config, self._policy.lengths.chunk_frames
+            plan = plan_clip(self._policy, clean.shape[1], switch_frame)
+            attention = ClipContext(
+                plan.layout,
+                grid=(chunk, key[2][0] // config.patch, key[2][1] // config.patch),
+                rope=RopeTables(config.head_dim, torch.float32, CPU),
+                backend=choose_backend(None, device=CPU, dtype=torch.float32),
+            )
+            self._plans[key] = plan, attention
+        return self._plans[key]
+
     def _first_loss(self, count: int) -> Tensor:
         """Flow-matching loss of chunks without a past."""
         rows = torch.randint(len(self._firsts), (count,), generator=self._random)
         clean = self._firsts.latents[rows, : self._policy.lengths.chunk_frames].float()
-        plan, window = self._plans.get(clean.shape[1], None, _size(clean))
+        plan, window = self._plan(clean, None)
         prompts = [self._wording(self._firsts, int(row))[0] for row in rows]
         text = self._text(prompts)
         sigma = self._sigma((count, 1))
@@ -143,7 +131,7 @@ class StudentTrainer(Trainer):
         rows = group[picks]
         clean = self._clips.latents[rows].float()
         frames = clean.shape[1]
-        plan, window = self._plans.get(frames, at or None, _size(clean))
+        plan, window = self._plan(clean, at or None)
         wordings = [self._wording(self._clips, int(row)) for row in rows]
         text = self._clip_text(plan, wordings, clean)
 
@@ -226,8 +214,8 @@ class StudentTrainer(Trainer):
         if plan.switch_frame is None:
             return before
         after = self._text([second for _, second in wordings])
-        patch = self.student.backbone.config.patch
-        tokens = self._policy.lengths.chunk_frames * clean.shape[-2] * clean.shape[-1] // patch**2
+        patch, frames = self.student.backbone.config.patch, self._policy.lengths.chunk_frames
+        tokens = frames * clean.shape[-2] * clean.shape[-1] // patch**2
         second = torch.tensor(plan.second_prompt).repeat_interleave(tokens)[:, None]
         length = before[0].k.shape[1]
         mask = torch.cat([~second.expand(-1, length), second.expand(-1, length)], dim=1)
@@ -237,7 +225,7 @@ class StudentTrainer(Trainer):
         )
 
     def _roughen(self, past: Tensor) -> Tensor:
-        """Lay a little noise on the past, a different share on each clip."""
+        """Add a little noise to the past, another share to each clip."""
         share = self.config.past_noise * torch.rand(len(past), 1, 1, 1, 1, generator=self._random)
         return add_noise(past, torch.randn(past.shape, generator=self._random), share)
 
@@ -257,7 +245,3 @@ class StudentTrainer(Trainer):
 def _per_frame(sigma: Tensor, chunk: int) -> Tensor:
     """[B, F / c] -> [B, F, 1, 1, 1]."""
     return sigma.repeat_interleave(chunk, dim=1)[:, :, None, None, None]
-
-
-def _size(latents: Tensor) -> tuple[int, int]:
-    return latents.shape[-2], latents.shape[-1]

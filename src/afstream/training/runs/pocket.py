@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from afstream.checkpoints.weights import load_into
 from afstream.config import BackboneConfig, SamplerConfig
@@ -26,12 +27,11 @@ from afstream.memory_plan.training import (
     clip_bytes,
     dmd_parts,
     learner_parts,
-    meta_backbone,
 )
 from afstream.model.dit import Backbone
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import Models
-from afstream.training.pocket.data import CHUNK_FRAMES, Clips, make_clips
+from afstream.training.pocket.data import Clips, make_clips
 from afstream.training.pocket.prompts import PocketPrompts
 from afstream.training.pocket.student import Student
 from afstream.training.pocket.student_trainer import StudentTrainer
@@ -49,7 +49,6 @@ POCKET_BACKBONE = BackboneConfig(
     dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6, patch=2
 )
 WORLD = POCKET.geometry
-# of a latent frame, (C, h, w)
 SIZE = (POCKET_BACKBONE.in_dim, WORLD.latent_height, WORLD.latent_width)
 CODEC, BEGUN, TEACHER = "vae.safetensors", "student.safetensors", "teacher.safetensors"
 CLIPS, MODEL = "{}.safetensors", "pocket.safetensors"
@@ -116,6 +115,23 @@ def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
     return tuple(stage for stage in stages if stage)
 
 
+def _counted(
+    name: str,
+    make: Callable[[], nn.Module],
+    is_matrix: Callable[[str, Tensor], bool],
+    *,
+    averaged: bool = True,
+) -> Callable[[], TrainingReport]:
+    """Counts the memory of a network that learns with Muon and AdamW; see `learner_parts`."""
+
+    def count(_: int) -> Iterator[Part]:
+        with torch.device(META):
+            module = make()
+        return learner_parts(name, module, is_matrix=is_matrix, averaged=averaged)
+
+    return lambda: TrainingReport.of(count)
+
+
 def _vae(context: PocketContext) -> Stage:
     config = context.recipe.vae
 
@@ -123,13 +139,6 @@ def _vae(context: PocketContext) -> Stage:
         trainer = VaeTrainer(config)
         context.train("vae", trainer, config.steps, report)
         save_vae(trainer.finish(), context.folder / CODEC)
-
-    def memory() -> TrainingReport:
-        with torch.device(META):
-            vae = PocketVae()
-        return TrainingReport.of(
-            lambda _: learner_parts("codec", vae, is_matrix=is_matrix, averaged=False)
-        )
 
     return Stage(
         context=context,
@@ -140,49 +149,19 @@ def _vae(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.batch,
         rates={"lr": config.learning_rate},
-        memory=memory,
+        memory=_counted("codec", PocketVae, is_matrix, averaged=False),
     )
 
 
-class ClipSet(NamedTuple):
-    """Clips that are made together, for one purpose."""
-
-    name: str
-    num_clips: int
-    frames: int
-    switch_frames: tuple[int, ...]
-    seed: int
-
-
-def _clip_sets(context: PocketContext) -> list[ClipSet]:
-    table = context.recipe.clips
-    switches = table.window_switch_frames
-    windows = ClipSet("windows", table.windows, table.window_frames, switches, table.window_seed)
-    if not context.is_new:
-        return [windows]
-    return [
-        ClipSet("firsts", table.firsts, CHUNK_FRAMES, (0,), table.seed),
-        ClipSet("clips", table.clips, table.frames, table.switch_frames, table.seed),
-        windows,
-    ]
-
-
 def _clips(context: PocketContext) -> Stage:
-    sets = _clip_sets(context)
+    sets = context.recipe.clips.sets(with_student=context.is_new)
 
     def run(report: Report) -> None:
         vae = context.codec()
-        for name, count, frames, switches, seed in sets:
-            path = context.folder / CLIPS.format(name)
-            if path.is_file():
-                continue
-
-            def tell(done: int, name: str = name, count: int = count) -> None:
-                report({"kind": name, "done": done, "of": count})
-
-            make_clips(
-                vae, count=count, num_frames=frames, switch_frames=switches, seed=seed, report=tell
-            ).save(path)
+        for one in sets:
+            path = context.folder / CLIPS.format(one.name)
+            if not path.is_file():
+                make_clips(vae, one, report=report).save(path)
 
     def memory() -> TrainingReport:
         parts = [
@@ -222,13 +201,6 @@ def _student(context: PocketContext) -> Stage:
         context.train("student", trainer, config.steps, report, draw)
         save_tensors(context.folder / BEGUN, trainer.ema.weights)
 
-    def memory() -> TrainingReport:
-        with torch.device(META):
-            student = Student(POCKET_BACKBONE, vocabulary())
-        return TrainingReport.of(
-            lambda _: learner_parts("student", student, is_matrix=is_layer_matrix)
-        )
-
     return Stage(
         context=context,
         name="student",
@@ -239,7 +211,7 @@ def _student(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.clip_batch,
         rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
-        memory=memory,
+        memory=_counted("student", lambda: Student(POCKET_BACKBONE, vocabulary()), is_layer_matrix),
     )
 
 
@@ -262,11 +234,7 @@ def _teacher(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.batch,
         rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
-        memory=lambda: TrainingReport.of(
-            lambda _: learner_parts(
-                "teacher", meta_backbone(POCKET_BACKBONE), is_matrix=is_layer_matrix
-            )
-        ),
+        memory=_counted("teacher", lambda: Backbone(POCKET_BACKBONE), is_layer_matrix),
     )
 
 

@@ -116,7 +116,7 @@ class Stage:
 
     @property
     def is_begun(self) -> bool:
-        """Whether it has written anything yet."""
+        """Whether there are files of it already."""
         paths = (self.context.folder / self.name, *self.outputs)
         return any(path.exists() for path in paths)
 

@@ -99,7 +99,7 @@ def wan_stages(recipe: WanRecipe, folder: Path, processes: Processes = ALONE) ->
 
 
 def storage(recipe: WanRecipe, *, rank: int, processes: int) -> Storage:
-    """How weights are stored in one of so many processes."""
+    """How weights are stored in one of a number of processes."""
     sizes = recipe.sizes
     return Storage(
         trained=DTYPES[sizes.trained],

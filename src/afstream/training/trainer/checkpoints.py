@@ -174,7 +174,7 @@ def _fault(folder: Path) -> str:
 
 
 def _check(folder: Path, tensors: State) -> None:
-    """See that a checkpoint has just the tensors that are wanted."""
+    """Refuse a checkpoint whose tensors differ from those wanted in name or shape."""
     found: Any = FileSystemReader(folder).read_metadata()
     saved: dict[str, Any] = found.state_dict_metadata
     wanted = _flat(tensors)
@@ -201,7 +201,7 @@ def _sync(folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Without the warning that one process saves for itself: that is meant."""
+    """Silence torch's warning that a single process saves, which is intended here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*single process.*", category=UserWarning)
         yield

@@ -1,4 +1,4 @@
-"""Several processes of one run: torchrun's group, FSDP2, and what the processes exchange."""
+"""Several processes of one run: torchrun's group, FSDP2, and values that all of them agree on."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _resume(trainer: Trainer, store: CheckpointStore, report: Report) -> dict[st
 
 
 def _cut(log: Path, step: int) -> None:
-    """Drop what a killed run logged after its last checkpoint, and half a line."""
+    """Remove log entries after the last checkpoint, and a half-written one."""
     if not log.is_file():
         return
     lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
