@@ -31,12 +31,13 @@ from afstream.memory_plan.count import META
 from afstream.memory_plan.training import meta_backbone
 from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_flow
+from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.sequences import LongSequence, replay
-from afstream.training.machinery.adapters import adapt
-from afstream.training.machinery.optim import trained
 from afstream.training.recipes.reading import load_recipe
-from afstream.training.recipes.tables import MatchingTable, WanRecipe
-from afstream.training.runs.wan_stages import dmd_report
+from afstream.training.recipes.tables import WanRecipe
+from afstream.training.runs.wan import dmd_report
+from afstream.training.trainer.lora import adapt
+from afstream.training.trainer.optim import trained
 
 PAGE = Path(__file__).parents[1] / "docs" / "distill_plan.md"
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
@@ -164,7 +165,7 @@ def clip_passes(recipe: WanRecipe, config: BackboneConfig, rank: int, *, learns:
 
 
 def student_passes(
-    recipe: WanRecipe, table: MatchingTable, config: BackboneConfig, rank: int
+    recipe: WanRecipe, table: DmdConfig, config: BackboneConfig, rank: int
 ) -> Passes:
     """Rollout of a window and its share of a replay, means over a sequence and exit steps."""
     geometry, sampler = recipe.sizes.geometry, SamplerConfig()
@@ -203,7 +204,7 @@ def student_passes(
     return Passes().plus(first.plus(last), 1 / (2 * num_windows))
 
 
-def iteration(recipe: WanRecipe, table: MatchingTable, rank: int) -> Work:
+def iteration(recipe: WanRecipe, table: DmdConfig, rank: int) -> Work:
     """What one iteration does for one sequence."""
     student, teacher = WAN_BACKBONES[recipe.sizes.student], WAN_BACKBONES[recipe.sizes.teacher]
     share = 1 / table.critic_updates
@@ -233,15 +234,16 @@ def received_bytes(recipe: WanRecipe, work: Work, rank: int, gpus: int, parts: i
 
 
 def stage_rows(
-    recipe: WanRecipe, name: str, table: MatchingTable, rank: int, work: Work
+    recipe: WanRecipe, name: str, table: DmdConfig, rank: int, work: Work
 ) -> Iterator[list[str]]:
     """The table's rows of a stage."""
     for gpus, link in LINKS.items():
         rows = table.batch // gpus
-        sizes = replace(recipe.sizes, processes=gpus, shard=gpus > 1)
+        sizes = recipe.sizes.model_copy(update={"processes": gpus, "shard": gpus > 1})
+        spread = recipe.model_copy(update={"sizes": sizes})
         one, two, held = (
             dmd_report(
-                replace(recipe, sizes=sizes), replace(table, batch=count * gpus), rank=rank
+                spread, table.model_copy(update={"batch": count * gpus}), rank=rank
             ).total_bytes
             for count in (1, 2, rows)
         )

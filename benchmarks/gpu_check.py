@@ -144,7 +144,7 @@ class GpuCheck:
                 continue
             rows.append(asdict(times) | {"peak_share": times.peak_share})
             share = times.peak_share
-            memory = "" if share is None else f", memory {share:.2f} of what was foretold"
+            memory = "" if share is None else f", memory {share:.2f} of the estimate"
             switch = "" if times.recache_ms is None else f", switch {times.recache_ms:.1f} ms"
             print(
                 f"  {times.name}: {times.chunk_ms:.1f} ms a chunk, {times.fps:.1f} fps{switch},"
@@ -186,10 +186,12 @@ class GpuCheck:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the stages and write one JSON file."""
     parser = argparse.ArgumentParser(description="Check and time everything on a GPU.")
-    parser.add_argument("--out", type=Path, help="JSON file; else one in benchmarks/results")
+    parser.add_argument("--out", type=Path, help="JSON file [default: one in benchmarks/results]")
     parser.add_argument("--minutes", type=float, default=8.0, help="all must have ended by then")
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES, help="these stages")
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="else the GPU if there is one")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), help="[default: cuda if there is a GPU]"
+    )
     given = parser.parse_args(arguments)
     gpu = given.device != "cpu" and torch.cuda.is_available()
     if given.device == "cuda" and not gpu:

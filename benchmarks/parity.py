@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source.add_argument("--base", type=Path, help="student checkpoint (.pt)")
     parser.add_argument("--lora", type=Path, help="LoRA for --base (.pt)")
     parser.add_argument("--dtype", choices=TOLERANCES, default="float32")
-    parser.add_argument("--backend", choices=BACKENDS, help="of the kernels; else what suits")
+    parser.add_argument("--backend", choices=BACKENDS, help="of the kernels [default: what suits]")
     parser.add_argument("--tolerance", type=float, help="instead of the dtype's own")
     parser.add_argument("cases", nargs="+", type=Path)
     options = parser.parse_args(arguments)

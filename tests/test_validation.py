@@ -59,7 +59,10 @@ class Outer(Checked):
         ({"name": "a\nb"}, ", [inner]: name is 'a\\nb'; it must be letters and digits"),
         ({"weight_map": {"a": 0}}, ", [inner]: a is 0; it must be a whole number, at least 1"),
         ({"weight_map": 3}, ", [inner]: weight_map is 3; it must be a table"),
-        ({"cout": 3, "count": 0}, ", [inner]: unknown key 'cout'; it may hold count, share, rate"),
+        (
+            {"cout": 3, "count": 0},
+            ", [inner]: unknown key 'cout' (did you mean count?); it may hold count, share, rate",
+        ),
         ({"count": 7}, ", [inner]: 7 never comes alone"),
         ({"name": "+" * 99}, f", [inner]: name is '{'+' * 59}...; it must be letters and digits"),
     ],

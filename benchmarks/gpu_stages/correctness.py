@@ -22,7 +22,7 @@ from afstream.spec import StreamConfig
 from afstream.stream import Stream
 from afstream.timeline import Timeline
 from afstream_kernels import (
-    Backend,
+    BackendName,
     copy_slots,
     modulate,
     norm_rotate,
@@ -114,7 +114,7 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
     def tables(way: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return pair if way == "truth" else (pair[0].float().to(device), pair[1].float().to(device))
 
-    def backend(way: str) -> Backend:
+    def backend(way: str) -> BackendName:
         return "triton" if way == "triton" else "reference"
 
     turn = turn_tables(offsets, head_dim=head_dim, dtype=torch.float64)

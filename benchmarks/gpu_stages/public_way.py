@@ -1,7 +1,8 @@
 """Self-attention as the public code does it, on the same backbone, to compare with.
 
-Per layer and pass: clone the cached window, put the chunk's keys behind it, rotate query and
-all keys anew in complex128, and run torch's attention on the result.
+Per layer and pass: clone the cached window, put the chunk's keys behind it, rotate all keys anew
+in complex128, and run torch's attention on the result. The query is rotated as ours is, which is
+less than the public code does.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from afstream.model.layers import Projections
-from afstream_kernels import Backend, rms_norm, rotation_tables
-from kernel_bench.public import rotate_complex128, sdpa
+from afstream_kernels import Backend, rotation_tables
+from kernel_bench.public import Tables, rotate_complex128, sdpa
 
 
-class PublicWindow:
+class PublicContext:
     """A full window with a visible junction, keys stored without any rotation.
+
+    An `AttentionContext`; see `afstream.attention.base`.
 
     Args:
         positions: temporal position of each cached chunk, then that of the query's chunk.
@@ -27,7 +29,7 @@ class PublicWindow:
         device: where they live.
     """
 
-    backend: Backend = "reference"
+    backend = Backend("reference", fused=False)
 
     def __init__(
         self,
@@ -48,30 +50,32 @@ class PublicWindow:
             rotation_tables(at, grid=grid, head_dim=head_dim, dtype=torch.float64)
             for at in positions
         ]
-        cos, sin = (torch.cat(part)[:, None].to(device) for part in zip(*pairs, strict=True))
-        self._tables = cos, sin
+        cos, sin = (torch.cat(part).to(device) for part in zip(*pairs, strict=True))
+        self._tables = cos[:, None], sin[:, None]
+        query = cos[-chunk:].float(), sin[-chunk:].float()
+        self._ropes = query, (torch.ones_like(query[0]), torch.zeros_like(query[1]))
 
     def layer(self, index: int) -> PublicLayer:
         """One layer's part of it."""
-        return PublicLayer(self._keys[index], self._values[index], self._tables)
+        return PublicLayer(self._keys[index], self._values[index], self._tables, self._ropes)
 
 
 class PublicLayer:
-    """One layer of a `PublicWindow`."""
+    """One layer of a `PublicContext`; a `LayerContext` that the layer hands unrotated keys."""
 
-    backend: Backend = "reference"
+    backend = PublicContext.backend
+    slots = None
 
-    def __init__(self, keys: Tensor, values: Tensor, tables: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self, keys: Tensor, values: Tensor, tables: Tables, ropes: tuple[Tables, Tables]
+    ) -> None:
         self._keys, self._values, self._tables = keys, values, tables
+        self.query_rope, self.key_rope = ropes
 
-    def attend(self, tokens: Tensor, weights: Projections) -> Tensor:
-        """Tokens [B, T, C] to attention's output [B, T, C]."""
-        heads = weights.num_heads
-        q = rms_norm(weights.q(tokens), weights.norm_q.weight, weights.eps)
-        k = rms_norm(weights.k(tokens), weights.norm_k.weight, weights.eps)
-        q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k, weights.v(tokens)))
-        keys = torch.cat([self._keys.clone(), k], dim=1)
-        values = torch.cat([self._values.clone(), v], dim=1)
-        own = tokens.shape[1]
-        q = rotate_complex128(q, (self._tables[0][-own:], self._tables[1][-own:]))
-        return sdpa(q, rotate_complex128(keys, self._tables), values).flatten(-2)
+    def attend(self, query: Tensor, own: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Attention [B, T, H, D] of the query to the window and its own keys and values."""
+        if own is None:
+            raise ValueError("the layer must hand over keys and values; there are no slots")
+        keys = torch.cat([self._keys.clone(), own[0]], dim=1)
+        values = torch.cat([self._values.clone(), own[1]], dim=1)
+        return sdpa(query, rotate_complex128(keys, self._tables), values)

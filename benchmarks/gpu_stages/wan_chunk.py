@@ -22,8 +22,8 @@ from afstream.memory_plan.estimate import estimate
 from afstream.memory_plan.meta_model import MetaModel
 from afstream.model.dit import Backbone, TextContext
 from afstream.spec import ModelSpec, StreamConfig
-from afstream_kernels import Backend
-from gpu_stages.public_way import PublicWindow
+from afstream_kernels import BackendName
+from gpu_stages.public_way import PublicContext
 from gpu_stages.scale import CHUNK_FRAMES, Scale
 
 POLICY = memory_policy("anchor", WAN.lengths)
@@ -48,7 +48,7 @@ class Variant:
     """
 
     name: str
-    backend: Backend
+    backend: BackendName
     graphs: bool = False
     compiled: bool = False
 
@@ -70,13 +70,13 @@ class ChunkTimes:
 
     Attributes:
         name: of the variant.
-        cold_ms: the first chunk, which loads and compiles.
+        cold_ms: the first chunk, which loads and compiles kernels.
         warm_up_ms: the chunks after it that still captured or compiled, all together.
         chunk_ms: median of a steady chunk: all denoise steps, context pass, capture.
         recache_ms: median of a whole prompt switch: text keys and re-cache.
         fps: video frames a second of the backbone alone.
         peak_bytes: most memory that tensors took.
-        foretold_bytes: the same as `afstream.memory_plan` foretells it, nothing compiled.
+        estimated_bytes: the same as `afstream.memory_plan` estimates it, nothing compiled.
         finite: all latents were finite.
         profile: what a steady chunk copied and waited for; see `profiled`.
     """
@@ -89,15 +89,15 @@ class ChunkTimes:
     fps: float
     peak_bytes: int | None
     finite: bool
-    foretold_bytes: int | None = None
+    estimated_bytes: int | None = None
     profile: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def peak_share(self) -> float | None:
-        """What was measured relative to what was foretold."""
-        if self.peak_bytes is None or self.foretold_bytes is None:
+        """What was measured relative to the estimate."""
+        if self.peak_bytes is None or self.estimated_bytes is None:
             return None
-        return self.peak_bytes / self.foretold_bytes
+        return self.peak_bytes / self.estimated_bytes
 
 
 @torch.inference_mode()
@@ -163,16 +163,15 @@ def time_variant(
         fps=1000 * VIDEO_FRAMES / chunk_ms,
         peak_bytes=torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
         finite=all(bool(chunk.isfinite().all()) for chunk in latents),
-        foretold_bytes=foretold_bytes(scale, variant),
+        estimated_bytes=estimated_bytes(scale, variant),
         profile=found,
     )
 
 
-def foretold_bytes(scale: Scale, variant: Variant) -> int:
+def estimated_bytes(scale: Scale, variant: Variant) -> int:
     """Most memory that tensors will take in this stage, which decodes nothing."""
-    config = scale.backbone
-    backbone = random_backbone(config, device="meta", dtype=scale.dtype)
-    stand_ins = HashedText(config, "meta"), ChannelsAsColours()
+    backbone = random_backbone(scale.backbone, device="meta", dtype=scale.dtype)
+    stand_ins = HashedText(scale.backbone, "meta"), ChannelsAsColours()
     model = MetaModel(wan_model("chunk", backbone, *stand_ins, {}), ModelSpec())
     size = scale.geometry.width_px, scale.geometry.height_px
     config = StreamConfig(size=size, memory=POLICY, backend=variant.backend, graphs=variant.graphs)
@@ -195,7 +194,7 @@ def time_public_way(backbone: Backbone, scale: Scale) -> ChunkTimes:
     frame = STEADY_CHUNKS * CHUNK_FRAMES
     seen = POLICY.visible(Anchors(junction=SWITCH_CHUNK * CHUNK_FRAMES), frame, CHUNK_FRAMES)
     cached = [chunk.position for chunk in seen if chunk.frame != frame]
-    window = PublicWindow(
+    window = PublicContext(
         (*cached, POLICY.query_position(frame, CHUNK_FRAMES)),
         grid=(CHUNK_FRAMES, scale.geometry.rows, scale.geometry.columns),
         num_layers=scale.backbone.num_layers,

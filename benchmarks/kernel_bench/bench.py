@@ -11,8 +11,8 @@ import torch
 
 from afstream.bench.machine import Machine
 from afstream.errors import ConfigError
-from afstream_kernels import BACKENDS, Backend, choose_backend
-from afstream_kernels.dispatch import triton_hindrance
+from afstream_kernels import BACKENDS, BackendName, choose_backend
+from afstream_kernels.dispatch import triton_unavailable_reason
 from kernel_bench.attention import chunk_case, recache_case, training_case
 from kernel_bench.case import KernelCase, KernelSettings
 from kernel_bench.copies import copy_cases
@@ -189,10 +189,10 @@ def _read_size(size: str | KernelShape | None, default: KernelShape) -> KernelSh
 
 def _read_backends(
     name: str | None, device: torch.device, dtype: torch.dtype
-) -> tuple[Backend, ...]:
+) -> tuple[BackendName, ...]:
     """The implementations to measure, the one that the engine would choose first."""
     try:
-        first = choose_backend(name, device=device, dtype=dtype)
+        first = choose_backend(name, device=device, dtype=dtype).name
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if name not in (None, "auto"):
@@ -204,4 +204,4 @@ def _read_backends(
 
 def _interprets() -> bool:
     """Whether Triton's kernels would run in its interpreter: nothing else runs them on a CPU."""
-    return triton_hindrance(torch.device("cpu"), torch.float32) is None
+    return triton_unavailable_reason(torch.device("cpu"), torch.float32) is None

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from afstream_kernels import Backend
-from afstream_kernels.dispatch import runs_triton
+from afstream_kernels import BackendName, choose_backend
 from kernel_bench.sizes import KernelShape
 from kernel_bench.timing import Ceilings
 
@@ -40,7 +39,7 @@ class KernelSettings:
     shape: KernelShape
     device: torch.device
     dtype: torch.dtype
-    backends: tuple[Backend, ...]
+    backends: tuple[BackendName, ...]
     compiled: bool
 
     def tolerance(self, roundings: int) -> float:
@@ -60,24 +59,20 @@ class KernelSettings:
         """Cosines and sines on the settings' device."""
         return tables[0].to(self.device), tables[1].to(self.device)
 
-    def ours(self, make: Callable[[Backend], T]) -> dict[str, T]:
+    def ours(self, make: Callable[[BackendName], T]) -> dict[str, T]:
         """Our implementations of an operation other than attention, which has no `sdpa`."""
-        probe = torch.empty(0, dtype=self.dtype, device=self.device)
         found: dict[str, T] = {}
         for backend in self.backends:
-            name = "triton" if runs_triton(backend, probe) else "reference"
-            found.setdefault(name, make(backend))
+            fused = choose_backend(backend, device=self.device, dtype=self.dtype).fused
+            found.setdefault("triton" if fused else "reference", make(backend))
         return found
 
     def through_compile(
         self, ways: Mapping[str, Callable[[SimpleNamespace], T]]
     ) -> dict[str, Callable[[SimpleNamespace], T]]:
         """The same through torch.compile, none where the settings do not ask for it."""
-        return (
-            {f"torch.compile: {name}": _compile(way) for name, way in ways.items()}
-            if (self.compiled)
-            else {}
-        )
+        wanted = ways.items() if self.compiled else ()
+        return {f"torch.compile: {name}": _compile(way) for name, way in wanted}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The figures of the kernels, for people."""
+"""The figures of the kernels as tables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def show_kernels(report: KernelReport, appended: Path | None) -> None:
 
 
 def describe(report: KernelReport) -> list[str]:
-    """What was measured, and on what."""
+    """The sizes, the device and the software."""
     machine, gpu, ceilings = report.machine, report.gpu, report.ceilings
     where = gpu["name"] if gpu else f"{machine.cpu}, {machine.threads} threads"
     lines = [
@@ -80,7 +80,7 @@ def heading(case: CaseResult) -> Text:
 
 
 def case_table(case: CaseResult) -> Table:
-    """One line for each implementation; figures that nobody has get no column."""
+    """One line for each implementation; a figure that none of them has gets no column."""
     columns = {
         "ms": [milliseconds(row.timing.median_ms) if row.timing else "" for row in case.rows],
         "x": [number(row.times_ours, ".2f") for row in case.rows],
@@ -117,7 +117,7 @@ def remark(row: KernelRow) -> str:
 
 
 def remarks(report: KernelReport) -> list[str]:
-    """What must be known to read the figures."""
+    """What a reader of the figures must know."""
     notes = [
         "x: how many times as long as the first line, which is what the engine calls. error: the"
         " largest of a row, relative to the rows' root mean square."
@@ -133,11 +133,11 @@ def remarks(report: KernelReport) -> list[str]:
 
 
 def milliseconds(value: float) -> str:
-    """Three digits that count, without an exponent."""
+    """Three significant digits, without an exponent."""
     digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
     return f"{value:.{min(max(digits, 0), MOST_DIGITS)}f}"
 
 
 def number(value: float | None, form: str) -> str:
-    """A figure, or nothing."""
+    """A figure, or an empty text."""
     return "" if value is None else format(value, form)

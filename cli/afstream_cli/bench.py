@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from afstream.errors import ConfigError
+from afstream.spec import StreamConfig
 from afstream_cli import options
+from afstream_cli.stream_options import with_stream_options
 
 if TYPE_CHECKING:
     from afstream.bench import Meter
@@ -31,7 +34,10 @@ Duration = Annotated[
 SwitchEvery = Annotated[
     float,
     typer.Option(
-        metavar="S", min=0, help="Seconds of video to a prompt; 0 never.", rich_help_panel=LOAD
+        metavar="S",
+        min=0,
+        help="Seconds of video per prompt; 0 for a single prompt.",
+        rich_help_panel=LOAD,
     ),
 ]
 Out = Annotated[
@@ -40,19 +46,21 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="PATH",
-        help="Also write the video, and count the time for it; else frames are thrown away.",
+        help="Also write the video, and count the time for it.",
+        show_default="frames are thrown away",
         rich_help_panel=LOAD,
     ),
 ]
 Seed = Annotated[
-    int, typer.Option(metavar="N", min=0, help="Of the noise.", rich_help_panel=options.MODEL)
+    int, typer.Option(metavar="N", min=0, help="Random seed.", rich_help_panel=options.MODEL)
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
         metavar="N",
         min=1,
-        help="For computing on the CPU; else as torch chooses.",
+        help="Threads that compute on the CPU.",
+        show_default="torch's choice",
         rich_help_panel=options.MODEL,
     ),
 ]
@@ -66,28 +74,15 @@ Json = Annotated[
 ]
 
 
+@with_stream_options
 def bench(
+    *,
     context: typer.Context,
     duration: Duration = "1:00",
     switch_every: SwitchEvery = 10.0,
     out: Out = None,
-    model: options.Model = "pocket",
-    student: options.Student = None,
-    lora: options.Lora = None,
-    vae: options.Vae = None,
-    text_encoder: options.TextEncoder = None,
-    offload: options.Offload = 0,
-    gpu_memory: options.GpuMemory = None,
     seed: Seed = 0,
-    size: options.Size = None,
-    memory: options.Memory = None,
-    junction: options.Junction = None,
-    preset: options.Preset = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    backend: options.Backend = None,
-    compiled: options.Compile = False,
-    no_graph: options.NoGraph = False,
+    config: StreamConfig,
     threads: Threads = None,
     quiet: options.Quiet = False,
     as_json: Json = False,
@@ -104,22 +99,10 @@ def bench(
         refuse_options(context)
         return
 
-    from afstream_cli.inputs import read_memory, read_pixels, read_spec
     from afstream_cli.interruption import Interruption
     from afstream_cli.progress import open_job
 
-    frame_size, seconds = read_pixels(size), read_seconds(duration)
-    room = read_memory(gpu_memory)
-    spec = read_spec(
-        model,
-        student=student,
-        loras=lora,
-        vae=vae,
-        text=text_encoder,
-        offload=offload,
-        device=device,
-        dtype=dtype,
-    )
+    seconds = read_seconds(duration, config)
     if out:
         from afstream.video import check_output
 
@@ -129,26 +112,15 @@ def bench(
 
         from afstream.bench import Load, Meter
         from afstream.bench.load import PROMPTS
-        from afstream.spec import StreamConfig
 
         if threads:
             torch.set_num_threads(threads)
-        stream = StreamConfig(
-            model=spec,
-            seed=seed,
-            size=frame_size,
-            memory=memory,
-            junction=junction,
-            preset=preset,
-            backend=backend,
-            compiled=compiled,
-            graphs=not no_graph,
-            prompts=PROMPTS,
-            gpu_memory=room,
-        )
         consumer = (out.suffix.lstrip(".") or "png") if out else "none"
         load = Load(
-            stream=stream, duration_s=seconds, switch_every_s=switch_every, consumer=consumer
+            stream=replace(config, seed=seed, prompts=PROMPTS),
+            duration_s=seconds,
+            switch_every_s=switch_every,
+            consumer=consumer,
         )
         meter = Meter(load)
         with Interruption() as interruption:
@@ -206,13 +178,11 @@ def open_writer(
     return VideoWriter.open(out, size=size, fps=fps)
 
 
-def read_seconds(duration: str) -> float:
-    """`1:00`, `60s` or `960f` as seconds of video."""
+def read_seconds(duration: str, config: StreamConfig) -> float:
+    """`1:00`, `60s` or `960f` as seconds of video, in whole chunks of a stream."""
     from afstream.families.registry import clock_of
-    from afstream.spec import StreamConfig
     from afstream.timeline.directives import read_duration
     from afstream.timeline.lines import Place
     from afstream.timeline.plan import length_of
 
-    moment = read_duration(duration, Place("--duration"))
-    return length_of(moment, clock_of(StreamConfig()))
+    return length_of(read_duration(duration, Place("--duration")), clock_of(config))

@@ -1,4 +1,4 @@
-"""What is logged, for TensorBoard, where that is installed."""
+"""Training logs for TensorBoard, where that is installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PLACE = ("stage", "step")
 
 
 class Board:
-    """Writes reports as TensorBoard's scalars.
+    """Writes training reports as TensorBoard scalars.
 
     Args:
-        folder: of its event files.
+        folder: where its event files go.
 
     Raises:
         ConfigError: TensorBoard is not installed.
@@ -33,11 +33,11 @@ class Board:
         self._writer = module.SummaryWriter(str(folder))
 
     def __call__(self, entry: Mapping[str, Any]) -> None:
-        """One report of a stage; each of its numbers is a curve."""
+        """Add one report of a stage; each of its numbers becomes a curve."""
         for name, value in entry.items():
             if name not in PLACE:
                 self._writer.add_scalar(f"{entry['stage']}/{name}", value, entry["step"])
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is still buffered."""
         self._writer.close()

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: progress on stderr, data on stdout."""
+"""Messages of a run: progress on stderr, data on stdout."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import os
 import sys
 import time
 from dataclasses import asdict
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from afstream.errors import OutputError
 from afstream.video.sheet import clock
+from afstream_cli.progress import Display
 
 if TYPE_CHECKING:
     from afstream.stream import Chunk
@@ -26,35 +25,21 @@ PROMPT_STYLE = "bold"
 TIME_STYLE = "yellow"
 
 
-class Report:
-    """Says nothing but warnings; its children say more. Use it in a `with` statement."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-    def __enter__(self) -> Report:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
+class Report(Display):
+    """The progress of a run; this one prints nothing but warnings."""
 
     def begin(self, num_frames: int | None) -> None:
-        """Generating begins; the number of video frames to come is None in a live stream."""
+        """Begin with the number of video frames to come, None in a live stream."""
 
     def say(self, text: str) -> None:
-        """Tell something that one can do without."""
+        """Print a message unless the user asked for quiet."""
 
     def warn(self, text: str) -> None:
-        """Tell something that must be seen; may be called from any thread."""
+        """Print a message that must be seen; may be called from any thread."""
         self.console.print(f"afstream: {text}")
 
     def chunk(self, chunk: Chunk, tally: Tally) -> None:
-        """A chunk was made and written."""
+        """Tell that a chunk was made and written."""
 
 
 class JsonLines(Report):
@@ -76,7 +61,7 @@ class JsonLines(Report):
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()
         except BrokenPipeError as error:
-            # Python flushes once more when it exits; nowhere is a place where that succeeds.
+            # Python flushes once more when it exits, which only succeeds into the null device.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise OutputError(
                 f"whoever read the lines of JSON went away; {tally.seconds:.2f} s were made"
@@ -84,7 +69,7 @@ class JsonLines(Report):
 
 
 class Lines(Report):
-    """Plain lines: one per prompt, and one every few seconds."""
+    """Prints a line per prompt, and one every few seconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +77,7 @@ class Lines(Report):
         self._num_frames: int | None = None
 
     def begin(self, num_frames: int | None) -> None:
-        """Remember how much there is to do."""
+        """Remember the number of frames to come."""
         self._num_frames = num_frames
         self._due = time.monotonic() + STATUS_EVERY_S
 
@@ -110,32 +95,20 @@ class Lines(Report):
 
 
 class Bar(Report):
-    """A progress bar under the prompts so far, for terminals."""
+    """Draws a progress bar under the prompts so far, for terminals."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._progress = Progress(
+        self.bar = self._progress = Progress(
             BarColumn(24),
             TextColumn("{task.description}", markup=False),
             console=self.console,
-            # Drawn anew with each chunk; a thread that draws all the time would cost the model.
+            # Drawn with each chunk: a thread that redraws would take time from the model.
             auto_refresh=False,
             transient=True,
         )
         self._task = self._progress.add_task("", total=None, visible=False)
         self._num_frames: int | None = None
-
-    def __enter__(self) -> Report:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def begin(self, num_frames: int | None) -> None:
         """Show the bar."""
@@ -155,12 +128,12 @@ class Bar(Report):
 
 
 def open_report(*, quiet: bool, as_json: bool, typing: bool) -> Report:
-    """The report that fits the options and the terminal.
+    """The report for the options and the terminal.
 
     Args:
-        quiet: warnings only.
-        as_json: lines of JSON on standard output.
-        typing: somebody types cues; a bar redrawn all the time would tear their line apart.
+        quiet: print warnings only.
+        as_json: print lines of JSON on standard output.
+        typing: somebody types cues; a bar would overwrite the line being typed.
     """
     if as_json:
         return JsonLines()
@@ -170,7 +143,7 @@ def open_report(*, quiet: bool, as_json: bool, typing: bool) -> Report:
 
 
 def headline(chunk: Chunk) -> Text:
-    """The line that opens a segment: time, prompt, and how fast it came."""
+    """The line at the start of a segment: its time and prompt, and the switch's latency."""
     text = Text()
     text.append(f"{clock(chunk.start_s):>8}", TIME_STYLE)
     text.append(f"  {chunk.prompt}", PROMPT_STYLE)
@@ -182,7 +155,7 @@ def headline(chunk: Chunk) -> Text:
 
 
 def status(chunk: Chunk, tally: Tally, num_frames: int | None) -> str:
-    """How far and how fast, in one line."""
+    """Progress and speed in one line."""
     whole = "" if num_frames is None else f" of {num_frames / tally.fps:.1f}"
     parts = [
         f"chunk {chunk.index}",

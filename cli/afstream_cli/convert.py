@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from afstream.spec import ModelSpec
 from afstream_cli import options
-from afstream_cli.inputs import read_spec
 
 Source = Annotated[
     str,
@@ -43,16 +43,7 @@ def convert(
     A Wan2.1 folder, with a student in its backbone's place and LoRAs merged, becomes a folder for
     --model. A student's file alone becomes one for --student. OUT appears when it is whole.
     """
-    spec = read_spec(
-        source,
-        student=student,
-        loras=lora,
-        vae=vae,
-        text=None,
-        offload=0,
-        device=None,
-        dtype=dtype,
-    )
+    spec = ModelSpec(name=source, student=student, loras=tuple(lora or ()), vae=vae, dtype=dtype)
     # torch comes with these
     from afstream.families.wan.convert import BACKBONE_ONLY, check_out, prepare
     from afstream_cli.findings import size

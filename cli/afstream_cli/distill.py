@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,9 @@ import typer
 from afstream_cli import options
 
 if TYPE_CHECKING:
-    from afstream.training.machinery.loop import Report
-    from afstream.training.runs.stages import Run, Stage
+    from afstream.training.runs.opening import Run
+    from afstream.training.runs.stages import Stage
+    from afstream.training.trainer.loop import Report
     from afstream_cli.progress import Job
 
 ALL = "all"
@@ -36,19 +38,23 @@ Settings = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", "-o", metavar="DIR", help="Everything that is made; else runs/ and the recipe."
+        "--out",
+        "-o",
+        metavar="DIR",
+        help="Folder for everything that is made. [default: runs/ and the recipe's name]",
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Only show the plan, its steps and the memory that it needs."),
+    typer.Option("--dry-run", help="Only show the stages, their steps and their memory."),
 ]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write what is logged for TensorBoard.")
 ]
 Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="To compute with; else as torch chooses.")
+    int | None,
+    typer.Option(metavar="N", min=1, help="CPU threads. [default: torch's choice]"),
 ]
 
 
@@ -70,20 +76,17 @@ def distill(
     """
     import torch
 
-    from afstream.training.recipes.reading import load_recipe
+    from afstream.training.recipes.reading import load_recipe, recipe_name
     from afstream.training.runs.opening import choose_stages, claim, open_run, together
     from afstream_cli.outputs import refused
     from afstream_cli.progress import SilentJob, open_job
 
     wanted = load_recipe(recipe, settings or ())
-    folder = out or Path("runs", Path(recipe).stem)
+    folder = out or Path("runs", recipe_name(recipe))
     planned = open_run(wanted, folder)
     names = [each.name for each in choose_stages(planned, stage)]
     if dry_run:
-        from afstream_cli.distill_plan import describe
-
-        for line in describe(planned, choose_stages(planned, stage)):
-            typer.echo(line)
+        show_plan(planned, choose_stages(planned, stage))
         return
     if threads:
         torch.set_num_threads(threads)
@@ -99,7 +102,7 @@ def distill(
             claim(run, resume=resume, processes=processes)
             for each in (each for each in run.stages if each.name in names):
                 with open_job(quiet=quiet) if speaks else SilentJob() as job:
-                    do_stage(run, each, board, job)
+                    do_stage(each, folder, board, job)
     except OSError as error:
         raise refused(folder, error) from error
     finally:
@@ -109,15 +112,26 @@ def distill(
     if names[-1] == finished.name and speaks and not quiet:
         option = "--model" if wanted.model == "pocket" else "--model FOLDER --student"
         typer.echo(
-            f"try it: afstream generate {option} {finished.made[0]} --prompts TIMELINE", err=True
+            f"try it: afstream generate {option} {finished.outputs[0]} --prompts TIMELINE", err=True
         )
 
 
-def do_stage(run: Run, stage: Stage, board: Report | None, job: Job) -> None:
+def show_plan(run: Run, stages: Sequence[Stage]) -> None:
+    """Show what stages are going to do, and the memory that they need."""
+    typer.echo(f"model {run.recipe.model}, everything into {run.folder}")
+    for number, stage in enumerate(stages, start=1):
+        first, *others = stage.describe()
+        typer.echo(f"\n{number}. {first}")
+        for line in others:
+            typer.echo(f"   {line}")
+    typer.echo("\nmemory is counted from the sizes; other activations come on top")
+
+
+def do_stage(stage: Stage, folder: Path, board: Report | None, job: Job) -> None:
     """Run one stage under a progress display."""
     from afstream_cli.training import Display
 
-    files = ", ".join(str(path) for path in stage.made)
+    files = ", ".join(str(path) for path in stage.outputs)
     if stage.is_done:
         job.say(f"stage {stage.name} is done already: {files}; remove it to do it again")
         return
@@ -125,15 +139,15 @@ def do_stage(run: Run, stage: Stage, board: Report | None, job: Job) -> None:
         job.say(f"stage {stage.name} goes on from step {saved}")
     began = time.monotonic()
     try:
-        run.do(stage, Display(stage, job, board))
+        stage.run(Display(stage, job, board))
     except KeyboardInterrupt:
-        job.say(f"stopped in stage {stage.name}; {kept(run, stage)}")
+        job.say(f"stopped in stage {stage.name}; {kept(stage, folder)}")
         raise typer.Exit(INTERRUPTED) from None
     job.say(f"stage {stage.name} took {time.monotonic() - began:.0f} s: {files}")
 
 
-def kept(run: Run, stage: Stage) -> str:
+def kept(stage: Stage, folder: Path) -> str:
     """What an interrupted stage leaves behind."""
     if step := stage.saved_step:
-        return f"step {step} is saved in {run.folder}, and --resume goes on from there"
+        return f"step {step} is saved in {folder}, and --resume goes on from there"
     return "it had saved nothing yet, and --resume begins it again"

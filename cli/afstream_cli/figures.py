@@ -1,4 +1,4 @@
-"""The figures of a measurement, for people."""
+"""The figures of a whole stream as tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def show_figures(result: Measurement) -> None:
 
 
 def describe(result: Measurement) -> list[str]:
-    """What was measured, and where."""
+    """The model, the machine, and how much was measured."""
     machine, model = result.machine, result.model
     width, height = result.size
     commit = f" ({machine.commit})" if machine.commit else ""
@@ -93,13 +93,13 @@ def speed_table(result: Measurement) -> Table:
         rows.append(("peak memory", mib(result.resident_bytes), "of the process"))
     if result.device_bytes is not None:
         rows.append(("peak GPU memory", mib(result.device_bytes), "of tensors"))
-    foretold = result.memory_estimate
-    if foretold is not None:
+    estimate = result.memory_estimate
+    if estimate is not None:
         rows.append(
             (
-                "foretold GPU memory",
-                mib(foretold["tensor_bytes"]),
-                f"of tensors; {mib(foretold['peak_bytes'])} with all that is taken beside them",
+                "estimated GPU memory",
+                mib(estimate["tensor_bytes"]),
+                f"of tensors; {mib(estimate['peak_bytes'])} must be free before loading",
             )
         )
     for row in rows:
@@ -108,7 +108,7 @@ def speed_table(result: Measurement) -> Table:
 
 
 def parts_table(result: Measurement) -> Table:
-    """Milliseconds of a chunk's parts."""
+    """Milliseconds that each part of a chunk took."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("ms of a chunk", no_wrap=True)
     for heading in ("median", "p95", "max"):
@@ -139,7 +139,7 @@ def stretch_table(result: Measurement) -> Table:
 
 
 def remarks(result: Measurement) -> list[str]:
-    """What must be known to read the figures."""
+    """What a reader of the figures must know."""
     machine = result.machine
     notes = [CPU_NOTE] if machine.gpu is None else []
     if machine.load is not None and machine.load >= machine.cores / 2:

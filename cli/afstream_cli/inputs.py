@@ -1,15 +1,13 @@
-"""What the user gave on the command line, read and checked."""
+"""Values of the command line, read and checked."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from afstream.errors import ConfigError
 from afstream.memory_plan.units import read_bytes
-from afstream.spec import ModelSpec, text_place
 from afstream.timeline import Moment, Timeline
 from afstream.timeline.directives import read_duration
 from afstream.timeline.imports import (
@@ -38,30 +36,6 @@ def read_pixels(size: str | None) -> tuple[int, int] | None:
 def read_memory(amount: str | None) -> int | None:
     """`12GiB` in bytes; None stays None."""
     return None if amount is None else read_bytes(amount)
-
-
-def read_spec(
-    model: str,
-    *,
-    student: str | None,
-    loras: Sequence[str] | None,
-    vae: str | None,
-    text: str | None,
-    offload: int,
-    device: str | None,
-    dtype: str | None,
-) -> ModelSpec:
-    """The options about the model, together."""
-    return ModelSpec(
-        name=model,
-        student=student,
-        loras=tuple(loras or ()),
-        vae=vae,
-        text=text_place(text),
-        offload=offload,
-        device=device,
-        dtype=dtype,
-    )
 
 
 def read_moment(duration: str | None) -> Moment | None:

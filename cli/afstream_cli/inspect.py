@@ -62,9 +62,9 @@ def inspect(
     Exit code 2 when something could not be identified; everything else is shown.
     """
     # torch comes with these
-    from afstream.checkpoints.identify import identify
     from afstream.checkpoints.together import judge
     from afstream.errors import AfstreamError, CheckpointError
+    from afstream.families.registry import identify
     from afstream.memory_plan.found import fit_found
     from afstream.spec import StreamConfig
     from afstream_cli.findings import as_data, show_findings
@@ -100,7 +100,8 @@ def inspect(
 
 def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
     """The family whose files these are by their names, and what a stream of them remembers."""
-    from afstream.families.presets import memory_of, recognise_among
+    from afstream.families.presets import memory_of
+    from afstream.families.recognition import recognise_among
     from afstream.families.wan.family import WAN
     from afstream.spec import StreamConfig
 

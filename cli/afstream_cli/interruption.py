@@ -1,4 +1,4 @@
-"""Ctrl-C that lets the chunk in hand be finished."""
+"""Ctrl-C that lets the current chunk be finished."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Takes the first Ctrl-C or SIGTERM as a wish; the second one breaks off at once.
+    """Notes the first Ctrl-C or SIGTERM, so that a run can end in order; the second one interrupts.
 
     Attributes:
-        signal: what asked to stop, None while nothing has.
+        signal: number of the signal, None before there was one.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Interruption:
 
 @contextmanager
 def stopped_like_ctrl_c() -> Generator[None, None, None]:
-    """While it lasts, SIGTERM is a KeyboardInterrupt, too: what is half made gets cleaned up."""
+    """Make SIGTERM a KeyboardInterrupt inside the block, so that half-made files are removed."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

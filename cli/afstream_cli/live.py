@@ -29,7 +29,7 @@ class LiveCues:
     Args:
         stream: a stream without a prompt.
         lines: as they come; reading may block, it happens in a thread of its own.
-        warn: told about lines that cannot be used; the stream goes on without them.
+        warn: called with a message about a line that cannot be used; the stream goes on.
         seed: the seed that the stream was opened with; None leaves the choice to the lines.
         duration: length of the video; None leaves the choice to the lines.
     """
@@ -147,7 +147,7 @@ class LiveCues:
                     self._warn(str(error))
 
     def _advance(self, chunk: Chunk) -> None:
-        """Remember what took effect, and where the next chunk to be seen stands."""
+        """Remember which cues took effect, and where the next chunk to be shown begins."""
         with self._lock:
             self._asked = [receipt for receipt in self._asked if not _shown(receipt, chunk)]
             if chunk.receipts:
@@ -168,7 +168,7 @@ class LiveCues:
             return self._next_s - self._newest_s >= max(LAST_CUE_S, newest.blend_s)
 
     def _keep_pace(self, began: float) -> None:
-        """Wait while the video is more than a chunk ahead of the clock and nothing is new."""
+        """Wait while the video is more than a chunk ahead of the clock and no line came."""
         ahead_s = self._next_s - self._clock.chunk_s - (time.monotonic() - began)
         if ahead_s > 0 and not self._ended.is_set():
             self._news.wait(ahead_s)
@@ -186,7 +186,7 @@ class LiveCues:
 
 
 def _shown(receipt: Receipt, chunk: Chunk) -> bool:
-    """Whether a change took effect up to this chunk, and not with one still in flight."""
+    """Whether a change took effect up to this chunk, not with one that is still in flight."""
     return receipt.chunk is not None and receipt.chunk <= chunk.index
 
 

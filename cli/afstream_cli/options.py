@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,35 @@ VIDEO = "Video"
 MODEL = "Model"
 JSONL = "Prompt files of other projects (.jsonl)"
 REPORT = "Report"
+
+
+def option(
+    panel: str,
+    text: str,
+    *names: str,
+    metavar: str | None = None,
+    default: str | None = None,
+    least: int | None = None,
+) -> Any:  # noqa: ANN401 - what Typer's own function returns
+    """An option of a command.
+
+    Args:
+        panel: its heading on the help page.
+        text: its help.
+        names: as given on the command line; without any, made of the parameter's name.
+        metavar: what stands for the value in the help.
+        default: what the help says in the place of a default that has no value of its own.
+        least: the smallest value allowed.
+    """
+    return typer.Option(
+        *names,
+        help=text,
+        metavar=metavar,
+        min=least,
+        show_default=default or True,
+        rich_help_panel=panel,
+    )
+
 
 Prompts = Annotated[
     str,
@@ -24,238 +53,182 @@ Prompts = Annotated[
 ]
 Out = Annotated[
     Path,
-    typer.Option(
+    option(
+        VIDEO,
+        "Video: .mp4, .webm, .gif, or a folder of PNGs (no suffix).",
         "--out",
         "-o",
         metavar="PATH",
-        help="Video: .mp4, .webm, .gif, or a folder of PNGs (no suffix).",
-        rich_help_panel=VIDEO,
     ),
 ]
 Duration = Annotated[
     str | None,
-    typer.Option(
-        metavar="TIME",
-        help="Length, such as 1:00, 12.5s or 160f.",
-        show_default="the timeline's",
-        rich_help_panel=VIDEO,
-    ),
+    option(VIDEO, "Length, such as 1:00, 12.5s or 160f.", metavar="TIME", default="the timeline's"),
 ]
 Scale = Annotated[
     int | None,
-    typer.Option(
+    option(
+        VIDEO,
+        "Enlarge pictures N times.",
         metavar="N",
-        help="Enlarge pictures N times.",
-        show_default="until the shorter side is 256 px or more",
-        rich_help_panel=VIDEO,
+        default="until the shorter side is 256 px or more",
     ),
 ]
 Sheet = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PNG",
-        help="Also draw a contact sheet, with one row per prompt.",
-        rich_help_panel=VIDEO,
-    ),
+    Path | None, option(VIDEO, "Also draw a contact sheet, with one row per prompt.", metavar="PNG")
 ]
 Model = Annotated[
     str,
-    typer.Option(
+    option(
+        MODEL,
+        "Embedded model, a model file, a Wan2.1 folder, or random:wan-1.3b (speed only).",
         metavar="NAME|PATH",
-        help="Embedded model, a model file, a Wan2.1 folder, or random:wan-1.3b (speed only).",
-        rich_help_panel=MODEL,
     ),
 ]
 Student = Annotated[
     str | None,
-    typer.Option(
+    option(
+        MODEL,
+        "File of a few-step student that replaces a Wan folder's own backbone.",
         metavar="FILE",
-        help="File of a few-step student that replaces a Wan folder's own backbone.",
-        rich_help_panel=MODEL,
     ),
 ]
 Lora = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        MODEL,
+        "LoRA to add to a Wan model's weights; may be given several times.",
         "--lora",
         metavar="FILE[:SCALE]",
-        help="LoRA to add to a Wan model's weights; may be given several times.",
-        rich_help_panel=MODEL,
     ),
 ]
 Vae = Annotated[
     str | None,
-    typer.Option(
+    option(
+        MODEL,
+        "Another decoder for a Wan model: a tiny one (faster, softer), or the one at a path.",
         "--vae",
         metavar="tiny|PATH",
-        help="Another decoder for a Wan model: a tiny one (faster, softer), or the one at a path.",
-        show_default="the folder's own",
-        rich_help_panel=MODEL,
+        default="the folder's own",
     ),
 ]
 TextEncoder = Annotated[
     str | None,
-    typer.Option(
+    option(
+        MODEL,
+        "Where a Wan model's text encoder runs: device, cpu, or drop (free it once the timeline's"
+        " prompts are encoded).",
         "--text-encoder",
         metavar="PLACE",
-        help="Where a Wan model's text encoder runs: device, cpu, or drop (free it once the"
-        " timeline's prompts are encoded).",
-        show_default="whatever fits",
-        rich_help_panel=MODEL,
+        default="whatever fits",
     ),
 ]
 Offload = Annotated[
     int,
-    typer.Option(
+    option(
+        MODEL,
+        "Number of a Wan model's layers to keep in host memory: less GPU memory, slower.",
         metavar="N",
-        min=0,
-        help="Number of a Wan model's layers to keep in host memory: less GPU memory, slower.",
-        rich_help_panel=MODEL,
+        least=0,
     ),
 ]
 GpuMemory = Annotated[
     str | None,
-    typer.Option(
+    option(
+        MODEL,
+        "Plan for this much GPU memory, such as 12GiB.",
         metavar="SIZE",
-        help="Plan for this much GPU memory, such as 12GiB.",
-        show_default="what is free",
-        rich_help_panel=MODEL,
+        default="what is free",
     ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        min=0,
-        help="Random seed.",
-        show_default="the timeline's @seed, or 0",
-        rich_help_panel=MODEL,
-    ),
+    option(MODEL, "Random seed.", metavar="N", least=0, default="the timeline's @seed, or 0"),
 ]
 Size = Annotated[
     str | None,
-    typer.Option(
-        metavar="WxH",
-        help="Size of the generated frames in pixels.",
-        show_default="the model's",
-        rich_help_panel=MODEL,
-    ),
+    option(MODEL, "Size of the generated frames in pixels.", metavar="WxH", default="the model's"),
 ]
 Preset = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Window, memory and denoise steps of a public family of students: self-forcing,"
+    option(
+        MODEL,
+        "Window, memory and denoise steps of a public family of students: self-forcing,"
         " causal-forcing, longlive, longlive-infinity, memflow, anchor-forcing or krea-realtime.",
-        show_default="recognised by the files' names",
-        rich_help_panel=MODEL,
+        metavar="NAME",
+        default="recognised by the files' names",
     ),
 ]
 Memory = Annotated[
     str | None,
-    typer.Option(
+    option(
+        MODEL,
+        "Memory policy: anchor, recache, recapture, rolling or clear.",
         metavar="NAME",
-        help="Memory policy: anchor, recache, recapture, rolling or clear.",
-        show_default="the preset's, or anchor",
-        rich_help_panel=MODEL,
+        default="the preset's, or anchor",
     ),
 ]
 Junction = Annotated[
     str | None,
-    typer.Option(
+    option(
+        MODEL,
+        "Whether the older junction stays visible between two switches: hold or gap.",
         metavar="hold|gap",
-        help="Whether the older junction stays visible between two switches: hold or gap.",
-        show_default="the memory's",
-        rich_help_panel=MODEL,
+        default="the memory's",
     ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Device: cpu or cuda.",
-        show_default="cuda where there is one",
-        rich_help_panel=MODEL,
-    ),
+    option(MODEL, "Device: cpu or cuda.", metavar="NAME", default="cuda where there is one"),
 ]
 Dtype = Annotated[
     str | None,
-    typer.Option(
+    option(
+        MODEL,
+        "Type of the weights: float32 or bfloat16.",
         metavar="NAME",
-        help="Type of the weights: float32 or bfloat16.",
-        show_default="bfloat16 on a GPU, or float32",
-        rich_help_panel=MODEL,
+        default="bfloat16 on a GPU, or float32",
     ),
 ]
 Backend = Annotated[
     str | None,
-    typer.Option(
+    option(
+        MODEL,
+        "Backend of the kernels: triton, sdpa, reference or auto.",
         metavar="NAME",
-        help="Backend of the kernels: triton, sdpa, reference or auto.",
-        show_default="AFSTREAM_BACKEND, or auto",
-        rich_help_panel=MODEL,
+        default="AFSTREAM_BACKEND, or auto",
     ),
 ]
 Compile = Annotated[
-    bool,
-    typer.Option(
-        "--compile",
-        help="Compile the layers: slower to start, faster on a GPU.",
-        rich_help_panel=MODEL,
-    ),
+    bool, option(MODEL, "Compile the layers: slower to start, faster on a GPU.", "--compile")
 ]
 NoGraph = Annotated[
     bool,
-    typer.Option(
-        "--no-graph",
-        help="On a GPU, launch each kernel again instead of replaying CUDA graphs.",
-        rich_help_panel=MODEL,
+    option(
+        MODEL, "On a GPU, launch each kernel again instead of replaying CUDA graphs.", "--no-graph"
     ),
 ]
 SwitchFrames = Annotated[
     str | None,
-    typer.Option(
-        metavar="N,N,...",
-        help="Latent frames at which prompts change.",
-        show_default="every 40",
-        rich_help_panel=JSONL,
-    ),
+    option(JSONL, "Latent frames at which prompts change.", metavar="N,N,...", default="every 40"),
 ]
 Line = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="Line of the file to play.",
-        show_default="the first with prompts",
-        rich_help_panel=JSONL,
+    option(
+        JSONL, "Line of the file to play.", metavar="N", least=1, default="the first with prompts"
     ),
 ]
 DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run",
-        help="Only show when each prompt would take effect.",
-        rich_help_panel=REPORT,
-    ),
+    bool, option(REPORT, "Only show when each prompt would take effect.", "--dry-run")
 ]
 Record = Annotated[
     Path | None,
-    typer.Option(
-        metavar="JSON",
-        help="Path of the run record.",
-        show_default="beside the video",
-        rich_help_panel=REPORT,
-    ),
+    option(REPORT, "Path of the run record.", metavar="JSON", default="beside the video"),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print no progress.", rich_help_panel=REPORT)
-]
+Quiet = Annotated[bool, option(REPORT, "Print no progress.", "--quiet", "-q")]
 Json = Annotated[
     bool,
-    typer.Option(
-        "--json",
-        help="Print one line of JSON per chunk on standard output, and no progress.",
-        rich_help_panel=REPORT,
+    option(
+        REPORT, "Print one line of JSON per chunk on standard output, and no progress.", "--json"
     ),
 ]

@@ -1,24 +1,35 @@
-"""How far a long job is, on stderr: a bar in a terminal, plain lines elsewhere."""
+"""Progress of a long job on stderr: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 LINE_EVERY_S = 5.0
+D = TypeVar("D", bound="Display")
 
 
-class Job:
-    """Says nothing of how far it is; its children do. Use it in a `with` statement."""
+class Display:
+    """Writes to standard error; use it in a `with` statement.
+
+    Attributes:
+        console: standard error.
+        bar: drawn while the `with` statement lasts, None for displays without a bar.
+    """
+
+    bar: Progress | None = None
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
-    def __enter__(self) -> Job:
+    def __enter__(self: D) -> D:
+        if self.bar:
+            self.bar.start()
         return self
 
     def __exit__(
@@ -27,28 +38,33 @@ class Job:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        return None
+        if self.bar:
+            self.bar.stop()
+
+
+class Job(Display):
+    """The progress of a long job; this one prints nothing but messages."""
 
     def begin(self, name: str, total: float) -> None:
-        """The next part begins; `total` of it has to be done."""
+        """Begin the next part, which is done at `total`."""
 
     def update(self, done: float, text: str) -> None:
-        """So much of the part is done."""
+        """Tell how much of the part is done."""
 
     def say(self, text: str) -> None:
-        """Tell something that must be seen."""
+        """Print a message that must be seen."""
         self.console.print(f"afstream: {text}")
 
 
 class SilentJob(Job):
-    """Says nothing at all: of several processes, one speaks."""
+    """Prints nothing at all: of several processes, one prints."""
 
     def say(self, text: str) -> None:
-        """Keep it to itself."""
+        """Print nothing."""
 
 
 class LinesJob(Job):
-    """One line every few seconds, and one at the end of every part."""
+    """Prints a line every few seconds, and one at the end of every part."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +73,7 @@ class LinesJob(Job):
         self._due = 0.0
 
     def begin(self, name: str, total: float) -> None:
-        """Remember the part; its first line comes as soon as there is something to tell."""
+        """Remember the part; its first update is printed at once."""
         self._name, self._total, self._due = name, total, 0.0
 
     def update(self, done: float, text: str) -> None:
@@ -68,11 +84,11 @@ class LinesJob(Job):
 
 
 class BarJob(Job):
-    """A bar that is redrawn."""
+    """Draws a bar."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._progress = Progress(
+        self.bar = self._progress = Progress(
             TextColumn("{task.fields[part]}", style="bold", markup=False),
             BarColumn(24),
             TextColumn("{task.description}", markup=False),
@@ -82,18 +98,6 @@ class BarJob(Job):
             refresh_per_second=4,
         )
         self._task = self._progress.add_task("", total=None, visible=False, part="")
-
-    def __enter__(self) -> Job:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def begin(self, name: str, total: float) -> None:
         """Show an empty bar."""

@@ -1,4 +1,4 @@
-"""The run record: what was made, from what, by what, and how fast."""
+"""The run record: what was made, from which settings, and how fast."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class RunRecord:
     """One run, as data; only the list of cues grows with it.
 
     Attributes:
-        settings: model, memory, device and whatever else says what ran.
-        load_s: how long the model took to load.
-        seed: of the noise.
+        settings: model, memory, device and everything else that describes the stream.
+        load_s: seconds that the model took to load.
+        seed: seed of the noise.
         state: how the run ended; `running` when the process was killed.
-        error: what ended a failed run.
+        error: the message of the error that ended a failed run.
         cues: every prompt that took effect.
     """
 
@@ -83,7 +83,7 @@ class RunRecord:
 
 
 def describe_run(stream: Stream) -> dict[str, object]:
-    """What makes two runs of one timeline and one seed alike or different."""
+    """The settings that decide whether two runs of one timeline and seed are alike."""
     model = stream.model
     width, height = stream.size
     return {

@@ -28,15 +28,15 @@ SAVE_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What one run writes to.
+    """The files and reports of one run.
 
     Attributes:
-        outputs: paths.
-        writer: of the video.
-        sheet: of the contact sheet, None when none is wanted.
-        record: of the run.
+        outputs: paths of the files.
+        writer: writes the video.
+        sheet: the contact sheet, None when none is wanted.
+        record: the run record.
         tally: counts and times.
-        report: what the user sees meanwhile.
+        report: progress for the user.
     """
 
     outputs: Outputs
@@ -57,15 +57,15 @@ class Session:
         settings: Mapping[str, object],
         load_s: float,
     ) -> Session:
-        """Prepare to write what a stream makes.
+        """Prepare to write the chunks of a stream.
 
         Args:
-            stream: says size and rate.
+            stream: gives size and frame rate.
             outputs: paths that were found writable.
-            report: what the user sees.
+            report: progress for the user.
             scale: factor by which pictures are enlarged, None for a comfortable one.
-            settings: what the record says about the stream.
-            load_s: how long the model took to load.
+            settings: description of the stream for the record.
+            load_s: seconds that the model took to load.
         """
         return cls(
             outputs=outputs,
@@ -77,13 +77,13 @@ class Session:
         )
 
     def run(self, source: Source) -> int | None:
-        """Write the chunks until they end or the user does not want more.
+        """Write the chunks until they end or the user stops the run.
 
         Returns:
             The signal that stopped it; None when it came to its end.
 
         Raises:
-            AfstreamError: of the stream or of the files; what is made is kept.
+            AfstreamError: the stream or a file failed; what was made is kept.
         """
         self.record.seed = source.seed
         try:

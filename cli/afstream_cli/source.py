@@ -1,4 +1,4 @@
-"""Where the chunks of a run come from: a timeline, or cues given meanwhile."""
+"""Where the chunks of a run come from: a timeline, or cues given while it runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def play_timeline(stream: Stream, timeline: Timeline) -> Source:
 def play_stdin(
     stream: Stream, *, warn: Callable[[str], None], seed: int | None, duration: Moment | None
 ) -> Source:
-    """The chunks of cues from standard input; returns when the first one is there."""
+    """The chunks of cues from standard input; returns once the first cue was read."""
     live = LiveCues(stream, stdin_lines(), warn=warn, seed=seed, duration=duration)
     live.wait()
     return Source(

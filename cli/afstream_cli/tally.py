@@ -1,4 +1,4 @@
-"""What a run has made so far, in memory that does not grow with the video."""
+"""Counts and times of a run, in memory that does not grow with the video."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Spread:
         self._largest = 0.0
 
     def add(self, value: float) -> None:
-        """Take in one value."""
+        """Add one value."""
         self._sample.offer(lambda: value)
         self._count += 1
         self._sum += value
         self._largest = max(self._largest, value)
 
     def summary(self) -> dict[str, float]:
-        """The figures, rounded to microseconds when values are milliseconds; empty for none."""
+        """The figures, rounded to three digits; empty without values."""
         if not self._count:
             return {}
         ordered = sorted(self._sample.picked())
@@ -57,13 +57,13 @@ class Tally:
 
     Attributes:
         fps: video frames a second of the video.
-        clock: seconds, for tests to replace.
+        clock: the host's clock in seconds; tests replace it.
         chunks: chunks made.
         frames: video frames made.
-        first_frame_ms: from the start of generating to the first decoded frame.
-        switch_ms: of the newest prompt change, None before there was one.
-        switches: of all prompt changes.
-        parts: of each part of a chunk.
+        first_frame_ms: milliseconds from the start of generating to the first decoded frame.
+        switch_ms: latency of the newest prompt change, None before there was one.
+        switches: latencies of all prompt changes, ms.
+        parts: time of each part of a chunk, ms.
     """
 
     fps: int
@@ -86,7 +86,7 @@ class Tally:
         self._ended = self.clock()
 
     def add(self, chunk: Chunk) -> None:
-        """Count a chunk, as soon as it was handed over."""
+        """Count a chunk as soon as it is handed out."""
         if self.first_frame_ms is None:
             self.first_frame_ms = 1000 * self.wall_s
         self.chunks += 1
@@ -104,7 +104,7 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Length of the video so far."""
+        """Seconds of video so far."""
         return self.frames / self.fps
 
     @property
@@ -114,7 +114,7 @@ class Tally:
 
     @property
     def frames_per_s(self) -> float:
-        """Video frames made in a second, writing included."""
+        """Video frames made per second, writing included."""
         return self.frames / max(self.wall_s, 1e-9)
 
     def summary(self) -> dict[str, object]:

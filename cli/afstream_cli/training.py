@@ -1,4 +1,4 @@
-"""What people watch of a training run: one line on how far it is, warnings, contact sheets."""
+"""Progress of a training run on the terminal: one line, warnings, contact sheets."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from afstream.training.machinery.loop import Report
     from afstream.training.runs.stages import Stage
+    from afstream.training.trainer.loop import Report
     from afstream_cli.progress import Job
 
 MINUTE_S = 60
 HOUR_S = 3600
-# What a report holds beside losses.
+# entries of a report that are no metrics
 PLACE = ("step", "seconds")
-# Names in the log, as people read them in the line.
-WORDS = {"norm": "gradient norm", "critic_norm": "critic gradient norm"}
+# names in the log, as the line spells them
+WORDS = {
+    "norm": "gradient norm",
+    "critic_norm": "critic gradient norm",
+    "dmd_grad": "DMD gradient",
+}
 
 
 class Display:
@@ -24,7 +28,7 @@ class Display:
     Args:
         stage: the stage.
         job: where to show it.
-        board: told of the same.
+        board: called with the same metrics.
     """
 
     def __init__(self, stage: Stage, job: Job, board: Report | None = None) -> None:

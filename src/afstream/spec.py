@@ -11,6 +11,8 @@ from afstream.kvcache.policy import MemoryPolicy
 from afstream.timeline.cue import MAX_SEED
 
 TextPlace = Literal["device", "cpu", "drop"]
+# `--vae tiny`: the tiny VAE that lies in the model's folder
+TINY_VAE = "tiny"
 # what a spec adds to a model, in words; which of it a model takes is for its family to say
 Addition = Literal["student", "LoRA", "other VAE", "place for the text encoder", "offloaded layers"]
 

@@ -25,7 +25,7 @@ from afstream.engine.rollout import Rollout, RolloutState
 from afstream.engine.scheduler import PendingPrompt, PromptScheduler
 from afstream.engine.state import StreamState
 from afstream.engine.stopwatch import Stopwatch
-from afstream.errors import ConfigError
+from afstream.errors import ConfigError, TimelineError
 from afstream.families.base import VideoModel
 from afstream.families.opening import open_model
 from afstream.families.presets import find_preset, memory_of
@@ -276,6 +276,11 @@ class Stream:
         if isinstance(timeline, str):
             timeline = Timeline.parse(timeline)
         plan = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
+        if plan.clock != self.clock:
+            raise TimelineError(
+                f"the plan is for {plan.clock}; the stream has {self.clock}; plan the timeline"
+                " with stream.clock"
+            )
         due = self._prompts.planned(plan)
         changes = iter([due.get(index, []) for index in range(plan.num_chunks)])
         return self._run(lambda: next(changes, None))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
-import annotated_types
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -27,6 +28,7 @@ WORDS: dict[object, str] = {
     bool: "true or false",
 }
 A_TABLE = "a table"
+UNIONS = (Union, types.UnionType)
 # characters of a value that an error repeats
 SHOWN = 60
 
@@ -107,7 +109,9 @@ def _sentence(model: type[Checked], fault: ErrorDetails) -> str:
     place = f", [{'.'.join(map(show_name, table))}]: " if table else ": "
     names = ", ".join(_fields(inner))
     if kind == "extra_forbidden":
-        return f"{place}unknown key {show_value(loc[-1])}; it may hold {names}"
+        near = get_close_matches(str(loc[-1]), _fields(inner), n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        return f"{place}unknown key {show_value(loc[-1])}{meant}; it may hold {names}"
     if _is_missing(fault):
         return f"{place}{name} is missing"
     given = f"{place}{name} is" if name else f"{place}it is"
@@ -116,7 +120,7 @@ def _sentence(model: type[Checked], fault: ErrorDetails) -> str:
         said = str(fault.get("ctx", {}).get("error", fault["msg"]))
         return f"{given} {shown}; {said}" if name else f"{place}{said}"
     if get_origin(choice := _peeled(hint)[0]) is Literal:
-        return f"{given} {shown}; choose one of {', '.join(map(str, get_args(choice)))}"
+        return f"{given} {shown}; choose one of {', '.join(map(show_name, get_args(choice)))}"
     return f"{given} {shown}; it must be {allowed(hint)}"
 
 
@@ -150,13 +154,17 @@ def _fields(model: type[Checked]) -> dict[str, Any]:
 
 
 def _peeled(hint: Any) -> tuple[Any, list[Any]]:  # noqa: ANN401  an annotation may be anything
-    """An annotation's type, and everything that limits it."""
+    """An annotation's type, and everything that limits it; `X | None` counts as X."""
     limits = list[Any]()
-    while get_origin(hint) is Annotated:
-        hint, *added = get_args(hint)
-        for one in added:
-            limits += [*one.metadata, one] if isinstance(one, FieldInfo) else [one]
-    return hint, limits
+    while True:
+        if get_origin(hint) is Annotated:
+            hint, *added = get_args(hint)
+            for one in added:
+                limits += [*one.metadata, one] if isinstance(one, FieldInfo) else [one]
+        elif get_origin(hint) in UNIONS and types.NoneType in get_args(hint):
+            hint = next(one for one in get_args(hint) if one is not types.NoneType)
+        else:
+            return hint, limits
 
 
 def allowed(hint: Any) -> str:  # noqa: ANN401  an annotation may be anything
@@ -165,25 +173,26 @@ def allowed(hint: Any) -> str:  # noqa: ANN401  an annotation may be anything
     told = [one.description for one in limits if isinstance(one, FieldInfo) and one.description]
     if told:
         return told[-1]
-    if get_origin(plain) in (Union, types.UnionType):
-        return ", or ".join(allowed(one) for one in get_args(plain) if one is not types.NoneType)
+    if get_origin(plain) in UNIONS:
+        return ", or ".join(map(allowed, get_args(plain)))
     if get_origin(plain) is Literal:
-        return f"one of {', '.join(map(str, get_args(plain)))}"
+        return f"one of {', '.join(map(show_name, get_args(plain)))}"
     if get_origin(plain) is tuple:
-        items = get_args(plain)
-        if items[-1] is not Ellipsis:
-            return f"a list of {len(items)}"
-        least = any(isinstance(one, annotated_types.MinLen) for one in limits)
-        return "a list of one or more" if least else "a list"
+        least = max((one.min_length for one in limits if isinstance(one, MinLen)), default=0)
+        if get_args(plain)[-1] is not Ellipsis:
+            least = len(get_args(plain))
+        elif not any(isinstance(one, MaxLen) for one in limits):
+            return "a list of one or more" if least else "a list"
+        return f"a list of {least}"
     return ", ".join([WORDS.get(plain, A_TABLE), *filter(None, [_range(limits)])])
 
 
 def _range(limits: list[Any]) -> str:
     """Bounds of a number, in words."""
-    low = next((one.ge for one in limits if isinstance(one, annotated_types.Ge)), None)
-    high = next((one.le for one in limits if isinstance(one, annotated_types.Le)), None)
-    above = next((one.gt for one in limits if isinstance(one, annotated_types.Gt)), None)
-    below = next((one.lt for one in limits if isinstance(one, annotated_types.Lt)), None)
+    low = next((one.ge for one in limits if isinstance(one, Ge)), None)
+    high = next((one.le for one in limits if isinstance(one, Le)), None)
+    above = next((one.gt for one in limits if isinstance(one, Gt)), None)
+    below = next((one.lt for one in limits if isinstance(one, Lt)), None)
     if low is not None and high is not None:
         return f"{low:g} to {high:g}"
     words = (("at least", low), ("above", above), ("at most", high), ("below", below))

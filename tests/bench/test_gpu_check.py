@@ -22,7 +22,7 @@ FIGURES = {
     "recache_ms",
     "fps",
     "peak_bytes",
-    "foretold_bytes",
+    "estimated_bytes",
     "peak_share",
     "profile",
 }
@@ -57,7 +57,7 @@ def test_one_file_holds_every_figure_and_its_prediction(stages, monkeypatch, tmp
     assert public["name"] == "public way, eager"
     assert ours.keys() >= FIGURES
     assert ours["finite"]
-    assert ours["foretold_bytes"] > 0
+    assert ours["estimated_bytes"] > 0
     assert ours["peak_share"] is None
     assert found["machine"]["torch"] == torch.__version__
     listed = {row["what"]: row for row in found["predictions"]}

@@ -114,10 +114,10 @@ def to_and_fro(forward_share, length_px=24.0):
     [
         (0.67, "right", "down"),
         # just a drift, and just none
-        (0.62, "right", "down"),
-        (0.54, None, "bounces"),
-        (0.46, None, "bounces"),
-        (0.38, "left", "up"),
+        (0.61, "right", "down"),
+        (0.55, None, "bounces"),
+        (0.45, None, "bounces"),
+        (0.39, "left", "up"),
     ],
 )
 def test_a_drift_spends_more_time_one_way(share, across, upward):

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL, wan_weights, write_transformer
 
-from afstream.checkpoints.identify import identify
 from afstream.checkpoints.together import Together, judge
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
 from afstream.families.pocket.model import POCKET_PATH
+from afstream.families.registry import identify
 from afstream.model.dit import Backbone
 from afstream_cli.app import main
 
@@ -135,9 +135,10 @@ def test_loras_say_rank_alpha_and_what_they_fit(tmp_path, name, size):
     for layer, rank in (("blocks.0.self_attn.q", 4), ("blocks.1.cross_attn.o", 8)):
         pairs[f"diffusion_model.{layer}.lora_down.weight"] = torch.zeros(rank, dim)
         pairs[f"diffusion_model.{layer}.lora_up.weight"] = torch.zeros(dim, rank)
-    lora = identify(saved(tmp_path / "a.safetensors", pairs)).lora
+    found = identify(saved(tmp_path / "a.safetensors", pairs))
+    lora = found.lora
     assert (lora.ranks, lora.alphas, lora.alpha_from) == ((4, 8), (4.0, 8.0), "rank")
-    assert (len(lora.layers), lora.fits) == (2, (size,))
+    assert (len(lora.layers), found.fits, found.size) == (2, (size,), size)
     own = {f"diffusion_model.{layer}.alpha": torch.tensor(2.0) for layer in lora.layers}
     lora = identify(saved(tmp_path / "b.safetensors", {**pairs, **own})).lora
     assert (lora.alphas, lora.alpha_from) == ((2.0,), "layers")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -20,17 +20,18 @@ from afstream.errors import CheckpointError
 
 
 def test_only_one_tensor_is_held_at_a_time(tmp_path):
-    """Each is asked for when its turn comes, and what came of the one before is gone by then."""
+    """The reason why there is a writer of our own: safetensors' takes all tensors at once."""
     seen = []
 
     def change(name, value):
         assert all(one() is None for one in seen)
-        made = value.double()
-        seen.append(weakref.ref(made))
-        return made
+        # an array lives as long as any tensor that shares its memory
+        array = value.numpy() * 2
+        seen.append(weakref.ref(array))
+        return torch.from_numpy(array)
 
     tensors = {f"t{index}": torch.randn(index, 3) for index in range(1, 6)}
-    write_safetensors(tmp_path / "a.safetensors", tensors, dtype=torch.bfloat16, change=change)
+    write_safetensors(tmp_path / "a.safetensors", tensors, dtype=torch.float32, change=change)
     assert len(seen) == 5
 
 
@@ -108,11 +109,11 @@ HEADERS = st.dictionaries(
     st.sampled_from(["a", "b", "__metadata__"]),
     st.fixed_dictionaries(
         {
-            "dtype": st.sampled_from(["F32", "U8", "F99", "", None]),
-            "shape": st.lists(
-                st.sampled_from([0, 1, 2, -1, 2**62, 2**70, 1.5, True, "1", None, 1e300])
+            "dtype": st.sampled_from(["F32", "U8", "F99", None]),
+            "shape": st.lists(st.sampled_from([1, 2, 0, 1.0, -1, 2**62, "1", None]), max_size=2),
+            "data_offsets": st.sampled_from(
+                [[0, 4], [0, 8], [0, 2], [4, 8], [0.0, 4.0], [1e30], 3]
             ),
-            "data_offsets": st.lists(st.sampled_from([0, 4, 8, -4, 1e30, float("inf"), None])),
         }
     )
     | st.sampled_from([None, [], 3, "x", {"a": 1}]),
@@ -120,6 +121,10 @@ HEADERS = st.dictionaries(
 
 
 @given(HEADERS, st.integers(0, 16))
+@example({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, 4)
+@example({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}, 4)
+@example({"a": {"dtype": "U8", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}}, 0)
+@example({"a": {"dtype": "U8", "shape": [-1, -4], "data_offsets": [0, 4]}}, 4)
 def test_any_header_gives_tensors_or_one_sentence(tmp_path_factory, header, num_bytes):
     path = tmp_path_factory.mktemp("header") / "a.safetensors"
     text = json.dumps(header).encode()
@@ -129,5 +134,5 @@ def test_any_header_gives_tensors_or_one_sentence(tmp_path_factory, header, num_
         assert sum(value.nbytes for value in read_weights(path).values()) == num_bytes
     except CheckpointError as error:
         fault = str(error)
-    assert fault == "" or "cannot be read as a checkpoint: it" in fault
-    assert "\n" not in fault
+    assert fault == "" or "cannot be read as a checkpoint: " in fault
+    assert fault.isprintable()

@@ -16,7 +16,10 @@ import numpy as np
 
 from afstream.engine.chunk import Receipt
 from afstream.errors import CheckpointError, PromptError
+from afstream.families.pocket.family import POCKET
+from afstream.families.presets import memory_of
 from afstream.geometry import ChunkClock, VideoFormat
+from afstream.kvcache.policy import MemoryPolicy
 from afstream.spec import StreamConfig
 from afstream.timeline import Cue, Plan, Timeline
 
@@ -54,11 +57,13 @@ class Stream:
     fps = clock.fps
     chunk_s = 0.0
     size = SIZE
-    backend = "sdpa"
+    backend = types.SimpleNamespace(name="sdpa")
     compiled = False
     graphs = False
     ahead = False
     estimate = None
+
+    policy: MemoryPolicy
 
     def __init__(self, seed: int) -> None:
         self.state = types.SimpleNamespace(seed=seed)
@@ -80,7 +85,9 @@ class Stream:
         name = config.model.name
         if name != "pocket":
             raise CheckpointError(f"there is no model {name!r}; give 'pocket'")
-        return cls(config.seed)
+        stream = cls(config.seed)
+        stream.policy = memory_of(config, POCKET.lengths)
+        return stream
 
     def cue(self, cue: Cue) -> Receipt:
         here = self.next_s if cue.start.counts_latents else cue.start.in_seconds(self.clock)

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from afstream import Stream, Timeline
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
-from afstream.training.machinery.parallel import Processes
 from afstream.training.recipes.reading import load_recipe
 from afstream.training.runs import opening as run_module
-from afstream.training.runs import pocket as pocket_run
+from afstream.training.runs import stages as stages_module
 from afstream.training.runs.opening import open_run
+from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.distributed import Processes
 from afstream_cli.progress import Job
 from afstream_cli.training import Display
 
@@ -74,27 +76,30 @@ def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path)
         assert f"stage {stage} took" in done.err
     assert "try it: afstream generate --model run/pocket.safetensors" in done.err
     folder = tmp_path / "run"
-    assert [entry["step"] for entry in lines(folder / "short.jsonl")] == [1]
-    told = lines(folder / "long.jsonl")
-    assert {"student", "norm", "push", "critic", "critic_norm", "motion"} <= told[0].keys()
+    assert [entry["step"] for entry in lines(folder / "short" / "log.jsonl")] == [1]
+    told = lines(folder / "long" / "log.jsonl")
+    assert {"student", "norm", "dmd_grad", "critic", "critic_norm", "motion"} <= told[0].keys()
     assert told[2]["sheet"] == "run/sheets/long-000003.png"
     assert [path.name for path in (folder / "sheets").iterdir()] == ["long-000003.png"]
 
     # what was exported is the moving average of the last stage, and it streams
     stream = Stream.open(ModelSpec(name=str(folder / "pocket.safetensors"), device="cpu"))
-    long = torch.load(folder / "long.checkpoint", weights_only=True)
+    short, long = (
+        {
+            who: load_file(folder / f"{stage}-{who}.safetensors")
+            for who in ("student", "critic", "ema")
+        }
+        for stage in ("short", "long")
+    )
     assert isinstance(stream.model.backbone, Backbone)
     for name, weight in stream.model.backbone.state_dict().items():
-        assert torch.equal(weight, long["average"][name].half().float())
+        assert torch.equal(weight, long["ema"][name].half().float())
     name = "blocks.0.ffn.0.weight"
-    assert not torch.equal(long["average"][name], long["student"][name])
+    assert not torch.equal(long["ema"][name], long["student"][name])
 
     # each stage begins where the one before ended: learning rates tell how far a weight can go
-    short, student, teacher = (
-        torch.load(folder / f"{stage}.checkpoint", weights_only=True)
-        for stage in ("short", "student", "teacher")
-    )
-    began = {"student": student["average"][f"backbone.{name}"], "critic": teacher["average"][name]}
+    student, teacher = (load_file(folder / f"{who}.safetensors") for who in ("student", "teacher"))
+    began = {"student": student[f"backbone.{name}"], "critic": teacher[name]}
     for who, weight in began.items():
         assert 5e-3 < (short[who][name] - weight).abs().max() < 2e-2
         assert 0 < (long[who][name] - short[who][name]).abs().max() < 5e-4
@@ -112,11 +117,11 @@ def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path)
         assert f"stage {stage} is done already" in again.err
     for name in ("clips.safetensors", "firsts.safetensors", "windows.safetensors"):
         assert (folder / name).stat().st_mtime_ns == made[name]
-    assert (folder / "long.checkpoint").stat().st_mtime_ns == made["long.checkpoint"]
+    assert (folder / "long").stat().st_mtime_ns == made["long"]
 
     further = command(*TINY, "--set", "teacher.steps=2", "--stage", "teacher", "--resume")
     assert "stage teacher goes on from step 1" in further.err
-    assert torch.load(folder / "teacher.checkpoint", weights_only=True)["step"] == 2
+    assert CheckpointStore(folder / "teacher").last_step == 2
 
 
 def test_the_last_stages_can_begin_with_the_embedded_model(command: Run, tmp_path: Path):
@@ -125,8 +130,8 @@ def test_the_last_stages_can_begin_with_the_embedded_model(command: Run, tmp_pat
         done = command(*embedded, "--stage", stage, "--resume")
         assert done.code == 0, done.err
     made = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"windows.safetensors", "teacher.checkpoint", "short.checkpoint"} <= made
-    assert not {"vae.safetensors", "clips.safetensors", "student.checkpoint"} & made
+    assert {"windows.safetensors", "teacher.safetensors", "short-ema.safetensors"} <= made
+    assert not {"vae.safetensors", "clips.safetensors", "student"} & made
     done = command(*embedded, "--stage", "student", "--resume")
     assert done.code == 2
     assert "this recipe has clips, teacher, short, long, export" in done.err
@@ -152,6 +157,7 @@ def test_the_plan_writes_nothing(command: Run, tmp_path: Path):
 
     wan = command("distill", "--recipe", "wan-1.3b", "--dry-run")
     assert wan.code == 0
+    assert "model wan, everything into runs/wan-1.3b" in wan.out
     assert all(word in wan.out for word in ("1. ode", "2. short", "3. long", "4. export"))
     assert not list(tmp_path.iterdir())
 
@@ -174,10 +180,10 @@ def test_ctrl_c_says_what_is_kept(
 ):
     def interrupted(*_: object, **__: object) -> None:
         if saved:
-            torch.save({"step": saved}, tmp_path / "run" / "vae.checkpoint")
+            CheckpointStore(tmp_path / "run" / "vae").save(saved, {"step": saved})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pocket_run, "train", interrupted)
+    monkeypatch.setattr(stages_module, "train", interrupted)
     done = command(*TINY, "--set", "vae.steps=9", "--stage", "vae")
     assert done.code == 130
     assert done.err.startswith("afstream: stopped in stage vae; ")
@@ -190,7 +196,10 @@ def test_ctrl_c_says_what_is_kept(
         (["--stage", "tutor"], "this recipe has vae, clips, student, teacher, short, long, export"),
         (["--recipe", "sora"], "choose one of pocket, pocket-quick, wan-1.3b, or the path of"),
         (["--set", "long.lr"], "write it as table.key=value"),
-        (["--set", "long.speed=2"], "pocket.toml, [long]: unknown key 'speed'; it may hold"),
+        (
+            ["--set", "long.speed=2"],
+            "pocket.toml, [long]: unknown key 'speed' (did you mean",
+        ),
         (["--recipe", "wan-1.3b"], "Wan2.1-T2V-1.3B holds no Wan2.1 model; give a folder as it is"),
     ],
 )
@@ -279,7 +288,7 @@ def test_progress_goes_by_kinds_and_steps():
         show({"kind": kind, "done": done, "of": 8})
     show = Display(stages["long"], notes)
     show({"step": 10, "seconds": 60.0, "student": 0.5, "norm": 0.25, "critic": 2.0})
-    show({"step": 11, "warning": "step 11: the push explodes"})
+    show({"step": 11, "warning": "step 11: the DMD gradient explodes"})
     show({"step": 12, "sheet": "run/sheets/long-000012.png"})
     assert notes.lines == [
         ("begin", "clips: firsts", 8),
@@ -293,6 +302,6 @@ def test_progress_goes_by_kinds_and_steps():
             "step 10 of 3000, student 0.5, gradient norm 0.25, critic 2, 1.33 samples/s,"
             " 5.0 h left",
         ),
-        ("warning: stage long, step 11: the push explodes",),
+        ("warning: stage long, step 11: the DMD gradient explodes",),
         ("stage long, step 12: run/sheets/long-000012.png",),
     ]

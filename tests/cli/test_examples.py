@@ -25,7 +25,8 @@ def test_readme_python(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     # the first chunks are enough: the example plays 14 seconds
-    short = code.replace('blue.")', 'blue.\\n@duration 0:06")')
+    short = code.replace('meadow.\n"""', 'meadow.\n@duration 0:06\n"""')
+    assert short != code
     exec(short, {})
     assert (tmp_path / "star.mp4").stat().st_size > 0
 

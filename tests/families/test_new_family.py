@@ -19,6 +19,7 @@ from afstream.model.dit import TimeContext
 from afstream.model.layers import TextKeys
 from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
+from afstream.timeline.cue import Transition
 
 STAR, TURN, HEART = "a red star", "it turns", "a blue heart"
 
@@ -50,7 +51,7 @@ class TinyFamily(ModelFamily):
     def names(self, spec):
         return spec.name == self.name
 
-    def open(self, spec, *, device, dtype, prompts=()):
+    def open(self, spec, where, prompts=()):
         config = BackboneConfig(
             dim=32,
             ffn_dim=48,
@@ -64,8 +65,8 @@ class TinyFamily(ModelFamily):
         return VideoModel(
             name=self.name,
             family=self,
-            backbone=random_backbone(config, device=device, dtype=dtype),
-            text=HashedText(config, device),
+            backbone=random_backbone(config, device=where.device, dtype=where.dtype),
+            text=HashedText(config, where.device),
             vae=ChannelsAsColours(self.format),
             sampler=self.sampler,
         )
@@ -82,8 +83,7 @@ def tiny(monkeypatch):
 
 
 def open_stream(family, **settings):
-    model = open_model(ModelSpec(name=family.name, device="cpu"))
-    return Stream(model, StreamConfig(**settings))
+    return Stream.open(ModelSpec(name=family.name, device="cpu"), **settings)
 
 
 FORMATS = {
@@ -100,7 +100,11 @@ def test_it_streams_through_a_switch_and_a_cut(tiny, name, patch, chunk_frames):
     family = tiny(video_format, patch, chunk_frames)
     stream = open_stream(family)
     assert stream.fps == video_format.fps
-    changes = {0: (STAR, "cut"), 4: (TURN, "switch"), 9: (HEART, "cut")}
+    changes: dict[int, tuple[str, Transition]] = {
+        0: (STAR, "cut"),
+        4: (TURN, "switch"),
+        9: (HEART, "cut"),
+    }
     begun, scene = 0.0, 0
     for index in range(13):
         if index in changes:
@@ -188,11 +192,10 @@ STEPS, FIRST_STEPS = (1000, 500), (1000, 750, 500, 250)
 def denoised(noise, steps, shift, mean):
     """A chunk of a `PlainBackbone`, from the equations alone."""
     sigmas = [shifted_sigma(step / 1000, shift) for step in steps]
-    noisy = noise[0]
-    for index, sigma in enumerate(sigmas):
+    clean = torch.zeros(())
+    for sigma, added in zip(sigmas, noise, strict=True):
+        noisy = (1 - sigma) * clean + sigma * added
         clean = noisy - sigma * (0.5 * noisy + mean)
-        if index + 1 < len(sigmas):
-            noisy = (1 - sigmas[index + 1]) * clean + sigmas[index + 1] * noise[index + 1]
     return clean
 
 
@@ -203,7 +206,12 @@ def test_a_plain_module_streams_and_a_scenes_first_chunk_has_its_own_steps(tiny)
     backbone = PlainBackbone(made.backbone.config)
     stream = Stream(replace(made, backbone=backbone), StreamConfig(seed=3))
     assert not stream.compiled
-    changes = {0: (STAR, "cut"), 2: (TURN, "switch"), 4: (HEART, "cut")}
+    changes: dict[int, tuple[str, Transition]] = {
+        0: (STAR, "cut"),
+        2: (TURN, "switch"),
+        4: (HEART, "cut"),
+    }
+    prompt = ""
     backbone.timesteps.clear()
     for index in range(6):
         if index in changes:
@@ -216,8 +224,10 @@ def test_a_plain_module_streams_and_a_scenes_first_chunk_has_its_own_steps(tiny)
         seen = [0.0] * (index == 2) + [1000 * sigma for sigma in sigmas] + [0.0]
         assert backbone.timesteps == pytest.approx(seen)
         backbone.timesteps.clear()
+        state = stream.state.rollout
+        assert state is not None
         noise = stream._rollout.noise(
-            replace(stream.state.rollout, frame=0 if index in (0, 4) else 1),
+            replace(state, frame=0 if index in (0, 4) else 1),
             seed=3,
             chunk=index,
         )

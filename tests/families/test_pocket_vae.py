@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,10 @@ from torch.testing import assert_close
 
 from afstream.errors import ConfigError
 from afstream.families.pocket.vae import CodecState, PocketVae, VaeConfig, load_vae, save_vae
-from afstream.training.machinery.loop import train
-from afstream.training.pocket.vae_stage import VaeStageConfig, VaeTrainer
+from afstream.training.pocket.vae_trainer import VaeTrainer, VaeTrainingConfig
+from afstream.training.recipes.reading import load_recipe
+from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.loop import train
 
 TINY = VaeConfig(coarse=16, middle=8, fine=8, encoder_coarse=16, encoder_middle=8, encoder_fine=8)
 
@@ -108,7 +109,7 @@ def test_the_default_codec_is_small_enough_to_ship():
     assert sum(weight.numel() for weight in PocketVae().parameters()) <= 1_000_000
 
 
-CONFIG = VaeStageConfig(
+CONFIG = VaeTrainingConfig(
     steps=4,
     batch=1,
     window_frames=5,
@@ -125,7 +126,7 @@ CONFIG = VaeStageConfig(
 
 def test_training_resumes_where_it_stopped(tmp_path: Path):
     lines: list[Mapping[str, float]] = []
-    parts = tmp_path / "parts.checkpoint"
+    parts = CheckpointStore(tmp_path / "parts")
 
     class StoppedError(Exception):
         """Raised by the test in place of a kill."""
@@ -136,7 +137,7 @@ def test_training_resumes_where_it_stopped(tmp_path: Path):
 
     straight, killed, resumed = (VaeTrainer(CONFIG, TINY) for _ in range(3))
     with torch.enable_grad():
-        train(straight, 4, tmp_path / "whole.checkpoint", lines.append, every=1)
+        train(straight, 4, CheckpointStore(tmp_path / "whole"), lines.append, every=1)
         with pytest.raises(StoppedError):
             train(killed, 4, parts, stop, every=1, save_every=2)
         train(resumed, 4, parts, lambda _: None, every=1)
@@ -149,4 +150,4 @@ def test_training_resumes_where_it_stopped(tmp_path: Path):
 
 def test_a_window_must_suit_the_codec():
     with pytest.raises(ConfigError, match="window_frames is 16"):
-        replace(CONFIG, window_frames=16)
+        load_recipe("pocket", ["vae.window_frames=16"])

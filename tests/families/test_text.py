@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from afstream.errors import CheckpointError, ConfigError, PromptError
-from afstream.families.wan.text import KEPT_PROMPTS, WanText, clean, load_text
+from afstream.families.wan.family import WAN
+from afstream.families.wan.text import WanText, load_text
+from afstream.families.wan.tokenizer import clean
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -170,12 +172,12 @@ def test_a_prompt_is_encoded_once(text, monkeypatch):
 def test_old_prompts_are_forgotten(text, monkeypatch):
     calls = counted(text, monkeypatch)
     text.encode(["a red star"])
-    for number in range(KEPT_PROMPTS):
+    for number in range(WAN.kept_prompts):
         text.encode([f"star {number}", "a red star"])
-    assert len(calls) == KEPT_PROMPTS + 1
-    assert len(text._kept) == KEPT_PROMPTS
+    assert len(calls) == WAN.kept_prompts + 1
+    assert len(text._kept) == WAN.kept_prompts
     text.encode(["star 0"])
-    assert len(calls) == KEPT_PROMPTS + 2
+    assert len(calls) == WAN.kept_prompts + 2
 
 
 def test_threads_may_encode_at_once(text, monkeypatch):

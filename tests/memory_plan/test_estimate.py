@@ -49,8 +49,7 @@ def like_a_gpu(monkeypatch):
     Triton's interpreter would keep tensors longer than a GPU does.
     """
     pytest.importorskip("triton")
-    for module in ("dispatch", "vendor"):
-        monkeypatch.setattr(f"afstream_kernels.{module}.goes_as_on_gpu", lambda x: True)
+    monkeypatch.setattr("afstream_kernels.dispatch.GPUS", ("cuda", "meta", "cpu"))
 
     def attend(q, *_):
         return torch.zeros_like(q), q.new_zeros(*q.shape[:2], q.shape[2], dtype=torch.float32)
@@ -155,10 +154,10 @@ def test_weights_are_those_on_the_device_and_those_at_home(offload):
     parts = report(offload=offload)
     places = held_bytes(model.parameters())
     if offload == 1:
-        # a lone traveller has one place
-        assert len(model._travellers._places) == 1
+        # a lone swapped layer has one buffer
+        assert len(model._swap._buffers) == 1
     assert parts.bytes_of("backbone weights") == places
-    homes = held_bytes(model._travellers._homes) if offload else 0
+    homes = held_bytes(model._swap._host) if offload else 0
     assert parts.bytes_of("offloaded layers") == parts.host_bytes == homes
 
 

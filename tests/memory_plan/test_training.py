@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.engine.toy import SIZES, toy_model
-from tests.training.tiny import match_trainer
+from tests.engine.toy import SIZES
+from tests.training.tiny import dmd_trainer
 
 from afstream.families.presets import LENGTHS
 from afstream.geometry import Geometry
@@ -21,11 +21,15 @@ from afstream.memory_plan.training import (
 )
 from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_flow
-from afstream.training.machinery.adapters import adapt
-from afstream.training.machinery.optim import MixedOptimizer, trained
-from afstream.training.runs.pocket_stages import _is_hidden
+from afstream.training.trainer.lora import adapt
+from afstream.training.trainer.optim import (
+    is_layer_matrix,
+    muon_and_adamw,
+    trained,
+    update,
+)
 
-# two tokens in a latent frame, as in `match_trainer`
+# two tokens in a latent frame, as in `dmd_trainer`
 SMALL = Geometry(width_px=32, height_px=16)
 
 
@@ -44,20 +48,17 @@ def dmd_bytes(sizes=SIZES, *, rows=1, frames=0, **storage):
 
 
 def test_a_stage_of_matching_holds_what_was_counted():
-    trainer = match_trainer()
+    trainer = dmd_trainer()
     found = dmd_bytes()
     models = trainer.models
-    for name, model, optimizer in (
-        ("student", models.student, trainer._optimizer),
-        ("critic", models.critic, trainer._critic_optimizer),
-    ):
+    for name, (model, [optimizer]) in trainer._networks.items():
         states = [
             state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")
         ]
         assert found[f"{name}: weights"] == held_bytes(model.parameters())
         assert found[f"{name}: gradients"] == held_bytes(model.parameters())
         assert found[f"{name}: optimizer states"] == held_bytes(states)
-    assert found["student: moving average"] == held_bytes(trainer.average.weights.values())
+    assert found["student: moving average"] == held_bytes(trainer.ema.weights.values())
     assert "critic: moving average" not in found
     assert found["teacher: weights"] == held_bytes(models.teacher.parameters())
 
@@ -112,7 +113,7 @@ def test_a_report_names_its_processes_and_what_one_alone_takes():
 
 def test_adapters_are_counted_as_they_are_made():
     pytest.importorskip("peft")
-    backbone = toy_model().backbone
+    backbone = Backbone(SIZES)
     adapt(backbone, rank=4, alpha=4.0)
     learns = held_bytes(trained(backbone).values())
     assert adapter_bytes(meta_backbone(SIZES), Storage(rank=4)) == learns
@@ -123,17 +124,15 @@ def test_adapters_are_counted_as_they_are_made():
 
 
 def test_optimizer_states_of_muon_and_adamw():
-    backbone = toy_model().backbone.requires_grad_(True)
-    optimizer = MixedOptimizer(
-        backbone.named_parameters(), lr=1e-3, hidden_lr=1e-3, hidden_prefix="blocks."
-    )
+    backbone = Backbone(SIZES).requires_grad_(True)
+    optimizers = muon_and_adamw(backbone, lr=1e-3, matrix_lr=1e-3)
     for weight in backbone.parameters():
         weight.grad = torch.ones_like(weight)
-    optimizer.step(1.0)
+    update(trained(backbone).values(), optimizers, 1.0)
     held = sum(
         held_bytes(value for value in state.values() if value.ndim)
-        for part in optimizer.state_dict()
-        for state in part["state"].values()
+        for optimizer in optimizers
+        for state in optimizer.state.values()
     )
-    parts = learner_parts("it", meta_backbone(SIZES), is_matrix=_is_hidden)
+    parts = learner_parts("it", meta_backbone(SIZES), is_matrix=is_layer_matrix)
     assert {part.name: part.bytes for part in parts}["it: optimizer states"] == held

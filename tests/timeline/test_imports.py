@@ -1,17 +1,16 @@
 """Formats of prompt files: found by suffix or content; a new one is a class and a row."""
 
-import re
 from pathlib import Path
 
 import pytest
+from tests.guide import worked_example
 from tests.timeline.clocks import CLOCK
 
 from afstream.errors import ConfigError, TimelineError
 from afstream.timeline import Moment, Timeline, imports
-from afstream.timeline.imports import ImportOptions, PromptFile, TimelineImport, find_import
+from afstream.timeline.imports import ImportOptions, PromptFile, find_import
 from afstream_cli.inputs import read_timeline
 
-ROOT = Path(__file__).parents[2]
 OPTIONS = ImportOptions(clock=CLOCK)
 JSON_LINE = '{"prompts": ["a fox", "an owl"]}\n'
 
@@ -72,23 +71,15 @@ def test_the_worked_example_of_contributing_is_a_class_and_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """What CONTRIBUTING shows reads files, in the command's own way, once its row stands."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    section = text.partition("### A new import of timelines")[2].partition("\n### ")[0]
-    module, row = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
-    names: dict[str, object] = {}
-    exec(module, names)
     by_suffix = saved(tmp_path, "p.csv", "seconds,prompt\n0,a fox\n2.5,an owl\n")
     by_content = saved(tmp_path, "p.txt", "seconds,prompt\n0,a fox\n2.5,an owl\n")
     assert read(by_suffix).cues[0].prompt == "seconds,prompt"
 
-    before: tuple[TimelineImport, ...] = imports.IMPORTS
-    exec(row, {**vars(imports), **names}, names)
-    after = names["IMPORTS"]
-    assert isinstance(after, tuple)
-    assert [type(kind) for kind in after if type(kind) is not names["CsvImport"]] == [
-        type(kind) for kind in before
-    ]
-    monkeypatch.setattr(imports, "IMPORTS", after)
+    before = imports.IMPORTS
+    shown = worked_example("A new import of timelines", **vars(imports))
+    others = [type(kind) for kind in shown["IMPORTS"] if type(kind) is not shown["CsvImport"]]
+    assert others == [type(kind) for kind in before]
+    monkeypatch.setattr(imports, "IMPORTS", shown["IMPORTS"])
     for path in (by_suffix, by_content):
         timeline = read(path)
         assert [(cue.start, cue.prompt) for cue in timeline.cues] == [

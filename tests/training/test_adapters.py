@@ -14,8 +14,8 @@ from afstream.errors import ConfigError
 from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
-from afstream.training.machinery.adapters import adapt, save_adapters
-from afstream.training.machinery.optim import trained
+from afstream.training.trainer.lora import adapt, save_adapters
+from afstream.training.trainer.optim import trained
 
 pytest.importorskip("peft")
 
@@ -97,7 +97,7 @@ def test_small_steps_are_not_lost_in_bfloat16():
 
 def test_the_average_follows_the_pairs_alone():
     trainer = make_trainer(lora=True)
-    assert trainer.average.weights.keys() == trained(trainer.models.student).keys()
+    assert trainer.ema.weights.keys() == trained(trainer.models.student).keys()
 
 
 def test_impossible_settings_say_what_is_allowed(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.training.tiny_run import make_trainer
 
-from afstream.training.dmd.losses import matching_timestep
+from afstream.training.dmd.losses import dmd_timestep
 
 
 def student_of(trainer):
@@ -12,7 +12,7 @@ def student_of(trainer):
 
 
 def average_of(trainer):
-    return {name: it.clone() for name, it in trainer.average.weights.items()}
+    return {name: it.clone() for name, it in trainer.ema.weights.items()}
 
 
 def advance(trainer):
@@ -22,7 +22,7 @@ def advance(trainer):
 
 
 def test_the_moving_average_begins_with_the_update_that_the_recipe_names():
-    trainer = make_trainer(iterations=4, critic_updates=1, average=0.5, average_from=2)
+    trainer = make_trainer(iterations=4, critic_updates=1, ema=0.5, ema_from=2)
     for _ in range(2):
         advance(trainer)
         # until then it is the student itself
@@ -59,4 +59,4 @@ def test_student_and_critic_decay_as_the_recipe_says():
     [(0, 20), (3, 20), (5, 25 / 1.02), (500, 2500 / 3), (900, 4500 / 4.6), (999, 980)],
 )
 def test_timesteps_are_shifted_and_kept_where_teachers_teach(drawn, timestep):
-    assert matching_timestep(drawn, 5.0) == pytest.approx(timestep)
+    assert dmd_timestep(drawn, 5.0) == pytest.approx(timestep)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from afstream.errors import TrainingError
-from afstream.training.machinery.health import Health, WatchConfig
+from afstream.training.trainer.health import Health, WatchConfig
 
 CONFIG = WatchConfig(
     critic_low=0.2,
@@ -37,7 +37,7 @@ def healthy(count: int, *, seed: int = 0) -> Iterable[dict[str, float]]:
             told |= {
                 "student": draw.uniform(0.01, 0.2),
                 "norm": draw.lognormvariate(0, 0.7),
-                "push": draw.uniform(0.1, 0.3),
+                "dmd_grad": draw.uniform(0.1, 0.3),
             }
         yield told
 
@@ -57,7 +57,7 @@ def test_a_healthy_run_is_silent(seed: int):
         ("critic", 0.02, "critic's loss is"),
         ("critic", 30.0, "critic's loss is"),
         ("norm", 50.0, "gradient's norm is"),
-        ("push", 50.0, "the push is"),
+        ("dmd_grad", 50.0, "the DMD gradient is"),
         ("motion", 0.1, "motion is"),
     ],
 )

@@ -21,11 +21,12 @@ from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
 from afstream.spec import ModelSpec
 from afstream.stream import Stream
-from afstream.training.dmd.trainer import MatchingTrainer
-from afstream.training.machinery.optim import trained
-from afstream.training.machinery.parallel import gathered, joined
+from afstream.training.dmd.trainer import DmdTrainer
+from afstream.training.trainer.distributed import gathered, joined
+from afstream.training.trainer.lora import save_trained
+from afstream.training.trainer.optim import trained
 from afstream.training.wan import networks
-from afstream.training.wan.networks import NetworksConfig, open_models, open_prompts, save_trained
+from afstream.training.wan.networks import NetworksConfig, open_models, open_prompts
 
 PAIRS = '{"prompts": ["a red star", "a blue star"]}\n{"prompts": ["the meadow", "at night"]}\n'
 
@@ -61,8 +62,8 @@ def make_trainer(folder, prompts, processes, **settings):
     config = NetworksConfig(
         student=folder, teacher=folder, alpha=4.0, dtype=torch.float32, **settings
     )
-    models = open_models(config, prompts, processes)
-    return MatchingTrainer(
+    models, _ = open_models(config, prompts, processes)
+    return DmdTrainer(
         make_config(iterations=4, batch=2),
         models,
         memory_policy("anchor", replace(LENGTHS, window_frames=6)),
@@ -121,16 +122,14 @@ def test_all_weights_are_learned_and_written(folder, prompts, processes, tmp_pat
     trainer = make_trainer(folder, prompts, processes, rank=0)
     learn(trainer)
     path = tmp_path / "student.safetensors"
-    save_trained(path, trainer.average.weights, alpha=1.0, processes=processes)
-    expected = gathered(trainer.average.weights)
+    save_trained(path, trainer.ema.weights, alpha=1.0, processes=processes)
+    expected = gathered(trainer.ema.weights)
     found = read_student(path).weights
     assert found.keys() == {name for name, _ in trainer.models.student.named_parameters()}
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     # and it is where the next stage begins
-    config = NetworksConfig(
-        student=folder, start=str(path), teacher=folder, rank=0, dtype=torch.float32
-    )
-    begun = gathered(trained(open_models(config, prompts, processes).student))
+    config = NetworksConfig(student=folder, start=path, teacher=folder, rank=0, dtype=torch.float32)
+    begun = gathered(trained(open_models(config, prompts, processes)[0].student))
     assert all(torch.equal(begun[name], value) for name, value in expected.items())
 
 

@@ -17,13 +17,16 @@ from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_flow
-from afstream.training.machinery.draws import normal
-from afstream.training.machinery.loop import train
-from afstream.training.machinery.parallel import ALONE, Processes
 from afstream.training.ode.pairs import Pairs, PairsConfig, make_pairs
 from afstream.training.ode.solver import solver_grid, trajectory
 from afstream.training.ode.trainer import NoisyClips, OdeConfig, OdeTrainer, choose_steps
+from afstream.training.recipes.reading import load_recipe
+from afstream.training.recipes.tables import WanRecipe
 from afstream.training.teacher_forcing import plan_clip
+from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.distributed import ALONE, Processes
+from afstream.training.trainer.loop import train
+from afstream.training.trainer.rng import normal
 
 CHUNK, SIZE = 3, (16, 4, 4)
 SIZES = BackboneConfig(
@@ -31,7 +34,9 @@ SIZES = BackboneConfig(
 )
 SAMPLER = SamplerConfig()
 SIGMAS = (1.0, 0.9375, 5 / 6, 0.625)
-SMALL = PairsConfig(pairs=5, frames=6, steps=8, shard=2, batch=2)
+SMALL = PairsConfig(
+    pairs=5, frames=6, steps=8, solver="heun", guidance=3.0, shard=2, batch=2, seed=0
+)
 SPREAD = 0.5
 
 
@@ -42,6 +47,10 @@ def make_backbone(seed=0):
         if weight.ndim > 1:
             nn.init.normal_(weight, std=0.2)
     return backbone
+
+
+def changed(config, **changes):
+    return type(config).model_validate({**config.model_dump(), **changes})
 
 
 class NumberedPrompts:
@@ -141,7 +150,7 @@ def test_the_solver_comes_to_the_true_end(solver, largest, order):
 
 
 def test_pairs_are_guided_and_of_their_prompts(tmp_path):
-    config = replace(SMALL, steps=100, guidance=2.0)
+    config = changed(SMALL, steps=100, guidance=2.0)
     reports = []
     make_folder(tmp_path, config, report=reports.append)
     assert reports == [2, 2, 1]
@@ -160,7 +169,7 @@ def test_pairs_are_guided_and_of_their_prompts(tmp_path):
 
 
 def test_a_backbone_teaches_with_all_frames_in_view(tmp_path):
-    teacher, config = make_backbone(), replace(SMALL, pairs=1, steps=4, solver="euler")
+    teacher, config = make_backbone(), changed(SMALL, pairs=1, steps=4, solver="euler")
     make_pairs(teacher, NumberedPrompts(), tmp_path, config, SAMPLER, SIZE)
     (found,) = Pairs(tmp_path).latents([0])
     noise = normal((6, *SIZE), [0], 0, "ode noise")
@@ -175,8 +184,8 @@ def test_a_backbone_teaches_with_all_frames_in_view(tmp_path):
 
 def test_pairs_do_not_depend_on_how_the_work_is_divided(tmp_path):
     make_folder(tmp_path / "whole")
-    make_folder(tmp_path / "parts", replace(SMALL, batch=1), shards=[1])
-    make_folder(tmp_path / "parts", shards=[2, 0])
+    make_folder(tmp_path / "parts", changed(SMALL, batch=1), files=[1])
+    make_folder(tmp_path / "parts", files=[2, 0])
     assert_close(
         Pairs(tmp_path / "parts").latents(range(5)), Pairs(tmp_path / "whole").latents(range(5))
     )
@@ -201,7 +210,7 @@ def test_only_missing_and_torn_files_are_made_again(tmp_path):
     assert sorted(tmp_path.iterdir()) == paths
 
     # more pairs: only the last file was not full
-    assert make_folder(tmp_path, replace(SMALL, pairs=6)) == per_file
+    assert make_folder(tmp_path, changed(SMALL, pairs=6)) == per_file
     assert load_file(paths[2])["numbers"].tolist() == [4, 5]
 
 
@@ -210,7 +219,7 @@ def test_a_kill_leaves_no_file_by_its_name(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("afstream.training.ode.pairs.save_file", kill)
+    monkeypatch.setattr("afstream.training.trainer.files.save_file", kill)
     with pytest.raises(KeyboardInterrupt):
         make_folder(tmp_path)
     assert list(tmp_path.glob("*.safetensors")) == []
@@ -219,8 +228,8 @@ def test_a_kill_leaves_no_file_by_its_name(tmp_path, monkeypatch):
 def test_pairs_made_in_another_way_are_not_mixed(tmp_path):
     make_folder(tmp_path)
     with pytest.raises(ConfigError, match=r"guidance 3\.0, now it is 4\.0"):
-        make_folder(tmp_path, replace(SMALL, guidance=4.0))
-    make_folder(tmp_path / "other", replace(SMALL, seed=1))
+        make_folder(tmp_path, changed(SMALL, guidance=4.0))
+    make_folder(tmp_path / "other", changed(SMALL, seed=1))
     (tmp_path / "other" / "pairs-00000.safetensors").rename(tmp_path / "pairs-00009.safetensors")
     with pytest.raises(CheckpointError, match="another way"):
         Pairs(tmp_path)
@@ -312,9 +321,15 @@ def test_a_noisy_past_has_no_other_kind_and_no_switch():
         plan_clip(memory_policy("anchor", LENGTHS), 21, 9, past="noisy")
 
 
+def ode_config(**changes):
+    recipe = load_recipe("wan-1.3b")
+    assert isinstance(recipe, WanRecipe)
+    return OdeConfig.model_validate({**recipe.ode.model_dump(), **changes})
+
+
 def make_trainer(folder, *, batch=2, sampler=SAMPLER, processes=ALONE):
     return OdeTrainer(
-        OdeConfig(iterations=4, batch=batch, lr=3e-3),
+        ode_config(iterations=4, batch=batch, lr=3e-3),
         make_backbone(),
         Pairs(folder),
         NumberedPrompts(),
@@ -357,8 +372,8 @@ def test_the_loss_falls_and_every_weight_learns(tmp_path):
     assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
     for name, weight in trainer.student.state_dict().items():
         assert not torch.equal(weight, before[name]), name
-        assert not torch.equal(trainer.average.weights[name], weight), name
-        assert not torch.equal(trainer.average.weights[name], before[name]), name
+        assert not torch.equal(trainer.ema.weights[name], weight), name
+        assert not torch.equal(trainer.ema.weights[name], before[name]), name
 
 
 def test_draws_are_functions_of_seed_step_and_row(tmp_path):
@@ -381,37 +396,33 @@ def test_draws_are_functions_of_seed_step_and_row(tmp_path):
 def test_training_resumes_to_the_same_weights(tmp_path):
     make_folder(tmp_path)
     whole, first, resumed = (make_trainer(tmp_path) for _ in range(3))
-    train(whole, 4, tmp_path / "whole" / "ode.checkpoint", lambda _: None)
-    checkpoint = tmp_path / "parts" / "ode.checkpoint"
+    train(whole, 4, CheckpointStore(tmp_path / "whole"), lambda _: None)
+    checkpoint = CheckpointStore(tmp_path / "parts")
     train(first, 2, checkpoint, lambda _: None)
     train(resumed, 4, checkpoint, lambda _: None)
     assert resumed.step == 4
     for name, weight in whole.student.state_dict().items():
         assert_close(resumed.student.state_dict()[name], weight, rtol=0, atol=0)
-        assert_close(resumed.average.weights[name], whole.average.weights[name], rtol=0, atol=0)
+        assert_close(resumed.ema.weights[name], whole.ema.weights[name], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("setting", "message"),
     [
-        ({"iterations": 0}, "iterations of ODE regression is 0"),
-        ({"batch": 0}, "batch of ODE regression is 0"),
-        ({"lr": 0.0}, r"lr of ODE regression is 0\.0"),
-        ({"clip": -1.0}, r"clip of ODE regression is -1\.0"),
-        ({"average": 1.0}, r"average of ODE regression is 1\.0"),
-        ({"betas": (0.9, 1.0)}, r"betas of ODE regression is 1\.0"),
+        ("ode.iterations=0", "[ode]: iterations is 0; it must be a whole number, at least 1"),
+        ("ode.batch=0", "[ode]: batch is 0; it must be a whole number, at least 1"),
+        ("ode.lr=0.0", "[ode]: lr is 0.0; it must be a number, above 0"),
+        ("ode.clip=-1.0", "[ode]: clip is -1.0; it must be a number, above 0"),
+        ("ode.ema=1.0", "[ode]: ema is 1.0; it must be a number, at least 0 and below 1"),
+        ("ode.betas=[0.9, 1.0]", "[ode]: betas is 1.0; it must be a number, at least 0 and below"),
+        ("pairs.shard=0", "[pairs]: shard is 0; it must be a whole number, at least 1"),
+        ("pairs.solver=rk4", "[pairs]: solver is 'rk4'; choose one of heun, euler"),
     ],
 )
-def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        OdeConfig(**({"iterations": 1, "lr": 1e-5} | settings))
-
-
-def test_pairs_of_no_number_or_solver_are_refused():
-    with pytest.raises(ConfigError, match="shard of the ODE pairs is 0"):
-        PairsConfig(pairs=1, shard=0)
-    with pytest.raises(ConfigError, match="solver is 'rk4'; choose heun or euler"):
-        PairsConfig(pairs=1, solver="rk4")  # pyright: ignore[reportArgumentType]
+def test_impossible_settings_are_refused(setting, message):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("wan-1.3b", [setting])
+    assert message in str(caught.value)
 
 
 def test_clips_of_broken_chunks_are_refused():

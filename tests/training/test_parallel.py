@@ -11,7 +11,7 @@ from tests.training.tiny_run import main, make_trainer, outcome, run
 from torch.distributed.tensor import DTensor
 
 from afstream.errors import ConfigError
-from afstream.training.machinery.parallel import Processes, joined
+from afstream.training.trainer.distributed import Processes, joined
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 # sums in another order, divided by small second moments in the first steps: a hundredth of a step
@@ -75,7 +75,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, alone):
 @pytest.mark.parametrize("parts", [2, 4])
 def test_a_batch_in_parts_learns_what_it_learns_at_once(tmp_path, parts):
     expected = run(make_trainer(iterations=4), tmp_path / "whole")
-    assert_alike(run(make_trainer(iterations=4, parts=parts), tmp_path / "parts"), expected)
+    assert_alike(run(make_trainer(iterations=4, grad_accum=parts), tmp_path / "parts"), expected)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
@@ -118,8 +118,8 @@ def test_a_batch_that_cannot_be_divided_says_what_can():
     with pytest.raises(ConfigError, match="batch is 4 and there are 3 processes"):
         Processes(count=3).rows(4)
     assert list(Processes(rank=1, count=2).rows(4)) == [2, 3]
-    with pytest.raises(ConfigError, match="4 sequences in 3 parts"):
-        make_trainer(parts=3)
+    with pytest.raises(ConfigError, match="grad_accum is 3 and a process makes 4 sequences"):
+        make_trainer(grad_accum=3)
 
 
 def test_more_processes_than_gpus_say_so(alone, monkeypatch):

@@ -27,7 +27,7 @@ POLICY = memory_policy("anchor", replace(LENGTHS, window_frames=6))
 
 def test_a_rollout_without_gradients_is_a_stream_bit_for_bit():
     model, policy, seed = load_pocket(), memory_policy("anchor", LENGTHS), 7
-    plan = WindowPlan(horizon_frames=9, max_frames=15)
+    plan = WindowPlan(horizon_frames=9, overlap_frames=3, max_frames=15)
     stream = Stream(model, StreamConfig(memory=policy, seed=seed))
     stream.cue(FIRST)
     chunks = stream.chunks()

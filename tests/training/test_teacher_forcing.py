@@ -7,12 +7,14 @@ from torch.testing import assert_close
 
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.rollout import Rollout
-from afstream.families.presets import LENGTHS
+from afstream.families.pocket.family import POCKET
 from afstream.kvcache.memories import memory_policy
-from afstream.training.machinery.loop import train
 from afstream.training.pocket.data import Clips
-from afstream.training.pocket.student_stage import StudentConfig, StudentTrainer
+from afstream.training.pocket.student import StudentConfig
+from afstream.training.pocket.student_trainer import StudentTrainer
 from afstream.training.teacher_forcing import plan_clip
+from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.loop import train
 
 FRAMES, CHUNK, BATCH = 33, 3, 2
 PROMPTS = ("a red ball", "it is blue")
@@ -33,7 +35,7 @@ QUIET = StudentConfig(
     hidden_lr=6e-3,
     warmup=1,
     decay=2,
-    average=0.9,
+    ema=0.9,
     seed=0,
 )
 
@@ -70,7 +72,7 @@ def test_every_chunk_sees_what_it_would_see_in_a_stream(switch_frame):
     noise = torch.randn(clean.shape, generator=trainer._random)
     assert_close(target, noise - clean)
 
-    rollout = Rollout.of(model, memory_policy("anchor", LENGTHS), SamplerConfig())
+    rollout = Rollout.of(model, memory_policy("anchor", POCKET.lengths), SamplerConfig())
     first, second = (trainer._text([prompt] * BATCH) for prompt in PROMPTS)
     state = rollout.start(first, clean[:, :CHUNK].shape)
     for index, block in enumerate(clean.split(CHUNK, dim=1)):
@@ -86,7 +88,7 @@ def test_every_chunk_sees_what_it_would_see_in_a_stream(switch_frame):
 
 
 def test_only_blocks_that_a_noisy_chunk_depends_on_are_run():
-    plan = plan_clip(memory_policy("anchor", LENGTHS), FRAMES, None)
+    plan = plan_clip(memory_policy("anchor", POCKET.lengths), FRAMES, None)
     kinds = [block.kind for block in plan.blocks]
     assert kinds.count("noisy") == 11
     # nobody ever sees the last chunk's context
@@ -94,10 +96,10 @@ def test_only_blocks_that_a_noisy_chunk_depends_on_are_run():
 
 
 def test_training_resumes_to_the_same_weights(tmp_path):
-    clips, parts = make_clips(9), tmp_path / "parts.checkpoint"
+    clips, parts = make_clips(9), CheckpointStore(tmp_path / "parts")
     whole = make_trainer(clips)
     steps = []
-    train(whole, 4, tmp_path / "whole.checkpoint", lambda e: steps.append(e["step"]), every=1)
+    train(whole, 4, CheckpointStore(tmp_path / "whole"), lambda e: steps.append(e["step"]), every=1)
     assert steps == [1, 2, 3, 4]
 
     def kill_at_three(entry):

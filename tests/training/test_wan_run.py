@@ -35,7 +35,7 @@ SMALL = (
         "critic_updates=1",
         "batch=1",
         "horizon_frames=6",
-        "average_from=0",
+        "ema_from=0",
         "lr=1e-3",
     )),
     "short.iterations=1",
@@ -76,7 +76,7 @@ def test_all_stages_make_a_student_that_streams(tmp_path, monkeypatch):
         claim(run, resume=False, processes=processes)
         for stage in run.stages:
             assert not stage.is_done
-            run.do(stage, told.append)
+            stage.run(told.append)
             assert stage.is_done is (stage.name != "export")
             assert stage.saved_step == stage.steps
     assert [entry for entry in told if "kind" in entry][-1]["done"] == 2
@@ -89,7 +89,7 @@ def test_all_stages_make_a_student_that_streams(tmp_path, monkeypatch):
 
     # drawing put the average in the student's place, and took it away again
     last = load_file(folder / "long-student.safetensors")
-    average = load_file(folder / "long-average.safetensors")
+    average = load_file(folder / "long-ema.safetensors")
     assert last.keys() == average.keys()
     assert any(not torch.equal(last[name], average[name]) for name in last)
 

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from tests.training.tiny import dmd_config
 from torch import nn
 
 from afstream.config import BackboneConfig, SamplerConfig
@@ -18,18 +19,18 @@ from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.training.dmd.sequences import WindowPlan
-from afstream.training.dmd.trainer import MatchingConfig, MatchingTrainer, Models
-from afstream.training.machinery.adapters import adapt
-from afstream.training.machinery.checkpoints import CheckpointFolders
-from afstream.training.machinery.draws import normal
-from afstream.training.machinery.loop import train
-from afstream.training.machinery.optim import trained
-from afstream.training.machinery.parallel import ALONE, Processes, gathered, joined, shard
+from afstream.training.dmd.trainer import DmdTrainer, Models
+from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.distributed import ALONE, Processes, gathered, joined, shard
+from afstream.training.trainer.loop import train
+from afstream.training.trainer.lora import adapt
+from afstream.training.trainer.optim import trained
+from afstream.training.trainer.rng import normal
 
 SIZES = BackboneConfig(
     dim=64, ffn_dim=96, freq_dim=32, text_dim=16, text_len=6, num_heads=2, num_layers=2, patch=2
 )
-PLAN = WindowPlan(horizon_frames=6, max_frames=9)
+PLAN = WindowPlan(horizon_frames=6, overlap_frames=3, max_frames=9)
 LATENT = (16, 4, 4)
 
 
@@ -55,17 +56,8 @@ def make_backbone(seed, sizes=SIZES):
 
 
 def make_config(**changes):
-    config = MatchingConfig(
-        iterations=8,
-        critic_updates=2,
-        batch=4,
-        plan=PLAN,
-        lr=1e-3,
-        critic_lr=1e-3,
-        average=0.5,
-        average_from=2,
-    )
-    return replace(config, **changes)
+    small = {"iterations": 8, "critic_updates": 2, "batch": 4, "ema": 0.5, "ema_from": 2}
+    return dmd_config(**{**small, **asdict(PLAN), **changes})
 
 
 def make_trainer(
@@ -87,7 +79,7 @@ def make_trainer(
     if sharded:
         for model in (teacher, student, critic):
             shard(model, processes, dtype=dtype)
-    return MatchingTrainer(
+    return DmdTrainer(
         make_config(**changes),
         Models(student=student, critic=critic, teacher=teacher, codec=None, prompts=DrawnPrompts()),
         memory_policy("anchor", replace(LENGTHS, window_frames=6)),
@@ -103,7 +95,7 @@ def outcome(trainer):
     weights = {
         "student": trained(models.student),
         "critic": trained(models.critic),
-        "average": trainer.average.weights,
+        "ema": trainer.ema.weights,
     }
     return {name: gathered(part) for name, part in weights.items()}
 
@@ -114,11 +106,10 @@ def run(trainer, folder: Path, processes: Processes = ALONE, *, every=2):
     train(
         trainer,
         trainer.config.iterations,
-        CheckpointFolders(folder, processes),
+        CheckpointStore(folder, processes),
         told.append,
         every=1,
         save_every=every,
-        processes=processes,
     )
     return told, outcome(trainer)
 

@@ -1,4 +1,4 @@
-"""Runs a stream under load and measures it, whatever its length, in constant memory."""
+"""Runs a stream under load and measures it, whatever its length."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from afstream.bench.machine import (
 )
 from afstream.bench.result import FirstFrame, Measurement, Rates
 from afstream.bench.series import Series, Stretch, Stretches, largest
-from afstream.spec import StreamConfig
 from afstream.stream import Chunk, Stream
 
 Consumer = Callable[[NDArray[np.uint8]], None]
@@ -56,7 +55,7 @@ class Meter:
 
     def __init__(self, load: Load) -> None:
         began = time.perf_counter()
-        self.stream = open_stream(load.stream)
+        self.stream = Stream.open(load.stream)
         self._open_ms = _since_ms(began)
         self.load = load
         self._device = self.stream.model.backbone.device
@@ -145,15 +144,19 @@ class Meter:
 
     def _count(self, chunk: Chunk, made_ms: float, all_ms: float, device_bytes: int | None) -> None:
         """Take in a chunk that was made and consumed."""
-        timing, parts = chunk.timing, self._parts
-        parts["denoise"].add(timing.denoise_ms)
-        parts["context"].add(timing.context_ms)
-        parts["decode"].add(timing.decode_ms)
-        parts["total"].add(timing.total_ms)
-        parts["consume"].add(all_ms - made_ms)
-        parts["all"].add(all_ms)
+        timing = chunk.timing
+        spent = {
+            "denoise": timing.denoise_ms,
+            "context": timing.context_ms,
+            "decode": timing.decode_ms,
+            "total": timing.total_ms,
+            "consume": all_ms - made_ms,
+            "all": all_ms,
+        }
         if chunk.receipts:
-            parts["recache"].add(timing.switch_ms)
+            spent["recache"] = timing.switch_ms
+        for part, ms in spent.items():
+            self._parts[part].add(ms)
         for receipt in chunk.receipts:
             self._switches.add(receipt.switch_ms or 0.0)
         self._model_ms += timing.model_ms
@@ -179,24 +182,6 @@ class Meter:
         return _since_ms(began)
 
 
-def open_stream(config: StreamConfig) -> Stream:
-    """Open a stream as its settings say."""
-    return Stream.open(
-        config.model,
-        seed=config.seed,
-        size=config.size,
-        memory=config.memory,
-        junction=config.junction,
-        preset=config.preset,
-        backend=config.backend,
-        compiled=config.compiled,
-        graphs=config.graphs,
-        prompts=config.prompts,
-        ahead=config.ahead,
-        gpu_memory=config.gpu_memory,
-    )
-
-
 def describe_model(stream: Stream) -> dict[str, Any]:
     """The model of a stream and how it runs, as plain data."""
     backbone = stream.model.backbone
@@ -205,7 +190,7 @@ def describe_model(stream: Stream) -> dict[str, Any]:
         "device": str(backbone.device),
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "memory": stream.policy.name,
-        "backend": stream.backend,
+        "backend": stream.backend.name,
         "compiled": stream.compiled,
         "graphs": stream.graphs,
         "ahead": stream.ahead,

@@ -17,6 +17,9 @@ Eps = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[\w.+-]{1,80}$", description="a name")]
 FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,255}$", description="the name of a file")]
 
+# one number for each latent channel
+CHANNELS = Field(min_length=16, max_length=16)
+
 # diffusers' words for sizes, and Wan's
 WAN_WORDS = {
     "num_attention_heads": "num_heads",
@@ -83,8 +86,8 @@ class TextEncoderFile(SettingsFile):
     d_ff: Size
     num_layers: Count
     num_heads: Count
-    relative_attention_num_buckets: Annotated[int, Field(ge=4, le=2**10)] = 32
-    relative_attention_max_distance: Size = 128
+    relative_attention_num_buckets: Annotated[int, Field(ge=4, le=2**7)] = 32
+    relative_attention_max_distance: Annotated[int, Field(ge=2**6, le=2**16)] = 128
     layer_norm_epsilon: Eps = 1e-6
     feed_forward_proj: Name = "gated-gelu"
 
@@ -99,7 +102,5 @@ class VaeFile(SettingsFile):
     num_res_blocks: Annotated[int, Field(ge=1, le=16)] = 2
     attn_scales: tuple[float, ...] = ()
     temperal_downsample: tuple[Literal[False], Literal[True], Literal[True]] = (False, True, True)
-    latents_mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
-    latents_std: (
-        Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None
-    ) = None
+    latents_mean: Annotated[tuple[float, ...], CHANNELS] | None = None
+    latents_std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], CHANNELS] | None = None

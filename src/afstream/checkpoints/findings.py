@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from afstream.checkpoints.folders import PIECES, Piece
-from afstream.checkpoints.lora import AlphaFrom
+from afstream.checkpoints.lora import Lora
 from afstream.checkpoints.manifest import Manifest
 from afstream.checkpoints.wan_kinds import FAMILY
-from afstream.checkpoints.weights import Weights
+from afstream.checkpoints.weights import Weights, shapes_of
 from afstream.config import WAN_BACKBONES, BackboneConfig
+from afstream.model.dit import Backbone
 
 Kind = Literal[
     "Wan folder",
@@ -57,25 +63,6 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoraFinding:
-    """What a LoRA changes.
-
-    Attributes:
-        ranks: all that occur.
-        alphas: likewise.
-        alpha_from: where the alphas come from: the layers, the file, or the rank.
-        layers: the shape of each weight that it changes, by its name without `.weight`.
-        fits: sizes of Wan2.1 that have all of them.
-    """
-
-    ranks: tuple[int, ...]
-    alphas: tuple[float, ...]
-    alpha_from: AlphaFrom
-    layers: Mapping[str, tuple[int, ...]]
-    fits: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """What a file or a folder is.
 
@@ -83,14 +70,13 @@ class Finding:
         path: as it was given.
         kind: what it is.
         family: of which models; empty where that means nothing.
-        backbone: the sizes of its backbone.
-        shapes: of the backbone's weights, by their names in Wan.
         layout: who arranged or named it; empty where there is one way only.
-        dtypes: parameters by the dtype in which they are stored.
+        weights: what it holds, under Wan's names where it is a backbone; a folder's backbone.
         num_bytes: of the files of weights.
+        backbone: the sizes of its backbone.
         entries: sets of weights that the file holds side by side.
         entry: the one that is taken.
-        lora: what it changes, when it is a LoRA.
+        lora: the LoRA that it is.
         parts: of a folder, each a finding of its own.
         places: where a folder has its pieces, relative to it.
         manifest: of a converted folder.
@@ -100,30 +86,17 @@ class Finding:
     path: Path
     kind: Kind
     family: str = ""
-    backbone: BackboneConfig | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, "tuple[int, ...]"])
     layout: str = ""
-    dtypes: Mapping[str, int] = field(default_factory=dict[str, int])
+    weights: Weights = field(default_factory=dict[str, Tensor])
     num_bytes: int = 0
+    backbone: BackboneConfig | None = None
     entries: tuple[str, ...] = ()
     entry: str = ""
-    lora: LoraFinding | None = None
+    lora: Lora | None = None
     parts: tuple[Finding, ...] = ()
     places: Mapping[Piece, Path] = field(default_factory=dict[Piece, Path])
     manifest: Manifest | None = None
     notes: tuple[str, ...] = ()
-
-    @property
-    def size(self) -> str:
-        """`1.3B` or `14B`, else how deep and wide; empty without a backbone or a base for it."""
-        if self.lora and self.lora.fits:
-            return self.lora.fits[0]
-        return size_name(self.backbone) if self.backbone else ""
-
-    @property
-    def num_parameters(self) -> int:
-        """Parameters of all its weights."""
-        return sum(self.dtypes.values())
 
     @property
     def supported(self) -> bool:
@@ -131,12 +104,41 @@ class Finding:
         return self.kind != "unknown" and self.family in ("", FAMILY)
 
     @property
+    def size(self) -> str:
+        """`1.3B` or `14B`, else how deep and wide; empty without a backbone or a base for it."""
+        if self.backbone:
+            return size_name(self.backbone)
+        return next(iter(self.fits), "")
+
+    @property
+    def fits(self) -> tuple[str, ...]:
+        """Sizes of Wan2.1 that have every weight that a LoRA changes."""
+        sizes = published_shapes() if self.lora else {}
+        return tuple(name for name in sizes if self.lora and not self.lora.misfit(sizes[name]))
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Parameters by the dtype in which they are stored."""
+        counts: Counter[str] = Counter()
+        pairs = self.lora.pairs.values() if self.lora else ()
+        halves = [half for pair in pairs for half in (pair.down, pair.up)]
+        for value in () if self.parts else (*self.weights.values(), *halves):
+            counts[str(value.dtype).removeprefix("torch.")] += value.numel()
+        for part in self.parts:
+            counts.update(part.dtypes)
+        return dict(counts)
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of all its weights."""
+        return sum(self.dtypes.values())
+
+    @property
     def provides(self) -> tuple[Piece, ...]:
         """Pieces of a model that are here and can be used."""
-        if not self.supported:
-            return ()
         there = {piece for part in self.parts for piece in part.provides}
-        return PROVIDES.get(self.kind) or tuple(piece for piece in PIECES if piece in there)
+        pieces = PROVIDES.get(self.kind) or tuple(piece for piece in PIECES if piece in there)
+        return pieces if self.supported else ()
 
     @property
     def missing(self) -> tuple[Missing, ...]:
@@ -153,6 +155,16 @@ def size_name(config: BackboneConfig) -> str:
 def short(name: str) -> str:
     """`wan-1.3b` as `1.3B`."""
     return name.removeprefix("wan-").upper()
+
+
+@lru_cache
+def published_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
+    """Shapes of the weights of the published backbones, by `1.3B` and `14B`."""
+    with torch.device("meta"):
+        return {
+            short(name): shapes_of(Backbone(config).state_dict())
+            for name, config in WAN_BACKBONES.items()
+        }
 
 
 def lacking(
@@ -172,8 +184,3 @@ def lacking(
         for piece in PIECES
         if piece not in provided
     )
-
-
-def weight_shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight."""
-    return {name: tuple(value.shape) for name, value in weights.items()}

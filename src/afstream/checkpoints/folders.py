@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from afstream.checkpoints.files import file_weights, folder_weights
+from afstream.checkpoints.files import file_weights, folder_weights, shard_files
 from afstream.checkpoints.manifest import (
     BACKBONE_FILE,
     MANIFEST,
@@ -28,7 +28,6 @@ Piece = Literal["backbone", "text encoder", "tokenizer", "VAE"]
 
 PIECES: tuple[Piece, ...] = ("backbone", "text encoder", "tokenizer", "VAE")
 BACKBONE_FILES = f"{STEM}*.safetensors"
-INDEX_FILES = f"{BACKBONE_FILES}.index.json"
 # where each of them lies: a folder, or a file
 PLACES: dict[Layout, tuple[str, ...]] = {
     "original": ("", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl", "Wan2.1_VAE.pth"),
@@ -72,7 +71,7 @@ class WanFolder:
         Raises:
             CheckpointError: see `read_manifest`.
         """
-        return read_manifest(self.path) if self.layout == "converted" else None
+        return read_manifest(self.path) if (self.path / MANIFEST).is_file() else None
 
     def declared(self) -> Mapping[str, Any]:
         """The backbone's sizes as far as the folder declares them; see `read_config`.
@@ -93,11 +92,22 @@ class WanFolder:
             return file_weights(self.backbone / BACKBONE_FILE)
         return in_wan_names(folder_weights(self.backbone, STEM))
 
+    def backbone_files(self) -> Sequence[Path]:
+        """The files of the backbone's weights.
+
+        Raises:
+            CheckpointError: see `shard_files`.
+        """
+        if self.layout == "converted":
+            return [self.backbone / BACKBONE_FILE]
+        return shard_files(self.backbone, STEM)
+
     def has_backbone(self) -> bool:
-        """Whether there is a file of the backbone."""
+        """Whether there is a file of the backbone, or an index of them."""
         if self.layout == "converted":
             return (self.backbone / BACKBONE_FILE).is_file()
-        return any(any(self.backbone.glob(name)) for name in (BACKBONE_FILES, INDEX_FILES))
+        names = (BACKBONE_FILES, f"{BACKBONE_FILES}.index.json")
+        return any(any(self.backbone.glob(name)) for name in names)
 
     def missing(self, wanted: Sequence[Piece] = PIECES) -> list[Path]:
         """Places of wanted pieces that are not there, relative to the folder."""

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from afstream.checkpoints.weights import Weights
+from afstream.checkpoints.weights import Weights, shapes_of
 from afstream.errors import CheckpointError
 
 # each layer's own number, one for the whole file, or the rank where the file says nothing
@@ -56,10 +56,48 @@ class Lora:
         """The file's name and scale."""
         return f"{self.path.name}:{self.scale:g}"
 
+    @property
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each weight that it changes, by its name without `.weight`."""
+        return {layer: pair.shape for layer, pair in self.pairs.items()}
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """All ranks that occur."""
+        return tuple(sorted({pair.down.shape[0] for pair in self.pairs.values()}))
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """All alphas that occur."""
+        return tuple(sorted({pair.alpha for pair in self.pairs.values()}))
+
+    def misfit(self, shapes: Mapping[str, Sequence[int]]) -> str:
+        """Why it does not fit weights of these shapes, by their names in Wan; empty where it does.
+
+        Names the first weight that is not there, or of another shape.
+        """
+        for layer, shape in sorted(self.layers.items()):
+            name = f"{layer}.weight"
+            if name not in shapes:
+                wrong = f"{name} {shape}, which the model does not have"
+            elif shape != tuple(shapes[name]):
+                wrong = f"{name} as {shape}, but the model has {tuple(shapes[name])}"
+            else:
+                continue
+            return (
+                f"LoRA {self.path} is for another base: it changes {wrong}; give a LoRA of this"
+                " model"
+            )
+        return ""
+
     def check(self, weights: Weights) -> None:
-        """Check that every pair has a weight of its shape to go to; see `check_layers`."""
-        layers = {layer: pair.shape for layer, pair in self.pairs.items()}
-        check_layers(self.path, layers, {name: value.shape for name, value in weights.items()})
+        """Check that every pair has a weight of its shape to go to.
+
+        Raises:
+            CheckpointError: see `misfit`.
+        """
+        if misfit := self.misfit(shapes_of(weights)):
+            raise CheckpointError(misfit)
 
     def added(self, name: str, weight: Tensor) -> Tensor:
         """A weight with its pair, in float32 or better; as it is when there is no pair."""
@@ -71,33 +109,6 @@ class Lora:
         down, up = (half.to(weight.device, dtype) for half in (pair.down, pair.up))
         factor = self.scale * pair.alpha / pair.down.shape[0]
         return torch.addmm(weight.to(dtype), up, down, alpha=factor)
-
-
-def check_layers(
-    path: Path, layers: Mapping[str, Sequence[int]], shapes: Mapping[str, Sequence[int]]
-) -> None:
-    """Check that a model has every weight that a LoRA changes.
-
-    Args:
-        path: the LoRA's file.
-        layers: the shape of each weight that it changes, by its name without `.weight`.
-        shapes: of the model's weights, by their names in Wan.
-
-    Raises:
-        CheckpointError: names the first that does not fit.
-    """
-    for layer, size in sorted(layers.items()):
-        name, shape = f"{layer}.weight", tuple(size)
-        if name not in shapes:
-            raise CheckpointError(
-                f"LoRA {path} is for another base: it changes {name} {shape}, which the model does"
-                " not have; give a LoRA of this model"
-            )
-        if shape != tuple(shapes[name]):
-            raise CheckpointError(
-                f"LoRA {path} is for another base: it changes {name} as {shape}, but the model has"
-                f" {tuple(shapes[name])}; give a LoRA of this model"
-            )
 
 
 def merge_loras(weights: Weights, loras: Sequence[Lora]) -> Weights:

@@ -9,8 +9,6 @@ CONFIG = "config.json"
 STEM = "diffusion_pytorch_model"
 TEXT_STEM = "model"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
-# the kind in the metadata of a pocket model
-POCKET = "afstream-pocket"
 # what a config.json calls its model
 VAE_CLASS = "AutoencoderKLWan"
 BACKBONE_CLASS = "WanTransformer3DModel"

@@ -97,4 +97,4 @@ def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> Bac
     try:
         return from_mapping(BackboneConfig, sizes)
     except ConfigError as error:
-        raise CheckpointError(f"{what} has impossible sizes: {error}") from error
+        raise CheckpointError(f"{what} has impossible sizes: {error}; download it again") from error

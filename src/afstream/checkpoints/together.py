@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from afstream.checkpoints.findings import BACKBONES, FOLDERS, Finding, Missing, lacking
-from afstream.checkpoints.lora import check_layers
-from afstream.errors import CheckpointError
+from afstream.checkpoints.weights import shapes_of
 
 # what generate takes as it is; a text encoder or a tokenizer must lie in a folder
 GIVEN_ALONE = (*FOLDERS, *BACKBONES, "pocket model", "Wan VAE", "tiny VAE")
@@ -36,7 +35,7 @@ def judge(findings: Sequence[Finding]) -> Together:
     usable = [one for one in findings if one.kind in GIVEN_ALONE and one.supported]
     given = [one for one in usable if one.kind in BACKBONES]
     folders = [one for one in usable if one.kind in FOLDERS]
-    base = next((one for one in (*given, *folders) if one.shapes), None)
+    base = next((one for one in (*given, *folders) if one.weights), None)
     remarks = [
         *_too_many("models", folders),
         *_too_many("students", given),
@@ -74,11 +73,7 @@ def _text_remarks(given: Sequence[Finding], folders: Sequence[Finding]) -> list[
 
 def _fit(finding: Finding, base: Finding | None) -> str:
     """Whether a LoRA fits what it would be added to."""
-    lora = finding.lora
-    if lora is None or base is None:
+    if finding.lora is None or base is None:
         return f"{finding.path} has nothing here to be added to"
-    try:
-        check_layers(finding.path, lora.layers, base.shapes)
-    except CheckpointError as error:
-        return f"{error} (here {base.path})"
-    return f"LoRA {finding.path} fits {base.path}"
+    misfit = finding.lora.misfit(shapes_of(base.weights))
+    return f"{misfit} (here {base.path})" if misfit else f"LoRA {finding.path} fits {base.path}"

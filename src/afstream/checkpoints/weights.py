@@ -59,6 +59,11 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise _unreadable(path, str(error)) from error
 
 
+def shapes_of(weights: Weights) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight."""
+    return {name: tuple(value.shape) for name, value in weights.items()}
+
+
 def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
     """See that weights have the names and shapes of a module's own.
 

@@ -63,10 +63,14 @@ def write_safetensors(
 
         write(_header(tensors, dtype))
         for name, value in tensors.items():
-            # flat, because a tensor without axes cannot be seen as bytes
-            row = change(name, value).to(dtype).reshape(-1)
-            write(row.cpu().contiguous().view(torch.uint8).numpy().data)
+            # without a name, which would keep it while the next one is made
+            write(_bytes_of(change(name, value).to(dtype)))
     return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    # flat, because a tensor without axes cannot be seen as bytes
+    return tensor.reshape(-1).cpu().contiguous().view(torch.uint8).numpy().data
 
 
 def size_of(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> int:

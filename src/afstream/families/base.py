@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from afstream.config import SamplerConfig, WindowLengths
 from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import Addition, ModelSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
+    from afstream.checkpoints.findings import Finding
     from afstream.model.protocols import DenoisingBackbone, TextEncoder, VideoDecoder
+
+
+class Placement(NamedTuple):
+    """Where a model runs, and the dtype of its weights there."""
+
+    device: torch.device
+    dtype: torch.dtype
 
 
 class ModelFamily(Protocol):
@@ -33,6 +43,7 @@ class ModelFamily(Protocol):
         lengths: what it was trained to attend to.
         any_size: whether other video sizes can be asked for.
         takes: what a `ModelSpec` may add to it or say about its parts.
+        kept_prompts: most prompts whose embeddings its text encoder keeps.
     """
 
     name: str
@@ -42,6 +53,7 @@ class ModelFamily(Protocol):
     lengths: WindowLengths
     any_size: bool = False
     takes: frozenset[Addition] = frozenset()
+    kept_prompts: int = 0
 
     def names(self, spec: ModelSpec) -> bool:
         """Whether a spec's name means a model of this family.
@@ -51,20 +63,12 @@ class ModelFamily(Protocol):
         """
         ...
 
-    def open(
-        self,
-        spec: ModelSpec,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        prompts: Sequence[str] = (),
-    ) -> VideoModel:
+    def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """Load a model; on the meta device only its sizes are read, to count bytes by.
 
         Args:
             spec: asks for nothing but what the family takes.
-            device: where it will run.
-            dtype: of its weights.
+            where: its device and the dtype of its weights; these of the spec are resolved here.
             prompts: those that are known beforehand.
 
         Raises:
@@ -73,6 +77,18 @@ class ModelFamily(Protocol):
             PromptError: the model cannot understand a prompt.
         """
         ...
+
+    def identify(self, path: Path) -> Finding | None:
+        """What an existing file or folder is, told without reading weights.
+
+        Returns:
+            None, or a finding of the kind `unknown`, for what does not belong to the family.
+
+        Raises:
+            CheckpointError: it is damaged, or no checkpoint.
+            OSError: it is out of reach.
+        """
+        return None
 
     def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
         """What raises `PromptError` for a prompt before the model is opened.
@@ -91,6 +107,14 @@ class ModelFamily(Protocol):
 
         Left as it is, a family's text encoder counts as taking nothing beside its weights.
         """
+
+    def tiny_decoder(self, dtype: torch.dtype) -> VideoDecoder | None:
+        """The smallest public decoder of its latents on the meta device, to count bytes by.
+
+        Returns:
+            None where there is none that can take the place of its own.
+        """
+        return None
 
     def sized(self, width_px: int, height_px: int) -> Geometry:
         """Another video size.

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from afstream.errors import ConfigError
-from afstream.families.base import VideoModel
+from afstream.families.base import Placement, VideoModel
 from afstream.families.presets import Preset
 from afstream.families.registry import family_of
 from afstream.model.dit import Backbone
@@ -50,7 +50,7 @@ def open_model(
     if chosen not in DTYPES:
         raise ConfigError(f"dtype is {chosen!r}; choose one of {', '.join(DTYPES)}")
     family = family_of(spec)
-    model = family.open(spec, device=device, dtype=DTYPES[chosen], prompts=prompts)
+    model = family.open(spec, Placement(device, DTYPES[chosen]), prompts)
     if compiled:
         compile_backbone(model.backbone)
     if like is None:

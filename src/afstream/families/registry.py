@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from afstream.errors import CheckpointError, ConfigError, PromptError
 from afstream.families.base import ModelFamily
@@ -13,6 +15,9 @@ from afstream.families.wan.family import WAN
 from afstream.geometry import ChunkClock
 from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Cue
+
+if TYPE_CHECKING:
+    from afstream.checkpoints.findings import Finding
 
 FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (POCKET, WAN, RANDOM)}
 
@@ -40,6 +45,26 @@ def family_of(spec: ModelSpec) -> ModelFamily:
                 " the model"
             )
     return family
+
+
+def identify(path: Path) -> Finding:
+    """What a file or a folder is, as the first family says that knows it.
+
+    Raises:
+        CheckpointError: it is out of reach, damaged, or no checkpoint.
+    """
+    reason, unknown = f"there is nothing at {path}", None
+    try:
+        for family in FAMILIES.values() if path.exists() else ():
+            found = family.identify(path)
+            if found is not None and found.kind != "unknown":
+                return found
+            unknown = found or unknown
+    except OSError as error:
+        reason = f"{path} cannot be reached: {error.strerror}"
+    if unknown is None:
+        raise CheckpointError(f"{reason}; give the path of a file or a folder")
+    return unknown
 
 
 def clock_of(config: StreamConfig) -> ChunkClock:

@@ -8,11 +8,10 @@ import torch
 
 from afstream.attention import ATTENTION, choose_attention
 from afstream.families.presets import memory_of
-from afstream.families.wan.text import KEPT_PROMPTS
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import META, held_bytes
-from afstream.memory_plan.meta_model import TINY, CallBytes, MetaModel
+from afstream.memory_plan.meta_model import CallBytes, MetaModel
 from afstream.memory_plan.report import (
     CONTEXT_BYTES,
     PASSING_SLACK,
@@ -24,7 +23,7 @@ from afstream.memory_plan.report import (
     PhaseName,
 )
 from afstream.model.block_swap import NUM_BUFFERS, flat_size, pick_layers
-from afstream.spec import StreamConfig
+from afstream.spec import TINY_VAE, StreamConfig
 
 RUNNING: tuple[PhaseName, ...] = ("stream", "switch")
 WEIGHTS: tuple[PhaseName, ...] = ("load", *RUNNING)
@@ -55,8 +54,9 @@ def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
     graphs = pairs * (calls.denoise + calls.context) if captured else 0
     denoising = max(calls.denoise, calls.context)
     # a tiny VAE that the model was opened with is there already
-    proposed = config.model.vae == TINY and model.spec.vae != TINY
-    decoder = model.with_tiny_vae if proposed else model
+    proposed = config.model.vae == TINY_VAE and model.spec.vae != TINY_VAE
+    decoder = (proposed and model.with_tiny_vae) or model
+    proposed = decoder is not model
     decoding = decoder.decoding(geometry, policy)
     encodes = model.takes("place for the text encoder") and config.model.text != "cpu"
     parts = (
@@ -144,7 +144,7 @@ def _prompts(
     yield Part("new text keys", new, "beside them at a switch", ("switch",), passes=True)
     # kept by the encoder and once more by the stream; a blend takes two
     known = len(set(config.prompts))
-    kept = 2 * known or KEPT_PROMPTS + 3
+    kept = 2 * known or model.model.family.kept_prompts + 3
     row = backbone.config.text_len * backbone.config.text_dim * backbone.dtype.itemsize
     size = 0 if text == "cpu" else kept * row
     yield Part("prompt embeddings", size, f"{kept} of the longest", ("encode", *RUNNING))

@@ -14,10 +14,10 @@ from afstream.families.opening import DTYPES, dtype_name, model_device
 from afstream.geometry import Geometry
 from afstream.memory_plan.count import META, CannotCountError
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.meta_model import TINY, MetaModel
+from afstream.memory_plan.meta_model import MetaModel
 from afstream.memory_plan.report import CONTEXT_BYTES, MemoryReport
 from afstream.memory_plan.units import show_bytes
-from afstream.spec import StreamConfig, TextPlace
+from afstream.spec import TINY_VAE, StreamConfig, TextPlace
 
 GPU = torch.device("cuda")
 # from the fastest to the one that needs least
@@ -180,7 +180,7 @@ def text_places(model: MetaModel, config: StreamConfig) -> Sequence[TextPlace]:
 def _proposals(model: MetaModel, asked: StreamConfig, available: int) -> Iterator[StreamConfig]:
     places = text_places(model, asked)
     # a decoder that was asked for stays
-    can_shrink = model.takes("other VAE") and asked.model.vae is None
+    can_shrink = asked.model.vae is None and model.with_tiny_vae is not None
     smaller = smaller_sizes(model.geometry(asked.size)) if model.model.any_size else ()
     sizes = (asked.size, *((size.width_px, size.height_px) for size in smaller))
     for sized in (replace(asked, size=size) for size in sizes):
@@ -190,7 +190,7 @@ def _proposals(model: MetaModel, asked: StreamConfig, available: int) -> Iterato
         yield from changed
         changed = changed or [sized]
         if can_shrink:
-            changed = [replace(one, model=replace(one.model, vae=TINY)) for one in changed]
+            changed = [replace(one, model=replace(one.model, vae=TINY_VAE)) for one in changed]
             yield from changed
         if model.takes("offloaded layers"):
             yield from (_offloaded(model, one, available) for one in changed)

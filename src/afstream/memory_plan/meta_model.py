@@ -16,8 +16,6 @@ from afstream.engine.rollout import Rollout
 from afstream.families.base import VideoModel
 from afstream.families.opening import open_model
 from afstream.families.presets import find_preset
-from afstream.families.wan.model import TINY as TINY
-from afstream.families.wan.published import published_tiny_vae
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import (
@@ -30,7 +28,7 @@ from afstream.memory_plan.count import (
 )
 from afstream.model.dit import Backbone, TextContext
 from afstream.model.protocols import VideoDecoder
-from afstream.spec import Addition, ModelSpec, StreamConfig
+from afstream.spec import TINY_VAE, Addition, ModelSpec, StreamConfig
 from afstream_kernels import Backend
 
 # without gradients a layer's memory is free for the next one: more layers take no more
@@ -110,10 +108,12 @@ class MetaModel:
         return addition in self.model.family.takes
 
     @cached_property
-    def with_tiny_vae(self) -> MetaModel:
-        """This model with the public tiny VAE, whose file need not be there yet."""
-        vae = published_tiny_vae(self.model.backbone.dtype)
-        return MetaModel(replace(self.model, vae=vae), replace(self.spec, vae=TINY))
+    def with_tiny_vae(self) -> MetaModel | None:
+        """This model with the public tiny VAE, whose file need not be there; None without one."""
+        vae = self.model.family.tiny_decoder(self.model.backbone.dtype)
+        if vae is None:
+            return None
+        return MetaModel(replace(self.model, vae=vae), replace(self.spec, vae=TINY_VAE))
 
     @cached_property
     def encode_bytes(self) -> int:

@@ -38,20 +38,20 @@ class Directives:
         """Read one directive; after an error nothing has changed."""
         match = DIRECTIVE.match(line.text)
         assert match, "the caller looked for the @"  # noqa: S101 - not the user's mistake
-        name, value = match[1], line.text[match.end() :]
-        place, value_place = line.place(0), line.place(match.end())
+        name, end = match[1], match.end()
+        value, value_place = line.text[end:], line.place(end)
         if name == "@let":
-            self._read_let(line, match.end())
+            self._read_let(line, end)
             return
-        self._refuse_again(name, place)
+        self._once(name, line.place(0))
         if name == "@seed":
             self.seed = read_seed(value, value_place)
         elif name == "@duration":
             self.duration = read_duration(value, value_place)
         elif name == "@suffix":
-            self.suffix = self._read_text(line, match.end())
+            self.suffix = self._read_text(line, end)
         elif name != "@live":
-            raise place.error(
+            raise line.place(0).error(
                 f"unknown directive {shown(name)}; allowed are {', '.join(KNOWN)}"
                 f"{perhaps(name, KNOWN)}; write '|' before a prompt that begins with '@'"
             )
@@ -59,7 +59,7 @@ class Directives:
             raise value_place.error(f"found {shown(value)}; @live takes no value; remove it")
         else:
             self.live = True
-        self._places[name] = place
+        self._places[name] = line.place(0)
 
     def _read_let(self, line: LogicalLine, start: int) -> None:
         """`name = text`, in which names given above may stand."""
@@ -69,10 +69,9 @@ class Directives:
                 f"found {shown(line.text[start:])}; write a name of letters, digits and _, then"
                 " the text, as in '@let fox = a red fox'"
             )
-        name = match[1]
-        self._refuse_again(name, line.place(start))
-        self.names[name] = self._read_text(line, match.end())
-        self._places[name] = line.place(start)
+        self._once(match[1], line.place(start))
+        self.names[match[1]] = self._read_text(line, match.end())
+        self._places[match[1]] = line.place(start)
 
     def _read_text(self, line: LogicalLine, start: int) -> str:
         """The text from an offset on, names replaced; it may not be empty."""
@@ -81,7 +80,7 @@ class Directives:
             return paragraph
         raise line.place(start).error("found no text; write one, or remove the line")
 
-    def _refuse_again(self, what: str, place: Place) -> None:
+    def _once(self, what: str, place: Place) -> None:
         """Refuse a directive or a name that was given before."""
         if what in self._places:
             raise place.error(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from codecs import BOM_UTF8
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,31 +43,21 @@ def shown(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """The trimmed text of one line of the file, and where it begins."""
+class LogicalLine:
+    """A line of the file with the indented lines that continue it, one blank between them.
+
+    Attributes:
+        text: all of it.
+        starts: for each line of the file, its offset in the text and its place.
+    """
 
     text: str
-    place: Place
-
-
-@dataclass(frozen=True, slots=True)
-class LogicalLine:
-    """A line of the file with the indented lines that continue it."""
-
-    pieces: tuple[Piece, ...]
-
-    @property
-    def text(self) -> str:
-        """The pieces, one blank between them."""
-        return " ".join(piece.text for piece in self.pieces)
+    starts: tuple[tuple[int, Place], ...]
 
     def place(self, offset: int) -> Place:
-        """Where the character `offset` of `text` stands in the file."""
-        for piece in self.pieces[:-1]:
-            if offset <= len(piece.text):
-                return piece.place.moved(offset)
-            offset -= len(piece.text) + 1
-        return self.pieces[-1].place.moved(offset)
+        """Where the character `offset` of the text stands in the file."""
+        start, place = next(pair for pair in reversed(self.starts) if pair[0] <= offset)
+        return place.moved(offset - start)
 
 
 def read_text(path: str | Path) -> str:
@@ -89,13 +81,8 @@ def decode(data: bytes, source: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = data[: error.start]
-        line_start = max(before.rfind(b"\n"), before.rfind(b"\r")) + 1
-        place = Place(
-            source,
-            len(LINE_END.findall(before.decode("utf-8"))) + 1,
-            len(before[line_start:].decode("utf-8")) + 1,
-        )
+        before = LINE_END.split(data[: error.start].decode("utf-8"))
+        place = Place(source, len(before), len(before[-1]) + 1)
         raise place.error(
             f"byte 0x{data[error.start]:02x} is not UTF-8; a timeline is UTF-8 text; save the"
             " file in that encoding"
@@ -104,20 +91,27 @@ def decode(data: bytes, source: str) -> str:
 
 def logical_lines(text: str, source: str, *, first_line: int = 1) -> list[LogicalLine]:
     """Split a timeline into lines; blank lines and `#` comments are left out."""
-    found: list[list[Piece]] = []
+    found: list[list[tuple[str, Place]]] = []
     lines = LINE_END.split(text.removeprefix(BYTE_ORDER_MARK))
     for number, line in enumerate(lines, first_line):
         trimmed = line.strip()
         if not trimmed or trimmed.startswith("#"):
             continue
-        piece = Piece(trimmed, Place(source, number, line.index(trimmed) + 1))
+        place = Place(source, number, line.index(trimmed) + 1)
         if not line[0].isspace():
-            found.append([piece])
+            found.append([(trimmed, place)])
         elif found:
-            found[-1].append(piece)
+            found[-1].append((trimmed, place))
         else:
-            raise piece.place.error(
+            raise place.error(
                 "an indented line continues the one above it, and there is none; begin the line"
                 " without blanks"
             )
-    return [LogicalLine(tuple(pieces)) for pieces in found]
+    return [joined(pieces) for pieces in found]
+
+
+def joined(pieces: Sequence[tuple[str, Place]]) -> LogicalLine:
+    """Trimmed lines of the file as one, each with its place."""
+    offsets = accumulate((len(text) + 1 for text, _ in pieces), initial=0)
+    starts = zip(offsets, (place for _, place in pieces), strict=False)
+    return LogicalLine(" ".join(text for text, _ in pieces), tuple(starts))

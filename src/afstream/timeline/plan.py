@@ -135,9 +135,6 @@ def plan_cues(
         duration: length of the stream; without it the last cue lasts `LAST_CUE_S` from where it
             takes effect, or as long as its blend.
         live: a blend may be broken off by the next cue or by the end.
-
-    Raises:
-        TimelineError: the cues do not fit together on these chunks.
     """
     scene = Scene(clock=clock)
     planned: list[PlannedCue] = []
@@ -168,13 +165,7 @@ def plan_cues(
 
 
 def snap(cue: Cue, scene: Scene, previous: PlannedCue | None) -> PlannedCue:
-    """Find the chunk of a cue.
-
-    Args:
-        cue: what is asked for.
-        scene: the scene that the cue ends or goes on with.
-        previous: the cue before it; None for the first, which takes effect at 0.
-    """
+    """Find the chunk of a cue, which ends or goes on with a scene; the first cue's is 0."""
     if previous is None:
         return PlannedCue(cue=cue, requested_s=0.0, requested_latent=0, in_scene=scene, chunk=0)
     clock, start = scene.clock, cue.start

@@ -36,15 +36,7 @@ class Words(TypedDict, total=False):
 
 
 def read_words(line: LogicalLine, start: int) -> tuple[Words, int]:
-    """Read the words of a line.
-
-    Args:
-        line: the line.
-        start: the offset behind its time.
-
-    Returns:
-        What the words say, and the offset at which the prompt begins.
-    """
+    """What the words from offset `start` on say, and the offset at which the prompt begins."""
     text, end = line.text, start
     words = Words()
     seen: set[str] = set()
@@ -113,10 +105,7 @@ def quote_note(note: str) -> str:
 def substitute(text: str, names: Mapping[str, str], place: Callable[[int], Place]) -> str:
     """Put each name's text for `{name}`, and one brace for a doubled one.
 
-    Args:
-        text: as written in the file.
-        names: what `@let` has named so far.
-        place: tells where in the file a character of `text` stands.
+    `place` tells where in the file a character of the text stands.
     """
 
     def replacement(match: re.Match[str]) -> str:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afstream.config import WindowLengths
-from afstream.families.base import ModelFamily, VideoModel
+from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import ModelSpec
 
 if TYPE_CHECKING:
-    import torch
+    from afstream.checkpoints.findings import Finding
 
 NAME = "pocket"
+# in the metadata of a model file
+KIND = "afstream-pocket"
 POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
 FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
 
@@ -32,20 +34,23 @@ class PocketFamily(ModelFamily):
         """Whether it is the embedded model, or a file."""
         return spec.name == NAME or Path(spec.name).is_file()
 
-    def open(
-        self,
-        spec: ModelSpec,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        prompts: Sequence[str] = (),
-    ) -> VideoModel:
+    def identify(self, path: Path) -> Finding | None:
+        """See `ModelFamily`: such a file says its kind in its metadata."""
+        # torch comes with these
+        from afstream.checkpoints.findings import Finding  # noqa: PLC0415
+        from afstream.checkpoints.weights import read_metadata, read_weights  # noqa: PLC0415
+
+        if not path.is_file() or read_metadata(path).get("kind") != KIND:
+            return None
+        weights, num_bytes = read_weights(path), path.stat().st_size
+        return Finding(path=path, kind="pocket model", weights=weights, num_bytes=num_bytes)
+
+    def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """See `ModelFamily`."""
-        # torch comes with it
         from afstream.families.pocket.model import load_pocket  # noqa: PLC0415
 
         path = POCKET_PATH if spec.name == NAME else Path(spec.name)
-        return load_pocket(path, device=device, dtype=dtype)
+        return load_pocket(path, device=where.device, dtype=where.dtype)
 
 
 POCKET = PocketFamily()

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from afstream.checkpoints.names import POCKET as KIND
-from afstream.checkpoints.weights import load_into
+from afstream.checkpoints.files import file_weights
+from afstream.checkpoints.weights import load_into, read_metadata
 from afstream.config import BackboneConfig, SamplerConfig, from_mapping
 from afstream.errors import CheckpointError
 from afstream.families.base import VideoModel
-from afstream.families.pocket.family import NAME, POCKET, POCKET_PATH
+from afstream.families.pocket.family import KIND, NAME, POCKET, POCKET_PATH
 from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae, VaeConfig
 from afstream.model.dit import Backbone
@@ -80,23 +79,22 @@ def load_parts(
         CheckpointError: no such file, or not a pocket model.
     """
     on_meta = torch.device(device).type == "meta"
-    if not path.is_file():
-        raise CheckpointError(f"no pocket model at {path}; give the path of a .safetensors file")
-    try:
-        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            metadata: dict[str, str] = file.metadata() or {}
-            names = [] if on_meta else list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    metadata = read_metadata(path)
     if metadata.get("kind") != KIND:
         raise CheckpointError(f"{path} is no pocket model; its metadata lacks the kind {KIND!r}")
-    config = json.loads(metadata["config"])
-    # the embedded file does not say it
-    sizes = from_mapping(BackboneConfig, {"patch": POCKET.geometry.patch, **config["backbone"]})
+    try:
+        config = json.loads(metadata["config"])
+        # the embedded file is older than this entry
+        sizes = from_mapping(BackboneConfig, {"patch": POCKET.geometry.patch, **config["backbone"]})
+        vae = PocketVae(from_mapping(VaeConfig, config["vae"]))
+        sampler = from_mapping(SamplerConfig, config["sampler"])
+        text = PocketText(config["words"], text_dim=sizes.text_dim, text_len=sizes.text_len)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is a damaged pocket model: {error}; give a whole copy of it"
+        ) from error
     backbone = Backbone(sizes)
-    text = PocketText(config["words"], text_dim=sizes.text_dim, text_len=sizes.text_len)
-    vae = PocketVae(VaeConfig(**config["vae"]))
+    tensors = {} if on_meta else file_weights(path)
     for part, module in zip(PARTS, (backbone, text, vae), strict=True):
         prefix = f"{part}."
         weights = {
@@ -107,13 +105,7 @@ def load_parts(
         if not on_meta:
             load_into(module, weights, what=f"{path.name}, part {part!r},")
         module.requires_grad_(False).eval()
-    sampler = config["sampler"]
-    return PocketParts(
-        backbone.to(device, dtype),
-        text.to(device, dtype),
-        vae.to(device),
-        SamplerConfig(steps=tuple(sampler["steps"]), shift=sampler["shift"]),
-    )
+    return PocketParts(backbone.to(device, dtype), text.to(device, dtype), vae.to(device), sampler)
 
 
 def load_pocket(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from afstream.config import WAN_BACKBONES
-from afstream.families.base import ModelFamily, VideoModel
+from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.families.wan.family import WAN
 from afstream.spec import Addition, ModelSpec
-
-if TYPE_CHECKING:
-    import torch
 
 PREFIX = "random:"
 
@@ -31,19 +27,11 @@ class RandomFamily(ModelFamily):
         """Whether it begins with `random:`."""
         return spec.name.startswith(PREFIX)
 
-    def open(
-        self,
-        spec: ModelSpec,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        prompts: Sequence[str] = (),
-    ) -> VideoModel:
+    def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """See `ModelFamily`."""
-        # torch comes with it
         from afstream.families.random.model import open_random  # noqa: PLC0415
 
-        return open_random(spec.name, device=device, dtype=dtype, offload=spec.offload)
+        return open_random(spec.name, where, offload=spec.offload)
 
 
 RANDOM = RandomFamily()

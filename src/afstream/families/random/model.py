@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from afstream.config import WAN_BACKBONES, BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
-from afstream.families.base import VideoModel
+from afstream.families.base import Placement, VideoModel
 from afstream.families.random.family import PREFIX, RANDOM
 from afstream.geometry import VideoFormat
 from afstream.model.dit import Backbone
@@ -64,19 +64,12 @@ class ChannelsAsColours:
         return enlarged.unflatten(0, frames.shape[:2]), True
 
 
-def open_random(
-    name: str,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    offload: int = 0,
-) -> VideoModel:
+def open_random(name: str, where: Placement, *, offload: int = 0) -> VideoModel:
     """A model of a known size, made up on the device.
 
     Args:
         name: `random:` and a key of `WAN_BACKBONES`.
-        device: where it will run.
-        dtype: of the weights.
+        where: its device, and the dtype of its weights.
         offload: layers whose weights stay in host memory.
 
     Raises:
@@ -96,8 +89,8 @@ def open_random(
     return VideoModel(
         name=name,
         family=RANDOM,
-        backbone=random_backbone(config, device=device, dtype=dtype, offload=offload),
-        text=HashedText(config, device),
+        backbone=random_backbone(config, device=where.device, dtype=where.dtype, offload=offload),
+        text=HashedText(config, where.device),
         vae=ChannelsAsColours(),
         sampler=SamplerConfig(),
         details=details,

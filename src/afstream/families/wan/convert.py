@@ -37,10 +37,11 @@ from afstream.checkpoints.weights import Weights
 from afstream.checkpoints.writing import size_of, unchanged, write_safetensors
 from afstream.config import BackboneConfig
 from afstream.errors import CheckpointError, ConfigError, OutputError
-from afstream.families.wan.model import TINY, backbone_source, check_width, with_loras
-from afstream.families.wan.text import SHARED, SHARED_AGAIN, read_tokenizer, text_source
+from afstream.families.wan.model import backbone_source, check_width, with_loras
+from afstream.families.wan.text import SHARED, SHARED_AGAIN, text_source
+from afstream.families.wan.tokenizer import read_tokenizer
 from afstream.families.wan.vae import vae_source
-from afstream.spec import ModelSpec
+from afstream.spec import TINY_VAE, ModelSpec
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 BACKBONE_ONLY: tuple[Part, ...] = (BACKBONE,)
@@ -296,7 +297,7 @@ def _check_vae(given: str) -> None:
         ConfigError: it is one.
         CheckpointError: it cannot be read.
     """
-    if given == TINY or identify(Path(given)).kind == "tiny VAE":
+    if given == TINY_VAE or identify(Path(given)).kind == "tiny VAE":
         raise ConfigError(
             f"the VAE {given} is a tiny one, which is not copied; leave it out, and give it to"
             " afstream generate"

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afstream.config import WindowLengths
-from afstream.families.base import ModelFamily, VideoModel
+from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.geometry import Geometry, VideoFormat
 from afstream.spec import Addition, ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from afstream.model.protocols import TextEncoder
+    from afstream.checkpoints.findings import Finding
+    from afstream.model.protocols import TextEncoder, VideoDecoder
 
 FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
 # what the public models were trained at
@@ -31,6 +32,8 @@ class WanFamily(ModelFamily):
     geometry = GEOMETRY
     lengths = LENGTHS
     any_size = True
+    # one of a prompt of Wan's length takes up to 4 MB
+    kept_prompts = 32
     takes: frozenset[Addition] = frozenset(
         ("student", "LoRA", "other VAE", "place for the text encoder", "offloaded layers")
     )
@@ -39,24 +42,23 @@ class WanFamily(ModelFamily):
         """Whether it is a folder."""
         return Path(spec.name).is_dir()
 
-    def open(
-        self,
-        spec: ModelSpec,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        prompts: Sequence[str] = (),
-    ) -> VideoModel:
+    def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """See `ModelFamily`."""
-        # torch comes with it
         from afstream.families.wan.model import open_wan  # noqa: PLC0415
 
-        return open_wan(Path(spec.name), spec, device=device, dtype=dtype, prompts=prompts)
+        return open_wan(Path(spec.name), spec, where, prompts)
+
+    def identify(self, path: Path) -> Finding | None:
+        """See `ModelFamily`: folders, students, LoRAs and parts alone."""
+        # torch comes with it
+        from afstream.checkpoints.identify import identify  # noqa: PLC0415
+
+        return identify(path)
 
     def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
         """What counts a prompt's tokens, where the folder has a tokenizer."""
         from afstream.checkpoints.folders import likely_parts  # noqa: PLC0415
-        from afstream.families.wan.text import read_tokenizer, tokens_of  # noqa: PLC0415
+        from afstream.families.wan.tokenizer import read_tokenizer, tokens_of  # noqa: PLC0415
 
         parts = likely_parts(Path(spec.name))
         if parts is None or not parts.tokenizer.is_dir():
@@ -70,6 +72,12 @@ class WanFamily(ModelFamily):
 
         if isinstance(text, WanText):
             text.encode_longest()
+
+    def tiny_decoder(self, dtype: torch.dtype) -> VideoDecoder:
+        """TAEHV's `taew2_1`, whose file need not be there."""
+        from afstream.families.wan.tiny import meta_tiny  # noqa: PLC0415
+
+        return meta_tiny(dtype)
 
 
 WAN = WanFamily()

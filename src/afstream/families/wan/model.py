@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from afstream.checkpoints import (
@@ -19,15 +18,12 @@ from afstream.checkpoints import (
 from afstream.checkpoints.weights import Weights
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
-from afstream.families.base import VideoModel
+from afstream.families.base import Placement, VideoModel
 from afstream.families.wan.decoders import find_tiny, open_decoder
 from afstream.families.wan.family import WAN
 from afstream.families.wan.text import EncodedPrompts, load_text
 from afstream.model.protocols import DenoisingBackbone, TextEncoder, VideoDecoder
-from afstream.spec import ModelSpec, TextPlace
-
-# `--vae tiny`
-TINY = "tiny"
+from afstream.spec import TINY_VAE, ModelSpec, TextPlace
 
 # of the text encoder, in words
 PLACES: dict[TextPlace, str] = {
@@ -41,20 +37,14 @@ SHARED = ("head_dim", "text_len", "eps")
 
 
 def open_wan(
-    folder: Path,
-    spec: ModelSpec,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    prompts: Sequence[str] = (),
+    folder: Path, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()
 ) -> VideoModel:
     """Load a model folder, of the original layout, diffusers', or converted.
 
     Args:
         folder: backbone, VAE and text encoder; what the spec replaces may be absent.
         spec: what takes a part's place, what is added, and where the parts go.
-        device: where it will run.
-        dtype: of all weights.
+        where: its device, and the dtype of all weights.
         prompts: encoded at once; a text encoder that is dropped afterwards knows no others.
 
     Raises:
@@ -77,11 +67,11 @@ def open_wan(
     # what is cheap to find out first: the other parts take long to read
     source.check()
     # before the others, so that they find its room free when it is dropped
-    text = _text(parts, spec, source, prompts, device, dtype)
-    vae = open_decoder(_vae_path(parts, spec), device=device, dtype=dtype)
+    text = _text(parts, spec, source, prompts, where)
+    vae = open_decoder(_vae_path(parts, spec), device=where.device, dtype=where.dtype)
     if spec.vae is not None:
         details["vae"] = spec.vae
-    backbone = source.build(device=device, dtype=dtype, offload=spec.offload)
+    backbone = source.build(device=where.device, dtype=where.dtype, offload=spec.offload)
     return wan_model(folder.resolve().name, backbone, text, vae, details)
 
 
@@ -108,7 +98,7 @@ def _vae_path(parts: WanFolder, spec: ModelSpec) -> Path:
     """The decoder that is wanted; see `ModelSpec.vae`."""
     if spec.vae is None:
         return parts.vae
-    return find_tiny(parts.path) if spec.vae == TINY else Path(spec.vae)
+    return find_tiny(parts.path) if spec.vae == TINY_VAE else Path(spec.vae)
 
 
 def _text(
@@ -116,15 +106,14 @@ def _text(
     spec: ModelSpec,
     source: BackboneSource,
     prompts: Sequence[str],
-    device: torch.device | str,
-    dtype: torch.dtype,
+    where: Placement,
 ) -> TextEncoder:
     """The text encoder where it is wanted, prompts encoded."""
     text = load_text(
         parts.text,
         parts.tokenizer,
-        device="cpu" if spec.text == "cpu" else device,
-        dtype=dtype,
+        device="cpu" if spec.text == "cpu" else where.device,
+        dtype=where.dtype,
         text_len=source.config.text_len,
     )
     check_width(source, parts.text, text.encoder.get_parameter("shared.weight"))

@@ -11,7 +11,6 @@ from afstream.families.base import VideoModel
 from afstream.families.wan.loading import optional
 from afstream.families.wan.model import wan_model
 from afstream.families.wan.text import WanText
-from afstream.families.wan.tiny import TinyDecoder, TinyVae
 from afstream.families.wan.vae import KIND, WanVae
 from afstream.model.dit import Backbone
 
@@ -25,8 +24,6 @@ UMT5_XXL = {
     "num_heads": 64,
     "d_kv": 64,
 }
-# channels of TAEHV's `taew2_1`, stage by stage
-TINY_WIDTHS = (256, 128, 64, 64)
 
 
 def published_wan(size: str, *, dtype: torch.dtype) -> VideoModel:
@@ -56,10 +53,3 @@ def published_wan(size: str, *, dtype: torch.dtype) -> VideoModel:
     encode = WanText(text, lambda prompt: [len(prompt)], text_len=config.text_len)
     decode = WanVae(vae, latent_mean=mean, latent_std=std)
     return wan_model(size, backbone, encode, decode, {})
-
-
-def published_tiny_vae(dtype: torch.dtype) -> TinyVae:
-    """The public tiny VAE."""
-    with torch.device(META):
-        decoder = TinyDecoder(TINY_WIDTHS).to(dtype)
-    return TinyVae(decoder.requires_grad_(False).eval(), reads_raw=False)

@@ -1,12 +1,11 @@
-"""Wan2.1's text encoder: UMT5 through transformers, prompts cleaned as Wan cleans them."""
+"""Wan2.1's text encoder: UMT5 through transformers, its weights read from either layout."""
 
 from __future__ import annotations
 
-import html
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,17 @@ from afstream.checkpoints.files import file_weights, folder_weights, read_json, 
 from afstream.checkpoints.names import CONFIG, TEXT_STEM
 from afstream.checkpoints.names import TEXT_TYPE as KIND
 from afstream.checkpoints.weights import Weights
-from afstream.errors import AfstreamError, CheckpointError, PromptError
+from afstream.errors import CheckpointError, PromptError
+from afstream.families.wan.family import WAN
 from afstream.families.wan.loading import ModuleSource, optional
-from afstream.validation import show_name
-
-TOKENIZER_FILE = "tokenizer.json"
-TEXT_LEN = 512
-# prompts whose embeddings are kept; one of Wan's size takes up to 4 MB
-KEPT_PROMPTS = 32
-# letters of a prompt that an error repeats
-SHOWN = 40
-
-# Wan cleans prompts with ftfy, of which straight quotation marks are what prompts need
-STRAIGHT = str.maketrans(dict.fromkeys("\u02bc\u2018\u2019\u201a\u201b", "'")) | str.maketrans(
-    dict.fromkeys("\u201c\u201d\u201e\u201f", '"')
+from afstream.families.wan.tokenizer import (
+    TEXT_LEN,
+    Tokenize,
+    read_tokenizer,
+    shorten,
+    tokens_of,
 )
+from afstream.validation import show_name
 
 # the original names and transformers'
 SHARED = "shared.weight"
@@ -61,17 +56,9 @@ SIZES = (
 )
 MATRIX_DIMS = 2
 
-Tokenize = Callable[[str], list[int]]
-
-
-def clean(prompt: str) -> str:
-    """A prompt as Wan reads it: HTML entities resolved, quotes straight, single spaces."""
-    plain = html.unescape(html.unescape(prompt)).translate(STRAIGHT)
-    return " ".join(plain.split())
-
 
 class WanText:
-    """Prompts to embeddings. Prompts that came up lately are not encoded again.
+    """Encodes prompts, and keeps the embeddings of the most recent ones.
 
     Args:
         encoder: transformers' `UMT5EncoderModel` with its weights.
@@ -141,13 +128,13 @@ class WanText:
             ids = torch.tensor([self.tokens(prompt)])
             row = self._kept[prompt] = self.encode_ids(ids, torch.ones_like(ids))[0]
         self._kept.move_to_end(prompt)
-        if len(self._kept) > KEPT_PROMPTS:
+        if len(self._kept) > WAN.kept_prompts:
             self._kept.popitem(last=False)
         return row
 
 
 class EncodedPrompts:
-    """Embeddings of prompts that were known beforehand; the encoder is gone.
+    """Embeddings of prompts that were known beforehand, for a text encoder that was dropped.
 
     Args:
         rows: by prompt, [text_len, text_dim].
@@ -178,11 +165,6 @@ class EncodedPrompts:
                     " the encoder on the cpu to give prompts later"
                 )
         return torch.stack([self._rows[prompt] for prompt in prompts])
-
-
-def shorten(text: str) -> str:
-    """As much of a prompt as an error repeats."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def load_text(
@@ -228,72 +210,6 @@ def text_source(path: Path) -> ModuleSource[Any]:
         make=lambda: model(settings.from_dict(config)),
         weights=_with_both_names(weights),
     )
-
-
-def tokens_of(prompt: str, tokenize: Tokenize, text_len: int = TEXT_LEN) -> list[int]:
-    """A prompt's token numbers, end mark included.
-
-    Raises:
-        PromptError: there are more than `text_len`.
-    """
-    text = clean(prompt)
-    numbers = tokenize(text)
-    if len(numbers) > text_len:
-        raise PromptError(
-            f"the prompt {shorten(text)!r} has {len(numbers)} tokens; {text_len} are allowed, so"
-            " shorten it"
-        )
-    return numbers
-
-
-def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenize:
-    """Read the tokenizer of an encoder.
-
-    Args:
-        folder: with a `tokenizer.json`, or a sentencepiece model.
-        vocab_size: tokens that the encoder knows; None when it is not at hand.
-
-    Raises:
-        CheckpointError: it is missing, damaged, or another encoder's.
-    """
-    if not folder.is_dir():
-        raise CheckpointError(f"no tokenizer at {folder}; give the folder with its tokenizer.json")
-    read = _tokenizer_from_file if (folder / TOKENIZER_FILE).is_file() else _tokenizer_from_folder
-    try:
-        size, tokenize = read(folder)
-    except AfstreamError:
-        raise
-    # what the readers raise for a bad file has no common base
-    except Exception as error:
-        raise CheckpointError(
-            f"{folder} cannot be read as a tokenizer; download it again"
-        ) from error
-    if vocab_size is not None and size > vocab_size:
-        raise CheckpointError(
-            f"the tokenizer {folder} knows {size} tokens, the text encoder {vocab_size}; give the"
-            " tokenizer of this encoder"
-        )
-    return tokenize
-
-
-def _tokenizer_from_file(folder: Path) -> tuple[int, Tokenize]:
-    """Vocabulary size and tokenizer, exactly as `tokenizer.json` describes it.
-
-    transformers 5 would take the vocabulary from that file, and its own normalisation.
-    """
-    reader: Any = optional("tokenizers", "Tokenizer")
-    tokenizer: Any = reader.from_file(str(folder / TOKENIZER_FILE))
-    # a file may ask for either; prompts that are too long shall be told
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer.get_vocab_size(), lambda text: tokenizer.encode(text).ids
-
-
-def _tokenizer_from_folder(folder: Path) -> tuple[int, Tokenize]:
-    """The same for a folder that has nothing but a sentencepiece model."""
-    reader: Any = optional("transformers", "AutoTokenizer")
-    tokenizer: Any = reader.from_pretrained(str(folder), local_files_only=True)
-    return len(tokenizer), lambda text: tokenizer(text, verbose=False)["input_ids"]
 
 
 def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:

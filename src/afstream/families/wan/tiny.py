@@ -37,6 +37,8 @@ STAGES = (3, 9, 15)
 BLOCKS, GROW, NARROW = 3, 4, 5
 # frames that each stage makes of one
 TIMES = (1, 2, 2)
+# channels of `taew2_1`: of each stage, and those before the last convolution
+PUBLIC_WIDTHS = (256, 128, 64, 64)
 # of a scene's first latent frame, not shown: they lie before the video's first frame
 HIDDEN_FRAMES = 3
 
@@ -215,6 +217,13 @@ def load_tiny(
     source = ModuleSource(what=f"tiny VAE {path}", make=lambda: TinyDecoder(widths), weights=wanted)
     decoder = source.build(device=device, dtype=dtype)
     return TinyVae(decoder, reads_raw=reads_raw)
+
+
+def meta_tiny(dtype: torch.dtype) -> TinyVae:
+    """The public tiny VAE on the meta device, for counting bytes."""
+    with torch.device("meta"):
+        decoder = TinyDecoder(PUBLIC_WIDTHS).to(dtype)
+    return TinyVae(decoder.requires_grad_(False).eval(), reads_raw=False)
 
 
 def looks_tiny(weights: Weights) -> bool:

@@ -170,7 +170,9 @@ def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
         )
     config = read_settings(path, VaeFile)
     _check_channels(config.z_dim, folder)
-    return config.model_dump(mode="json", exclude_unset=True), folder_weights(folder, STEM)
+    return config.model_dump(mode="json", exclude_unset=True, exclude_none=True), folder_weights(
+        folder, STEM
+    )
 
 
 def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:

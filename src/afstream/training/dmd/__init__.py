@@ -1,1 +1,1 @@
-"""Distribution matching: a student trained in its own rollouts against a teacher."""
+"""Distribution matching distillation (DMD) in the student's own long rollouts."""

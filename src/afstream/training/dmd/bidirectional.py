@@ -10,7 +10,6 @@ from torch import Tensor
 from afstream.attention.clip import FULL, ClipContext
 from afstream.attention.rope import RopeTables
 from afstream.engine.schedule import TIMESTEPS, clean_from_flow
-from afstream.geometry import PATCH
 from afstream.model.dit import Backbone, TextContext
 from afstream_kernels import choose_backend
 
@@ -29,7 +28,7 @@ def predict_flow(model: Backbone, noisy: Tensor, timestep: Tensor, text: TextCon
     """
     backend = choose_backend(None, device=noisy.device, dtype=model.dtype)
     config = model.config
-    grid = noisy.shape[1], noisy.shape[-2] // PATCH, noisy.shape[-1] // PATCH
+    grid = noisy.shape[1], noisy.shape[-2] // config.patch, noisy.shape[-1] // config.patch
     rope = RopeTables(config.head_dim, noisy.dtype, noisy.device)
     context = ClipContext(FULL, grid=grid, rope=rope, backend=backend)
     return model(noisy, model.time_context(timestep[:, None]), text, context)

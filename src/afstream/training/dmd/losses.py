@@ -1,4 +1,4 @@
-"""Distribution matching (DMD) and the critic's flow matching.
+"""The loss of distribution matching distillation (DMD), and the critic's flow matching.
 
 1. real = cond + g * (cond - uncond), the teacher's clean predictions
 2. gradient = (fake - real) / mean|x - real|, per sample; NaN counts as 0
@@ -21,7 +21,7 @@ TIMESTEP_RANGE = (20.0, 980.0)
 
 
 def guided(cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:
-    """Equation 1: the teacher's prediction, moved away from what it says without a prompt."""
+    """Equation 1: the teacher's prediction under guidance; all [B, F, C, h, w]."""
     return cond + guidance * (cond - uncond)
 
 
@@ -37,7 +37,7 @@ def dmd_loss(clean: Tensor, gradient: Tensor, counts: Tensor) -> Tensor:
     Args:
         clean: the student's clip [B, F, C, h, w]; gradients flow to it.
         gradient: from `dmd_gradient`.
-        counts: [F], true for the frames that the loss looks at.
+        counts: [F], true for the frames that the loss is of.
     """
     x = clean.double()
     goal = (x - gradient.double()).detach()
@@ -49,7 +49,7 @@ def critic_loss(flow: Tensor, noise: Tensor, clean: Tensor) -> Tensor:
     return (flow - (noise - clean)).square().mean()
 
 
-def matching_timestep(drawn: float, shift: float) -> float:
+def dmd_timestep(drawn: float, shift: float) -> float:
     """A timestep 0 .. 999, drawn evenly, moved toward noise and clamped to what teaches."""
     moved = TIMESTEPS * shifted_sigma(drawn / TIMESTEPS, shift)
     return min(max(moved, TIMESTEP_RANGE[0]), TIMESTEP_RANGE[1])

@@ -1,7 +1,7 @@
 """Long rollouts for training: the stream itself, window by window, and its gradients afterwards.
 
-A window is what the teacher can see at once, 21 latent frames. The first is all new; each later
-one is the last chunk of the one before and 18 new frames. A prompt switch falls between two.
+A window is what the teacher can see at once, for example 21 latent frames. The first is all new;
+each later one begins with the last frames of the one before. A prompt switch falls between two.
 
 Gradients flow through one denoise step of each chunk, and cached keys carry none, so a chunk's
 gradient depends on nothing that comes later. The rollout therefore runs without gradients first,
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from afstream.engine.rollout import Rollout, RolloutState
 from afstream.engine.schedule import clean_from_flow
-from afstream.geometry import TEMPORAL_STRIDE
 from afstream.model.dit import TextContext
 
 # chunk index to noise [steps, B, c, C, h, w]
@@ -44,23 +43,23 @@ class WindowPlan:
     """Lengths of long rollouts, in latent frames.
 
     Attributes:
-        horizon_frames: of a window: what the teacher sees.
-        overlap_frames: of the window before, that a later one begins with.
-        max_frames: a sequence ends when another window would make it longer.
+        horizon_frames: length of a window, what the teacher sees.
+        overlap_frames: frames of the window before that a later one begins with.
+        max_frames: a sequence ends when another window would make it longer than this.
     """
 
-    horizon_frames: int = 21
-    overlap_frames: int = 3
-    max_frames: int = 240
+    horizon_frames: int
+    overlap_frames: int
+    max_frames: int
 
     @property
     def new_frames(self) -> int:
-        """That a later window adds."""
+        """Frames that a later window adds."""
         return self.horizon_frames - self.overlap_frames
 
     @property
     def boundaries(self) -> tuple[int, ...]:
-        """Where a window ends and another one begins: 21, 39, ..."""
+        """Frames at which a window ends and another one begins, for example 21, 39, ..."""
         return tuple(range(self.horizon_frames, self.last_frame, self.new_frames))
 
     @property
@@ -71,7 +70,7 @@ class WindowPlan:
 
 
 class MadeChunk(NamedTuple):
-    """A chunk of a window: where its exit step began, and its clean latents, [B, c, C, h, w]."""
+    """A chunk of a window: the input of its exit step, and its clean latents, [B, c, C, h, w]."""
 
     noisy: Tensor
     clean: Tensor
@@ -82,12 +81,12 @@ class Window:
     """What one step of a long rollout made.
 
     Attributes:
-        latents: what the teacher sees [B, 21, C, h, w].
-        counts: [21], true for the new frames.
-        embeds: of the prompt in force [B, T, text_dim].
-        chunks: the new ones.
+        latents: what the teacher sees [B, F, C, h, w].
+        counts: [F], true for the new frames.
+        embeds: embeddings of the prompt in force [B, T, text_dim].
+        chunks: the new chunks.
         exit_step: the denoise step that each of them stopped at.
-        before: the stream's state before the first of them; None unless it was to be kept.
+        before: the stream's state before the first new chunk; None unless it was to be kept.
     """
 
     latents: Tensor
@@ -103,8 +102,8 @@ class LongSequence:
 
     Args:
         rollout: the stream's own loop.
-        plan: lengths.
-        embeds: of the first and the second prompts, [B, T, text_dim] each.
+        plan: lengths of windows and sequences.
+        embeds: embeddings of the first and the second prompts, [B, T, text_dim] each.
         switch_frame: first latent frame under the second; 0 for no switch.
         shape: of a chunk, (B, c, C, h, w).
         codec: shows the teacher the first frame of a later window as an image, as it knows
@@ -152,7 +151,7 @@ class LongSequence:
         chunk_frames = rollout.policy.lengths.chunk_frames
         stop = start + (plan.new_frames if start else plan.horizon_frames)
         chunks: list[MadeChunk] = []
-        pictures = torch.empty(0)
+        first_seen = torch.empty(0)
         while state.frame < stop:
             drawn = noise(state.frame // chunk_frames)[: exit_step + 1]
             noisy, flow = rollout.predict(state, drawn)
@@ -163,10 +162,13 @@ class LongSequence:
             chunks.append(MadeChunk(noisy, clean))
             if self._codec:
                 pictures, self._decoder = self._codec.decode(clean, self._decoder)
+                if state.frame - chunk_frames == stop - plan.overlap_frames:
+                    # the last picture of the overlap's first latent frame
+                    first_seen = pictures[:, pictures.shape[1] // chunk_frames - 1][:, None]
         made = [chunk.clean for chunk in chunks]
         seen = made if self._overlap is None else [self._overlap, *made]
         latents = torch.cat(seen, dim=1)
-        self._overlap = self._as_first(latents[:, -plan.overlap_frames :], pictures)
+        self._overlap = self._as_first(latents[:, -plan.overlap_frames :], first_seen)
         counts = torch.ones(latents.shape[1], dtype=torch.bool)
         counts[: plan.overlap_frames if start else 0] = False
         return Window(
@@ -178,18 +180,16 @@ class LongSequence:
             before=before,
         )
 
-    def _as_first(self, overlap: Tensor, pictures: Tensor) -> Tensor:
+    def _as_first(self, overlap: Tensor, picture: Tensor) -> Tensor:
         """The next window's first frames, the very first encoded as an image.
 
         Args:
-            overlap: the last chunk [B, c, C, h, w].
-            pictures: it, decoded [B, 4 c, 3, H, W].
+            overlap: the last latent frames [B, F, C, h, w].
+            picture: the first of them, decoded [B, 1, 3, H, W].
         """
         if self._codec is None:
             return overlap
-        # the last picture of the chunk's first latent frame
-        image = pictures[:, TEMPORAL_STRIDE - 1 : TEMPORAL_STRIDE]
-        return torch.cat([self._codec.encode(image)[0].to(overlap), overlap[:, 1:]], dim=1)
+        return torch.cat([self._codec.encode(picture)[0].to(overlap), overlap[:, 1:]], dim=1)
 
     def _in_force(self, frame: int) -> Tensor:
         return self._embeds[1 if self._switch_frame and frame >= self._switch_frame else 0]
@@ -205,7 +205,7 @@ def replay(rollout: Rollout, window: Window, gradient: Tensor) -> None:
     Args:
         rollout: with the weights that made the window.
         window: its copy of the memory is used up.
-        gradient: of the loss by the window's latents [B, 21, C, h, w].
+        gradient: of the loss with respect to the window's latents [B, F, C, h, w].
 
     Raises:
         ValueError: the window was made without a copy of the memory.

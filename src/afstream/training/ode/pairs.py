@@ -1,23 +1,21 @@
-"""Pairs for ODE regression: where the teacher's own trajectories pass, and where they end.
+"""Pairs for ODE regression: points on the teacher's own trajectories, and their ends.
 
 The teacher is guided, flow = cond + g * (cond - uncond), which guides its clean prediction by
 just as much. A pair keeps the trajectory at the sampler's sigmas, noisiest first, and at 0.
 
-Pairs lie in files of a few, each written under another name first, so that a run that was
-stopped goes on with the first file that is missing.
+Pairs lie in files of a few, each there only when it is whole, so that a run that was stopped goes
+on with the first file that is missing.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from afstream.config import TIMESTEPS, SamplerConfig
@@ -26,49 +24,45 @@ from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.dmd.losses import guided
 from afstream.training.dmd.trainer import Prompts
-from afstream.training.machinery.draws import normal
 from afstream.training.ode.solver import Solver, SolverGrid, solver_grid, trajectory
+from afstream.training.trainer.files import save_tensors
+from afstream.training.trainer.rng import normal
+from afstream.training.trainer.settings import Amount, Count, Seed
+from afstream.validation import Checked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairsConfig:
-    """How pairs are made.
+class PairsConfig(Checked):
+    """`[pairs]`: the teacher's trajectories, for ODE regression.
 
     Attributes:
-        pairs: how many; pair i is of prompt i.
+        pairs: number of pairs; pair i is of prompt i.
         frames: latent frames of a clip, as many as the teacher sees at once.
         steps: of the solver, from noise to clip.
         solver: `heun` asks the teacher twice a step but for the last one; `euler` once, and
-            comes to clips of less contrast than the teacher's.
-        guidance: g of the teacher.
+            its clips have less contrast than the teacher's.
+        guidance: of the teacher.
         shard: pairs in a file.
         batch: pairs side by side in a model call.
         seed: of the noise; a pair's depends on it and on the pair's number alone.
     """
 
-    pairs: int
-    frames: int = 21
-    steps: int = 48
-    solver: Solver = "heun"
-    guidance: float = 3.0
-    shard: int = 16
-    batch: int = 1
-    seed: int = 0
+    pairs: Count
+    frames: Count
+    steps: Count
+    solver: Solver
+    guidance: Amount
+    shard: Count
+    batch: Count
+    seed: Seed
 
-    def __post_init__(self) -> None:
-        """Refuse counts below 1, and a solver that there is not."""
-        counts = {
-            "pairs": self.pairs,
-            "frames": self.frames,
-            "steps": self.steps,
-            "shard": self.shard,
-            "batch": self.batch,
-        }
-        for name, count in counts.items():
-            if count < 1:
-                raise ConfigError(f"{name} of the ODE pairs is {count}; it must be at least 1")
-        if self.solver not in ("heun", "euler"):
-            raise ConfigError(f"the ODE solver is {self.solver!r}; choose heun or euler")
+    @property
+    def num_files(self) -> int:
+        """Files that hold all pairs."""
+        return -(-self.pairs // self.shard)
+
+    def numbers(self, file: int) -> range:
+        """Numbers of the pairs in a file."""
+        return range(self.pairs)[file * self.shard : (file + 1) * self.shard]
 
 
 def make_pairs(
@@ -79,21 +73,21 @@ def make_pairs(
     sampler: SamplerConfig,
     size: tuple[int, int, int],
     *,
-    shards: Sequence[int] | None = None,
+    files: Sequence[int] | None = None,
     report: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Fill a folder with pairs of one teacher; what stands there already is left.
+    """Fill a folder with pairs of one teacher; files that are there already stay.
 
     Args:
         teacher: bidirectional.
-        prompts: their first ones are used.
+        prompts: pair i is of prompt i.
         folder: where `pairs-00000.safetensors` and so on go: `latents` [n, 5, F, C, h, w] in
             float16, the last of the five the end, and `numbers` [n] of pairs and prompts.
-        config: how.
-        sampler: whose sigmas are kept.
+        config: settings of pairs and solver.
+        sampler: denoise steps whose sigmas are kept.
         size: of a latent frame, (C, h, w).
-        shards: the files that this process makes; all of them when None.
-        report: called with the number of pairs in each file that is there.
+        files: numbers of the files that this process makes; all of them when None.
+        report: called with the number of pairs in each file when the file is there.
 
     Raises:
         ConfigError: the folder holds pairs that were made in another way, or the solver has
@@ -101,20 +95,16 @@ def make_pairs(
     """
     grid = solver_grid(sampler, config.steps)
     settings = _settings(config, sampler, size)
-    folder.mkdir(parents=True, exist_ok=True)
-    last = -(-config.pairs // config.shard)
-    for shard in range(last) if shards is None else shards:
-        numbers = range(config.pairs)[shard * config.shard : (shard + 1) * config.shard]
-        path = folder / f"pairs-{shard:05d}.safetensors"
+    for file in range(config.num_files) if files is None else files:
+        numbers = config.numbers(file)
+        path = folder / f"pairs-{file:05d}.safetensors"
         if not _is_made(path, settings, numbers):
             parts = [
                 _make(teacher, prompts, numbers[at : at + config.batch], config, grid, size)
                 for at in range(0, len(numbers), config.batch)
             ]
             content = {"latents": torch.cat(parts), "numbers": torch.tensor(numbers)}
-            partial = path.with_suffix(".partial")
-            save_file(content, partial, {"settings": json.dumps(settings)})
-            partial.replace(path)
+            save_tensors(path, content, {"settings": json.dumps(settings)})
         report(len(numbers))
 
 
@@ -144,13 +134,13 @@ def _make(
 
 
 class Pairs:
-    """The pairs of a folder, read from their files when they are asked for.
+    """The pairs of a folder, each read from its file when it is needed.
 
     Attributes:
-        numbers: of each pair's prompt.
+        numbers: number of each pair's prompt.
         frames: latent frames of a clip.
         size: of a latent frame, (C, h, w).
-        sampler: whose sigmas were kept.
+        sampler: denoise steps whose sigmas were kept.
 
     Raises:
         CheckpointError: there are none, a file is torn, or two were made in different ways.
@@ -190,18 +180,11 @@ class Pairs:
 def _settings(
     config: PairsConfig, sampler: SamplerConfig, size: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """What pairs of one folder have in common."""
-    return {
-        "frames": config.frames,
-        "size": list(size),
-        "steps": config.steps,
-        "solver": config.solver,
-        "guidance": config.guidance,
-        "shard": config.shard,
-        "seed": config.seed,
-        "denoise_steps": list(sampler.steps),
-        "shift": sampler.shift,
-    }
+    """Settings that all pairs of one folder share."""
+    # how many there are, and how many are made together, changes none of them
+    settings = config.model_dump(exclude={"pairs", "batch"})
+    sampled = {"denoise_steps": list(sampler.steps), "shift": sampler.shift}
+    return {**settings, "size": list(size), **sampled}
 
 
 def _is_made(path: Path, settings: Mapping[str, Any], numbers: Sequence[int]) -> bool:

@@ -1,18 +1,14 @@
-"""ODE regression: how a causal student begins, before it is trained in its own rollouts.
+"""ODE regression: causal initialisation of a student, before it is trained in its own rollouts.
 
-All chunks of a clip go through one call. Each stands at a random denoise step of its own, on
-the teacher's trajectory, and sees itself and the noisy chunks before it, as far as and where
-a stream would show them. The student learns where the trajectory ends:
+All chunks of a clip go through one call. Each is at a random denoise step of its own, on the
+teacher's trajectory, and sees itself and the noisy chunks before it that a stream would show it, at
+the stream's positions. The student learns where the trajectory ends:
 
 1. clean = noisy - sigma * flow
 2. loss = mean((clean - end)^2), over all chunks
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,64 +18,51 @@ from afstream.attention.rope import RopeTables
 from afstream.config import SamplerConfig
 from afstream.engine.schedule import Schedule, clean_from_flow
 from afstream.errors import ConfigError
-from afstream.geometry import PATCH
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone, TextContext
 from afstream.training.dmd.trainer import Prompts
-from afstream.training.machinery.draws import generator
-from afstream.training.machinery.optim import RunningAverage, adamw, fill, trained
-from afstream.training.machinery.parallel import ALONE, Processes, update
 from afstream.training.ode.pairs import Pairs
 from afstream.training.teacher_forcing import plan_clip
+from afstream.training.trainer.distributed import ALONE, Processes
+from afstream.training.trainer.loop import Trainer
+from afstream.training.trainer.optim import Ema, adamw
+from afstream.training.trainer.rng import generator
+from afstream.training.trainer.settings import Amount, Count, Decay, Positive, Seed
+from afstream.validation import Checked
 from afstream_kernels import choose_backend
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OdeConfig:
-    """A stage of ODE regression.
+class OdeConfig(Checked):
+    """`[ode]`: causal initialisation by regression on the pairs.
 
     Attributes:
-        iterations: optimizer steps in all.
+        iterations: optimizer steps.
         batch: pairs in a step, over all processes.
-        lr: learning rate.
-        betas: AdamW's.
-        weight_decay: AdamW's.
-        clip: largest norm of a gradient.
-        average: decay of the moving average of the student's weights, which is what goes on.
+        lr: learning rate, AdamW.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        clip: norm above which a gradient is scaled down.
+        ema: decay of the moving average of the student's weights, with which the next stage begins.
         seed: of the order of pairs and of the denoise steps.
     """
 
-    iterations: int
-    batch: int = 8
-    lr: float
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01
-    clip: float = 10.0
-    average: float = 0.99
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot teach anything."""
-        for name, count in (("iterations", self.iterations), ("batch", self.batch)):
-            if count < 1:
-                raise ConfigError(f"{name} of ODE regression is {count}; it must be at least 1")
-        for name, value in (("lr", self.lr), ("clip", self.clip)):
-            if not value > 0:
-                raise ConfigError(f"{name} of ODE regression is {value}; it must be above 0")
-        for name, value in (("average", self.average), *(("betas", beta) for beta in self.betas)):
-            if not 0 <= value < 1:
-                raise ConfigError(
-                    f"{name} of ODE regression is {value}; it must be at least 0 and below 1"
-                )
+    iterations: Count
+    batch: Count
+    lr: Positive
+    betas: tuple[Decay, Decay]
+    weight_decay: Amount
+    clip: Positive
+    ema: Decay
+    seed: Seed
 
 
 class NoisyClips:
-    """Clean predictions of whole clips, block-causal, their chunks at steps of their own.
+    """Clean predictions of whole clips, block-causal, each chunk at a denoise step of its own.
 
     Args:
         student: causal.
         policy: what its streams remember, at which positions.
-        schedule: their denoise steps.
+        schedule: denoise steps of the student.
         frames: latent frames of a clip, whole chunks.
         size: of a latent frame, (C, h, w).
 
@@ -104,9 +87,10 @@ class NoisyClips:
         self._student, self._chunk = student, chunk
         self._sigmas = torch.tensor(schedule.sigmas, device=student.device)
         self._timesteps = torch.tensor(schedule.timesteps, device=student.device)
+        patch = student.config.patch
         self._window = ClipContext(
             plan_clip(policy, frames, None, past="noisy").layout,
-            grid=(chunk, size[1] // PATCH, size[2] // PATCH),
+            grid=(chunk, size[1] // patch, size[2] // patch),
             rope=RopeTables(student.config.head_dim, student.dtype, student.device),
             backend=choose_backend(None, device=student.device, dtype=student.dtype),
         )
@@ -115,7 +99,7 @@ class NoisyClips:
         """Equation 1, with gradients.
 
         Args:
-            noisy: [B, F, C, h, w], each chunk as noisy as its step says.
+            noisy: [B, F, C, h, w], each chunk at its denoise step's sigma.
             steps: denoise step of each chunk [B, F / c], 0 the noisiest.
             text: the prompts.
 
@@ -128,16 +112,16 @@ class NoisyClips:
         return clean_from_flow(noisy, flow, self._sigmas[per_frame][:, :, None, None, None])
 
 
-class OdeTrainer:
-    """One run of ODE regression; see `afstream.training.machinery.loop.Trainer`.
+class OdeTrainer(Trainer):
+    """One run of ODE regression; see `afstream.training.trainer.loop.Trainer`.
 
     Args:
-        config: how.
+        config: settings of the stage.
         student: causal; trained in place.
-        pairs: of the teacher.
-        prompts: what the pairs were made of.
+        pairs: trajectories of the teacher.
+        prompts: prompts that the pairs were made with.
         policy: what the student's streams remember, at which positions.
-        sampler: their denoise steps, at which the pairs must have been kept.
+        sampler: denoise steps of the student, at which the pairs must have been kept.
         processes: that share the batch.
 
     Raises:
@@ -163,9 +147,9 @@ class OdeTrainer:
             )
         self.config = config
         self.student = student
-        self.average = RunningAverage(student, config.average)
-        self.step = 0
-        self.seconds = 0.0
+        self.ema = Ema(student, config.ema)
+        optimizer = adamw(student, config.lr, config.betas, config.weight_decay)
+        super().__init__({"student": (student, [optimizer])}, ema=self.ema)
         self._pairs, self._prompts = pairs, prompts
         self._processes = processes
         self._rows = processes.rows(config.batch)
@@ -173,12 +157,6 @@ class OdeTrainer:
         schedule = Schedule.of(sampler)
         self._num_steps = len(schedule.sigmas)
         self._clips = NoisyClips(student, policy, schedule, pairs.frames, pairs.size)
-        self._optimizer = adamw(
-            trained(student).values(),
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-        )
 
     def advance(self) -> dict[str, float]:
         """One optimizer step; its loss, and the gradient's norm before it was clipped."""
@@ -191,28 +169,10 @@ class OdeTrainer:
         clean = self._clips.predict(noisy, steps.to(noisy.device), text)
         loss = (clean - latents[:, -1].to(clean)).square().mean()
         loss.backward()
-        told = self._processes.mean({"loss": float(loss.detach())})
-        norm = update(self._optimizer, self.config.clip, self._processes)
-        self.average.update(self.student, self.step)
-        return told | {"norm": norm}
-
-    def state(self) -> dict[str, Any]:
-        """See `Trainer.state`."""
-        student = trained(self.student)
-        return {
-            "student": {name: weight.detach() for name, weight in student.items()},
-            "average": self.average.weights,
-            "optimizer": {name: self._optimizer.state[it] for name, it in student.items()},
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainer.restore`.
-
-        Raises:
-            CheckpointError: the state has other weights.
-        """
-        for name, value in self.state().items():
-            fill(value, state[name], name)
+        metrics = self._processes.mean({"loss": float(loss.detach())})
+        norm = self.update("student", self.config.clip, self._processes)
+        self.ema.update(self.student, self.step)
+        return metrics | {"norm": norm}
 
     def _index(self, row: int) -> int:
         """The pair in a row of the batch: all of them in turn, then all again in another order."""

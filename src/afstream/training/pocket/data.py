@@ -6,70 +6,76 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from afstream.errors import ConfigError
 from afstream.families.pocket.captions import ATTRIBUTES, caption
 from afstream.families.pocket.clips import random_clip
+from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.scene import Clip, Scene
 from afstream.families.pocket.vae import PocketVae
 from afstream.families.pocket.world import render
-from afstream.geometry import CHUNK_FRAMES, video_frames
-from afstream.training.machinery.limits import Count, Whole
+from afstream.training.trainer.files import save_tensors
+from afstream.training.trainer.settings import Count, Seed, Whole, check_chunks
+from afstream.validation import Checked
 
+CHUNK_FRAMES = POCKET.lengths.chunk_frames
 NUM_CAPTIONS = 6
 PARTIAL_SHARE = 0.6
 OMIT_SHARE = 0.75
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipsConfig:
-    """What the pocket student and its teacher learn from.
+SwitchFrames = Annotated[tuple[Whole, ...], Field(min_length=1)]
+
+
+class ClipsConfig(Checked):
+    """`[clips]`: what the pocket student and its teacher learn from.
 
     Attributes:
-        firsts: first chunks, for the student.
-        clips: longer clips, for the student.
-        frames: latent frames of these.
+        firsts: number of first chunks, for the student.
+        clips: number of longer clips, for the student.
+        frames: latent frames of the longer clips.
         switch_frames: where their switch may fall, each as likely as it is often listed; 0 is
             no switch.
-        seed: of both.
-        windows: clips for the teacher.
-        window_frames: latent frames of these, what a teacher sees at once.
+        seed: of first chunks and longer clips.
+        windows: number of clips for the teacher.
+        window_frames: latent frames of the teacher's clips, what it sees at once.
         window_switch_frames: where their switch may fall, after the first chunk or not at all.
-        window_seed: of these.
+        window_seed: of the teacher's clips.
     """
 
     firsts: Count
     clips: Count
     frames: Count
-    switch_frames: tuple[Whole, ...]
-    seed: Whole
+    switch_frames: SwitchFrames
+    seed: Seed
     windows: Count
     window_frames: Count
-    window_switch_frames: tuple[Whole, ...]
-    window_seed: Whole
+    window_switch_frames: SwitchFrames
+    window_seed: Seed
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _fits(self) -> ClipsConfig:
         """Refuse lengths and switches that do not fall on chunks."""
         for name, frames, switches in (
             ("frames", self.frames, self.switch_frames),
             ("window_frames", self.window_frames, self.window_switch_frames),
         ):
-            if frames % CHUNK_FRAMES:
-                raise ConfigError(
-                    f"{name} is {frames}; it must be a multiple of the chunk, {CHUNK_FRAMES}"
-                )
+            check_chunks(name, frames, CHUNK_FRAMES)
             for at in switches:
                 if at % CHUNK_FRAMES or at >= frames:
                     raise ConfigError(
                         f"a switch at latent frame {at} is no chunk start within {name},"
                         f" {frames}; use multiples of {CHUNK_FRAMES} below it"
                     )
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +99,7 @@ class Clips:
     def save(self, path: Path) -> None:
         """Write one safetensors file, captions in its metadata."""
         tensors = {"latents": self.latents, "switch_frames": self.switch_frames}
-        save_file(tensors, path, {"captions": json.dumps(self.captions)})
+        save_tensors(path, tensors, {"captions": json.dumps(self.captions)})
 
     @classmethod
     def load(cls, path: Path) -> Clips:
@@ -171,7 +177,7 @@ def make_clips(
             clip = random_clip(
                 rng, num_switches=min(chunk, 1), num_chunks=chunk + 1, first_chunk=chunk
             )
-            videos.append(torch.from_numpy(render(clip, video_frames(num_frames))))
+            videos.append(torch.from_numpy(render(clip, POCKET.format.video_frames(num_frames))))
             captions.append(tuple(reword(clip, rng) for _ in range(NUM_CAPTIONS)))
             switches.append(at)
         found, _ = vae.encode(torch.stack(videos))

@@ -1,1 +1,1 @@
-"""Recipes of distillation: typed tables, their limits, and the files that ship."""
+"""Training recipes: their tables, how they are read, and the files that ship."""

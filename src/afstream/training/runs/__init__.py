@@ -1,1 +1,1 @@
-"""Recipes at work: stages in a folder, what they need, what they begin with and leave."""
+"""Recipes run stage by stage in a folder."""

@@ -1,28 +1,43 @@
-"""A recipe brought to a folder: opened, refused where other work stands, recorded."""
+"""A recipe in a folder: opened, refused where other work stands, recorded."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
 from afstream.errors import ConfigError
-from afstream.training.machinery.parallel import ALONE, Processes, joined
 from afstream.training.recipes.tables import PocketRecipe, Recipe
-from afstream.training.runs.pocket import PocketRun
-from afstream.training.runs.stages import Run, Stage
-from afstream.training.runs.wan import WanRun
+from afstream.training.runs.pocket import pocket_stages
+from afstream.training.runs.stages import Stage
+from afstream.training.runs.wan import wan_stages
+from afstream.training.trainer.distributed import ALONE, Processes, joined
 
-# what was asked for, beside what came of it
+# the recipe, beside what was made by it
 RECORD = "recipe.json"
 ALL = "all"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A recipe in a folder.
+
+    Attributes:
+        recipe: the recipe.
+        folder: where everything is written.
+        stages: in their order.
+    """
+
+    recipe: Recipe
+    folder: Path
+    stages: tuple[Stage, ...]
+
+
 @contextmanager
 def together(recipe: Recipe) -> Generator[Processes, None, None]:
-    """The processes that share a run; the pocket recipe is for one alone."""
+    """The processes that share a run; the pocket recipe runs in one process."""
     if isinstance(recipe, PocketRecipe):
         yield ALONE
     else:
@@ -32,9 +47,12 @@ def together(recipe: Recipe) -> Generator[Processes, None, None]:
 
 def open_run(recipe: Recipe, folder: Path, processes: Processes = ALONE) -> Run:
     """A recipe in a folder; nothing is written yet."""
-    if isinstance(recipe, PocketRecipe):
-        return PocketRun(recipe, folder)
-    return WanRun(recipe, folder, processes)
+    stages = (
+        pocket_stages(recipe, folder)
+        if isinstance(recipe, PocketRecipe)
+        else wan_stages(recipe, folder, processes)
+    )
+    return Run(recipe=recipe, folder=folder, stages=stages)
 
 
 def choose_stages(run: Run, name: str) -> Sequence[Stage]:
@@ -53,12 +71,12 @@ def choose_stages(run: Run, name: str) -> Sequence[Stage]:
 
 
 def claim(run: Run, *, resume: bool, processes: Processes = ALONE) -> None:
-    """Make the folder, and write down what is going to be done there.
+    """Make the run's folder, and record the recipe there.
 
     Args:
-        run: whose folder.
-        resume: whether to go on with what is there.
-        processes: that share the run; the first one looks.
+        run: the run.
+        resume: whether to go on with what is in the folder.
+        processes: that share the run; the first one looks and writes.
 
     Raises:
         ConfigError: there is work already and it is not to be resumed, or it is of another model.
@@ -68,7 +86,7 @@ def claim(run: Run, *, resume: bool, processes: Processes = ALONE) -> None:
         raise ConfigError(fault)
     if processes.is_first:
         run.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(run.recipe), indent=2, ensure_ascii=False)
+        text = json.dumps(run.recipe.model_dump(), indent=2, ensure_ascii=False)
         (run.folder / RECORD).write_text(text + "\n", encoding="utf-8")
     processes.wait()
 
@@ -76,8 +94,7 @@ def claim(run: Run, *, resume: bool, processes: Processes = ALONE) -> None:
 def _fault(run: Run, *, resume: bool) -> str:
     """Why a folder cannot be used; empty if it can."""
     record = run.folder / RECORD
-    held = [path for stage in run.stages for path in stage.files if path.exists()]
-    if not resume and (held or record.exists()):
+    if not resume and (record.exists() or any(stage.is_begun for stage in run.stages)):
         return (
             f"{run.folder} holds a run already; go on with it by --resume, or choose another"
             " folder with --out"

@@ -1,236 +1,332 @@
-"""The pocket recipe in one folder: codec, clips, student, teacher, short, long, export."""
+"""The stages of a pocket recipe: codec, clips, student, teacher, short, long, export."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import nn
 
+from afstream.checkpoints.weights import load_into
 from afstream.config import BackboneConfig, SamplerConfig
+from afstream.families.base import VideoModel
+from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.model import PocketParts, bundle, load_parts, save_pocket
 from afstream.families.pocket.text import vocabulary
 from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
-from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
-from afstream.model.dit import Backbone
-from afstream.training.dmd.trainer import MatchingTrainer, Models
-from afstream.training.machinery.loop import OneFile, Report, Trainer, train
-from afstream.training.machinery.optim import RunningAverage
-from afstream.training.pocket.data import Clips, make_clips
-from afstream.training.pocket.prompts import PocketPrompts
-from afstream.training.pocket.student_stage import Student, StudentTrainer
-from afstream.training.pocket.teacher_stage import TeacherTrainer
-from afstream.training.pocket.vae_stage import VaeTrainer
-from afstream.training.recipes.tables import MatchingTable, PocketRecipe
-from afstream.training.runs.pocket_stages import (
-    MODEL,
-    POCKET_BACKBONE,
-    SIZE,
-    clip_sets,
-    pocket_stages,
+from afstream.memory_plan.count import META
+from afstream.memory_plan.report import Part
+from afstream.memory_plan.training import (
+    TrainingReport,
+    clip_bytes,
+    dmd_parts,
+    learner_parts,
+    meta_backbone,
 )
-from afstream.training.runs.stages import SHEETS, Draw, Observer, Stage, draw_sheet, made
+from afstream.model.dit import Backbone
+from afstream.training.dmd.config import DmdConfig
+from afstream.training.dmd.trainer import Models
+from afstream.training.pocket.data import CHUNK_FRAMES, Clips, make_clips
+from afstream.training.pocket.prompts import PocketPrompts
+from afstream.training.pocket.student import Student
+from afstream.training.pocket.student_trainer import StudentTrainer
+from afstream.training.pocket.teacher_trainer import TeacherTrainer
+from afstream.training.pocket.vae_trainer import VaeTrainer, is_matrix
+from afstream.training.recipes.tables import PocketRecipe
+from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
+from afstream.training.runs.stages import RunContext, Stage
+from afstream.training.runs.watch import draw_sheet
+from afstream.training.trainer.files import save_tensors
+from afstream.training.trainer.loop import Report
+from afstream.training.trainer.optim import is_layer_matrix
+
+POCKET_BACKBONE = BackboneConfig(
+    dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6, patch=2
+)
+WORLD = POCKET.geometry
+# of a latent frame, (C, h, w)
+SIZE = (POCKET_BACKBONE.in_dim, WORLD.latent_height, WORLD.latent_width)
+CODEC, BEGUN, TEACHER = "vae.safetensors", "student.safetensors", "teacher.safetensors"
+CLIPS, MODEL = "{}.safetensors", "pocket.safetensors"
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class PocketRun:
-    """See `afstream.training.stages.Run`.
+@dataclass(frozen=True, kw_only=True)
+class PocketContext(RunContext):
+    """A pocket recipe in a folder, and what its stages have made there."""
 
-    Args:
-        recipe: what is done.
-        folder: where everything is written.
-    """
+    recipe: PocketRecipe
 
-    def __init__(self, recipe: PocketRecipe, folder: Path) -> None:
-        self.recipe = recipe
-        self.folder = folder
-        self.stages = pocket_stages(recipe, folder)
+    @property
+    def is_new(self) -> bool:
+        """Whether codec and student are trained, too."""
+        return self.recipe.start.student == "new"
 
-    def do(self, stage: Stage, report: Report) -> None:
-        """See `Run.do`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        work = {
-            "vae": self._vae,
-            "clips": self._clips,
-            "student": self._student,
-            "teacher": self._teacher,
-            "short": self._short,
-            "long": self._long,
-            "export": self._export,
-        }
-        work[stage.name](report)
+    @property
+    def begun(self) -> str:
+        """Name of what distillation begins with."""
+        return "student" if self.is_new else "the embedded model"
 
-    def _vae(self, report: Report) -> None:
-        trainer = VaeTrainer(self.recipe.vae)
-        self._train("vae", trainer, self.recipe.vae.steps, report)
-        save_vae(trainer.finish(), self._path("vae.safetensors"))
+    def begin(self) -> PocketParts:
+        """Codec, text encoder and student that distillation begins with."""
+        if not self.is_new:
+            return load_parts()
+        student = self._load(Student(POCKET_BACKBONE, vocabulary()), BEGUN, "student")
+        return PocketParts(student.backbone, student.text, self.codec(), SamplerConfig())
 
-    def _clips(self, report: Report) -> None:
-        vae = self._codec()
-        for name, count, frames, switches, seed in clip_sets(self.recipe):
-            path = self._path(f"{name}.safetensors")
+    def codec(self) -> PocketVae:
+        """The codec, without gradients."""
+        if not self.is_new:
+            return load_parts().vae
+        return load_vae(self.made(CODEC, "vae")).requires_grad_(False).eval()
+
+    def backbone(self, name: str, stage: str) -> Backbone:
+        """A backbone that a stage has made, without gradients."""
+        return self._load(Backbone(POCKET_BACKBONE), name, stage)
+
+    def clips(self, name: str) -> Clips:
+        """Clips that the stage `clips` has made."""
+        return Clips.load(self.made(CLIPS.format(name), "clips"))
+
+    def _load(self, module: Module, name: str, stage: str) -> Module:
+        path = self.made(name, stage)
+        load_into(module, load_file(path), what=str(path))
+        return module.requires_grad_(False).eval()
+
+
+def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
+    """All stages in their order; `vae` and `student` are left out where the model is embedded."""
+    context = PocketContext(recipe=recipe, folder=folder)
+    new = context.is_new
+    stages = (
+        _vae(context) if new else None,
+        _clips(context),
+        _student(context) if new else None,
+        _teacher(context),
+        _dmd(context, "short", recipe.short, context.begun),
+        _dmd(context, "long", recipe.long, "short"),
+        _export(context),
+    )
+    return tuple(stage for stage in stages if stage)
+
+
+def _vae(context: PocketContext) -> Stage:
+    config = context.recipe.vae
+
+    def run(report: Report) -> None:
+        trainer = VaeTrainer(config)
+        context.train("vae", trainer, config.steps, report)
+        save_vae(trainer.finish(), context.folder / CODEC)
+
+    def memory() -> TrainingReport:
+        with torch.device(META):
+            vae = PocketVae()
+        return TrainingReport.of(
+            lambda _: learner_parts("codec", vae, is_matrix=is_matrix, averaged=False)
+        )
+
+    return Stage(
+        context=context,
+        name="vae",
+        summary=f"the codec, on windows of {config.window_frames} video frames",
+        files=(CODEC,),
+        run=run,
+        steps=config.steps,
+        batch=config.batch,
+        rates={"lr": config.learning_rate},
+        memory=memory,
+    )
+
+
+class ClipSet(NamedTuple):
+    """Clips that are made together, for one purpose."""
+
+    name: str
+    num_clips: int
+    frames: int
+    switch_frames: tuple[int, ...]
+    seed: int
+
+
+def _clip_sets(context: PocketContext) -> list[ClipSet]:
+    table = context.recipe.clips
+    switches = table.window_switch_frames
+    windows = ClipSet("windows", table.windows, table.window_frames, switches, table.window_seed)
+    if not context.is_new:
+        return [windows]
+    return [
+        ClipSet("firsts", table.firsts, CHUNK_FRAMES, (0,), table.seed),
+        ClipSet("clips", table.clips, table.frames, table.switch_frames, table.seed),
+        windows,
+    ]
+
+
+def _clips(context: PocketContext) -> Stage:
+    sets = _clip_sets(context)
+
+    def run(report: Report) -> None:
+        vae = context.codec()
+        for name, count, frames, switches, seed in sets:
+            path = context.folder / CLIPS.format(name)
             if path.is_file():
                 continue
 
             def tell(done: int, name: str = name, count: int = count) -> None:
                 report({"kind": name, "done": done, "of": count})
 
-            clips = make_clips(
+            make_clips(
                 vae, count=count, num_frames=frames, switch_frames=switches, seed=seed, report=tell
-            )
-            partial = path.with_suffix(".partial")
-            clips.save(partial)
-            partial.replace(path)
+            ).save(path)
 
-    def _student(self, report: Report) -> None:
-        config = self.recipe.student
-        clips, firsts = self._load_clips("clips"), self._load_clips("firsts")
+    def memory() -> TrainingReport:
+        parts = [
+            Part(name=each.name, bytes=clip_bytes(each.num_clips, (each.frames, *SIZE)))
+            for each in sets
+        ]
+        return TrainingReport.of(lambda _: parts)
+
+    return Stage(
+        context=context,
+        name="clips",
+        summary=", ".join(
+            f"{each.num_clips} {each.name} of {each.frames} latent frames" for each in sets
+        ),
+        reads=("vae" if context.is_new else context.begun,),
+        files=tuple(CLIPS.format(each.name) for each in sets),
+        run=run,
+        memory=memory,
+    )
+
+
+def _student(context: PocketContext) -> Stage:
+    config = context.recipe.student
+
+    def run(report: Report) -> None:
+        clips, firsts = context.clips("clips"), context.clips("firsts")
         trainer = StudentTrainer(config, POCKET_BACKBONE, vocabulary(), clips, firsts)
-        copy, vae = deepcopy(trainer.student), self._codec()
+        student, vae = trainer.student, context.codec()
+        parts = PocketParts(student.backbone, student.text, vae, SamplerConfig())
+        model = bundle(parts, name="pocket", details={})
+        policy = memory_policy("anchor", POCKET.lengths)
 
         def draw(path: Path) -> None:
-            copy.load_state_dict(trainer.average.weights)
-            parts = PocketParts(copy.backbone, copy.text, vae, SamplerConfig())
-            self._draw(parts, "anchor", path)
+            with trainer.ema.in_place_of(student):
+                draw_sheet(model, policy, context.recipe.sheet, path, size=WORLD)
 
-        self._train("student", trainer, config.steps, report, draw)
+        context.train("student", trainer, config.steps, report, draw)
+        save_tensors(context.folder / BEGUN, trainer.ema.weights)
 
-    def _teacher(self, report: Report) -> None:
-        begun = self._begin()
-        trainer = TeacherTrainer(
-            self.recipe.teacher, begun.backbone, begun.text, self._load_clips("windows")
+    def memory() -> TrainingReport:
+        with torch.device(META):
+            student = Student(POCKET_BACKBONE, vocabulary())
+        return TrainingReport.of(
+            lambda _: learner_parts("student", student, is_matrix=is_layer_matrix)
         )
-        self._train("teacher", trainer, self.recipe.teacher.steps, report)
 
-    def _short(self, report: Report) -> None:
-        teacher = self._load_teacher()
-        begun = self._begin()
-        self._match("short", self.recipe.short, begun, begun.backbone, deepcopy(teacher), report)
+    return Stage(
+        context=context,
+        name="student",
+        summary="causal initialisation: teacher forcing on first chunks, on clips, on its own past",
+        reads=("clips",),
+        files=(BEGUN,),
+        run=run,
+        steps=config.steps,
+        batch=config.clip_batch,
+        rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
+        memory=memory,
+    )
 
-    def _long(self, report: Report) -> None:
-        short = self._checkpoint("short")
-        student, critic = (
-            _loaded(Backbone(POCKET_BACKBONE), short[name]) for name in ("student", "critic")
-        )
-        self._match("long", self.recipe.long, self._begin(), student, critic, report)
 
-    def _match(
-        self,
-        name: str,
-        table: MatchingTable,
-        begun: PocketParts,
-        student: Backbone,
-        critic: Backbone,
-        report: Report,
-    ) -> None:
-        """A stage of distribution matching; student and critic learn in place."""
-        copy = deepcopy(student)
+def _teacher(context: PocketContext) -> Stage:
+    config, frames = context.recipe.teacher, context.recipe.clips.window_frames
+
+    def run(report: Report) -> None:
+        begun, clips = context.begin(), context.clips("windows")
+        trainer = TeacherTrainer(config, begun.backbone, begun.text, clips)
+        context.train("teacher", trainer, config.steps, report)
+        save_tensors(context.folder / TEACHER, trainer.ema.weights)
+
+    return Stage(
+        context=context,
+        name="teacher",
+        summary=f"the bidirectional teacher, on windows of {frames} latent frames",
+        reads=(context.begun, "clips"),
+        files=(TEACHER,),
+        run=run,
+        steps=config.steps,
+        batch=config.batch,
+        rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
+        memory=lambda: TrainingReport.of(
+            lambda _: learner_parts(
+                "teacher", meta_backbone(POCKET_BACKBONE), is_matrix=is_layer_matrix
+            )
+        ),
+    )
+
+
+def _dmd(context: PocketContext, name: str, config: DmdConfig, before: str) -> Stage:
+    """DMD of the pocket student: `short` begins with the student, `long` with `short`."""
+    policy = memory_policy(config.memory, POCKET.lengths)
+
+    def open_models() -> tuple[Models, VideoModel]:
+        begun, teacher = context.begin(), context.backbone(TEACHER, "teacher")
+        student, critic = begun.backbone, deepcopy(teacher)
+        if name == "long":
+            student = context.backbone(STUDENT.format(before), before)
+            critic = context.backbone(CRITIC.format(before), before)
         models = Models(
             student=student.requires_grad_(True),
             critic=critic.requires_grad_(True),
-            teacher=self._load_teacher(),
+            teacher=teacher,
             codec=begun.vae,
-            prompts=PocketPrompts(begun.text, table.seed),
+            prompts=PocketPrompts(begun.text, config.seed),
         )
-        policy = memory_policy(table.memory, LENGTHS)
-        trainer = MatchingTrainer(table.config(), models, policy, begun.sampler, SIZE)
+        return models, bundle(begun._replace(backbone=student), name="pocket", details={})
 
-        def draw(path: Path) -> None:
-            parts = begun._replace(backbone=_averaged(copy, trainer.average))
-            self._draw(parts, table.memory, path)
+    return dmd_stage(
+        *(context, name, config),
+        reads=(before, "teacher"),
+        open_models=open_models,
+        policy=policy,
+        geometry=WORLD,
+        memory=lambda: TrainingReport.of(
+            lambda _: dmd_parts(policy, POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=config.batch)
+        ),
+    )
 
-        self._train(name, trainer, table.iterations, report, draw)
 
-    def _export(self, report: Report) -> None:
+def _export(context: PocketContext) -> Stage:
+    recipe, name = context.recipe, context.recipe.export.stage
+
+    def run(report: Report) -> None:
         del report
-        name = self.recipe.export.stage
-        content = self._checkpoint(name)
-        begun = self._begin()
-        if name != "student":
-            begun.backbone.load_state_dict(content["average"])
-        done = {stage.name: stage.saved_step for stage in self.stages if stage.checkpoint}
-        partial = self._path("model.partial")
+        tuned = context.backbone(EMA.format(name), name) if name != "student" else None
+        begun = context.begin()
+        stages = pocket_stages(recipe, context.folder)
+        steps = {stage.name: stage.saved_step for stage in stages if stage.steps}
+        path = context.folder / MODEL
+        partial = path.with_suffix(".partial")
         save_pocket(
             partial,
-            backbone=begun.backbone,
+            backbone=tuned or begun.backbone,
             text=begun.text,
             vae=begun.vae,
-            recipe={"steps": done, "recipe": asdict(self.recipe)},
+            recipe={"steps": steps, "recipe": recipe.model_dump()},
         )
-        partial.replace(self._path(MODEL))
+        partial.replace(path)
 
-    def _train(
-        self,
-        name: str,
-        trainer: Trainer,
-        steps: int,
-        report: Report,
-        draw: Draw | None = None,
-    ) -> None:
-        """Run a trainer to its end, watched."""
-        recipe = self.recipe
-        store = OneFile(self._path(f"{name}.checkpoint"))
-        observer = Observer(
-            *(store.log, self.folder / SHEETS / name, recipe.watch, report),
-            every=recipe.sheet.every,
-            draw=draw,
-        )
-        train(
-            trainer,
-            steps,
-            store,
-            report,
-            every=recipe.log.report_every,
-            save_every=recipe.log.save_every,
-            after=observer,
-        )
-
-    def _draw(self, parts: PocketParts, memory: str, path: Path) -> None:
-        model = bundle(parts, name="pocket", details={})
-        draw_sheet(model, memory_policy(memory, LENGTHS), self.recipe.sheet, path)
-
-    def _begin(self) -> PocketParts:
-        """Codec, text encoder and student that distillation begins with."""
-        if self.recipe.start.student == "embedded":
-            return load_parts()
-        content = self._checkpoint("student")
-        student = Student(BackboneConfig(**content["backbone"]), content["words"])
-        _loaded(student, content["average"])
-        return PocketParts(student.backbone, student.text, self._codec(), SamplerConfig())
-
-    def _codec(self) -> PocketVae:
-        if self.recipe.start.student == "embedded":
-            return load_parts().vae
-        vae = load_vae(made(self._path("vae.safetensors"), "vae"))
-        return vae.requires_grad_(False).eval()
-
-    def _load_teacher(self) -> Backbone:
-        content = self._checkpoint("teacher")
-        return _loaded(Backbone(BackboneConfig(**content["backbone"])), content["average"])
-
-    def _load_clips(self, name: str) -> Clips:
-        return Clips.load(made(self._path(f"{name}.safetensors"), "clips"))
-
-    def _checkpoint(self, stage: str) -> dict[str, Any]:
-        path = made(self._path(f"{stage}.checkpoint"), stage)
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-    def _path(self, name: str) -> Path:
-        return self.folder / name
-
-
-def _loaded(module: Module, weights: Mapping[str, Tensor]) -> Module:
-    """The module with these weights, without gradients."""
-    module.load_state_dict(weights)
-    return module.requires_grad_(False).eval()
-
-
-def _averaged(copy: Backbone, average: RunningAverage) -> Backbone:
-    copy.load_state_dict(average.weights)
-    return copy
+    return Stage(
+        context=context,
+        name="export",
+        summary="the model file",
+        reads=(name,),
+        files=(MODEL,),
+        run=run,
+        always=True,
+    )

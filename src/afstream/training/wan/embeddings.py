@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
 from afstream.errors import CheckpointError, PromptError
 from afstream.model.protocols import TextEncoder
-from afstream.training.machinery.draws import generator
+from afstream.training.trainer.files import save_tensors
+from afstream.training.trainer.rng import generator
 
 Pair = tuple[str, str]
 
@@ -60,7 +60,7 @@ class EmbeddingCache:
 
     Args:
         folder: of the cache; made when something is added.
-        encoder: tells encoders apart whose embeddings differ.
+        encoder: identity of the encoder; embeddings of different encoders differ.
     """
 
     def __init__(self, folder: Path, encoder: str) -> None:
@@ -70,7 +70,7 @@ class EmbeddingCache:
         self.refresh()
 
     def refresh(self) -> None:
-        """See what lies in the folder by now.
+        """Read which prompts the folder holds now.
 
         Raises:
             CheckpointError: a file there cannot be read.
@@ -80,7 +80,7 @@ class EmbeddingCache:
                 self._files.update(dict.fromkeys(file.keys(), path))
 
     def missing(self, prompts: Iterable[str]) -> list[str]:
-        """Those that are not there yet, each once."""
+        """Prompts that are not in the cache yet, each once."""
         return [it for it in dict.fromkeys(prompts) if self._key(it) not in self._files]
 
     def add(self, prompts: Iterable[str], text: TextEncoder, *, batch: int = 8) -> int:
@@ -129,11 +129,8 @@ class EmbeddingCache:
                 used = row.ne(0).any(dim=1).nonzero()
                 length = int(used[-1]) + 1 if len(used) else 1
                 rows[self._key(prompt)] = row[:length].cpu().clone()
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{_digest(*rows)}{SUFFIX}"
-        partial = path.with_suffix(".partial")
-        save_file(rows, partial)
-        partial.replace(path)
+        save_tensors(path, rows)
         self._files.update(dict.fromkeys(rows, path))
 
     def _key(self, prompt: str) -> str:
@@ -143,12 +140,12 @@ class EmbeddingCache:
 class CachedPrompts:
     """Pairs of a list, by number, from a cache; see `afstream.training.dmd.trainer.Prompts`.
 
-    The list is gone through again and again, each time in another order.
+    The list is repeated without end, each time in another order.
 
     Args:
         pairs: the list.
-        cache: that holds all of them.
-        negative: what guidance leads away from, in the cache too.
+        cache: holds all of their prompts.
+        negative: prompt that guidance leads away from, in the cache too.
         seed: of the orders.
     """
 

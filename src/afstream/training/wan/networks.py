@@ -1,6 +1,6 @@
-"""Who takes part in a Wan run: student, critic and teacher from folders, on this process's device.
+"""The networks of a Wan run: student, critic and teacher from folders, on this process's device.
 
-The weights that learn are kept in float32 and cast when they are gathered; everything else lies
+The weights that learn are kept in float32 and cast when they are gathered; everything else is kept
 in the dtype that it computes in. The text encoder is opened only to fill the cache.
 """
 
@@ -8,24 +8,23 @@ in the dtype that it computes in. The text encoder is opened only to fill the ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from afstream.checkpoints import WanFolder, find_parts
 from afstream.errors import ConfigError
 from afstream.families.wan.model import backbone_source
-from afstream.families.wan.text import TEXT_LEN, load_text
-from afstream.families.wan.vae import load_vae
+from afstream.families.wan.text import load_text
+from afstream.families.wan.tokenizer import TEXT_LEN
+from afstream.families.wan.vae import WanVae, load_vae
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
 from afstream.training.dmd.trainer import Models, Prompts
-from afstream.training.machinery.adapters import adapt, is_adapter, save_adapters
-from afstream.training.machinery.parallel import Processes, gathered, shard
+from afstream.training.trainer.distributed import Processes, shard
+from afstream.training.trainer.lora import adapt
 from afstream.training.wan.embeddings import CachedPrompts, EmbeddingCache, read_pairs
 
 # Wan2.1's own, which its teacher was trained to be led away from
@@ -42,22 +41,20 @@ class NetworksConfig:
     """Three networks of Wan's kind.
 
     Attributes:
-        student: folder of the student, which also gives the VAE and the text encoder.
-        start: a student's file to begin with, in the place of that folder's own backbone.
-        critic: folder of the critic; the student's if None.
+        student: folder of student and critic, with the VAE and the text encoder.
+        start: a student's file to begin with instead of that folder's own backbone.
         critic_start: a file for the critic to begin with.
         teacher: folder of the teacher, often the largest model.
-        rank: of the LoRA that student and critic learn; 0 for all of their weights.
+        rank: of the LoRA that student and critic learn; 0 trains all of their weights.
         alpha: of the LoRA.
         recompute: compute each layer again in the backward pass, to need less memory.
         dtype: that all networks compute in.
-        seed: of the LoRA's beginning.
+        seed: of the LoRA's first weights.
     """
 
     student: Path
-    start: str | None = None
-    critic: Path | None = None
-    critic_start: str | None = None
+    start: Path | None = None
+    critic_start: Path | None = None
     teacher: Path
     rank: int = 256
     alpha: float = 256.0
@@ -66,13 +63,18 @@ class NetworksConfig:
     seed: int = 0
 
 
-def open_models(config: NetworksConfig, prompts: Prompts, processes: Processes) -> Models:
-    """Load and spread all networks.
+def open_models(
+    config: NetworksConfig, prompts: Prompts, processes: Processes
+) -> tuple[Models, WanVae]:
+    """Load all networks and spread them over the processes.
 
     Args:
-        config: which.
-        prompts: what the rollouts are of.
-        processes: within `afstream.training.machinery.parallel.joined`.
+        config: folders, files and dtype.
+        prompts: prompts of the rollouts.
+        processes: within `afstream.training.trainer.distributed.joined`.
+
+    Returns:
+        The networks, and their VAE once more.
 
     Raises:
         CheckpointError: pieces are missing or do not fit; says which.
@@ -84,20 +86,17 @@ def open_models(config: NetworksConfig, prompts: Prompts, processes: Processes) 
     teacher = open_backbone(config.teacher, None, device, dtype)
     shard(teacher, processes)
     student, critic = (
-        open_learner(config, folder, start, processes)
-        for folder, start in (
-            (config.student, config.start),
-            (config.critic or config.student, config.critic_start),
-        )
+        open_learner(config, config.student, start, processes)
+        for start in (config.start, config.critic_start)
     )
-    for name, model in (("critic", critic), ("teacher", teacher)):
-        own, other = student.config, model.config
-        if (own.text_dim, own.in_dim) != (other.text_dim, other.in_dim):
-            raise ConfigError(
-                f"the {name} reads {other.in_dim} latent channels and text of {other.text_dim}"
-                f" values, the student {own.in_dim} and {own.text_dim}; give models of one family"
-            )
-    return Models(student=student, critic=critic, teacher=teacher, codec=vae, prompts=prompts)
+    own, other = student.config, teacher.config
+    if (own.text_dim, own.in_dim) != (other.text_dim, other.in_dim):
+        raise ConfigError(
+            f"the teacher reads {other.in_dim} latent channels and text of {other.text_dim}"
+            f" values, the student {own.in_dim} and {own.text_dim}; give models of one family"
+        )
+    models = Models(student=student, critic=critic, teacher=teacher, codec=vae, prompts=prompts)
+    return models, vae
 
 
 def open_prompts(
@@ -111,17 +110,17 @@ def open_prompts(
     seed: int = 0,
     others: Sequence[str] = (),
 ) -> CachedPrompts:
-    """Pairs of prompts as embeddings; the first process encodes those that are new.
+    """Embeddings of pairs of prompts; the first process encodes prompts that are new.
 
     Args:
         folder: with the text encoder.
-        pairs: see `read_pairs`.
+        pairs: file of pairs, see `read_pairs`.
         cache: folder that all processes see.
         processes: that share the run.
-        negative: what guidance leads away from.
+        negative: prompt that guidance leads away from.
         dtype: of the embeddings.
         seed: of their order.
-        others: prompts to encode as well.
+        others: more prompts to encode.
 
     Raises:
         CheckpointError: pieces are missing or do not fit; says which.
@@ -145,39 +144,16 @@ def open_prompts(
     return CachedPrompts(listed, kept, negative, seed=seed)
 
 
-def save_trained(
-    path: Path, weights: Mapping[str, Tensor], *, alpha: float, processes: Processes
-) -> None:
-    """Write what a student learned: its LoRA, or all of its weights, as `--lora` or `--student`.
-
-    Args:
-        path: a `.safetensors` file, replaced at once.
-        weights: those that learn, or their average; may be spread over processes.
-        alpha: of the LoRA.
-        processes: all must call it; the first one writes.
-    """
-    whole = gathered(weights)
-    if not processes.is_first:
-        return
-    if any(map(is_adapter, whole)):
-        save_adapters(path, whole, alpha=alpha)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({name: value.contiguous() for name, value in whole.items()}, partial)
-    partial.replace(path)
-
-
 def open_learner(
-    config: NetworksConfig, folder: Path, start: str | None, processes: Processes
+    config: NetworksConfig, folder: Path, start: Path | None, processes: Processes
 ) -> Backbone:
     """A backbone that learns, spread over the processes.
 
     Args:
-        config: how.
+        config: dtype and LoRA.
         folder: of the model.
         start: a file in the place of the folder's own weights.
-        processes: within `afstream.training.machinery.parallel.joined`.
+        processes: within `afstream.training.trainer.distributed.joined`.
     """
     held = config.dtype if config.rank else torch.float32
     backbone = open_backbone(folder, start, processes.device, held)
@@ -192,17 +168,17 @@ def open_learner(
 
 
 def open_backbone(
-    folder: Path, start: str | None, device: torch.device, dtype: torch.dtype
+    folder: Path, start: Path | None, device: torch.device, dtype: torch.dtype
 ) -> Backbone:
     """A backbone without gradients; see `open_learner`."""
     parts = find_parts(folder, with_backbone=start is None, with_vae=False, with_text=False)
-    spec = ModelSpec(name=str(folder), student=start)
+    spec = ModelSpec(name=str(folder), student=str(start) if start else None)
     source, _ = backbone_source(parts, spec)
     return source.build(device=device, dtype=dtype)
 
 
 def _identity(parts: WanFolder, dtype: torch.dtype) -> str:
-    """Tells text encoders apart, by their files' names and sizes: reading 11 GB takes long."""
+    """An encoder's identity: names and sizes of its files, because reading 11 GB takes long."""
     paths = [
         path
         for part in (parts.text, parts.tokenizer)

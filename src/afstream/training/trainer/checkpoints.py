@@ -1,4 +1,4 @@
-"""Checkpoints of a run on any number of processes: one folder each, complete or not there.
+"""Checkpoints of a run on any number of processes: one folder each, whole or not there.
 
 A folder is written under another name, then gets a list of its files and their sizes, then its
 name. Whatever moment a process is killed at, the list tells whether a folder is whole; if not,
@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from afstream.errors import CheckpointError
-from afstream.training.machinery.parallel import ALONE, Processes
+from afstream.training.trainer.distributed import ALONE, Processes
 
 MANIFEST = "manifest.json"
 LOG = "log.jsonl"
@@ -35,18 +35,22 @@ KEPT = 2
 State = Mapping[str, Any]
 
 
-class CheckpointFolders:
-    """A run's checkpoints; see `afstream.training.machinery.loop.Store`.
+class CheckpointStore:
+    """The checkpoints of one stage, and its log.
+
+    Attributes:
+        log: metrics, warnings and contact sheets, JSON lines.
+        processes: that share the run; all of them call every method.
 
     Args:
-        folder: of the run; all processes must see the same.
-        processes: all of them call every method.
+        folder: of the stage; all processes must see the same.
+        processes: that share the run.
     """
 
     def __init__(self, folder: Path, processes: Processes = ALONE) -> None:
         self.log = folder / LOG
+        self.processes = processes
         self._folder = folder
-        self._processes = processes
 
     def save(self, step: int, state: State) -> None:
         """Write a checkpoint, and drop all but the newest two.
@@ -54,35 +58,36 @@ class CheckpointFolders:
         Args:
             step: its name.
             state: tensors, within mappings, that may be spread over processes, and plain
-                numbers, of which the first process's count.
+                values, of which the first process's count.
         """
         goal = self._folder / f"step-{step:06}"
         partial = goal.with_suffix(".partial")
-        if self._processes.is_first:
+        if self.processes.is_first:
             self._folder.mkdir(parents=True, exist_ok=True)
             # left by a run that was killed
             for left in self._folder.glob("step-*.partial"):
                 shutil.rmtree(left)
-        self._processes.wait()
+        self.processes.wait()
+        tensors, plain = _divided(state)
         with _quiet():
-            save(_tensors(state), checkpoint_id=partial)
-        self._processes.wait()
-        if self._processes.is_first:
-            _complete(partial, _plain(state))
+            save(tensors, checkpoint_id=partial)
+        self.processes.wait()
+        if self.processes.is_first:
+            _complete(partial, plain)
             if goal.exists():
-                # torn, or it would have been gone on from
+                # torn, or the run would have resumed from it
                 shutil.rmtree(goal)
             partial.rename(goal)
             _sync(self._folder)
             for old in self._found()[KEPT:]:
                 shutil.rmtree(old)
-        self._processes.wait()
+        self.processes.wait()
 
     def load(self, state: State) -> tuple[State | None, list[str]]:
         """Read the newest whole checkpoint.
 
         Args:
-            state: of the same kind as what was saved; its tensors are filled in place.
+            state: with the tensors of what was saved, which are filled in place.
 
         Returns:
             The state as it was saved, None where there is none; and warnings of torn ones.
@@ -91,26 +96,26 @@ class CheckpointFolders:
             CheckpointError: it is of another run: it holds other weights.
         """
         found: Path | None = None
-        told: list[str] = []
-        for candidate in self._found() if self._processes.is_first else []:
+        torn: list[str] = []
+        for candidate in self._found() if self.processes.is_first else []:
             fault = _fault(candidate)
             if not fault:
                 found = candidate
                 break
-            told.append(f"checkpoint {candidate} is torn: {fault}; the one before is used")
-        found, told = self._processes.agree((found, told))
+            torn.append(f"checkpoint {candidate} is torn: {fault}; the one before is used")
+        found, torn = self.processes.agree((found, torn))
         if found is None:
-            return None, told
-        tensors = _tensors(state)
+            return None, torn
+        tensors, _ = _divided(state)
         _check(found, tensors)
         with _quiet():
             load(tensors, checkpoint_id=found)
         plain = json.loads((found / MANIFEST).read_text("utf-8"))["plain"]
-        return {**tensors, **plain}, told
+        return {**tensors, **plain}, torn
 
     @property
     def last_step(self) -> int:
-        """Of the newest whole checkpoint, 0 without one."""
+        """Step of the newest whole checkpoint, 0 without one."""
         whole = (path for path in self._found() if not _fault(path))
         return next((_step(path) for path in whole), 0)
 
@@ -124,13 +129,10 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _tensors(state: State) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if name not in _plain(state)}
-
-
-def _plain(state: State) -> dict[str, Any]:
-    """Numbers, and mappings of them: what JSON holds exactly."""
-    return {name: value for name, value in state.items() if not _flat(value)}
+def _divided(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors, alone or within mappings, and plain values: what JSON holds exactly."""
+    tensors = {name: value for name, value in state.items() if _flat(value)}
+    return tensors, {name: value for name, value in state.items() if name not in tensors}
 
 
 def _flat(value: object, name: str = "") -> dict[str, Tensor]:

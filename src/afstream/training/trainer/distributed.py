@@ -1,8 +1,7 @@
-"""Several processes, one run: torchrun's group, FSDP2, and what they tell each other."""
+"""Several processes of one run: torchrun's group, FSDP2, and what the processes exchange."""
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Generator, Mapping
@@ -33,18 +32,18 @@ CPU = torch.device("cpu")
 PATIENCE = timedelta(hours=2)
 
 # what is called besides forward
-LAYER_METHODS = ("remember", "text_keys")
-BACKBONE_METHODS = ("remember", "text_context", "time_context")
+LAYER_METHODS = ("write_kv", "text_keys")
+BACKBONE_METHODS = ("write_kv", "text_context", "time_context")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
-    """Those that share a run, seen from one of them.
+    """The processes that share a run, seen from one of them.
 
     Attributes:
-        rank: which one this is; 0 writes logs.
-        count: how many there are.
-        device: where this one computes.
+        rank: number of this process; 0 writes logs.
+        count: number of processes.
+        device: where this process computes.
     """
 
     rank: int = 0
@@ -53,11 +52,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that speaks for all."""
+        """Whether this is the process that writes logs and files."""
         return self.rank == 0
 
     def rows(self, batch: int) -> range:
-        """The part of a global batch that falls to this process.
+        """Rows of a global batch that this process computes.
 
         Raises:
             ConfigError: it cannot be divided evenly.
@@ -70,16 +69,16 @@ class Processes:
         share = batch // self.count
         return range(self.rank * share, (self.rank + 1) * share)
 
-    def mean(self, told: Mapping[str, float]) -> dict[str, float]:
-        """Means over all processes, each of which must tell the same names."""
+    def mean(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Means over all processes, each of which must give the same names."""
         if self.count == 1:
-            return dict(told)
-        values = torch.tensor(list(told.values()), dtype=torch.float64, device=self.device)
+            return dict(metrics)
+        values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.device)
         dist.all_reduce(values)
-        return dict(zip(told, (values / self.count).tolist(), strict=True))
+        return dict(zip(metrics, (values / self.count).tolist(), strict=True))
 
     def agree(self, value: T) -> T:
-        """What the first process says; the others' value is ignored."""
+        """The first process's value, in all processes."""
         if self.count == 1:
             return value
         held: list[T] = [value]
@@ -87,8 +86,8 @@ class Processes:
         return held[0]
 
     def wait(self) -> None:
-        """Until all are here."""
-        # a barrier would have to be told the GPU in another way for each backend
+        """Return when all processes have called this."""
+        # a barrier needs the GPU's number, in another way for each backend
         self.mean({"here": 0.0})
 
 
@@ -172,27 +171,3 @@ def gathered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         .to("cpu", copy=True)
         for name, value in weights.items()
     }
-
-
-def update(optimizer: torch.optim.Optimizer, largest: float, processes: Processes) -> float:
-    """Average gradients over processes where FSDP did not, clip their norm, step and clear.
-
-    Args:
-        optimizer: of weights that are spread over processes, or are the same in all.
-        largest: norm of the gradients that stay as they are.
-        processes: that share the batch.
-
-    Returns:
-        The norm before it was clipped; where it is no number, nothing is updated.
-    """
-    weights: list[Tensor] = [it for group in optimizer.param_groups for it in group["params"]]
-    for weight in weights:
-        if processes.count > 1 and weight.grad is not None and not isinstance(weight, DTensor):
-            dist.all_reduce(weight.grad)
-            weight.grad /= processes.count
-    norm = nn.utils.clip_grad_norm_(weights, largest)
-    total = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-    if math.isfinite(total):
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return total

@@ -1,4 +1,9 @@
-"""Muon for every weight with more than one axis; AdamW serves the rest."""
+"""Muon for every weight with more than one axis; AdamW serves the rest.
+
+`torch.optim.Muon` is another recipe: it orthogonalises in bfloat16 and takes matrices only. The
+pocket model's networks are small enough for float32, and its codec's convolutions learn with Muon
+as well. Where both apply, a test holds this one to torch's.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,24 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-# quintic whose repeated use drives every singular value towards 1
+# coefficients of the quintic whose repeated use drives every singular value towards 1
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 UPDATE_SIZE = 0.2
 
 
 class Muon(Optimizer):
-    """Momentum whose update is made orthogonal, convolutions taken as matrices [out, rest].
+    """Momentum whose update is made orthogonal; convolutions count as matrices [out, rest].
 
     Whatever the gradient's size, a step's root mean square is `UPDATE_SIZE * lr`, about
-    that of AdamW, so the two can share a learning rate.
+    that of AdamW, so the two can share a learning rate. The momentum is there from the beginning,
+    so that a checkpoint can fill it.
+
+    Args:
+        weights: with two or more axes.
+        lr: learning rate.
+        momentum: decay of the gradients' moving average.
+        weight_decay: share of a weight that a step of learning rate 1 takes away.
     """
 
     def __init__(
@@ -32,19 +44,19 @@ class Muon(Optimizer):
         super().__init__(
             list(weights), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         )
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self.state[weight] = {"momentum": torch.zeros_like(weight)}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every weight that has a gradient."""
+        """Update every weight that has a gradient."""
         assert closure is None  # noqa: S101 - the trainer never passes one
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                average: Tensor = state["momentum"]
+                average: Tensor = self.state[weight]["momentum"]
                 average.lerp_(weight.grad, 1 - group["momentum"])
                 ahead = weight.grad.lerp(average, group["momentum"])
                 update = orthogonal(ahead.flatten(1))

@@ -1,7 +1,7 @@
 """Random numbers of a training run, drawn so that nothing depends on how work is divided.
 
 Each number depends on the seed and on what it is for, never on what was drawn before it: a
-resumed run and one that is spread over other processes draw the same.
+resumed run and a run on another number of processes draw the same numbers.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 def generator(seed: int, *names: object) -> torch.Generator:
-    """A generator that depends on the seed and on what its numbers are for."""
+    """A generator on the CPU whose numbers depend on the seed and on `names`, their purpose."""
     text = ":".join(map(str, (seed, *names)))
     digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
 def pick(count: int, seed: int, *names: object) -> int:
-    """One of 0 .. count - 1."""
+    """A whole number from 0 to count - 1, each as likely as the others."""
     return int(torch.randint(count, (1,), generator=generator(seed, *names)))
 
 

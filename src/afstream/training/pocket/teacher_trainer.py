@@ -8,10 +8,6 @@ prompt is then the second one. Without a prompt (`drop_share`) it learns what gu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,25 +16,26 @@ from afstream.engine.schedule import add_noise, shifted_sigma
 from afstream.families.pocket.text import PocketText
 from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_flow
-from afstream.training.machinery.limits import Count, Positive, Share, Whole
-from afstream.training.machinery.optim import MixedOptimizer, RunningAverage, trapezoid
 from afstream.training.pocket.data import Clips
+from afstream.training.trainer.loop import Trainer
+from afstream.training.trainer.optim import Ema, muon_and_adamw, set_rates, trapezoid
+from afstream.training.trainer.settings import Count, Decay, Positive, Seed, Share
+from afstream.validation import Checked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherConfig:
-    """The teacher's part of the pocket recipe.
+class TeacherConfig(Checked):
+    """`[teacher]`: training of the bidirectional teacher.
 
     Attributes:
         steps: optimizer steps in all.
         batch: clips in a step.
         shift: of the timesteps, toward noise; less than the sampler's, for the details' sake.
-        drop_share: of the clips, without their prompt.
+        drop_share: share of the clips that are shown without their prompt.
         lr: peak learning rate of embeddings, norms and head (AdamW).
         hidden_lr: peak learning rate of the layers' matrices (Muon).
-        warmup: steps up to it.
-        decay: steps down from it at the end.
-        average: decay of the running average of the weights, which is what teaches.
+        warmup: steps up to the peak.
+        decay: steps down from the peak at the end.
+        ema: decay of the moving average of the weights, which is what teaches.
         seed: of batches and noise.
     """
 
@@ -50,17 +47,17 @@ class TeacherConfig:
     hidden_lr: Positive
     warmup: Count
     decay: Count
-    average: Share
-    seed: Whole
+    ema: Decay
+    seed: Seed
 
 
-class TeacherTrainer:
-    """One run of the teacher's training; see `afstream.training.machinery.loop.Trainer`.
+class TeacherTrainer(Trainer):
+    """One run of the teacher's training; see `afstream.training.trainer.loop.Trainer`.
 
     Args:
-        config: how.
-        backbone: where it begins; trained in place.
-        text: the encoder, left as it is.
+        config: settings of the training.
+        backbone: the causal student, with whose weights it begins; trained in place.
+        text: the text encoder, not trained.
         clips: with the switch, if any, after the first chunk.
     """
 
@@ -70,20 +67,16 @@ class TeacherTrainer:
         self.config = config
         self.backbone = backbone.requires_grad_(True).train()
         self.text = text
-        self.average = RunningAverage(backbone, config.average)
-        self.optimizer = MixedOptimizer(
-            backbone.named_parameters(),
-            lr=config.lr,
-            hidden_lr=config.hidden_lr,
-            hidden_prefix="blocks.",
-        )
-        self.step = 0
-        self.seconds = 0.0
+        self.ema = Ema(backbone, config.ema)
         self._clips = clips
         self._random = torch.Generator().manual_seed(config.seed)
+        self._optimizers = muon_and_adamw(backbone, lr=config.lr, matrix_lr=config.hidden_lr)
+        super().__init__(
+            {"teacher": (backbone, self._optimizers)}, ema=self.ema, random=self._random
+        )
 
     def advance(self) -> dict[str, float]:
-        """One optimizer step; its loss, and that of the clearer and the noisier half."""
+        """One optimizer step; its loss, and the losses of the clearer and the noisier clips."""
         config = self.config
         rows = torch.randint(len(self._clips), (config.batch,), generator=self._random)
         clean = self._clips.latents[rows].float()
@@ -97,27 +90,10 @@ class TeacherTrainer:
         loss = errors.mean()
         loss.backward()
         share = trapezoid(self.step, warmup=config.warmup, decay=config.decay, total=config.steps)
-        norm = self.optimizer.step(share)
-        self.average.update(self.backbone, self.step)
+        set_rates(self._optimizers, (config.hidden_lr, config.lr), share)
+        norm = self.update("teacher", 1.0)
+        self.ema.update(self.backbone, self.step)
         return {"loss": float(loss.detach()), **_halves(errors.detach(), sigma), "norm": norm}
-
-    def state(self) -> dict[str, Any]:
-        """See `Trainer.state`."""
-        return {
-            "config": asdict(self.config),
-            "backbone": asdict(self.backbone.config),
-            "weights": self.backbone.state_dict(),
-            "average": self.average.weights,
-            "optimizer": self.optimizer.state_dict(),
-            "random": self._random.get_state(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainer.restore`."""
-        self.backbone.load_state_dict(state["weights"])
-        self.average.weights = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._random.set_state(state["random"])
 
     @torch.no_grad()
     def _embeds(self, rows: Tensor) -> Tensor:

@@ -1,25 +1,26 @@
-"""First stage of the pocket recipe: train the video codec on the pocket world."""
+"""Training of the pocket recipe's video codec on clips of the pocket world."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from afstream.errors import ConfigError
 from afstream.families.pocket.clips import change_scene, random_scene
+from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.scene import Clip, Segment, chunk_start
 from afstream.families.pocket.vae import PocketVae, VaeConfig, channels_last, group_frames
 from afstream.families.pocket.world import NUM_FRAMES, render
-from afstream.geometry import TEMPORAL_STRIDE
-from afstream.training.machinery.limits import Amount, Count, Positive, Whole
-from afstream.training.machinery.muon import Muon
+from afstream.training.trainer.loop import Trainer
+from afstream.training.trainer.muon import Muon
+from afstream.training.trainer.optim import adamw, set_rates, split
+from afstream.training.trainer.settings import Amount, Count, Positive, Seed
+from afstream.validation import Checked
 
 # share of windows whose clip has a switch, and of those that do not begin at its start
 SWITCH_SHARE = 0.6
@@ -29,23 +30,22 @@ HELD_OUT_STEP = 10**9
 STATISTICS_STEP = 2 * 10**9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VaeStageConfig:
-    """How the codec is trained.
+class VaeTrainingConfig(Checked):
+    """`[vae]`: training of the codec.
 
     Attributes:
         steps: optimizer steps; the learning rate ends at zero.
         batch: windows of a step.
-        window_frames: video frames of a window, 1 + 4 n.
+        window_frames: video frames of a window; a first one and whole latent frames.
         learning_rate: its highest value, after the warm-up.
         warmup_steps: steps over which it rises.
-        weight_decay: of AdamW.
+        weight_decay: of Muon.
         latent_noise: highest noise added to the normalised latents, so that the decoder
-            forgives what a denoiser leaves.
-        mse_weight: share of the squared error, beside the absolute error.
-        edge_weight: share of the error of picture gradients.
+            tolerates the errors of a denoiser.
+        mse_weight: weight of the squared error, beside the absolute error.
+        edge_weight: weight of the error of picture gradients.
         statistics_clips: clips over which the latents' mean and deviation are measured.
-        seed: decides weights, windows and noise.
+        seed: of weights, windows and noise.
     """
 
     steps: Count
@@ -58,42 +58,36 @@ class VaeStageConfig:
     mse_weight: Amount
     edge_weight: Amount
     statistics_clips: Count
-    seed: Whole
+    seed: Seed
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _fits(self) -> VaeTrainingConfig:
         """Refuse windows that the codec cannot take."""
-        if self.window_frames % TEMPORAL_STRIDE != 1:
-            raise ConfigError(f"window_frames is {self.window_frames}; it must be 1 + 4 n")
+        stride = POCKET.format.temporal_stride
+        if self.window_frames % stride != 1:
+            raise ConfigError(f"window_frames is {self.window_frames}; it must be 1 + {stride} n")
+        return self
 
 
-class VaeTrainer:
-    """One run of the codec's training; see `afstream.training.machinery.loop.Trainer`.
+class VaeTrainer(Trainer):
+    """One run of the codec's training; see `afstream.training.trainer.loop.Trainer`.
 
     Args:
-        config: how to train.
-        sizes: of the codec.
+        config: settings of the training.
+        sizes: sizes of the codec.
     """
 
-    def __init__(self, config: VaeStageConfig, sizes: VaeConfig | None = None) -> None:
+    def __init__(self, config: VaeTrainingConfig, sizes: VaeConfig | None = None) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.vae = channels_last(PocketVae(sizes))
-        self.step = 0
-        self.seconds = 0.0
-        weights = list(self.vae.parameters())
-        self._optimizers: list[torch.optim.Optimizer] = [
-            Muon(
-                [weight for weight in weights if weight.ndim > 1],
-                lr=config.learning_rate,
-                weight_decay=config.weight_decay,
-            ),
-            torch.optim.AdamW(
-                [weight for weight in weights if weight.ndim == 1],
-                lr=config.learning_rate,
-                betas=(0.9, 0.99),
-                weight_decay=0.0,
-            ),
-        ]
+        matrices, others = split(self.vae, is_matrix)
+        rate, decay = config.learning_rate, config.weight_decay
+        self._optimizers = (
+            Muon(matrices, lr=rate, weight_decay=decay),
+            adamw(others, rate, (0.9, 0.99), 0.0),
+        )
+        super().__init__({"vae": (self.vae, self._optimizers)})
 
     def advance(self) -> dict[str, float]:
         """One optimizer step; its losses and the gradient's norm.
@@ -101,9 +95,7 @@ class VaeTrainer:
         Windows and noise depend on the step's number alone.
         """
         config, vae = self.config, self.vae
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _rate(config, self.step)
+        set_rates(self._optimizers, [config.learning_rate] * 2, _rate(config, self.step))
         video = windows(config.batch, config.window_frames, seed=config.seed, step=self.step)
         generator = torch.Generator().manual_seed(config.seed * 10**6 + self.step)
         raw, _ = vae.encoder(group_frames(video, first=True), None)
@@ -121,24 +113,9 @@ class VaeTrainer:
             + config.mse_weight * mse
             + config.edge_weight * edges
         )
-        vae.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        if norm.isfinite():
-            for optimizer in self._optimizers:
-                optimizer.step()
-        return {"loss": float(loss.detach()), "mse": float(mse.detach()), "norm": float(norm)}
-
-    def state(self) -> dict[str, Any]:
-        """See `Trainer.state`."""
-        states = [optimizer.state_dict() for optimizer in self._optimizers]
-        return {"vae": self.vae.state_dict(), "optimizers": states}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainer.restore`."""
-        self.vae.load_state_dict(state["vae"])
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        norm = self.update("vae", 1.0)
+        return {"loss": float(loss.detach()), "mse": float(mse.detach()), "norm": norm}
 
     def finish(self) -> PocketVae:
         """The codec, ready to use: its latents' statistics are measured over whole clips."""
@@ -146,8 +123,14 @@ class VaeTrainer:
         return self.vae.eval()
 
 
+def is_matrix(name: str, weight: Tensor) -> bool:
+    """Whether Muon takes a weight of the codec: matrices and convolutions."""
+    del name
+    return weight.ndim > 1
+
+
 def windows(count: int, frames: int, *, seed: int, step: int) -> Tensor:
-    """The video windows [count, frames, 3, 64, 64] of one training step."""
+    """The video windows [count, frames, 3, H, W] of one training step."""
     rng = np.random.default_rng((seed, step))
     return torch.from_numpy(np.stack([_window(rng, frames) for _ in range(count)]))
 
@@ -176,14 +159,14 @@ def _window(rng: np.random.Generator, frames: int) -> np.ndarray:
     return render(clip, frames, start=start)
 
 
-def _rate(config: VaeStageConfig, step: int) -> float:
+def _rate(config: VaeTrainingConfig, step: int) -> float:
     """Learning rate as a share of its highest: a linear warm-up, then a cosine to zero."""
     warm = min(1.0, (step + 1) / config.warmup_steps)
     return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
 
 
 @torch.no_grad()
-def _measure_statistics(vae: PocketVae, config: VaeStageConfig) -> None:
+def _measure_statistics(vae: PocketVae, config: VaeTrainingConfig) -> None:
     """Set the mean and deviation of every latent channel over whole clips."""
     clips = (
         windows(1, NUM_FRAMES, seed=config.seed, step=STATISTICS_STEP + index)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from afstream.errors import ConfigError
 from afstream.model.dit import Backbone
+from afstream.training.trainer.distributed import ALONE, Processes, gathered
+from afstream.training.trainer.files import save_tensors
 
 INSTALL = "pip install 'afstream[train]'"
 ADAPTER = "default"
@@ -24,14 +25,14 @@ HALF = re.compile(rf"(.+\.lora_[AB])\.{ADAPTER}(\.weight)")
 
 
 def adapt(backbone: Backbone, *, rank: int, alpha: float, seed: int = 0) -> None:
-    """Put pairs beside every Linear of the layers, in place; only they train from now on.
+    """Add a LoRA pair to every Linear of the layers, in place; only the pairs train afterwards.
 
-    The backbone computes what it did: the second matrix of a pair begins with zeros.
+    The backbone's output does not change: the second matrix of a pair begins with zeros.
 
     Args:
-        backbone: its weights stay the same tensors.
+        backbone: its own weights stay the same tensors.
         rank: of the pairs.
-        alpha: pairs count alpha / rank times.
+        alpha: pairs are scaled by alpha / rank.
         seed: of the first matrices.
 
     Raises:
@@ -72,17 +73,30 @@ def save_adapters(path: Path, weights: Mapping[str, Tensor], *, alpha: float) ->
         ConfigError: there are no pairs.
     """
     found = {name: HALF.fullmatch(name) for name in weights}
-    tensors = {
-        f"{PREFIX}{half[1]}{half[2]}": weights[name].detach().contiguous()
-        for name, half in found.items()
-        if half
-    }
+    tensors = {f"{PREFIX}{half[1]}{half[2]}": weights[name] for name, half in found.items() if half}
     if not tensors:
         raise ConfigError("the model has no LoRA to write; write its weights instead")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {"format": "pt", "lora_alpha": f"{alpha:g}"})
-    partial.replace(path)
+    save_tensors(path, tensors, {"format": "pt", "lora_alpha": f"{alpha:g}"})
+
+
+def save_trained(
+    path: Path, weights: Mapping[str, Tensor], *, alpha: float, processes: Processes = ALONE
+) -> None:
+    """Write what a student learned: its LoRA, or all of its weights, as `--lora` or `--student`.
+
+    Args:
+        path: a `.safetensors` file, replaced at once.
+        weights: those that learn, or their average; may be spread over processes.
+        alpha: of the LoRA.
+        processes: all must call it; the first one writes.
+    """
+    whole = gathered(weights)
+    if not processes.is_first:
+        return
+    if any(map(is_adapter, whole)):
+        save_adapters(path, whole, alpha=alpha)
+    else:
+        save_tensors(path, whole)
 
 
 def _peft() -> Any:  # noqa: ANN401  a package that only training needs

@@ -1,4 +1,4 @@
-"""The pocket student: a causal few-step model, trained by teacher forcing on flow matching.
+"""Training of the pocket student: a causal few-step model, by teacher forcing on flow matching.
 
 Three kinds of learning share one run:
 
@@ -7,99 +7,35 @@ Three kinds of learning share one run:
    a prompt switch and its re-cache in most of them.
 3. *Own errors*: as 2, but the past is what the model itself made of it, so that it learns
    to correct instead of to add up its mistakes. The world is deterministic after its first
-   frame, so the true continuation stays the right answer.
+   frame, so the true continuation stays the right target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from afstream.attention.clip import ClipContext
 from afstream.attention.rope import RopeTables
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.schedule import TIMESTEPS, Schedule, add_noise
-from afstream.families.pocket.text import PocketText
-from afstream.families.presets import LENGTHS
-from afstream.geometry import PATCH
+from afstream.families.pocket.family import POCKET
 from afstream.kvcache.memories import memory_policy
 from afstream.kvcache.policy import MemoryPolicy
-from afstream.model.dit import Backbone, TextContext
+from afstream.model.dit import TextContext
 from afstream.model.layers import TextKeys
-from afstream.training.machinery.limits import Amount, Count, Positive, Share, Whole
-from afstream.training.machinery.optim import MixedOptimizer, RunningAverage, trapezoid
 from afstream.training.pocket.data import Clips
+from afstream.training.pocket.student import Student, StudentConfig
 from afstream.training.teacher_forcing import ClipPlan, plan_clip
+from afstream.training.trainer.loop import Trainer
+from afstream.training.trainer.optim import Ema, muon_and_adamw, set_rates, trapezoid
 from afstream_kernels import choose_backend
 
 CPU = torch.device("cpu")
-
 # denoise steps that a chunk of the model's own past has gone through, at most
 OWN_STEPS = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudentConfig:
-    """The student's recipe.
-
-    Attributes:
-        steps: optimizer steps in all.
-        first_steps: of these, the first ones see first chunks only.
-        own_from: step from which on the past is the model's own in `own_share` of steps.
-        own_share: see `own_from`.
-        first_batch: first chunks in a step of kind 1.
-        side_batch: first chunks beside the clips in a step of kind 2 or 3.
-        clip_batch: clips in a step.
-        past_noise: largest sigma of the noise laid on a clean past.
-        switch_weight: weight of the two chunks that follow a switch.
-        lr: peak learning rate of embeddings, norms, head and text encoder (AdamW).
-        hidden_lr: peak learning rate of the layers' matrices (Muon).
-        warmup: steps up to it.
-        decay: steps down from it at the end.
-        average: decay of the running average of the weights, which is what ships.
-        seed: of weights, batches and noise.
-    """
-
-    steps: Count
-    first_steps: Whole
-    own_from: Whole
-    own_share: Share
-    first_batch: Count
-    side_batch: Count
-    clip_batch: Count
-    past_noise: Share
-    switch_weight: Amount
-    lr: Positive
-    hidden_lr: Positive
-    warmup: Count
-    decay: Count
-    average: Share
-    seed: Whole
-
-
-class Student(nn.Module):
-    """Backbone and text encoder, trained together."""
-
-    def __init__(self, backbone: BackboneConfig, words: Sequence[str]) -> None:
-        super().__init__()
-        self.backbone = Backbone(backbone)
-        self.text = PocketText(words, text_dim=backbone.text_dim, text_len=backbone.text_len)
-        initialise(self.backbone)
-
-
-def initialise(backbone: Backbone) -> None:
-    """Fresh weights: Xavier for linear maps, a silent head, quiet gates."""
-    for module in backbone.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-    nn.init.zeros_(backbone.head.head.weight)
-    projection = backbone.time_projection[1]
-    nn.init.normal_(projection.weight, std=0.02)  # pyright: ignore[reportArgumentType]
 
 
 class _Plans:
@@ -117,9 +53,10 @@ class _Plans:
         key = (num_frames, switch_frame, size)
         if key not in self._made:
             plan = plan_clip(self._policy, num_frames, switch_frame)
+            patch = self._config.patch
             window = ClipContext(
                 plan.layout,
-                grid=(self._policy.lengths.chunk_frames, size[0] // PATCH, size[1] // PATCH),
+                grid=(self._policy.lengths.chunk_frames, size[0] // patch, size[1] // patch),
                 rope=RopeTables(self._config.head_dim, torch.float32, CPU),
                 backend=choose_backend(None, device=CPU, dtype=torch.float32),
             )
@@ -127,8 +64,16 @@ class _Plans:
         return self._made[key]
 
 
-class StudentTrainer:
-    """One training run, its model and data; see `afstream.training.machinery.loop.Trainer`."""
+class StudentTrainer(Trainer):
+    """One training run, its model and data; see `afstream.training.trainer.loop.Trainer`.
+
+    Args:
+        config: settings of the training.
+        backbone: sizes of the backbone.
+        words: vocabulary of the text encoder.
+        clips: clips with at most one switch each.
+        firsts: first chunks.
+    """
 
     def __init__(
         self,
@@ -141,16 +86,13 @@ class StudentTrainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.student = Student(backbone, words)
-        self.average = RunningAverage(self.student, config.average)
-        self.optimizer = MixedOptimizer(
-            self.student.named_parameters(),
-            lr=config.lr,
-            hidden_lr=config.hidden_lr,
-            hidden_prefix="backbone.blocks.",
+        self.ema = Ema(self.student, config.ema)
+        self._random = torch.Generator().manual_seed(config.seed)
+        self._optimizers = muon_and_adamw(self.student, lr=config.lr, matrix_lr=config.hidden_lr)
+        super().__init__(
+            {"student": (self.student, self._optimizers)}, ema=self.ema, random=self._random
         )
-        self.step = 0
-        self.seconds = 0.0
-        self._policy = memory_policy("anchor", LENGTHS)
+        self._policy = memory_policy("anchor", POCKET.lengths)
         self._sigmas = torch.tensor(Schedule.of(SamplerConfig()).sigmas)
         self._plans = _Plans(self._policy, backbone)
         self._clips, self._firsts = clips, firsts
@@ -158,7 +100,6 @@ class StudentTrainer:
             int(at): torch.nonzero(clips.switch_frames == at).flatten()
             for at in clips.switch_frames.unique()
         }
-        self._random = torch.Generator().manual_seed(config.seed)
 
     def advance(self) -> dict[str, float]:
         """One optimizer step; the losses it saw, and the gradient's norm."""
@@ -176,28 +117,10 @@ class StudentTrainer:
         total.backward()
         share = trapezoid(self.step, warmup=config.warmup, decay=config.decay, total=config.steps)
         found = {name: float(value.detach()) for name, value in losses.items()}
-        found["norm"] = self.optimizer.step(share)
-        self.average.update(self.student, self.step)
+        set_rates(self._optimizers, (config.hidden_lr, config.lr), share)
+        found["norm"] = self.update("student", 1.0)
+        self.ema.update(self.student, self.step)
         return found
-
-    def state(self) -> dict[str, Any]:
-        """See `Trainer.state`."""
-        return {
-            "config": asdict(self.config),
-            "backbone": asdict(self.student.backbone.config),
-            "words": self.student.text.words,
-            "student": self.student.state_dict(),
-            "average": self.average.weights,
-            "optimizer": self.optimizer.state_dict(),
-            "random": self._random.get_state(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `Trainer.restore`."""
-        self.student.load_state_dict(state["student"])
-        self.average.weights = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._random.set_state(state["random"])
 
     def _first_loss(self, count: int) -> Tensor:
         """Flow-matching loss of chunks without a past."""
@@ -303,7 +226,8 @@ class StudentTrainer:
         if plan.switch_frame is None:
             return before
         after = self._text([second for _, second in wordings])
-        tokens = self._policy.lengths.chunk_frames * clean.shape[-2] * clean.shape[-1] // PATCH**2
+        patch = self.student.backbone.config.patch
+        tokens = self._policy.lengths.chunk_frames * clean.shape[-2] * clean.shape[-1] // patch**2
         second = torch.tensor(plan.second_prompt).repeat_interleave(tokens)[:, None]
         length = before[0].k.shape[1]
         mask = torch.cat([~second.expand(-1, length), second.expand(-1, length)], dim=1)

@@ -1,1 +1,0 @@
-"""What every kind of training stands on: loop, optimizers, processes, checkpoints, health."""

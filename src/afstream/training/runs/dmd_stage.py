@@ -1,0 +1,83 @@
+"""A stage of distribution matching distillation (DMD), for models of any family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from afstream.config import SamplerConfig
+from afstream.families.base import VideoModel
+from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.memory_plan.training import TrainingReport
+from afstream.training.dmd.config import DmdConfig
+from afstream.training.dmd.trainer import DmdTrainer, Models
+from afstream.training.runs.stages import RunContext, Stage
+from afstream.training.runs.watch import draw_sheet
+from afstream.training.trainer.loop import Report
+from afstream.training.trainer.lora import save_trained
+from afstream.training.trainer.optim import trained
+
+# what a stage leaves: the weights that learned, or their LoRA
+STUDENT = "{}-student.safetensors"
+CRITIC = "{}-critic.safetensors"
+EMA = "{}-ema.safetensors"
+
+
+def dmd_stage(
+    context: RunContext,
+    name: str,
+    config: DmdConfig,
+    *,
+    reads: tuple[str, ...],
+    open_models: Callable[[], tuple[Models, VideoModel]],
+    policy: MemoryPolicy,
+    geometry: Geometry,
+    memory: Callable[[], TrainingReport],
+    alpha: float = 1.0,
+) -> Stage:
+    """A stage that leaves student, critic and the student's moving average.
+
+    Args:
+        context: recipe, folder and processes.
+        name: of the stage and of its table.
+        config: its table.
+        reads: what it begins with.
+        open_models: opens the networks as the stages before left them, and a model that streams
+            with the student's present weights.
+        policy: what the student's streams remember.
+        geometry: size of the video.
+        memory: see `Stage`.
+        alpha: of the LoRA, where one is trained.
+    """
+    files = tuple(file.format(name) for file in (STUDENT, CRITIC, EMA))
+
+    def run(report: Report) -> None:
+        models, video = open_models()
+        student = models.student
+        size = (student.config.in_dim, geometry.latent_height, geometry.latent_width)
+        trainer = DmdTrainer(*(config, models, policy, SamplerConfig(), size, context.processes))
+
+        def draw(path: Path) -> None:
+            goal = path if context.processes.is_first else None
+            with trainer.ema.in_place_of(student):
+                draw_sheet(video, policy, context.recipe.sheet, goal, size=geometry)
+
+        context.train(name, trainer, config.iterations, report, draw)
+        kept = (trained(student), trained(models.critic), trainer.ema.weights)
+        for file, weights in zip(files, kept, strict=True):
+            path = context.folder / file
+            save_trained(path, weights, alpha=alpha, processes=context.processes)
+
+    return Stage(
+        context=context,
+        name=name,
+        summary=config.describe(),
+        reads=reads,
+        files=files,
+        run=run,
+        steps=config.iterations,
+        batch=config.batch,
+        rates={"lr": config.lr, "critic_lr": config.critic_lr},
+        memory=memory,
+    )

@@ -1,0 +1,1 @@
+"""Parts that every trainer uses: loop, optimizers, processes, checkpoints, LoRA, health."""

@@ -1,0 +1,158 @@
+"""The loop around every trainer: steps, a log, checkpoints, resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.distributed import ALONE, Processes
+from afstream.training.trainer.optim import Ema, optimizer_state, trained, update
+
+Report = Callable[[Mapping[str, Any]], None]
+# called with a step, counted from 1, and its metrics
+AfterStep = Callable[[int, Mapping[str, float]], None]
+
+
+class Trainer(ABC):
+    """Something that learns step by step.
+
+    Attributes:
+        step: optimizer steps done.
+        seconds: time that they took.
+
+    Args:
+        networks: modules that learn, and their optimizers, by name.
+        ema: moving average of the weights; None without one.
+        random: generator whose state belongs to a checkpoint; None where nothing is drawn from one.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, tuple[nn.Module, Sequence[Optimizer]]],
+        *,
+        ema: Ema | None = None,
+        random: torch.Generator | None = None,
+    ) -> None:
+        self.step = 0
+        self.seconds = 0.0
+        self._averaged = ema
+        self._networks = networks
+        self._generator = random
+
+    @abstractmethod
+    def advance(self) -> dict[str, float]:
+        """Do one optimizer step and return its metrics; the loop counts it."""
+
+    def state(self) -> dict[str, Any] | None:
+        """Everything that resuming needs besides `step` and `seconds`.
+
+        Tensors, within mappings, are the trainer's own, which loading a checkpoint fills in place;
+        everything else is what JSON holds. None where the state cannot be saved now: ask again
+        after the next step. Before the first step and after the last one there is a state.
+        """
+        state: dict[str, Any] = {}
+        for name, (module, optimizers) in self._networks.items():
+            weights = trained(module)
+            state[name] = {key: weight.detach() for key, weight in weights.items()}
+            state[f"{name}_optimizer"] = optimizer_state(optimizers, weights)
+        if self._averaged:
+            state["ema"] = self._averaged.weights
+        if self._generator:
+            state["random"] = self._generator.get_state()
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a state whose tensors were filled in place already."""
+        if self._generator:
+            self._generator.set_state(state["random"])
+
+    def update(self, name: str, max_norm: float, processes: Processes = ALONE) -> float:
+        """Step a network's optimizers, see `afstream.training.trainer.optim.update`."""
+        module, optimizers = self._networks[name]
+        return update(trained(module).values(), optimizers, max_norm, processes)
+
+
+def train(
+    trainer: Trainer,
+    steps: int,
+    store: CheckpointStore,
+    report: Report,
+    *,
+    every: int = 20,
+    save_every: int = 100,
+    after: AfterStep = lambda _step, _metrics: None,
+) -> None:
+    """Run to the last step; goes on from the last checkpoint where there is one.
+
+    Args:
+        trainer: what learns.
+        steps: optimizer steps in all.
+        store: checkpoints and log.
+        report: called in the first process, with step, seconds and the means of what `advance`
+            returned, and with step and `warning` where a checkpoint was torn.
+        every: steps between two reports.
+        save_every: steps between two checkpoints, or more where a trainer has no state to save.
+        after: called after each step; what it raises ends the run, and the checkpoint stays.
+    """
+    is_first = store.processes.is_first
+    values: dict[str, list[float]] = _resume(trainer, store, report)
+    due = False
+    while trainer.step < steps:
+        began = time.perf_counter()
+        metrics = trainer.advance()
+        trainer.seconds += time.perf_counter() - began
+        trainer.step += 1
+        after(trainer.step, metrics)
+        for name, value in metrics.items():
+            # JSON has no NaN, and one skipped step shall not hide the others
+            if math.isfinite(value):
+                values.setdefault(name, []).append(value)
+        if trainer.step % every == 0:
+            means = {name: sum(found) / len(found) for name, found in values.items()}
+            entry = {"step": trainer.step, "seconds": round(trainer.seconds, 1), **means}
+            if is_first:
+                with store.log.open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
+                report(entry)
+            values.clear()
+        due = due or trainer.step % save_every == 0 or trainer.step == steps
+        state = trainer.state() if due else None
+        if state is not None:
+            counts = {"step": trainer.step, "seconds": trainer.seconds, "values": values}
+            store.save(trainer.step, {**counts, **state})
+            due = False
+
+
+def _resume(trainer: Trainer, store: CheckpointStore, report: Report) -> dict[str, list[float]]:
+    """Restore the last checkpoint; metrics since the last report before it."""
+    content, warnings = store.load(trainer.state() or {})
+    if content is not None:
+        trainer.restore(content)
+        trainer.step, trainer.seconds = content["step"], content["seconds"]
+    if store.processes.is_first:
+        store.log.parent.mkdir(parents=True, exist_ok=True)
+        _cut(store.log, trainer.step)
+        for warning in warnings:
+            report({"step": trainer.step, "warning": warning})
+    return dict(content["values"]) if content is not None else {}
+
+
+def _cut(log: Path, step: int) -> None:
+    """Drop what a killed run logged after its last checkpoint, and half a line."""
+    if not log.is_file():
+        return
+    lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    partial = log.with_suffix(".partial")
+    partial.write_text("".join(kept))
+    partial.replace(log)
