@@ -176,7 +176,8 @@ SCRIPTS = {
     ],
     "far switches": [("go on", "", 6), ("switch", PROMPTS[1], 8), ("switch", PROMPTS[2], 6)],
     "blends": [("blend", PROMPTS[1], 5), ("blend", PROMPTS[2], 1), ("blend", PROMPTS[3], 9)],
-    "scenes": [("switch", PROMPTS[1], 5), ("cut", PROMPTS[2], 5), ("switch", PROMPTS[3], 5)],
+    # the second switch comes while the window would still reach behind the cut
+    "scenes": [("switch", PROMPTS[1], 5), ("cut", PROMPTS[2], 2), ("switch", PROMPTS[3], 5)],
     "forks": [("blend", PROMPTS[1], 2), ("fork", PROMPTS[2], 4), ("fork", PROMPTS[3], 5)],
 }
 
