@@ -24,7 +24,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from afstream.checkpoints import merge_loras, read_lora, read_student
-from afstream.checkpoints.weights import Weights, load_into
+from afstream.checkpoints.files import Weights, load_into
 from afstream.config import BackboneConfig, SamplerConfig, WindowLengths, from_mapping
 from afstream.engine.rollout import Rollout
 from afstream.engine.state import RolloutState

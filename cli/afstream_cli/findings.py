@@ -14,8 +14,7 @@ from rich.text import Text
 from afstream_cli.memory_view import memory_data, memory_heading, memory_rows
 
 if TYPE_CHECKING:
-    from afstream.checkpoints.findings import Finding, Missing
-    from afstream.checkpoints.together import Together
+    from afstream.checkpoints.findings import Finding, Missing, Together
     from afstream.memory_plan.fit import Fit
 
 # of a file or a pipe, which has no width of its own

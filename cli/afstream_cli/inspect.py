@@ -62,7 +62,7 @@ def inspect(
     Exit code 2 when something could not be identified; everything else is shown.
     """
     # torch comes with these
-    from afstream.checkpoints.together import judge
+    from afstream.checkpoints.findings import judge
     from afstream.errors import AfstreamError, CheckpointError
     from afstream.families.registry import identify
     from afstream.memory_plan.found import fit_found

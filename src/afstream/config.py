@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
 from afstream.errors import ConfigError
 
-T = TypeVar("T")
-
 # what the backbone is fed as pure noise
 TIMESTEPS = 1000
 
-
 # bounds far above any model: what lies beyond them is a damaged file
-Size = Annotated[int, Gt(0), Le(2**20)]
-Few = Annotated[int, Gt(0), Le(2**10)]
-
-
-def from_mapping(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build a config dataclass from the entries of a file, types and bounds checked.
-
-    Args:
-        kind: the dataclass; entries that it does not know are ignored.
-        values: as read from JSON or TOML.
-
-    Raises:
-        ConfigError: an entry is missing, of another type, or out of bounds; names all of them.
-    """
-    # takes as long as everything else that `afstream --help` imports
-    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
-    from pydantic_core import to_json  # noqa: PLC0415
-
-    try:
-        # as JSON: there strict types allow a list for a tuple, and a mapping for a dataclass
-        return TypeAdapter(kind).validate_json(to_json(dict(values)), strict=True)
-    except ValidationError as error:
-        faults: list[str] = []
-        for fault in error.errors():
-            name = ".".join(map(str, fault["loc"]))
-            rule = fault["msg"].replace("Input should be", "it must be")
-            if fault["type"] == "missing":
-                faults.append(f"{name} is missing")
-            elif name:
-                faults.append(f"{name} is {fault['input']!r}; {rule}")
-            else:
-                # what the dataclass itself refuses
-                faults.append(rule.removeprefix("Value error, "))
-        raise ConfigError("; ".join(faults)) from error
+Size = Annotated[int, Ge(1), Le(2**16)]
+Count = Annotated[int, Ge(1), Le(2**10)]
+Rows = Annotated[int, Ge(1), Le(2**12)]
+Eps = Annotated[float, Gt(0), Le(1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +42,13 @@ class BackboneConfig:
     ffn_dim: Size
     freq_dim: Size
     text_dim: Size
-    text_len: Size
-    num_heads: Few
-    num_layers: Few
-    patch: Few
-    in_dim: Few = 16
-    out_dim: Few = 16
-    eps: Annotated[float, Ge(0), Le(1)] = 1e-6
+    text_len: Rows
+    num_heads: Count
+    num_layers: Count
+    patch: Count
+    in_dim: Count = 16
+    out_dim: Count = 16
+    eps: Eps = 1e-6
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be split into heads and rotated pairs."""

@@ -7,17 +7,29 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
+from functools import cache
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeGuard,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from afstream.errors import AfstreamError, ConfigError
 
-C = TypeVar("C", bound="Checked")
+T = TypeVar("T")
 Location = tuple[int | str, ...]
 
 # types as people write them in TOML and JSON
@@ -43,19 +55,26 @@ class Checked(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
+class SettingsFile(Checked):
+    """Settings of which others than ours may be there; these are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 def validated(
-    model: type[C],
+    model: type[T],
     data: object,
     *,
     source: str,
     remedy: str = "",
     if_missing: str = "",
     error: type[AfstreamError] = ConfigError,
-) -> C:
+) -> T:
     """Build a model from what a file holds.
 
     Args:
-        model: says what is allowed.
+        model: says what is allowed: a `Checked` class, or a dataclass, of which unknown names are
+            ignored.
         data: the file's content as `json` or `tomllib` gives it.
         source: the file, as the sentence begins.
         remedy: what to do, at the sentence's end; empty where what is allowed says it.
@@ -66,14 +85,31 @@ def validated(
         AfstreamError: of class `error`: names source, table, field and value, what is allowed
             and the remedy. Of several faults the first is told, unknown names before others.
     """
+    make: Any = model
+    checker: type[Checked] = make if issubclass(model, Checked) else _checker_of(make)
     try:
-        return model.model_validate(_with_tuples(data))
+        found: Any = checker.model_validate(_with_tuples(data))
+        return found if isinstance(found, make) else make(**dict(found))
+    except ConfigError as caught:
+        # what the dataclass itself refuses
+        raise error("; ".join(filter(None, (f"{source}: {caught}", remedy)))) from caught
     except ValidationError as caught:
         faults = caught.errors(include_url=False)
         fault = min(faults, key=lambda one: one["type"] != "extra_forbidden")
-        words = f"{source}{_sentence(model, fault)}"
+        words = f"{source}{_sentence(checker, fault)}"
         ending = (if_missing or remedy) if _is_missing(fault) else remedy
         raise error(f"{words}; {ending}" if ending else words) from caught
+
+
+@cache
+def _checker_of(kind: type[Any]) -> type[Checked]:
+    """The fields of a dataclass as a model."""
+    hints = get_type_hints(kind, include_extras=True)
+    made: dict[str, Any] = {
+        one.name: (hints[one.name], ... if one.default is MISSING else one.default)
+        for one in fields(kind)
+    }
+    return create_model(kind.__name__, __base__=SettingsFile, **made)
 
 
 def show_value(value: object) -> str:

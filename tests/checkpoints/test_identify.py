@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL, wan_weights, write_transformer
 
-from afstream.checkpoints.together import Together, judge
+from afstream.checkpoints.findings import Together, judge
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
 from afstream.families.pocket.model import POCKET_PATH

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from afstream.checkpoints.mapping import map_tensors, read_header
-from afstream.checkpoints.weights import read_weights
-from afstream.checkpoints.writing import size_of, write_safetensors
+from afstream.checkpoints.files import read_weights
+from afstream.checkpoints.safetensors import map_tensors, read_header, size_of, write_safetensors
 from afstream.errors import CheckpointError
 
 

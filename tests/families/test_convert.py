@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from tests.wan_transformer import CONFIG, wan_weights
 
-from afstream.checkpoints import find_parts, read_manifest, read_student, writing
+from afstream.checkpoints import find_parts, read_manifest, read_student, safetensors
 from afstream.checkpoints.identify import identify
-from afstream.checkpoints.mapping import read_header
+from afstream.checkpoints.safetensors import read_header
 from afstream.errors import CheckpointError, OutputError
 from afstream.families.opening import open_model
 from afstream.families.wan.convert import prepare
@@ -176,7 +176,7 @@ def test_an_interruption_leaves_nothing(models, tmp_path, monkeypatch, capsys, s
             if isinstance(stop, OSError):
                 raise stop
             signal.raise_signal(stop)
-        return writing.write_safetensors(path, tensors, **given)
+        return safetensors.write_safetensors(path, tensors, **given)
 
     monkeypatch.setattr("afstream.families.wan.convert.write_safetensors", write)
     with pytest.raises(SystemExit) as caught:

@@ -129,10 +129,10 @@ def test_a_scene_begins_with_one_frame_and_goes_on_with_four(vae):
 def test_a_kept_state_branches_and_is_never_changed(vae):
     first, left, right = (torch.randn(1, count, 16, 4, 4) for count in (1, 2, 2))
     _, state = vae.decode(first)
-    kept = [value.clone() for value in state.frames]
+    kept = [value.clone() for value in state]
     to_left, _ = vae.decode(left, state)
     to_right, _ = vae.decode(right, state)
-    assert all(map(torch.equal, state.frames, kept))
+    assert all(map(torch.equal, state, kept))
     assert not torch.equal(to_left, to_right)
     assert torch.equal(vae.decode(left, state)[0], to_left)
     assert torch.equal(vae.decode(torch.cat([first, left], 1))[0][:, 1:], to_left)
@@ -150,7 +150,7 @@ def test_memory_does_not_grow(vae):
     for count in (1, 3, 2, 3):
         _, state = vae.decode(torch.randn(1, count, 16, 4, 4), state)
         # storages, because a view of something larger would keep it alive
-        sizes.append(sum(value.untyped_storage().nbytes() for value in state.frames))
+        sizes.append(sum(value.untyped_storage().nbytes() for value in state))
     pixels = 4 * 4
     values = 3 * (SMALL[0] * pixels + SMALL[1] * 4 * pixels + SMALL[2] * 16 * pixels)
     assert sizes == [4 * values] * 4

@@ -50,7 +50,7 @@ def decode_in_chunks(vae, latents, splits):
 
 
 def tensors(state):
-    return [value for value in state.features if isinstance(value, torch.Tensor)]
+    return [value for value in state if isinstance(value, torch.Tensor)]
 
 
 def test_the_golden_pixels(vae, golden):

@@ -137,7 +137,7 @@ def decoded(vae, shape):
     latents = torch.randn(shape)
     _, state = vae.decode(latents, None)
     _, state = vae.decode(latents, state)
-    held = held_bytes(part for part in state[0] if isinstance(part, torch.Tensor))
+    held = held_bytes(part for part in state if isinstance(part, torch.Tensor))
     with LiveBytes("cpu") as live:
         video, after = vae.decode(latents, state)
         levels = ((video[0].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from afstream.checkpoints import merge_loras, read_lora
-from afstream.checkpoints.weights import load_into
+from afstream.checkpoints.files import load_into
 from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError

@@ -5,12 +5,11 @@ How they name their weights, their sizes and their files stands here and nowhere
 
 from afstream.checkpoints.backbone import BackboneSource
 from afstream.checkpoints.folders import WanFolder, find_parts
-from afstream.checkpoints.lora import Lora, merge_loras
-from afstream.checkpoints.lora_files import read_lora, read_loras
+from afstream.checkpoints.kinds import FAMILY
+from afstream.checkpoints.lora import Lora, merge_loras, read_lora, read_loras
 from afstream.checkpoints.manifest import Manifest, is_converted, read_manifest
 from afstream.checkpoints.sizes import read_config, sizes_of
 from afstream.checkpoints.students import Student, read_student
-from afstream.checkpoints.wan_kinds import FAMILY
 
 __all__ = [
     "FAMILY",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from afstream.checkpoints.files import Weights, check_fit
 from afstream.checkpoints.lora import Lora
-from afstream.checkpoints.weights import Weights, check_fit
 from afstream.config import BackboneConfig
 from afstream.model.dit import Backbone
 
@@ -20,7 +20,6 @@ class BackboneSource:
 
     Attributes:
         what: what errors call the weights.
-        config: its sizes.
         weights: under Wan's names; views of files stay unread until their turn comes.
         loras: added to the weights on the way.
     """
@@ -31,10 +30,7 @@ class BackboneSource:
     loras: Sequence[Lora] = ()
 
     def check(self) -> Backbone:
-        """See that everything fits, before much is read.
-
-        Returns:
-            The backbone without memory for its weights.
+        """The backbone without memory for its weights: everything fits, and little was read.
 
         Raises:
             CheckpointError: weights or a LoRA do not fit.

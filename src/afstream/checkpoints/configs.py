@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from afstream.validation import Checked
+from afstream.config import Count, Eps, Rows, Size
+from afstream.validation import SettingsFile
 
-Size = Annotated[int, Field(ge=1, le=2**16)]
-Count = Annotated[int, Field(ge=1, le=2**10)]
-Eps = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[\w.+-]{1,80}$", description="a name")]
 FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,255}$", description="the name of a file")]
 
@@ -27,12 +25,6 @@ WAN_WORDS = {
     "in_channels": "in_dim",
     "out_channels": "out_dim",
 }
-
-
-class SettingsFile(Checked):
-    """Settings of which others than ours may be there; these are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
 
 
 class IndexFile(SettingsFile):
@@ -50,7 +42,7 @@ class BackboneFile(SettingsFile):
     ffn_dim: Size | None = None
     freq_dim: Size | None = None
     text_dim: Size | None = None
-    text_len: Annotated[int, Field(ge=1, le=2**12)] | None = None
+    text_len: Rows | None = None
     num_heads: Count | None = None
     num_attention_heads: Count | None = None
     head_dim: Count | None = None

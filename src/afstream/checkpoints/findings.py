@@ -1,38 +1,23 @@
-"""What a file or a folder was found to be, and what generating needs beside it."""
+"""What files and folders were found to be, whether they fit together, and what is missing."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from afstream.checkpoints.files import Weights, shapes_of
 from afstream.checkpoints.folders import PIECES, Piece
+from afstream.checkpoints.kinds import FAMILY, Kind
 from afstream.checkpoints.lora import Lora
 from afstream.checkpoints.manifest import Manifest
-from afstream.checkpoints.wan_kinds import FAMILY
-from afstream.checkpoints.weights import Weights, shapes_of
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.model.dit import Backbone
-
-Kind = Literal[
-    "Wan folder",
-    "converted folder",
-    "pocket model",
-    "student",
-    "backbone weights",
-    "LoRA",
-    "Wan VAE",
-    "tiny VAE",
-    "text encoder",
-    "tokenizer folder",
-    "unknown",
-]
 
 FOLDERS = ("Wan folder", "converted folder")
 BACKBONES = ("student", "backbone weights")
@@ -47,16 +32,18 @@ PROVIDES: dict[Kind, tuple[Piece, ...]] = {
 }
 # where the published models are: a user's way to whatever is missing
 REPOSITORIES = {"1.3B": "Wan-AI/Wan2.1-T2V-1.3B", "14B": "Wan-AI/Wan2.1-T2V-14B"}
+# what generate takes as it is; a text encoder or a tokenizer must lie in a folder
+GIVEN_ALONE = (*FOLDERS, *BACKBONES, "pocket model", "Wan VAE", "tiny VAE")
+STUDENTS = (
+    "gdhe17/Self-Forcing, zhuhz22/Causal-Forcing, Efficient-Large-Model/LongLive-1.3B or"
+    " KlingTeam/MemFlow on Hugging Face, or vivoCameraResearch/Anchor-Forcing on GitHub"
+)
+PLAIN = f"a plain Wan2.1 makes no good video in few steps; a student does: {STUDENTS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """Something that generating needs beside what was found.
-
-    Attributes:
-        piece: what.
-        where: where it comes from.
-    """
+    """A piece that generating needs beside what was found, and where it comes from."""
 
     piece: str
     where: str
@@ -67,19 +54,14 @@ class Finding:
     """What a file or a folder is.
 
     Attributes:
-        path: as it was given.
-        kind: what it is.
         family: of which models; empty where that means nothing.
         layout: who arranged or named it; empty where there is one way only.
         weights: what it holds, under Wan's names where it is a backbone; a folder's backbone.
         num_bytes: of the files of weights.
-        backbone: the sizes of its backbone.
         entries: sets of weights that the file holds side by side.
         entry: the one that is taken.
-        lora: the LoRA that it is.
         parts: of a folder, each a finding of its own.
         places: where a folder has its pieces, relative to it.
-        manifest: of a converted folder.
         notes: whatever else one must know.
     """
 
@@ -107,14 +89,21 @@ class Finding:
     def size(self) -> str:
         """`1.3B` or `14B`, else how deep and wide; empty without a backbone or a base for it."""
         if self.backbone:
-            return size_name(self.backbone)
+            known = [_short(name) for name, one in WAN_BACKBONES.items() if one == self.backbone]
+            return (
+                known[0]
+                if known
+                else f"{self.backbone.num_layers} layers, {self.backbone.dim} wide"
+            )
         return next(iter(self.fits), "")
 
     @property
     def fits(self) -> tuple[str, ...]:
         """Sizes of Wan2.1 that have every weight that a LoRA changes."""
-        sizes = published_shapes() if self.lora else {}
-        return tuple(name for name in sizes if self.lora and not self.lora.misfit(sizes[name]))
+        if not self.lora:
+            return ()
+        published = _published_shapes().items()
+        return tuple(name for name, shapes in published if not self.lora.misfit(shapes))
 
     @property
     def dtypes(self) -> dict[str, int]:
@@ -143,40 +132,28 @@ class Finding:
     @property
     def missing(self) -> tuple[Missing, ...]:
         """What generating needs beside it, a folder's pieces with the places where they belong."""
-        return lacking(self.provides, self.size, self.places) if self.supported else ()
+        return _lacking(self.provides, self.size, self.places) if self.supported else ()
 
 
-def size_name(config: BackboneConfig) -> str:
-    """`1.3B` or `14B`, else how deep and wide a backbone is."""
-    known = [short(name) for name, one in WAN_BACKBONES.items() if one == config]
-    return known[0] if known else f"{config.num_layers} layers, {config.dim} wide"
-
-
-def short(name: str) -> str:
+def _short(name: str) -> str:
     """`wan-1.3b` as `1.3B`."""
     return name.removeprefix("wan-").upper()
 
 
 @lru_cache
-def published_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
+def _published_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
     """Shapes of the weights of the published backbones, by `1.3B` and `14B`."""
     with torch.device("meta"):
         return {
-            short(name): shapes_of(Backbone(config).state_dict())
+            _short(name): shapes_of(Backbone(config).state_dict())
             for name, config in WAN_BACKBONES.items()
         }
 
 
-def lacking(
+def _lacking(
     provided: Collection[str], size: str, places: Mapping[Piece, Path] | None = None
 ) -> tuple[Missing, ...]:
-    """What a complete model has beside some pieces, and where it comes from.
-
-    Args:
-        provided: pieces that are there.
-        size: of the backbone; any folder has the others.
-        places: of pieces in a folder.
-    """
+    """What a model of a size has beside provided pieces, with a folder's places for them."""
     where = f"{REPOSITORIES.get(size, REPOSITORIES['1.3B'])} on Hugging Face"
     names = {piece: f"{piece} ({place})" for piece, place in (places or {}).items()}
     return tuple(
@@ -184,3 +161,65 @@ def lacking(
         for piece in PIECES
         if piece not in provided
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """What several findings make together.
+
+    Attributes:
+        missing: what generating with all of them still needs.
+        remarks: what fits and what does not, a sentence each.
+    """
+
+    missing: tuple[Missing, ...]
+    remarks: tuple[str, ...]
+
+
+def judge(findings: Sequence[Finding]) -> Together:
+    """See what several findings make together, as generate would take them."""
+    usable = [one for one in findings if one.kind in GIVEN_ALONE and one.supported]
+    given = [one for one in usable if one.kind in BACKBONES]
+    folders = [one for one in usable if one.kind in FOLDERS]
+    base = next((one for one in (*given, *folders) if one.weights), None)
+    remarks = [
+        *_too_many("models", folders),
+        *_too_many("students", given),
+        *_text_remarks(given, folders),
+        *(_fit(one, base) for one in findings if one.lora),
+        *(f"{one.path} is not supported" for one in findings if not one.supported),
+    ]
+    if folders and not given and all(is_plain(one) for one in folders):
+        remarks.append(PLAIN)
+    provided = {piece for one in usable for piece in one.provides}
+    missing = _lacking(provided, base.size if base else "")
+    return Together(missing=missing, remarks=tuple(remarks))
+
+
+def is_plain(folder: Finding) -> bool:
+    """Whether the backbone of a folder is no student."""
+    return folder.manifest is None or "student" not in folder.manifest.made_from
+
+
+def _too_many(word: str, found: Sequence[Finding]) -> list[str]:
+    names = " and ".join(str(one.path) for one in found)
+    return [f"these are {len(found)} {word}, and generate takes one: {names}"] * (len(found) > 1)
+
+
+def _text_remarks(given: Sequence[Finding], folders: Sequence[Finding]) -> list[str]:
+    """Students that cannot read what a folder's text encoder writes."""
+    return [
+        f"{one.path} reads text embeddings of {one.backbone.text_dim} values, {folder.path} is made"
+        f" for {folder.backbone.text_dim}: they do not fit"
+        for one in given
+        for folder in folders
+        if one.backbone and folder.backbone and one.backbone.text_dim != folder.backbone.text_dim
+    ]
+
+
+def _fit(finding: Finding, base: Finding | None) -> str:
+    """Whether a LoRA fits what it would be added to."""
+    if finding.lora is None or base is None:
+        return f"{finding.path} has nothing here to be added to"
+    misfit = finding.lora.misfit(shapes_of(base.weights))
+    return f"{misfit} (here {base.path})" if misfit else f"LoRA {finding.path} fits {base.path}"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from afstream.checkpoints.files import file_weights, folder_weights, shard_files
+from afstream.checkpoints.files import Weights, file_weights, folder_weights, shard_files
+from afstream.checkpoints.kinds import FAMILY, has_two_backbones
 from afstream.checkpoints.manifest import (
     BACKBONE_FILE,
     MANIFEST,
@@ -19,8 +20,6 @@ from afstream.checkpoints.manifest import (
 from afstream.checkpoints.names import CONFIG, STEM
 from afstream.checkpoints.sizes import read_config
 from afstream.checkpoints.students import in_wan_names
-from afstream.checkpoints.wan_kinds import FAMILY, has_two_backbones
-from afstream.checkpoints.weights import Weights
 from afstream.errors import CheckpointError
 
 Layout = Literal["original", "diffusers", "converted"]
@@ -41,12 +40,9 @@ class WanFolder:
     """Where the pieces of a model lie.
 
     Attributes:
-        path: the folder.
         layout: who arranged it.
         backbone: the folder with the backbone's files.
         vae: a file in the original layout, a folder in the others; likewise text.
-        text: the text encoder.
-        tokenizer: its tokenizer's folder.
     """
 
     path: Path
@@ -93,11 +89,7 @@ class WanFolder:
         return in_wan_names(folder_weights(self.backbone, STEM))
 
     def backbone_files(self) -> Sequence[Path]:
-        """The files of the backbone's weights.
-
-        Raises:
-            CheckpointError: see `shard_files`.
-        """
+        """The files of the backbone's weights; raises what `shard_files` raises."""
         if self.layout == "converted":
             return [self.backbone / BACKBONE_FILE]
         return shard_files(self.backbone, STEM)
@@ -112,20 +104,17 @@ class WanFolder:
     def missing(self, wanted: Sequence[Piece] = PIECES) -> list[Path]:
         """Places of wanted pieces that are not there, relative to the folder."""
         converted = self.layout == "converted"
-        places = [self.path / MANIFEST] if converted else []
+        places = [Path(MANIFEST)] if converted else []
         if "backbone" in wanted and not self.has_backbone():
-            places.append(self.backbone / (BACKBONE_FILE if converted else BACKBONE_FILES))
-        places += [self.path / place for piece, place in self.places().items() if piece in wanted]
-        return [place.relative_to(self.path) for place in places if not place.exists()]
+            backbone = self.backbone.relative_to(self.path)
+            places.append(backbone / (BACKBONE_FILE if converted else BACKBONE_FILES))
+        places += [place for piece, place in self.places().items() if piece in wanted]
+        return [place for place in places if not (self.path / place).exists()]
 
     def places(self) -> dict[Piece, Path]:
         """Where the pieces beside the backbone belong, relative to the folder."""
-        paths: dict[Piece, Path] = {
-            "VAE": self.vae,
-            "text encoder": self.text,
-            "tokenizer": self.tokenizer,
-        }
-        return {piece: path.relative_to(self.path) for piece, path in paths.items()}
+        pieces = zip(PIECES, PLACES[self.layout], strict=True)
+        return {piece: Path(place) for piece, place in pieces if piece != "backbone"}
 
 
 def find_parts(

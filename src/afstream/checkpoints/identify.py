@@ -9,15 +9,26 @@ from typing import Any
 
 from afstream.checkpoints.configs import BackboneFile
 from afstream.checkpoints.files import (
+    Weights,
     folder_weights,
     named_tensors,
     read_json,
     read_settings,
+    read_weights,
     shard_files,
 )
-from afstream.checkpoints.findings import Finding
+from afstream.checkpoints.findings import PLAIN, Finding, is_plain
 from afstream.checkpoints.folders import WanFolder, likely_parts
-from afstream.checkpoints.lora_files import is_lora, read_lora
+from afstream.checkpoints.kinds import (
+    FAMILY,
+    TWO_BACKBONES,
+    declared_family,
+    family_of,
+    has_two_backbones,
+    is_backbone,
+    part_of,
+)
+from afstream.checkpoints.lora import is_lora, read_lora
 from afstream.checkpoints.manifest import MANIFEST
 from afstream.checkpoints.names import (
     BACKBONE_CLASS,
@@ -28,18 +39,8 @@ from afstream.checkpoints.names import (
     TOKENIZER_FILES,
     VAE_CLASS,
 )
-from afstream.checkpoints.signatures import is_backbone, signature_of
 from afstream.checkpoints.sizes import sizes_of
 from afstream.checkpoints.students import ENTRIES, in_wan_names, read_student
-from afstream.checkpoints.together import PLAIN, is_plain
-from afstream.checkpoints.wan_kinds import (
-    FAMILY,
-    TWO_BACKBONES,
-    declared_family,
-    family_of,
-    has_two_backbones,
-)
-from afstream.checkpoints.weights import Weights, read_weights
 from afstream.errors import CheckpointError
 
 # names of unknown weights that a note repeats
@@ -94,10 +95,11 @@ def _backbone(finding: Finding, weights: Weights, declared: Mapping[str, Any]) -
 def _part(finding: Finding, weights: Weights) -> Finding:
     """What weights by name are, when they are no backbone."""
     finding = replace(finding, weights=weights)
-    found = signature_of(weights)
+    found = part_of(weights)
     if found is None:
         return _unknown(finding)
-    return replace(finding, kind=found.kind, layout=found.layout, family=found.family(weights))
+    kind, layout, family = found
+    return replace(finding, kind=kind, layout=layout, family=family)
 
 
 def _unknown(finding: Finding) -> Finding:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from afstream.checkpoints.configs import BackboneFile, FileName
 from afstream.checkpoints.files import read_json
-from afstream.checkpoints.wan_kinds import FAMILY
+from afstream.checkpoints.kinds import FAMILY
 from afstream.errors import CheckpointError
 from afstream.validation import Checked, show_value, validated
 
@@ -37,10 +37,6 @@ class Manifest(Checked):
 
     Attributes:
         format: of this file.
-        family: of the model.
-        dtype: of all weights.
-        parts: what is there.
-        backbone: its sizes.
         made_from: `folder`, `student`, `loras` and `vae`, each as a run record names it.
         files: the files of weights, by their paths in the folder.
     """
@@ -64,11 +60,7 @@ class Manifest(Checked):
         return ", ".join(self.made_from.values())
 
     def write(self, folder: Path) -> None:
-        """Write it into a folder.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Write it into a folder; raises `OSError` where that fails."""
         unsaid = {"backbone": {"class_name", "model_type"}}
         text = self.model_dump_json(indent=2, exclude=unsaid, exclude_none=True)
         (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")

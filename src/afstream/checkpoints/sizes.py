@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from afstream.checkpoints.configs import BackboneFile
-from afstream.checkpoints.files import read_settings
+from afstream.checkpoints.files import Weights, read_settings
+from afstream.checkpoints.kinds import CHANNELS, FAMILY, declared_family, family_of
 from afstream.checkpoints.names import LAYER
-from afstream.checkpoints.wan_kinds import CHANNELS, FAMILY, declared_family, family_of
-from afstream.checkpoints.weights import Weights
-from afstream.config import BackboneConfig, from_mapping
-from afstream.errors import CheckpointError, ConfigError
+from afstream.config import BackboneConfig
+from afstream.errors import CheckpointError
+from afstream.validation import validated
 
 # what no weight tells: how Wan2.1 is, unless a config.json says otherwise
 UNSEEN: dict[str, Any] = {"head_dim": 128, "text_len": 512, "eps": 1e-6}
@@ -94,7 +94,10 @@ def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> Bac
             f"{what} is {sizes['dim']} wide, which cannot be split into heads of"
             f" {sizes['head_dim']}; give a model folder whose config.json names its heads"
         )
-    try:
-        return from_mapping(BackboneConfig, sizes)
-    except ConfigError as error:
-        raise CheckpointError(f"{what} has impossible sizes: {error}; download it again") from error
+    return validated(
+        BackboneConfig,
+        sizes,
+        source=f"{what} has impossible sizes",
+        remedy="download it again",
+        error=CheckpointError,
+    )

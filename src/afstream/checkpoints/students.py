@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afstream.checkpoints.files import file_weights, named_tensors
+from afstream.checkpoints.files import Weights, file_weights, named_tensors, read_weights
 from afstream.checkpoints.manifest import BACKBONE_FILE, is_converted, read_manifest
 from afstream.checkpoints.names import wan_name
-from afstream.checkpoints.weights import Weights, read_weights
 
 # the moving average of the weights first: it makes the better pictures
 ENTRIES = ("generator_ema", "generator")
@@ -22,7 +21,7 @@ class Student:
     """Weights of a backbone, and where they come from.
 
     Attributes:
-        path: the file, or the converted folder.
+        path: of the file, or of the converted folder.
         entry: which of `ENTRIES` was taken; empty when the file holds nothing but weights.
         weights: under Wan's names, views of the file.
         entries: all of `ENTRIES` that the file holds.
@@ -31,8 +30,8 @@ class Student:
     """
 
     path: Path
-    entry: str
     weights: Weights
+    entry: str = ""
     entries: tuple[str, ...] = ()
     declared: Mapping[str, Any] = field(default_factory=dict[str, Any])
     origin: str = ""
@@ -58,11 +57,9 @@ def read_student(path: Path) -> Student:
     """
     if is_converted(path):
         manifest = read_manifest(path)
-        weights = file_weights(path / BACKBONE_FILE)
         return Student(
             path=path,
-            entry="",
-            weights=weights,
+            weights=file_weights(path / BACKBONE_FILE),
             declared=manifest.declared,
             origin=manifest.origin,
         )

@@ -36,8 +36,8 @@ class PocketFamily(ModelFamily):
 
     def identify(self, path: Path) -> Finding | None:
         """See `ModelFamily`: such a file says its kind in its metadata."""
+        from afstream.checkpoints.files import read_metadata, read_weights  # noqa: PLC0415
         from afstream.checkpoints.findings import Finding  # noqa: PLC0415
-        from afstream.checkpoints.weights import read_metadata, read_weights  # noqa: PLC0415
 
         if not path.is_file() or read_metadata(path).get("kind") != KIND:
             return None

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from afstream.checkpoints.files import file_weights
-from afstream.checkpoints.weights import load_into, read_metadata
-from afstream.config import BackboneConfig, SamplerConfig, from_mapping
+from afstream.checkpoints.files import file_weights, load_into, read_metadata
+from afstream.config import BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
 from afstream.families.base import VideoModel
 from afstream.families.pocket.family import KIND, NAME, POCKET, POCKET_PATH
 from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae, VaeConfig
 from afstream.model.dit import Backbone
+from afstream.validation import validated
 
 PARTS = ("backbone", "text", "vae")
 
@@ -85,9 +85,10 @@ def load_parts(
     try:
         config = json.loads(metadata["config"])
         # the embedded file is older than this entry
-        sizes = from_mapping(BackboneConfig, {"patch": POCKET.geometry.patch, **config["backbone"]})
-        vae = PocketVae(from_mapping(VaeConfig, config["vae"]))
-        sampler = from_mapping(SamplerConfig, config["sampler"])
+        given = {"patch": POCKET.geometry.patch, **config["backbone"]}
+        sizes = validated(BackboneConfig, given, source="backbone")
+        vae = PocketVae(validated(VaeConfig, config["vae"], source="vae"))
+        sampler = validated(SamplerConfig, config["sampler"], source="sampler")
         text = PocketText(config["words"], text_dim=sizes.text_dim, text_len=sizes.text_len)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from afstream.checkpoints import (
     BackboneSource,
@@ -25,6 +25,7 @@ from afstream.checkpoints import (
     sizes_of,
 )
 from afstream.checkpoints.configs import BackboneFile
+from afstream.checkpoints.files import Weights
 from afstream.checkpoints.manifest import (
     BACKBONE,
     BACKBONE_FILE,
@@ -32,8 +33,7 @@ from afstream.checkpoints.manifest import (
     WrittenFile,
     is_backbone_alone,
 )
-from afstream.checkpoints.weights import Weights
-from afstream.checkpoints.writing import size_of, unchanged, write_safetensors
+from afstream.checkpoints.safetensors import size_of, unchanged, write_safetensors
 from afstream.config import BackboneConfig
 from afstream.errors import CheckpointError, ConfigError, OutputError
 from afstream.families.registry import identify
@@ -49,23 +49,16 @@ ALL_PARTS: tuple[Part, ...] = (BACKBONE, "vae", "text_encoder", "tokenizer")
 VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
 TEXT_FILE = "text_encoder/model.safetensors"
 
-Change = Callable[[str, Tensor], Tensor]
 # bytes written so far, and bytes in all
 Tell = Callable[[int, int], None]
 
 
 class WeightFile(NamedTuple):
-    """One file of weights to write.
-
-    Attributes:
-        name: its path in the folder.
-        weights: what lies in it.
-        change: what happens to each weight on the way.
-    """
+    """A file of weights to write, and what happens to each weight on the way."""
 
     name: str
     weights: Weights
-    change: Change = unchanged
+    change: Callable[[str, Tensor], Tensor] = unchanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +66,10 @@ class Conversion:
     """Everything that goes into a folder, checked and not yet read.
 
     Attributes:
-        config: of the backbone.
+        config: sizes of the backbone.
         dtype: of all weights in the folder; one of `DTYPES`.
         made_from: see `Manifest`.
-        files: the weights.
+        files: their names are paths in the folder.
         settings: by a part's folder, what writes its `config.json` into a folder.
         tokenizer: its folder; None for a backbone alone.
     """
@@ -85,12 +78,12 @@ class Conversion:
     dtype: str
     made_from: dict[str, str]
     files: tuple[WeightFile, ...]
-    settings: dict[str, Callable[[Path], object]]
-    tokenizer: Path | None
+    settings: dict[str, Callable[[Path], object]] = field(default_factory=dict)
+    tokenizer: Path | None = None
 
     @property
     def num_bytes(self) -> int:
-        """Of all files of weights."""
+        """Bytes of all files of weights."""
         return sum(size_of(file.weights, DTYPES[self.dtype]) for file in self.files)
 
     def write(self, out: Path, *, tell: Tell = lambda done, total: None) -> Manifest:
@@ -108,15 +101,19 @@ class Conversion:
         part = out.with_name(f".{out.name}.{os.getpid()}.part")
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            self._check_room(out)
+            needed, free = self.num_bytes, shutil.disk_usage(out.parent).free
+            if needed > free:
+                raise OutputError(
+                    f"{out} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; choose"
+                    " another disk, or make room"
+                )
             part.mkdir()
             manifest = self._fill(part, tell)
             if out.exists():
                 out.rmdir()
             part.rename(out)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"cannot write {out} ({reason}); choose another folder") from error
+            raise _unwritable(out, error) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return manifest
@@ -134,14 +131,11 @@ class Conversion:
             save(folder / name)
         if self.tokenizer:
             shutil.copytree(self.tokenizer, folder / "tokenizer")
-        dtype = DTYPES[self.dtype]
         made: dict[str, WrittenFile] = {}
-        for file in self.files:
-            path = folder / file.name
-            digest = write_safetensors(
-                path, file.weights, dtype=dtype, change=file.change, report=count
-            )
-            made[file.name] = WrittenFile(sha256=digest, bytes=path.stat().st_size)
+        for name, weights, change in self.files:
+            path, dtype = folder / name, DTYPES[self.dtype]
+            digest = write_safetensors(path, weights, dtype=dtype, change=change, report=count)
+            made[name] = WrittenFile(sha256=digest, bytes=path.stat().st_size)
         manifest = Manifest(
             backbone=BackboneFile(**asdict(self.config)),
             dtype=self.dtype,
@@ -151,14 +145,6 @@ class Conversion:
         )
         manifest.write(folder)
         return manifest
-
-    def _check_room(self, out: Path) -> None:
-        needed, free = self.num_bytes, shutil.disk_usage(out.parent).free
-        if needed > free:
-            raise OutputError(
-                f"{out} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; choose"
-                " another disk, or make room"
-            )
 
 
 def prepare(spec: ModelSpec) -> Conversion:
@@ -192,32 +178,25 @@ def check_out(out: Path) -> None:
             out.exists() and not (out.is_dir() and next(out.iterdir(), None) is None)
         )
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"cannot write {out} ({reason}); choose another folder") from error
+        raise _unwritable(out, error) from error
     if taken:
         raise OutputError(f"{out} is there already; choose a folder that is empty or not there")
 
 
-def _is_backbone_alone(path: Path) -> bool:
-    """Whether it is a file, or a converted folder of nothing else.
+def _unwritable(out: Path, error: OSError) -> OutputError:
+    reason = (error.strerror or str(error)).lower()
+    return OutputError(f"cannot write {out} ({reason}); choose another folder")
 
-    Raises:
-        CheckpointError: it is out of reach, or nothing.
-    """
+
+def _is_backbone_alone(path: Path) -> bool:
+    """Whether it is a file, or a converted folder of nothing else."""
+    remedy = "give a Wan2.1 folder, or a student's file"
     try:
-        if path.is_dir():
-            alone = is_backbone_alone(path)
-        elif path.exists():
-            alone = True
-        else:
-            raise CheckpointError(
-                f"there is nothing at {path}; give a Wan2.1 folder, or a student's file"
-            )
+        if not path.exists():
+            raise CheckpointError(f"there is nothing at {path}; {remedy}")
+        return not path.is_dir() or is_backbone_alone(path)
     except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be reached: {error.strerror}; give a Wan2.1 folder, or a student's file"
-        ) from error
-    return alone
+        raise CheckpointError(f"{path} cannot be reached: {error.strerror}; {remedy}") from error
 
 
 def _backbone_alone(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
@@ -229,14 +208,8 @@ def _backbone_alone(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
     config = sizes_of(found.weights, what=what, declared=found.declared)
     before = dict(read_manifest(path).made_from) if found.origin else {"student": found.describe()}
     source, made_from = with_loras(what, config, found.weights, spec, before)
-    return Conversion(
-        config=config,
-        dtype=dtype,
-        made_from=made_from,
-        files=(_backbone_file(source),),
-        settings={},
-        tokenizer=None,
-    )
+    files = (_backbone_file(source),)
+    return Conversion(config=config, dtype=dtype, made_from=made_from, files=files)
 
 
 def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
@@ -244,7 +217,11 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
     source, made_from = backbone_source(parts, spec)
     made_from = {"folder": f"{path.resolve().name} ({parts.layout} layout)", **made_from}
     if spec.vae is not None:
-        _check_vae(spec.vae)
+        if spec.vae == TINY_VAE or identify(Path(spec.vae)).kind == "tiny VAE":
+            raise ConfigError(
+                f"the VAE {spec.vae} is a tiny one, which is not copied; leave it out, and give it"
+                " to afstream generate"
+            )
         made_from["vae"] = Path(spec.vae).name
     text = text_source(parts.text)
     vae = vae_source(parts.vae if spec.vae is None else Path(spec.vae))
@@ -253,6 +230,8 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
     embedding = text.weights[SHARED]
     check_width(source, parts.text, embedding)
     read_tokenizer(parts.tokenizer, len(embedding))
+    # the token embedding has two names, of which the file needs one
+    names = [name for name in encoder.state_dict() if name != SHARED_AGAIN]
     return Conversion(
         config=source.config,
         dtype=dtype,
@@ -260,7 +239,7 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
         files=(
             backbone,
             WeightFile(VAE_FILE, {name: vae.weights[name] for name in autoencoder.state_dict()}),
-            WeightFile(TEXT_FILE, _under_one_name(encoder, text.weights)),
+            WeightFile(TEXT_FILE, {name: text.weights[name] for name in names}),
         ),
         settings={
             "vae": autoencoder.save_config,
@@ -283,22 +262,3 @@ def _backbone_file(source: BackboneSource) -> WeightFile:
         return source.merged(name, weight.to(device))
 
     return WeightFile(BACKBONE_FILE, ordered, merged)
-
-
-def _under_one_name(encoder: nn.Module, weights: Weights) -> Weights:
-    """The encoder's weights in its order, without the token embedding's second name."""
-    return {name: weights[name] for name in encoder.state_dict() if name != SHARED_AGAIN}
-
-
-def _check_vae(given: str) -> None:
-    """Refuse a tiny VAE.
-
-    Raises:
-        ConfigError: it is one.
-        CheckpointError: it cannot be read.
-    """
-    if given == TINY_VAE or identify(Path(given)).kind == "tiny VAE":
-        raise ConfigError(
-            f"the VAE {given} is a tiny one, which is not copied; leave it out, and give it to"
-            " afstream generate"
-        )

@@ -6,46 +6,27 @@ from pathlib import Path
 
 import torch
 
-from afstream.checkpoints.files import file_weights
+from afstream.checkpoints.files import file_weights, is_folder
 from afstream.errors import CheckpointError
 from afstream.families.wan.tiny import FILES, TinyVae, load_tiny, looks_tiny
 from afstream.families.wan.vae import WanVae, load_vae
 
 # the first that is there is taken
-TINY_NAMES = (
-    "taew2_1.safetensors",
-    "taew2_1.pth",
-    "lighttaew2_1.safetensors",
-    "lighttaew2_1.pth",
-)
+TINY_NAMES = ("taew2_1.safetensors", "taew2_1.pth", "lighttaew2_1.safetensors", "lighttaew2_1.pth")
 
 
 def open_decoder(
     path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> WanVae | TinyVae:
-    """Read whichever decoder of Wan2.1 latents a path holds.
-
-    Args:
-        path: a diffusers `vae/` folder, the original `Wan2.1_VAE.pth`, a light VAE (Wan's own
-            with fewer channels, `lightvaew2_1`) or a tiny one (`taew2_1`, `lighttaew2_1`).
-        device: where it will run.
-        dtype: of its weights.
+    """Read whichever decoder of Wan2.1 latents a path holds; see `load_vae` and `load_tiny`.
 
     Raises:
         ConfigError: diffusers is not installed, and the decoder is none of the tiny ones.
         CheckpointError: there is no such file, or it is no decoder of Wan2.1 latents.
     """
-    if _is_folder(path) or not looks_tiny(file_weights(path)):
+    if is_folder(path) or not looks_tiny(file_weights(path)):
         return load_vae(path, device=device, dtype=dtype)
     return load_tiny(path, device=device, dtype=dtype)
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether it is one; a path out of reach is none, and reading it says why."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def find_tiny(folder: Path) -> Path:

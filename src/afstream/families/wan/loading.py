@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from afstream.checkpoints.weights import Weights, check_fit
+from afstream.checkpoints.files import Weights, check_fit
 from afstream.errors import CheckpointError, ConfigError
 
 M = TypeVar("M", bound=nn.Module)
@@ -53,10 +53,7 @@ class ModuleSource(Generic[M]):
     weights: Weights
 
     def check(self) -> M:
-        """See that everything fits, before much is read.
-
-        Returns:
-            The module without memory for its weights.
+        """The module without memory for its weights: everything fits, and little was read.
 
         Raises:
             CheckpointError: weights do not fit, or the module cannot have such sizes.
@@ -73,15 +70,7 @@ class ModuleSource(Generic[M]):
         return module
 
     def build(self, *, device: torch.device | str, dtype: torch.dtype) -> M:
-        """The module with its weights brought to a device; it never had random ones.
-
-        Args:
-            device: where it will run.
-            dtype: of the weights there.
-
-        Raises:
-            CheckpointError: see `check`.
-        """
+        """The module with its weights on a device; raises what `check` raises."""
         module = self.check()
         # by identity, so that a weight under two names stays one tensor
         copies = {id(value): value.to(device, dtype, copy=True) for value in self.weights.values()}

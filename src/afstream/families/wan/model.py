@@ -15,7 +15,7 @@ from afstream.checkpoints import (
     read_student,
     sizes_of,
 )
-from afstream.checkpoints.weights import Weights
+from afstream.checkpoints.files import Weights
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
 from afstream.families.base import Placement, VideoModel
@@ -54,12 +54,8 @@ def open_wan(
     """
     parts = find_parts(folder, with_backbone=spec.student is None, with_vae=spec.vae is None)
     source, made_from = backbone_source(parts, spec)
-    details = {
-        "path": str(folder),
-        "layout": parts.layout,
-        "text": PLACES[spec.text or "device"],
-        **made_from,
-    }
+    place = PLACES[spec.text or "device"]
+    details = {"path": str(folder), "layout": parts.layout, "text": place, **made_from}
     if parts.manifest:
         details["made_from"] = parts.manifest.origin
     if "student" not in made_from:
@@ -67,7 +63,7 @@ def open_wan(
     # what is cheap to find out first: the other parts take long to read
     source.check()
     # before the others, so that they find its room free when it is dropped
-    text = _text(parts, spec, source, prompts, where)
+    text = _text(parts, spec.text, source, prompts, where)
     vae = open_decoder(_vae_path(parts, spec), device=where.device, dtype=where.dtype)
     if spec.vae is not None:
         details["vae"] = spec.vae
@@ -103,34 +99,28 @@ def _vae_path(parts: WanFolder, spec: ModelSpec) -> Path:
 
 def _text(
     parts: WanFolder,
-    spec: ModelSpec,
+    place: TextPlace | None,
     source: BackboneSource,
     prompts: Sequence[str],
     where: Placement,
 ) -> TextEncoder:
-    """The text encoder where it is wanted, prompts encoded."""
+    """The text encoder in its place, prompts encoded."""
     text = load_text(
         parts.text,
         parts.tokenizer,
-        device="cpu" if spec.text == "cpu" else where.device,
+        device="cpu" if place == "cpu" else where.device,
         dtype=where.dtype,
         text_len=source.config.text_len,
     )
     check_width(source, parts.text, text.encoder.get_parameter("shared.weight"))
-    known = EncodedPrompts.of(text, prompts)
-    return known if spec.text == "drop" else text
+    known = EncodedPrompts(text, prompts)
+    return known if place == "drop" else text
 
 
 def check_width(source: BackboneSource, text: Path, embedding: Tensor) -> None:
-    """See that a backbone can read what a text encoder writes.
+    """Raise `CheckpointError` unless a backbone can read what a text encoder writes.
 
-    Args:
-        source: of the backbone.
-        text: the encoder's path.
-        embedding: its weight [tokens, text_dim]; only the shape counts.
-
-    Raises:
-        CheckpointError: it cannot.
+    Of the encoder's embedding [tokens, text_dim] only the shape counts.
     """
     width = embedding.shape[1]
     if width != source.config.text_dim:
@@ -141,15 +131,7 @@ def check_width(source: BackboneSource, text: Path, embedding: Tensor) -> None:
 
 
 def backbone_source(parts: WanFolder, spec: ModelSpec) -> tuple[BackboneSource, dict[str, str]]:
-    """What the backbone is made from, and the same in words.
-
-    Args:
-        parts: the folder.
-        spec: the student in the backbone's place, and LoRAs.
-
-    Returns:
-        The source; and by name (`student`, `loras`, `vae`, as in `Manifest`) what a converted
-        folder was made from and what is added now.
+    """What the backbone is made from; and the same in words, by name as in `Manifest.made_from`.
 
     Raises:
         CheckpointError: a file is missing, or holds something else.

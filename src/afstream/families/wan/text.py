@@ -14,10 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from afstream.checkpoints.configs import TextEncoderFile
-from afstream.checkpoints.files import file_weights, folder_weights, read_json, read_settings
+from afstream.checkpoints.files import (
+    Weights,
+    file_weights,
+    folder_weights,
+    read_json,
+    read_settings,
+)
 from afstream.checkpoints.names import CONFIG, TEXT_STEM
 from afstream.checkpoints.names import TEXT_TYPE as KIND
-from afstream.checkpoints.weights import Weights
 from afstream.errors import CheckpointError, PromptError
 from afstream.families.wan.family import WAN
 from afstream.families.wan.loading import ModuleSource, optional
@@ -33,10 +38,7 @@ from afstream.validation import show_name
 # the original names and transformers'
 SHARED = "shared.weight"
 SHARED_AGAIN = "encoder.embed_tokens.weight"
-OUTER = {
-    "token_embedding.weight": SHARED,
-    "norm.weight": "encoder.final_layer_norm.weight",
-}
+OUTER = {"token_embedding.weight": SHARED, "norm.weight": "encoder.final_layer_norm.weight"}
 INNER = {
     "norm1.weight": "layer.0.layer_norm.weight",
     **{f"attn.{part}.weight": f"layer.0.SelfAttention.{part}.weight" for part in "qkvo"},
@@ -80,22 +82,13 @@ class WanText:
         return next(self.encoder.parameters()).device
 
     def tokens(self, prompt: str) -> list[int]:
-        """A prompt's token numbers.
-
-        Raises:
-            PromptError: there are more than `text_len`.
-        """
+        """A prompt's token numbers; more than `text_len` raise `PromptError`."""
         return tokens_of(prompt, self._tokenize, self.text_len)
 
     def encode_ids(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Embeddings of token numbers.
+        """Embeddings [B, T, text_dim] of token numbers [B, T], zero behind a prompt's end.
 
-        Args:
-            ids: [B, T].
-            mask: [B, T], 1 where a prompt has a token and 0 behind its end.
-
-        Returns:
-            [B, T, text_dim], zero behind a prompt's end.
+        The mask [B, T] is 1 where a prompt has a token.
         """
         ids, mask = ids.to(self.device), mask.to(self.device)
         # ordinary tensors even during a stream: training may meet a kept one later
@@ -134,23 +127,15 @@ class WanText:
 
 
 class EncodedPrompts:
-    """Embeddings of prompts that were known beforehand, for a text encoder that was dropped.
+    """Embeddings of prompts that are encoded at once, so that the text encoder can be dropped.
 
     Args:
-        rows: by prompt, [text_len, text_dim].
+        text: the encoder, which is not kept.
+        prompts: one that is too long raises `PromptError`.
     """
 
-    def __init__(self, rows: dict[str, Tensor]) -> None:
-        self._rows = rows
-
-    @classmethod
-    def of(cls, text: WanText, prompts: Sequence[str]) -> EncodedPrompts:
-        """Encode prompts.
-
-        Raises:
-            PromptError: one is too long.
-        """
-        return cls({prompt: text.encode([prompt])[0] for prompt in prompts})
+    def __init__(self, text: WanText, prompts: Sequence[str]) -> None:
+        self._rows = {prompt: text.encode([prompt])[0] for prompt in prompts}
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Prompts to embeddings [B, text_len, text_dim].
@@ -196,12 +181,7 @@ def load_text(
 
 
 def text_source(path: Path) -> ModuleSource[Any]:
-    """What transformers' `UMT5EncoderModel` is made from; see `load_text`.
-
-    Raises:
-        ConfigError: transformers is not installed.
-        CheckpointError: something is missing, or is no UMT5 encoder.
-    """
+    """What transformers' `UMT5EncoderModel` is made from; raises what `load_text` raises."""
     model: Any = optional("transformers", "UMT5EncoderModel")
     settings: Any = optional("transformers", "UMT5Config")
     config, weights = _from_folder(path) if path.is_dir() else _from_original(path)

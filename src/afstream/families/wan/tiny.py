@@ -15,19 +15,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from afstream.checkpoints.files import file_weights
-from afstream.checkpoints.weights import Weights
+from afstream.checkpoints.files import Weights, file_weights
+from afstream.checkpoints.kinds import CHANNELS
 from afstream.errors import CheckpointError
 from afstream.families.wan.loading import ModuleSource
 
-LATENT_CHANNELS = 16
 COLOURS = 3
 
 # the layout numbers the layers of `decoder`; weightless ones count, too
@@ -39,6 +37,7 @@ BLOCKS, GROW, NARROW = 3, 4, 5
 TIMES = (1, 2, 2)
 # channels of `taew2_1`: of each stage, and those before the last convolution
 PUBLIC_WIDTHS = (256, 128, 64, 64)
+CONV2D_DIMS = 4
 # of a scene's first latent frame, not shown: they lie before the video's first frame
 HIDDEN_FRAMES = 3
 
@@ -57,14 +56,9 @@ FAMILY = "taew2_1"
 READS_RAW = "lighttaew2_1"
 FILES = "taew2_1.pth of the TAEHV project, or lighttaew2_1.pth of LightX2V"
 
-
-class TinyState(NamedTuple):
-    """What the decoder remembers of a scene: the last frame [B, C, h, w] each block saw.
-
-    Keep it and come back to it: no later call changes it.
-    """
-
-    frames: tuple[Tensor, ...]
+# what the decoder remembers of a scene: the last frame [B, C, h, w] each block saw; keep it and
+# come back to it, no later call changes it
+TinyState = tuple[Tensor, ...]
 
 
 class MemoryBlock(nn.Module):
@@ -97,12 +91,8 @@ class Grow(nn.Module):
     def forward(self, frames: Tensor, batch: int) -> Tensor:
         """[(T B), C, h, w] -> [(T times B), C, 2 h, 2 w]."""
         # channels last in memory, and moved only once
-        grown = rearrange(
-            self.conv(frames),
-            "(t b) (times c) h w -> (t times b) h w c",
-            b=batch,
-            times=self.times,
-        )
+        pattern = "(t b) (times c) h w -> (t times b) h w c"
+        grown = rearrange(self.conv(frames), pattern, b=batch, times=self.times)
         # the layout doubles first; repeated pixels give the same here, for four times the work
         return functional.interpolate(grown.permute(0, 3, 1, 2), scale_factor=2.0, mode="nearest")
 
@@ -116,7 +106,7 @@ class TinyDecoder(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        layers: dict[int, nn.Module] = {ENTRY: _conv(LATENT_CHANNELS, widths[0])}
+        layers: dict[int, nn.Module] = {ENTRY: _conv(CHANNELS, widths[0])}
         for first, times, (width, narrow) in zip(STAGES, TIMES, pairwise(widths), strict=True):
             layers |= {first + index: MemoryBlock(width) for index in range(BLOCKS)}
             layers[first + GROW] = Grow(width, times)
@@ -124,14 +114,10 @@ class TinyDecoder(nn.Module):
         layers[EXIT] = _conv(widths[-1], COLOURS)
         self.decoder = nn.ModuleDict({str(index): layer for index, layer in layers.items()})
 
-    def forward(
-        self, latent: Tensor, memory: Sequence[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, latent: Tensor, memory: TinyState) -> tuple[Tensor, TinyState]:
         """One latent frame [B, 16, h, w] -> [(4 B), 3, 8 h, 8 w] about 0 to 1, and the memory.
 
-        Args:
-            latent: bounded.
-            memory: the last frame of each block; nothing where a scene begins.
+        The latent is bounded; the memory is empty where a scene begins.
         """
         batch = latent.shape[0]
         frames = functional.relu(self._layer(ENTRY)(latent), inplace=True)
@@ -176,7 +162,7 @@ class TinyVae:
 
         Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
         """
-        memory = state.frames if state else ()
+        memory = state or ()
         pictures: list[Tensor] = []
         # one by one: a convolution over more frames may round differently
         for latent in latents.unbind(1):
@@ -185,7 +171,7 @@ class TinyVae:
         video = torch.cat(pictures, dim=1)
         if state is None:
             video = video[:, HIDDEN_FRAMES:]
-        return video.clamp(0, 1) * 2 - 1, TinyState(memory)
+        return video.clamp(0, 1) * 2 - 1, memory
 
     def _bounded(self, latent: Tensor) -> Tensor:
         """A latent frame [B, 16, h, w] as the network reads it: within -3 and 3, smoothly."""
@@ -212,11 +198,9 @@ def load_tiny(
     """
     weights = file_weights(path)
     wanted = {name: value for name, value in weights.items() if not name.startswith("encoder.")}
-    widths = _widths(wanted, path)
-    reads_raw = _reads_raw(path)
+    widths, reads_raw = _widths(wanted, path), _reads_raw(path)
     source = ModuleSource(what=f"tiny VAE {path}", make=lambda: TinyDecoder(widths), weights=wanted)
-    decoder = source.build(device=device, dtype=dtype)
-    return TinyVae(decoder, reads_raw=reads_raw)
+    return TinyVae(source.build(device=device, dtype=dtype), reads_raw=reads_raw)
 
 
 def meta_tiny(dtype: torch.dtype) -> TinyVae:
@@ -239,16 +223,15 @@ def _widths(weights: Weights, path: Path) -> list[int]:
         if name not in weights:
             raise CheckpointError(f"{path} is no tiny VAE: it has no {name}; give {FILES}")
         shape = weights[name].shape
-        # height and width behind the two channels
-        if len(shape) != len("oihw"):
+        if len(shape) != CONV2D_DIMS:
             raise CheckpointError(
                 f"{path} is no tiny VAE: its {name} is {tuple(shape)}, not of 4 axes; give {FILES}"
             )
         widths.append(shape[0])
     channels = weights[f"decoder.{ENTRY}.weight"].shape[1]
-    if channels != LATENT_CHANNELS:
+    if channels != CHANNELS:
         raise CheckpointError(
-            f"tiny VAE {path} reads {channels} latent channels, but Wan2.1 has {LATENT_CHANNELS};"
+            f"tiny VAE {path} reads {channels} latent channels, but Wan2.1 has {CHANNELS};"
             f" give {FILES}"
         )
     return widths

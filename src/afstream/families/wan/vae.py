@@ -9,7 +9,7 @@ decoded at once, in memory that does not grow. The encoder is its mirror image.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -17,21 +17,20 @@ from torch import Tensor, nn
 
 from afstream.checkpoints.configs import VaeFile
 from afstream.checkpoints.files import (
+    Weights,
     file_weights,
     folder_weights,
     is_folder,
     read_json,
     read_settings,
 )
+from afstream.checkpoints.kinds import CHANNELS
 from afstream.checkpoints.names import CONFIG, STEM
 from afstream.checkpoints.names import VAE_CLASS as KIND
-from afstream.checkpoints.weights import Weights
 from afstream.errors import CheckpointError
 from afstream.families.wan.family import FORMAT
 from afstream.families.wan.loading import ModuleSource, optional
 from afstream.validation import show_name
-
-LATENT_CHANNELS = 16
 
 # weights of the original layout that tell a size: name, which size, and its axis
 SIZES = (
@@ -41,20 +40,9 @@ SIZES = (
 )
 CONV3D_DIMS = 5
 
-
-class DecoderState(NamedTuple):
-    """What the decoder remembers of a scene: for each convolution, the features it saw last.
-
-    Keep it and come back to it: no later call changes it.
-    """
-
-    features: tuple[Any, ...]
-
-
-class EncoderState(NamedTuple):
-    """The same of the encoder."""
-
-    features: tuple[Any, ...]
+# what one half of the codec remembers of a scene: for each convolution, the features it saw last;
+# keep it and come back to it, no later call changes it
+CodecState = tuple[Any, ...]
 
 
 class WanVae:
@@ -74,13 +62,13 @@ class WanVae:
         self.device, self.dtype = weight.device, weight.dtype
         # bfloat16 would move every latent by up to half a percent
         exact = torch.promote_types(self.dtype, torch.float32)
-        self._mean = torch.tensor(latent_mean, dtype=exact, device=self.device)[:, None, None]
-        self._std = torch.tensor(latent_std, dtype=exact, device=self.device)[:, None, None]
+        self._mean, self._std = (
+            torch.tensor(values, dtype=exact, device=self.device)[:, None, None]
+            for values in (latent_mean, latent_std)
+        )
         self._num_slots = _num_convolutions(self.autoencoder.decoder)
 
-    def decode(
-        self, latents: Tensor, state: DecoderState | None = None
-    ) -> tuple[Tensor, DecoderState]:
+    def decode(self, latents: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
         """Latents [B, F, 16, h, w] -> video [B, N, 3, 8 h, 8 w] in [-1, 1], and the new state.
 
         Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
@@ -88,15 +76,13 @@ class WanVae:
         raw = latents.to(self.device, self._mean.dtype) * self._std + self._mean
         frames = rearrange(raw.to(self.dtype), "b f c h w -> b c f h w").split(1, dim=2)
         # the decoder replaces entries of this list, never what lies in them
-        features = list(state.features) if state else [None] * self._num_slots
+        features = list(state) if state else [None] * self._num_slots
         pictures = [self._decode_frame(frame, features) for frame in frames]
         video = torch.cat(pictures, dim=2).clamp(-1, 1)
-        return rearrange(video, "b c n h w -> b n c h w"), DecoderState(tuple(features))
+        return rearrange(video, "b c n h w -> b n c h w"), tuple(features)
 
     @torch.no_grad()
-    def encode(
-        self, frames: Tensor, state: EncoderState | None = None
-    ) -> tuple[Tensor, EncoderState]:
+    def encode(self, frames: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
         """Video [B, N, 3, 8 h, 8 w] in [-1, 1] -> latents [B, F, 16, h, w], and the new state.
 
         Latents are the most likely ones, normalised. Without a state N is 1 + 4 (F - 1): a scene
@@ -107,15 +93,15 @@ class WanVae:
         later = video[:, :, len(first) :].split(FORMAT.temporal_stride, dim=2)
         groups = first + [group for group in later if group.shape[2]]
         count = _num_convolutions(self.autoencoder.encoder)
-        features = list(state.features) if state else [None] * count
+        features = list(state) if state else [None] * count
         raw = torch.cat([self._encode_group(group, features) for group in groups], dim=2)
         latents = rearrange(raw.to(self._mean.dtype), "b c f h w -> b f c h w")
-        return (latents - self._mean) / self._std, EncoderState(tuple(features))
+        return (latents - self._mean) / self._std, tuple(features)
 
     def _encode_group(self, frames: Tensor, features: list[Any]) -> Tensor:
         """[B, 3, 1 or 4, H, W] -> one latent frame [B, 16, 1, h, w]; `features` goes on."""
         coarse = self.autoencoder.encoder(frames, feat_cache=features, feat_idx=[0])
-        return self.autoencoder.quant_conv(coarse)[:, :LATENT_CHANNELS]
+        return self.autoencoder.quant_conv(coarse)[:, :CHANNELS]
 
     def _decode_frame(self, frame: Tensor, features: list[Any]) -> Tensor:
         """One latent frame [B, 16, 1, h, w] -> [B, 3, 1 or 4, H, W]; `features` goes on."""
@@ -150,12 +136,7 @@ def load_vae(
 
 
 def vae_source(path: Path) -> ModuleSource[Any]:
-    """What diffusers' `AutoencoderKLWan` is made from; see `load_vae`.
-
-    Raises:
-        ConfigError: diffusers is not installed.
-        CheckpointError: there is no such file, or it is no Wan2.1 VAE.
-    """
+    """What diffusers' `AutoencoderKLWan` is made from; raises what `load_vae` raises."""
     model: Any = optional("diffusers", KIND)
     config, weights = _from_folder(path) if is_folder(path) else _from_original(path)
     return ModuleSource(what=f"VAE {path}", make=lambda: model.from_config(config), weights=weights)
@@ -201,8 +182,8 @@ def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
 
 
 def _check_channels(channels: object, path: Path) -> None:
-    if channels != LATENT_CHANNELS:
+    if channels != CHANNELS:
         raise CheckpointError(
             f"VAE {path} has {channels} latent channels; give Wan2.1's, which has"
-            f" {LATENT_CHANNELS} (Wan2.2's 5B model has another VAE)"
+            f" {CHANNELS} (Wan2.2's 5B model has another VAE)"
         )

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from afstream.checkpoints.weights import load_into
+from afstream.checkpoints.files import load_into
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.families.base import VideoModel
 from afstream.families.pocket.family import POCKET

@@ -1,16 +1,21 @@
-"""Safetensors files as tensors that are views of the file: only the header is read.
+"""Safetensors files, read as views of the file and written tensor by tensor.
 
 safetensors' own reader maps a file so that the system reserves memory for all of it, and cannot
-open one that is larger than memory; a test checks both. Here nothing is reserved.
+open one that is larger than memory; a test checks both. Its writers take all tensors at once.
+Here nothing is reserved, and no more than one tensor is in memory. The format is simple: eight
+bytes with the length of the header, the header (JSON: dtype, shape and place of every tensor),
+and the values.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import mmap
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -32,8 +37,11 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 METADATA = "__metadata__"
 LENGTH_BYTES = 8
+# of the header, so that every value of a mapped file lies at a multiple of its size
+ALIGNMENT = 8
 # as safetensors allows
 MAX_HEADER_BYTES = 100_000_000
 # Linux's number; Python names it since 3.13
@@ -41,14 +49,7 @@ MAP_NORESERVE = 0x4000
 
 
 class Place(NamedTuple):
-    """A tensor in a file.
-
-    Attributes:
-        dtype: of its values.
-        shape: its sizes.
-        start: its first byte in the file.
-        stop: the byte after its last.
-    """
+    """A tensor in a file: its first byte, and the byte after its last."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -57,12 +58,7 @@ class Place(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The header of a safetensors file.
-
-    Attributes:
-        metadata: texts by name.
-        places: the tensors by name.
-    """
+    """The header of a safetensors file: its texts and its tensors by name."""
 
     metadata: dict[str, str]
     places: dict[str, Place]
@@ -126,12 +122,8 @@ def _place(entry: dict[str, Any], base: int) -> Place:
 
 def _mapped(file: BinaryIO) -> mmap.mmap:
     if sys.platform == "linux":
-        return mmap.mmap(
-            file.fileno(),
-            0,
-            flags=mmap.MAP_PRIVATE | MAP_NORESERVE,
-            prot=mmap.PROT_READ | mmap.PROT_WRITE,
-        )
+        # readable and writable by default
+        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
@@ -141,3 +133,76 @@ def _tensor(view: mmap.mmap, place: Place) -> Tensor:
         return torch.empty(shape, dtype=dtype)
     count = (stop - start) // dtype.itemsize
     return torch.frombuffer(view, dtype=dtype, count=count, offset=start).view(shape)
+
+
+def unchanged(name: str, value: Tensor) -> Tensor:
+    """The tensor as it is."""
+    return value
+
+
+def ignore(num_bytes: int) -> None:
+    """Report nothing."""
+
+
+def write_safetensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype,
+    change: Callable[[str, Tensor], Tensor] = unchanged,
+    report: Callable[[int], None] = ignore,
+) -> str:
+    """Write a file of tensors, all of one dtype, each read only when its turn comes.
+
+    Args:
+        path: the file to make.
+        tensors: by name, in the order in which they are written.
+        dtype: of the values in the file: one of `afstream.checkpoints.safetensors.DTYPES`.
+        change: called with each name and tensor; returns what to write, of the same shape.
+        report: called after the header and after each tensor with the bytes that it took.
+
+    Returns:
+        SHA-256 of the whole file, hexadecimal.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+
+        def write(part: bytes | memoryview) -> None:
+            file.write(part)
+            digest.update(part)
+            report(len(part))
+
+        write(_header_of(tensors, dtype))
+        for name, value in tensors.items():
+            # without a name, which would keep it while the next one is made
+            write(_bytes_of(change(name, value).to(dtype)))
+    return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    # flat, because a tensor without axes cannot be seen as bytes
+    return tensor.reshape(-1).cpu().contiguous().view(torch.uint8).numpy().data
+
+
+def size_of(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> int:
+    """Bytes of the file that `write_safetensors` makes."""
+    values = sum(value.numel() for value in tensors.values()) * dtype.itemsize
+    return len(_header_of(tensors, dtype)) + values
+
+
+def _header_of(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
+    entries: dict[str, object] = {METADATA: {"format": "pt"}}
+    end = 0
+    for name, value in tensors.items():
+        start, end = end, end + value.numel() * dtype.itemsize
+        entries[name] = {
+            "dtype": DTYPE_NAMES[dtype],
+            "shape": list(value.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
