@@ -44,7 +44,7 @@ def rows() -> Iterator[Sequence[str]]:
     """Cells in the order of the headings; memory in GiB."""
     for name, size in MODELS.items():
         model = published(size)
-        for memory, spec in runs(len(model.layers)):
+        for memory, spec in runs(len(model.backbone.blocks)):
             config = StreamConfig(model=spec, memory=memory, backend="triton", prompts=PROMPTS)
             found = estimate(model, config)
             weights = found.bytes_of("backbone weights") + found.bytes_of("decoder weights")

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from afstream.checkpoints import merge_loras, read_lora, read_student
 from afstream.checkpoints.files import Weights, load_into
-from afstream.config import BackboneConfig, SamplerConfig, WindowLengths, from_mapping
+from afstream.config import BackboneConfig, SamplerConfig, WindowLengths
 from afstream.engine.rollout import Rollout
 from afstream.engine.state import RolloutState
 from afstream.errors import AfstreamError
@@ -37,6 +37,7 @@ from afstream.kvcache.positions import ABSOLUTE, TRI_REGION
 from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_clean, predict_flow
 from afstream.training.dmd.losses import critic_loss, dmd_gradient, dmd_loss, guided
+from afstream.validation import validated
 from afstream_kernels import BACKENDS
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-6}
@@ -77,9 +78,8 @@ def replay(
     Returns:
         Latents [B, F, C, h, w] and the state at the end.
     """
-    model = Backbone(from_mapping(BackboneConfig, {**config, "patch": WAN.geometry.patch})).to(
-        dtype
-    )
+    sizes = {**config, "patch": WAN.geometry.patch}
+    model = Backbone(validated(BackboneConfig, sizes, source="config")).to(dtype)
     load_into(model, weights, what="the checkpoint")
     policy = policy_of(config)
     sampler = SamplerConfig(steps=tuple(config["denoising_steps"]), shift=config["timestep_shift"])
@@ -154,9 +154,8 @@ def matching_figures(
 def _bidirectional(
     config: dict[str, Any], case: dict[str, Tensor], name: str, dtype: torch.dtype
 ) -> Backbone:
-    model = Backbone(from_mapping(BackboneConfig, {**config, "patch": WAN.geometry.patch})).to(
-        dtype
-    )
+    sizes = {**config, "patch": WAN.geometry.patch}
+    model = Backbone(validated(BackboneConfig, sizes, source="config")).to(dtype)
     prefix = f"{name}."
     weights = {
         key.removeprefix(prefix): value for key, value in case.items() if key.startswith(prefix)

@@ -100,8 +100,7 @@ def inspect(
 
 def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
     """The family whose files these are by their names, and what a stream of them remembers."""
-    from afstream.families.presets import memory_of
-    from afstream.families.recognition import recognise_among
+    from afstream.families.presets import memory_of, recognise_among
     from afstream.families.wan.family import WAN
     from afstream.spec import StreamConfig
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated
 
@@ -31,7 +31,6 @@ class BackboneConfig:
         text_dim: values of a row of prompt embeddings.
         text_len: most rows of a prompt.
         num_heads: heads of both kinds of attention.
-        num_layers: layers.
         patch: rows, and columns, of latent values in a token.
         in_dim: channels of the latents that come in.
         out_dim: channels of the flow.
@@ -64,27 +63,19 @@ class BackboneConfig:
         return self.dim // self.num_heads
 
 
+WAN_1_3B = BackboneConfig(
+    dim=1536,
+    ffn_dim=8960,
+    freq_dim=256,
+    text_dim=4096,
+    text_len=512,
+    num_heads=12,
+    num_layers=30,
+    patch=2,
+)
 WAN_BACKBONES: dict[str, BackboneConfig] = {
-    "wan-1.3b": BackboneConfig(
-        dim=1536,
-        ffn_dim=8960,
-        freq_dim=256,
-        text_dim=4096,
-        text_len=512,
-        num_heads=12,
-        num_layers=30,
-        patch=2,
-    ),
-    "wan-14b": BackboneConfig(
-        dim=5120,
-        ffn_dim=13824,
-        freq_dim=256,
-        text_dim=4096,
-        text_len=512,
-        num_heads=40,
-        num_layers=40,
-        patch=2,
-    ),
+    "wan-1.3b": WAN_1_3B,
+    "wan-14b": replace(WAN_1_3B, dim=5120, ffn_dim=13824, num_heads=40, num_layers=40),
 }
 
 

@@ -124,16 +124,10 @@ def split_scale(given: str) -> tuple[Path, float]:
 
 
 def text_place(word: str | None) -> TextPlace | None:
-    """The text encoder's place by its name; None stays None.
-
-    Raises:
-        ConfigError: nothing has this name.
-    """
-    for place in get_args(TextPlace):
+    """The text encoder's place by its name; None stays None, others raise `ConfigError`."""
+    for place in (None, *get_args(TextPlace)):
         if word == place:
             return place
-    if word is None:
-        return None
     raise ConfigError(
         f"the text encoder's place is {word!r}; choose one of {', '.join(get_args(TextPlace))}"
     )

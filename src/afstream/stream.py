@@ -176,7 +176,7 @@ class Stream:
     @property
     def fps(self) -> int:
         """Video frames a second."""
-        return self.model.fps
+        return self.model.format.fps
 
     @property
     def size(self) -> tuple[int, int]:

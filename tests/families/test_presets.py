@@ -11,8 +11,7 @@ from tests.engine.toy import toy_model
 from afstream import stream as engine
 from afstream.engine.schedule import Schedule
 from afstream.errors import ConfigError
-from afstream.families.presets import PRESETS, preset
-from afstream.families.recognition import recognise
+from afstream.families.presets import PRESETS, preset, recognise
 from afstream.kvcache.policy import Anchors
 from afstream.kvcache.positions import ABSOLUTE
 from afstream.spec import StreamConfig

@@ -48,11 +48,7 @@ def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts in a safetensors file's header; none for other files.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
+    """The texts in a safetensors file's header, `CheckpointError` if damaged; none elsewhere."""
     if path.suffix.lower() != SAFETENSORS:
         return {}
     try:
@@ -100,11 +96,7 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
 
 
 def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
-    """Copy weights into a module; every name and shape must agree.
-
-    Raises:
-        CheckpointError: see `check_fit`; the module is as it was.
-    """
+    """Copy weights into a module; where `check_fit` refuses them the module is as it was."""
     check_fit(module, weights, what=what)
     module.load_state_dict(weights)
 
@@ -117,11 +109,7 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Settings by name from a JSON file.
-
-    Raises:
-        CheckpointError: it is missing, or holds something else.
-    """
+    """Settings by name from a JSON file; anything else raises `CheckpointError`."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -134,21 +122,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_settings(path: Path, model: type[C], *, remedy: str = "download it again") -> C:
-    """Settings from a JSON file, their types and bounds checked.
-
-    Raises:
-        CheckpointError: the file is missing, or says something that is not allowed.
-    """
+    """Settings from a JSON file; `CheckpointError` where it says what is not allowed."""
     content = read_json(path)
     return validated(model, content, source=str(path), remedy=remedy, error=CheckpointError)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder.
-
-    Raises:
-        CheckpointError: it is out of reach.
-    """
+    """Whether a path is a folder; out of reach it raises `CheckpointError`."""
     try:
         return path.is_dir()
     except OSError as error:
@@ -181,11 +161,7 @@ def shard_files(folder: Path, stem: str) -> Sequence[Path]:
 
 
 def folder_weights(folder: Path, stem: str) -> Weights:
-    """Weights by name from all of a model's files, views of them.
-
-    Raises:
-        CheckpointError: a file is missing or no checkpoint.
-    """
+    """Weights by name from all of a model's files; see `file_weights`."""
     weights: Weights = {}
     for path in shard_files(folder, stem) or [folder / f"{stem}.safetensors"]:
         weights.update(file_weights(path))
@@ -204,11 +180,7 @@ def file_weights(path: Path) -> Weights:
 def named_tensors(
     content: object, path: Path, *, wanted: str = "a file of weights alone"
 ) -> Weights:
-    """See that what was read from a file is nothing but weights by name.
-
-    Raises:
-        CheckpointError: it is not; says what is wanted.
-    """
+    """What was read from a file, if it is weights by name; errors say what is wanted."""
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise CheckpointError(f"{path} holds {kind}, so it holds no weights by name; give {wanted}")

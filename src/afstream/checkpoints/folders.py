@@ -26,6 +26,7 @@ Layout = Literal["original", "diffusers", "converted"]
 Piece = Literal["backbone", "text encoder", "tokenizer", "VAE"]
 
 PIECES: tuple[Piece, ...] = ("backbone", "text encoder", "tokenizer", "VAE")
+BESIDE: tuple[Piece, ...] = ("VAE", "text encoder", "tokenizer")
 BACKBONE_FILES = f"{STEM}*.safetensors"
 # where each of them lies: a folder, or a file
 PLACES: dict[Layout, tuple[str, ...]] = {
@@ -33,88 +34,62 @@ PLACES: dict[Layout, tuple[str, ...]] = {
     "diffusers": ("transformer", "text_encoder", "tokenizer", "vae"),
     "converted": ("", "text_encoder", "tokenizer", "vae"),
 }
+DOWNLOADED: tuple[Layout, ...] = ("original", "diffusers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WanFolder:
-    """Where the pieces of a model lie.
-
-    Attributes:
-        layout: who arranged it.
-        backbone: the folder with the backbone's files.
-        vae: a file in the original layout, a folder in the others; likewise text.
-    """
+    """A folder and who arranged it, whether all pieces of a model are there or not."""
 
     path: Path
     layout: Layout
-    backbone: Path
-    vae: Path
-    text: Path
-    tokenizer: Path
 
-    @classmethod
-    def of(cls, path: Path, layout: Layout) -> WanFolder:
-        """A folder of a layout, whether its pieces are there or not."""
-        backbone, text, tokenizer, vae = (path / place for place in PLACES[layout])
-        return cls(
-            path=path, layout=layout, backbone=backbone, vae=vae, text=text, tokenizer=tokenizer
-        )
+    def place(self, piece: Piece) -> Path:
+        """The folder of a piece; in the original layout VAE and text encoder are files."""
+        return self.path / PLACES[self.layout][PIECES.index(piece)]
 
     @property
     def manifest(self) -> Manifest | None:
-        """What it was made from; a folder as it is downloaded has none.
-
-        Raises:
-            CheckpointError: see `read_manifest`.
-        """
+        """What it was made from, if it was converted; see `read_manifest`."""
         return read_manifest(self.path) if (self.path / MANIFEST).is_file() else None
 
     def declared(self) -> Mapping[str, Any]:
-        """The backbone's sizes as far as the folder declares them; see `read_config`.
-
-        Raises:
-            CheckpointError: they cannot be read, or are another kind of model's.
-        """
+        """The backbone's sizes as far as the folder declares them; see `read_config`."""
         manifest = self.manifest
-        return manifest.declared if manifest else read_config(self.backbone / CONFIG)
+        return manifest.declared if manifest else read_config(self.place("backbone") / CONFIG)
 
     def weights(self) -> Weights:
-        """The backbone's weights under Wan's names, views of their files.
-
-        Raises:
-            CheckpointError: a file is missing or no checkpoint.
-        """
+        """The backbone's weights under Wan's names; see `file_weights`."""
         if self.layout == "converted":
-            return file_weights(self.backbone / BACKBONE_FILE)
-        return in_wan_names(folder_weights(self.backbone, STEM))
+            return file_weights(self.place("backbone") / BACKBONE_FILE)
+        return in_wan_names(folder_weights(self.place("backbone"), STEM))
 
     def backbone_files(self) -> Sequence[Path]:
         """The files of the backbone's weights; raises what `shard_files` raises."""
         if self.layout == "converted":
-            return [self.backbone / BACKBONE_FILE]
-        return shard_files(self.backbone, STEM)
+            return [self.place("backbone") / BACKBONE_FILE]
+        return shard_files(self.place("backbone"), STEM)
 
     def has_backbone(self) -> bool:
         """Whether there is a file of the backbone, or an index of them."""
         if self.layout == "converted":
-            return (self.backbone / BACKBONE_FILE).is_file()
+            return (self.place("backbone") / BACKBONE_FILE).is_file()
         names = (BACKBONE_FILES, f"{BACKBONE_FILES}.index.json")
-        return any(any(self.backbone.glob(name)) for name in names)
+        return any(any(self.place("backbone").glob(name)) for name in names)
 
     def missing(self, wanted: Sequence[Piece] = PIECES) -> list[Path]:
         """Places of wanted pieces that are not there, relative to the folder."""
         converted = self.layout == "converted"
         places = [Path(MANIFEST)] if converted else []
         if "backbone" in wanted and not self.has_backbone():
-            backbone = self.backbone.relative_to(self.path)
+            backbone = self.place("backbone").relative_to(self.path)
             places.append(backbone / (BACKBONE_FILE if converted else BACKBONE_FILES))
         places += [place for piece, place in self.places().items() if piece in wanted]
         return [place for place in places if not (self.path / place).exists()]
 
     def places(self) -> dict[Piece, Path]:
         """Where the pieces beside the backbone belong, relative to the folder."""
-        pieces = zip(PIECES, PLACES[self.layout], strict=True)
-        return {piece: Path(place) for piece, place in pieces if piece != "backbone"}
+        return {piece: self.place(piece).relative_to(self.path) for piece in BESIDE}
 
 
 def find_parts(
@@ -161,8 +136,8 @@ def find_parts(
 def likely_parts(path: Path, wanted: Sequence[Piece] = PIECES) -> WanFolder | None:
     """The layout that a folder fits best, pieces missing or not; None when it fits none."""
     if is_converted(path):
-        return WanFolder.of(path, "converted")
-    layouts = (WanFolder.of(path, "original"), WanFolder.of(path, "diffusers"))
+        return WanFolder(path=path, layout="converted")
+    layouts = [WanFolder(path=path, layout=layout) for layout in DOWNLOADED]
     if all(len(parts.missing()) == len(PIECES) for parts in layouts):
         return None
     # the first of those that lack least

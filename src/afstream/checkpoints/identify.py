@@ -135,7 +135,11 @@ def _part_folder(path: Path, stem: str) -> Finding:
 def _wan_folder(parts: WanFolder) -> Finding:
     found = [
         *([_backbone_part(parts)] if parts.has_backbone() else []),
-        *(identify(path) for path in (parts.text, parts.tokenizer, parts.vae) if path.exists()),
+        *(
+            identify(path)
+            for path in (parts.place("text encoder"), parts.place("tokenizer"), parts.place("VAE"))
+            if path.exists()
+        ),
     ]
     finding = Finding(
         path=parts.path,
@@ -165,9 +169,9 @@ def _folder_notes(finding: Finding) -> tuple[str, ...]:
 
 def _backbone_part(parts: WanFolder) -> Finding:
     """The backbone of a folder, as a finding of its own."""
-    files, config = parts.backbone_files(), parts.backbone / CONFIG
+    files, config = parts.backbone_files(), parts.place("backbone") / CONFIG
     finding = Finding(
-        path=files[0] if parts.layout == "converted" else parts.backbone,
+        path=files[0] if parts.layout == "converted" else parts.place("backbone"),
         kind="backbone weights",
         layout=parts.layout,
         num_bytes=_size(files),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -53,40 +53,20 @@ SECOND = ("high_noise_model", "transformer_2")
 
 # of a backbone, under Wan's names
 BACKBONE_NAMES = ("patch_embedding.weight", "blocks.0.ffn.0.weight")
-# kind and layout; patterns, of each of which a weight must be there; a weight and its axis that
-# counts latent channels, if one does
+# kind and layout; names, of each of which a weight must be there; a weight and its axis that counts
+# latent channels, if one does
 PARTS: tuple[tuple[Kind, str, tuple[str, ...], tuple[str, int] | None], ...] = (
-    (
-        "Wan VAE",
-        "original",
-        (r"encoder\.conv1\.weight", r"decoder\.conv1\.weight"),
-        ("conv2.weight", 0),
-    ),
+    ("Wan VAE", "original", ("encoder.conv1.weight", "decoder.conv1.weight"), ("conv2.weight", 0)),
     (
         "Wan VAE",
         "diffusers",
-        (r"encoder\.conv_in\.weight", r"decoder\.conv_in\.weight"),
+        ("encoder.conv_in.weight", "decoder.conv_in.weight"),
         ("post_quant_conv.weight", 0),
     ),
-    (
-        "text encoder",
-        "original",
-        (r"token_embedding\.weight", r"blocks\.0\.attn\.q\.weight"),
-        None,
-    ),
-    (
-        "text encoder",
-        "transformers",
-        (r"encoder\.block\.0\.layer\.0\.SelfAttention\.q\.weight",),
-        None,
-    ),
+    ("text encoder", "original", ("token_embedding.weight", "blocks.0.attn.q.weight"), None),
+    ("text encoder", "transformers", ("encoder.block.0.layer.0.SelfAttention.q.weight",), None),
     # TAEHV: a numbered sequence with blocks of three convolutions in it
-    (
-        "tiny VAE",
-        "",
-        (r"decoder\.1\.weight", r"decoder\.\d+\.conv\.0\.weight"),
-        ("decoder.1.weight", 1),
-    ),
+    ("tiny VAE", "", ("decoder.1.weight", "decoder.[0-9]*.conv.0.weight"), ("decoder.1.weight", 1)),
 )
 
 
@@ -123,8 +103,8 @@ def is_backbone(weights: Weights) -> bool:
 
 def part_of(weights: Weights) -> tuple[Kind, str, str] | None:
     """Kind, layout and family of a VAE's or a text encoder's weights; None for any others."""
-    for kind, layout, patterns, channels in PARTS:
-        if all(any(map(re.compile(pattern).fullmatch, weights)) for pattern in patterns):
+    for kind, layout, names, channels in PARTS:
+        if all(fnmatch.filter(weights, name) for name in names):
             return kind, layout, _latent_family(weights, *channels) if channels else FAMILY
     return None
 

@@ -66,11 +66,7 @@ class Manifest(Checked):
         (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
 
     def changed(self, folder: Path, *, contents: bool = False) -> list[str]:
-        """Files that are missing or not as they were written.
-
-        Args:
-            folder: where they lie.
-            contents: read every byte, and do not only compare sizes.
+        """Files that are missing or not as they were written, by size or also by `contents`.
 
         Raises:
             CheckpointError: a file cannot be read.
@@ -93,11 +89,7 @@ def is_converted(path: Path) -> bool:
 
 
 def is_backbone_alone(path: Path) -> bool:
-    """Whether a path is a converted folder of nothing but a backbone.
-
-    Raises:
-        CheckpointError: its manifest is damaged.
-    """
+    """Whether a path is a converted folder of nothing but a backbone; see `read_manifest`."""
     there = is_converted(path) and (path / MANIFEST).is_file()
     return there and read_manifest(path).parts == (BACKBONE,)
 

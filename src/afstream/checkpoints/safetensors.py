@@ -65,12 +65,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Read a safetensors file's header, and check that the file is whole.
-
-    Raises:
-        ValueError: it is cut short or damaged; says how.
-        OSError: it cannot be read.
-    """
+    """Read a safetensors file's header, and check that the file is whole; see `map_tensors`."""
     with path.open("rb") as file:
         return _header(file)
 

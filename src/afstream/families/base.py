@@ -132,10 +132,6 @@ class VideoModel:
 
     Attributes:
         name: as the user knows it.
-        family: the kind of model that it is.
-        backbone: predicts flows.
-        text: its text encoder.
-        vae: its decoder.
         sampler: the denoise steps that it was distilled for.
         details: what a run record should say about it, plain data.
     """
@@ -154,35 +150,18 @@ class VideoModel:
         return self.family.format
 
     @property
-    def fps(self) -> int:
-        """Video frames a second."""
-        return self.family.format.fps
-
-    @property
     def geometry(self) -> Geometry:
         """Its own video size."""
         return self.family.geometry
 
     def sized(self, size: tuple[int, int] | None) -> Geometry:
-        """Its own video size, or another one that it can make.
-
-        Args:
-            size: width and height in pixels; None for its own.
-
-        Raises:
-            ConfigError: it cannot make that.
-        """
+        """Its own video size, or another one in pixels; `ConfigError` where it cannot make that."""
         own = self.geometry
         if size is None or size == (own.width_px, own.height_px):
             return own
-        if not self.any_size:
+        if not self.family.any_size:
             raise ConfigError(
                 f"size is {size[0]}x{size[1]}; the model {self.name!r} makes"
                 f" {own.width_px}x{own.height_px} px only (a video can be scaled when written)"
             )
         return self.family.sized(*size)
-
-    @property
-    def any_size(self) -> bool:
-        """Whether it can be asked for another size."""
-        return self.family.any_size

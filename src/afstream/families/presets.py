@@ -1,4 +1,4 @@
-"""Public few-step students of Wan2.1: the settings that their own scripts use.
+"""Public few-step students of Wan2.1: the settings that their own scripts use, their files' names.
 
 Every number was read from the projects' public inference configs and code; docs/models.md says
 what was read and what the public scripts do otherwise. Nobody has run the files here.
@@ -6,12 +6,12 @@ what was read and what the public scripts do otherwise. Nobody has run the files
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from afstream.config import SamplerConfig, WindowLengths
 from afstream.errors import ConfigError
-from afstream.families.recognition import recognise
 from afstream.families.wan.family import LENGTHS
 from afstream.kvcache.memories import memory_policy
 from afstream.kvcache.memories.anchor import Anchor
@@ -21,20 +21,42 @@ from afstream.kvcache.policy import MemoryPolicy
 from afstream.kvcache.positions import TRI_REGION
 from afstream.spec import ModelSpec, StreamConfig
 
+# of LongLive, MemFlow and Anchor Forcing alike
+PUBLISHED_LORA_RANK = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """How one project's students are run.
+    """How one project's students are run, and what their files are called where they are published.
 
     Attributes:
         name: what users type.
         policy: window, sink, positions, and what a prompt switch does.
         sampler: denoise steps and shift.
+        students: file names of the student.
+        folder: the folder that they lie in, where the file name alone says too little.
+        lora: file name of the LoRA.
+        complete: whether the student is one without the LoRA.
+        entries: one of these must be in the student's file.
     """
 
     name: str
     policy: MemoryPolicy
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    students: tuple[str, ...] = ()
+    folder: str = ""
+    lora: str = ""
+    complete: bool = True
+    entries: tuple[str, ...] = ("generator", "generator_ema")
+
+    def fits(self, student: PurePath, loras: Sequence[PurePath]) -> bool:
+        """Whether these are the published files, and no others."""
+        wanted = [self.lora] if loras or not self.complete else []
+        return (
+            student.name in self.students
+            and [lora.name for lora in loras] == wanted
+            and all(self.folder in ("", _folder(path)) for path in (student, *loras))
+        )
 
 
 CLIP = Rolling(lengths=replace(LENGTHS, window_frames=21, sink_frames=0))
@@ -46,29 +68,62 @@ CONTEXT = replace(LENGTHS, window_frames=6, sink_frames=0, horizon_frames=6)
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset(name="self-forcing", policy=CLIP),
-        Preset(name="causal-forcing", policy=CLIP),
-        Preset(name="longlive", policy=RecacheWindow(lengths=LENGTHS)),
+        # not the 10-second file, whose window is unknown, nor `ode_init.pt`, which is no student
+        Preset(
+            name="self-forcing",
+            policy=CLIP,
+            students=(
+                "self_forcing_dmd.pt",
+                "self_forcing_sid.pt",
+                "self_forcing_sid_v2.pt",
+                "self_forcing_gan.pt",
+            ),
+        ),
+        # `framewise/` has a file of the same name
+        Preset(
+            name="causal-forcing",
+            policy=CLIP,
+            students=("causal_forcing.pt",),
+            folder="chunkwise",
+        ),
+        Preset(
+            name="longlive",
+            policy=RecacheWindow(lengths=LENGTHS),
+            students=("longlive_base.pt",),
+            lora="lora.pt",
+        ),
         Preset(
             name="longlive-infinity", policy=RecacheWindow(lengths=INSIDE, positions=TRI_REGION)
         ),
-        Preset(name="memflow", policy=RecacheWindow(lengths=LENGTHS)),
-        Preset(name="anchor-forcing", policy=Anchor(lengths=LENGTHS, junction="gap")),
+        Preset(
+            name="memflow",
+            policy=RecacheWindow(lengths=LENGTHS),
+            students=("base.pt",),
+            folder="memflow",
+            lora="lora.pt",
+            complete=False,
+        ),
+        Preset(
+            name="anchor-forcing",
+            policy=Anchor(lengths=LENGTHS, junction="gap"),
+            students=("base.pt",),
+            folder="anchorforcing",
+            lora="final.pt",
+            complete=False,
+        ),
         Preset(
             name="krea-realtime",
             policy=RecacheWindow(lengths=CONTEXT, positions=TRI_REGION),
             sampler=SamplerConfig(steps=(1000, 800, 600, 400, 200)),
+            students=("krea-realtime-video-14b.safetensors",),
+            entries=(),
         ),
     )
 }
 
 
 def preset(name: str) -> Preset:
-    """Look up a preset by name.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
+    """Look up a preset by name; an unknown one raises `ConfigError`."""
     if name not in PRESETS:
         raise ConfigError(f"preset is {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
@@ -100,3 +155,53 @@ def memory_of(config: StreamConfig, lengths: WindowLengths) -> MemoryPolicy:
         return memory_policy(config.memory, lengths, junction=config.junction)
     policy = config.memory or (found.policy if found else memory_policy("anchor", lengths))
     return policy if config.junction is None else policy.with_junction(config.junction)
+
+
+def recognise(
+    file_names: Sequence[str],
+    *,
+    entries: Sequence[str] = (),
+    lora_ranks: Sequence[int] = (),
+) -> str | None:
+    """The preset for files as they are published, by their names; None when that is not certain.
+
+    File and folder names are those of the projects' own download commands. Another LoRA beside
+    them may have been tuned for another window, so it leads to None; so do a rank other than the
+    published 256 and a student's file without `generator`. Wrappers in the weights' names
+    (`_fsdp_wrapped_module.`) tell no project from another, and are not asked for.
+
+    Args:
+        file_names: the student's path, then those of the LoRAs; the files are not looked at.
+        entries: top-level names in the student's file; empty when not known.
+        lora_ranks: of the LoRAs; empty when not known.
+    """
+    if not file_names or any(rank != PUBLISHED_LORA_RANK for rank in lora_ranks):
+        return None
+    student, *loras = map(PurePath, file_names)
+    for published in PRESETS.values():
+        known = not entries or not published.entries or set(entries) & set(published.entries)
+        if known and published.fits(student, loras):
+            return published.name
+    return None
+
+
+def recognise_among(paths: Sequence[str]) -> str | None:
+    """The preset for files in any order, with others among them; None when not certain."""
+    files = [str(Path(path).absolute()) for path in paths]
+    names = {name for one in PRESETS.values() for name in (*one.students, one.lora)}
+    known = [file for file in files if PurePath(file).name in names]
+    # a student's name may also be that of no LoRA
+    found = {
+        name
+        for index, student in enumerate(known)
+        if (name := recognise([student, *known[:index], *known[index + 1 :]]))
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def _folder(path: PurePath) -> str:
+    """The name of a file's folder, or of the repository in a model hub's cache, folded."""
+    folder = path.parent
+    if folder.parent.name == "snapshots":
+        folder = folder.parent.parent
+    return folder.name.rpartition("--")[2].lower().replace("-", "").replace("_", "")

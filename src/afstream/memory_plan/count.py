@@ -20,11 +20,7 @@ class CannotCountError(Exception):
 
 @contextmanager
 def library_call() -> Generator[None, None, None]:
-    """Tell a library's failure on the meta device from a fault of our own.
-
-    Raises:
-        CannotCountError: the call into transformers or diffusers failed.
-    """
+    """Raise `CannotCountError` where a call into transformers or diffusers fails on meta."""
     try:
         yield
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -32,11 +32,7 @@ SLACK_WHY = f"allowance: {STAYING_SLACK:.0%} of what stays, {PASSING_SLACK:.0%} 
 
 
 def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
-    """Count what a stream takes on a GPU.
-
-    Args:
-        model: the config's, on the meta device.
-        config: how it is run.
+    """Count what a stream takes on a GPU; the model is the config's.
 
     Raises:
         ConfigError: a setting is unknown, or there are fewer layers than are to be offloaded.
@@ -44,7 +40,7 @@ def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
     """
     geometry = model.geometry(config.size)
     policy = memory_of(config, model.model.family.lengths)
-    dtype = model.model.backbone.dtype
+    dtype = model.backbone.dtype
     # a GPU that is only supposed can run every backend
     backend = choose_attention(config.backend, device=META, dtype=dtype)
     calls = model.calls(geometry, policy, backend)
@@ -101,10 +97,10 @@ def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
 
 
 def _weights(model: MetaModel, config: StreamConfig, *, encodes: bool) -> Iterator[Part]:
-    layers, offload, text = model.layers, config.model.offload, config.model.text
+    layers, offload, text = model.backbone.blocks, config.model.offload, config.model.text
     swapped = [layers[at] for at in pick_layers(offload, len(layers))]
     away = held_bytes(weight for layer in swapped for weight in layer.parameters())
-    one = flat_size(swapped[0]) * model.model.backbone.dtype.itemsize if swapped else 0
+    one = flat_size(swapped[0]) * model.backbone.dtype.itemsize if swapped else 0
     why = f"{offload} layers share {NUM_BUFFERS} buffers" if offload else "all"
     size = model.backbone_bytes - away + min(NUM_BUFFERS, offload) * one
     yield Part("backbone weights", size, why, WEIGHTS)
@@ -138,7 +134,7 @@ def _cache(calls: CallBytes, policy: MemoryPolicy) -> Iterator[Part]:
 def _prompts(
     model: MetaModel, config: StreamConfig, calls: CallBytes, *, captured: bool
 ) -> Iterator[Part]:
-    backbone, text = model.model.backbone, config.model.text
+    backbone, text = model.backbone, config.model.text
     yield Part("text keys", calls.text, "of the prompt in force, all layers", RUNNING)
     new = calls.text if captured else 0
     yield Part("new text keys", new, "beside them at a switch", ("switch",), passes=True)
@@ -162,7 +158,7 @@ def _latents(
     # captured calls read all steps' noise from a place of their own
     noise = one * model.model.sampler.most_steps if captured else 0
     tokens = policy.lengths.chunk_frames * geometry.rows * geometry.columns
-    pairs = model.model.backbone.config.head_dim // 2
+    pairs = model.backbone.config.head_dim // 2
     tables = 2 * tokens * (1 + chunks) * pairs * torch.float32.itemsize
     # the chunk just made is still being decoded
     size = one * (chunks + 2) + noise + tables + calls.times

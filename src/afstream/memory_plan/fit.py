@@ -157,14 +157,8 @@ def smaller_sizes(size: Geometry) -> Sequence[Geometry]:
     def scaled(px: int, part: int, whole: int) -> int:
         return max(step, px * part // (whole * step) * step)
 
-    made = [
-        replace(
-            size,
-            width_px=scaled(size.width_px, part, whole),
-            height_px=scaled(size.height_px, part, whole),
-        )
-        for part, whole in SHARES
-    ]
+    sides = [[scaled(px, *share) for px in (size.width_px, size.height_px)] for share in SHARES]
+    made = [replace(size, width_px=width, height_px=height) for width, height in sides]
     return [one for one in dict.fromkeys(made) if one != size]
 
 
@@ -181,7 +175,7 @@ def _proposals(model: MetaModel, asked: StreamConfig, available: int) -> Iterato
     places = text_places(model, asked)
     # a decoder that was asked for stays
     can_shrink = model.takes("other VAE") and asked.model.vae is None
-    smaller = smaller_sizes(model.geometry(asked.size)) if model.model.any_size else ()
+    smaller = smaller_sizes(model.geometry(asked.size)) if model.model.family.any_size else ()
     sizes = (asked.size, *((size.width_px, size.height_px) for size in smaller))
     for sized in (replace(asked, size=size) for size in sizes):
         yield sized
@@ -202,7 +196,7 @@ def _with_text(config: StreamConfig, place: TextPlace | None) -> StreamConfig:
 
 def _offloaded(model: MetaModel, config: StreamConfig, available: int) -> StreamConfig:
     """With as few offloaded layers as fit, or with all of them."""
-    layers = len(model.layers)
+    layers = len(model.backbone.blocks)
     proposal = config
     for count in range(config.model.offload + 1, layers + 1):
         proposal = replace(config, model=replace(config.model, offload=count))

@@ -41,7 +41,7 @@ def fit_found(findings: Sequence[Finding], config: StreamConfig) -> Fit | None:
     if model is None:
         return None
     own, wanted = model.model.geometry, model.geometry(config.size)
-    if wanted != own and not model.model.any_size:
+    if wanted != own and not model.model.family.any_size:
         raise ConfigError(
             f"size is {wanted.width_px}x{wanted.height_px}; the model {model.name} makes"
             f" {own.width_px}x{own.height_px} px only"

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from afstream.engine.decode import decode_pictures
 from afstream.engine.rollout import Rollout
@@ -43,7 +42,6 @@ class CallBytes(NamedTuple):
 
     Attributes:
         slots: all slots of the KV cache.
-        num_slots: how many slots there are.
         gathered: the copy of the visible slots, for backends that read one.
         text: keys and values of one prompt in all layers.
         times: embedded timesteps.
@@ -90,6 +88,7 @@ class MetaModel:
                 " afstream's own backbone"
             )
         self.model = model
+        self.backbone = model.backbone
         self.spec = spec
         self.name = name or spec.name
         self._calls: dict[Hashable, CallBytes] = {}
@@ -98,10 +97,6 @@ class MetaModel:
     @classmethod
     def open(cls, config: StreamConfig, *, dtype: str) -> MetaModel:
         """Open a stream's model as for use, but without reading its weights.
-
-        Args:
-            config: says which model.
-            dtype: of its weights.
 
         Raises:
             ConfigError: the model cannot take what was asked for.
@@ -119,18 +114,14 @@ class MetaModel:
     @cached_property
     def with_tiny_vae(self) -> MetaModel | None:
         """This model with the public tiny VAE, whose file need not be there; None without one."""
-        vae = self.model.family.tiny_decoder(self.model.backbone.dtype)
+        vae = self.model.family.tiny_decoder(self.backbone.dtype)
         if vae is None:
             return None
         return MetaModel(replace(self.model, vae=vae), replace(self.spec, vae=TINY_VAE))
 
     @cached_property
     def encode_bytes(self) -> int:
-        """The most bytes that encoding the longest prompt takes.
-
-        Raises:
-            CannotCountError: the installed transformers cannot run on the meta device.
-        """
+        """The most bytes that encoding the longest prompt takes; see `library_call`."""
         with library_call():
             return peak_bytes(lambda: self.model.family.encode_longest(self.model.text))
 
@@ -139,20 +130,14 @@ class MetaModel:
         """The most bytes on the device while files' weights are copied there one by one."""
         if not self.takes("LoRA"):
             return 0
-        largest = max(weight.numel() for weight in self.model.backbone.parameters())
+        largest = max(weight.numel() for weight in self.backbone.parameters())
         # with a LoRA: the weight as its file holds it, in float32, and the sum
         return FILE_BYTES * largest * (3 if self.spec.loras else 1)
-
-    @property
-    def layers(self) -> list[nn.Module]:
-        """The backbone's layers, where they can be offloaded."""
-        backbone = self.model.backbone
-        return list(backbone.blocks) if isinstance(backbone, Backbone) else []
 
     @cached_property
     def backbone_bytes(self) -> int:
         """Bytes of all backbone weights."""
-        return held_bytes(self.model.backbone.parameters())
+        return held_bytes(self.backbone.parameters())
 
     @cached_property
     def text_bytes(self) -> int:
@@ -167,7 +152,7 @@ class MetaModel:
     @property
     def latent_dtype(self) -> torch.dtype:
         """The dtype of latents: float32 or better."""
-        return torch.promote_types(self.model.backbone.dtype, torch.float32)
+        return torch.promote_types(self.backbone.dtype, torch.float32)
 
     def geometry(self, size: tuple[int, int] | None) -> Geometry:
         """The geometry of a video of a width and height in pixels; None is the model's own."""
@@ -176,7 +161,7 @@ class MetaModel:
     def chunk_shape(self, policy: MemoryPolicy, geometry: Geometry) -> tuple[int, ...]:
         """The shape of one chunk of latents, (B, c, C, h, w)."""
         size = geometry.latent_height, geometry.latent_width
-        return 1, policy.lengths.chunk_frames, self.model.backbone.config.in_dim, *size
+        return 1, policy.lengths.chunk_frames, self.backbone.config.in_dim, *size
 
     def calls(self, geometry: Geometry, policy: MemoryPolicy, backend: Backend) -> CallBytes:
         """What the backbone keeps, and what its calls take: a stream of a few layers is run."""
@@ -187,11 +172,7 @@ class MetaModel:
         return self._calls[key]
 
     def decoding(self, geometry: Geometry, policy: MemoryPolicy) -> DecodeBytes:
-        """What decoding one chunk takes beside the decoder's weights.
-
-        Raises:
-            CannotCountError: the installed diffusers cannot run on the meta device.
-        """
+        """What decoding one chunk takes beside the decoder's weights; see `library_call`."""
         key = geometry, policy
         if key not in self._decoding:
             shape = self.chunk_shape(policy, geometry)
@@ -204,7 +185,7 @@ class MetaModel:
     def _count_calls(
         self, policy: MemoryPolicy, backend: Backend, shape: tuple[int, ...]
     ) -> CallBytes:
-        whole, sampler = self.model.backbone, self.model.sampler
+        whole, sampler = self.backbone, self.model.sampler
         config = whole.config
         few = replace(config, num_layers=min(COUNTED_LAYERS, config.num_layers))
         with torch.device(META):
@@ -242,13 +223,7 @@ class MetaModel:
 def count_decoding(
     decoder: VideoDecoder, shape: tuple[int, ...], dtype: torch.dtype
 ) -> DecodeBytes:
-    """Decode two chunks of a scene, and count at the second.
-
-    Args:
-        decoder: on the meta device.
-        shape: of a chunk of latents, (B, c, C, h, w).
-        dtype: of the latents.
-    """
+    """Decode two chunks of latents (B, c, C, h, w) on the meta device, and count at the second."""
     latents = torch.zeros(shape, dtype=dtype, device=META)
     with LiveBytes() as live:
         state = decode_pictures(decoder, latents, None)[1]

@@ -24,11 +24,8 @@ class Part(NamedTuple):
     """Memory of one purpose.
 
     Attributes:
-        name: for people.
-        bytes: how much.
         why: where the number comes from.
         phases: when its tensors are on the GPU.
-        where: on the GPU, or in host memory.
         passes: whether it comes and goes within a phase.
     """
 
@@ -44,7 +41,6 @@ class Phase(NamedTuple):
     """What is on the GPU at one time.
 
     Attributes:
-        name: what happens then.
         tensors: bytes of live tensors.
         slack: an allowance for what torch's allocator cannot use between them.
         held: bytes that are taken, with what torch and the driver keep beside tensors.
@@ -71,8 +67,6 @@ class MemoryReport:
 
     Attributes:
         model: its name.
-        config: how it is run.
-        geometry: of the video.
         parts: what is counted, and the allowances; not all of them are there at once.
         phases: encoding prompts, loading, streaming, a prompt switch.
     """

@@ -33,7 +33,6 @@ class TrainingReport:
     """What one process of a training stage holds, beside activations.
 
     Attributes:
-        parts: what is counted.
         processes: among which weights and sequences are divided.
         alone_bytes: what the stage takes where it is the only process.
     """
@@ -44,12 +43,7 @@ class TrainingReport:
 
     @classmethod
     def of(cls, count: Callable[[int], Iterable[Part]], *, processes: int = 1) -> TrainingReport:
-        """Count a stage for its processes, and for one alone.
-
-        Args:
-            count: the parts of one of so many processes.
-            processes: how many there are.
-        """
+        """Count a stage by the parts of one of so many processes; also for one process alone."""
         alone = sum(part.bytes for part in count(1))
         return cls(parts=tuple(count(processes)), processes=processes, alone_bytes=alone)
 

@@ -14,12 +14,8 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 def read_bytes(text: str, *, what: str = "--gpu-memory") -> int:
     """`12GiB`, `12G` (the same), `12GB` (a thousand million each) or `12288MiB` in bytes.
 
-    Args:
-        text: an amount.
-        what: what an error calls it.
-
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is no amount; `what` is what the error calls it.
     """
     match = AMOUNT.fullmatch(text.strip())
     base = 1000 if match and (match[3] or "").lower() == "b" else 1024

@@ -65,12 +65,7 @@ class ChannelsAsColours:
 
 
 def open_random(name: str, where: Placement, *, offload: int = 0) -> VideoModel:
-    """A model of a known size, made up on the device.
-
-    Args:
-        name: `random:` and a key of `WAN_BACKBONES`.
-        where: its device, and the dtype of its weights.
-        offload: layers whose weights stay in host memory.
+    """A model of a known size, `random:` and a key of `WAN_BACKBONES`, made up on the device.
 
     Raises:
         CheckpointError: no such size.
@@ -99,11 +94,7 @@ def open_random(name: str, where: Placement, *, offload: int = 0) -> VideoModel:
 
 @torch.no_grad()
 def random_backbone(
-    config: BackboneConfig,
-    *,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    offload: int = 0,
+    config: BackboneConfig, *, device: torch.device | str, dtype: torch.dtype, offload: int = 0
 ) -> Backbone:
     """A backbone whose weights never were anywhere but in their places; always the same there.
 
@@ -113,8 +104,9 @@ def random_backbone(
     with torch.device("meta"):
         backbone = Backbone(config).to(dtype)
     backbone.materialize(where, offload=offload)
+    backbone.requires_grad_(False).eval()
     if where.type == "meta":
-        return backbone.requires_grad_(False).eval()
+        return backbone
     generators = {place: torch.Generator(place).manual_seed(0) for place in (where.type, "cpu")}
     for name, weight in backbone.named_parameters():
         if weight.ndim > 1:
@@ -122,4 +114,4 @@ def random_backbone(
         else:
             weight.fill_(0.0 if name.endswith("bias") else 1.0)
     backbone.bind()
-    return backbone.requires_grad_(False).eval()
+    return backbone

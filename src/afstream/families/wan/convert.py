@@ -223,13 +223,13 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
                 " to afstream generate"
             )
         made_from["vae"] = Path(spec.vae).name
-    text = text_source(parts.text)
-    vae = vae_source(parts.vae if spec.vae is None else Path(spec.vae))
+    text = text_source(parts.place("text encoder"))
+    vae = vae_source(parts.place("VAE") if spec.vae is None else Path(spec.vae))
     backbone = _backbone_file(source)
     autoencoder, encoder = vae.check(), text.check()
     embedding = text.weights[SHARED]
-    check_width(source, parts.text, embedding)
-    read_tokenizer(parts.tokenizer, len(embedding))
+    check_width(source, parts.place("text encoder"), embedding)
+    read_tokenizer(parts.place("tokenizer"), len(embedding))
     # the token embedding has two names, of which the file needs one
     names = [name for name in encoder.state_dict() if name != SHARED_AGAIN]
     return Conversion(
@@ -245,7 +245,7 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
             "vae": autoencoder.save_config,
             "text_encoder": encoder.config.save_pretrained,
         },
-        tokenizer=parts.tokenizer,
+        tokenizer=parts.place("tokenizer"),
     )
 
 

@@ -60,9 +60,9 @@ class WanFamily(ModelFamily):
         from afstream.families.wan.tokenizer import read_tokenizer, tokens_of  # noqa: PLC0415
 
         parts = likely_parts(Path(spec.name))
-        if parts is None or not parts.tokenizer.is_dir():
+        if parts is None or not parts.place("tokenizer").is_dir():
             return None
-        tokenize = read_tokenizer(parts.tokenizer)
+        tokenize = read_tokenizer(parts.place("tokenizer"))
         return lambda prompt: tokens_of(prompt, tokenize)
 
     def encode_longest(self, text: TextEncoder) -> None:

@@ -93,7 +93,7 @@ def wan_model(
 def _vae_path(parts: WanFolder, spec: ModelSpec) -> Path:
     """The decoder that is wanted; see `ModelSpec.vae`."""
     if spec.vae is None:
-        return parts.vae
+        return parts.place("VAE")
     return find_tiny(parts.path) if spec.vae == TINY_VAE else Path(spec.vae)
 
 
@@ -106,13 +106,13 @@ def _text(
 ) -> TextEncoder:
     """The text encoder in its place, prompts encoded."""
     text = load_text(
-        parts.text,
-        parts.tokenizer,
+        parts.place("text encoder"),
+        parts.place("tokenizer"),
         device="cpu" if place == "cpu" else where.device,
         dtype=where.dtype,
         text_len=source.config.text_len,
     )
-    check_width(source, parts.text, text.encoder.get_parameter("shared.weight"))
+    check_width(source, parts.place("text encoder"), text.encoder.get_parameter("shared.weight"))
     known = EncodedPrompts(text, prompts)
     return known if place == "drop" else text
 
@@ -141,7 +141,7 @@ def backbone_source(parts: WanFolder, spec: ModelSpec) -> tuple[BackboneSource, 
     if spec.vae is not None:
         made_from.pop("vae", None)
     if spec.student is None:
-        what, weights = f"the backbone in {parts.backbone}", parts.weights()
+        what, weights = f"the backbone in {parts.place('backbone')}", parts.weights()
     else:
         found = read_student(Path(spec.student))
         what, weights = f"student {spec.student}", found.weights
@@ -161,11 +161,7 @@ def with_loras(
     spec: ModelSpec,
     made_from: dict[str, str],
 ) -> tuple[BackboneSource, dict[str, str]]:
-    """A source with a spec's LoRAs, and what they are called behind those that were there.
-
-    Raises:
-        CheckpointError: a LoRA's file is missing, or holds something else.
-    """
+    """A source with a spec's LoRAs, which `made_from` then names behind those that were there."""
     loras = read_loras(spec.loras)
     if loras:
         before = [made_from["loras"]] if "loras" in made_from else []

@@ -160,15 +160,10 @@ def load_text(
     dtype: torch.dtype = torch.float32,
     text_len: int = TEXT_LEN,
 ) -> WanText:
-    """Read Wan2.1's text encoder.
+    """Read Wan2.1's text encoder, and its tokenizer's folder.
 
-    Args:
-        path: a transformers `text_encoder/` folder, or the original
-            `models_t5_umt5-xxl-enc-bf16.pth`.
-        tokenizer: the tokenizer's folder.
-        device: where it will run.
-        dtype: of its weights and embeddings.
-        text_len: most tokens of a prompt.
+    The path is a transformers `text_encoder/` folder, or `models_t5_umt5-xxl-enc-bf16.pth`;
+    `text_len` is the most tokens of a prompt.
 
     Raises:
         ConfigError: transformers is not installed.

@@ -187,10 +187,7 @@ def load_tiny(
 ) -> TinyVae:
     """Read a tiny decoder of Wan2.1 latents, alone or with its encoder, which is not read.
 
-    Args:
-        path: `taew2_1` or `lighttaew2_1`, `.pth` or `.safetensors`; the name tells which.
-        device: where it will run.
-        dtype: of its weights.
+    The path is of `taew2_1` or `lighttaew2_1`, `.pth` or `.safetensors`; the name tells which.
 
     Raises:
         CheckpointError: there is no such file, it is no tiny VAE of Wan2.1, or its name does not

@@ -35,11 +35,7 @@ def shorten(text: str) -> str:
 
 
 def tokens_of(prompt: str, tokenize: Tokenize, text_len: int = TEXT_LEN) -> list[int]:
-    """A prompt's token numbers, end mark included.
-
-    Raises:
-        PromptError: there are more than `text_len`.
-    """
+    """A prompt's token numbers, end mark included; more than `text_len` raise `PromptError`."""
     text = clean(prompt)
     numbers = tokenize(text)
     if len(numbers) > text_len:
@@ -51,11 +47,9 @@ def tokens_of(prompt: str, tokenize: Tokenize, text_len: int = TEXT_LEN) -> list
 
 
 def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenize:
-    """Read the tokenizer of an encoder.
+    """Read the tokenizer of an encoder from a `tokenizer.json` or a sentencepiece model.
 
-    Args:
-        folder: with a `tokenizer.json`, or a sentencepiece model.
-        vocab_size: tokens that the encoder knows; None when it is not at hand.
+    It may know no more than `vocab_size` tokens; None when the encoder is not at hand.
 
     Raises:
         CheckpointError: it is missing, damaged, or another encoder's.
@@ -81,10 +75,8 @@ def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenize:
 
 
 def _from_file(folder: Path) -> tuple[int, Tokenize]:
-    """Vocabulary size and tokenizer, exactly as `tokenizer.json` describes it.
-
-    transformers 5 would take the vocabulary from that file, and its own normalisation.
-    """
+    """Vocabulary size and tokenizer, exactly as `tokenizer.json` describes it."""
+    # not by transformers 5, which takes the vocabulary from that file, and its own normalisation
     reader: Any = optional("tokenizers", "Tokenizer")
     tokenizer: Any = reader.from_file(str(folder / TOKENIZER_FILE))
     # a file may ask for either; a prompt that is too long must be refused, not cut

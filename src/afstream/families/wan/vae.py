@@ -120,11 +120,8 @@ def load_vae(
 ) -> WanVae:
     """Read Wan2.1's video autoencoder.
 
-    Args:
-        path: a diffusers `vae/` folder, or the original `Wan2.1_VAE.pth`; also a light VAE in
-            the original layout, which is the same with every width cut by one rate.
-        device: where it will run.
-        dtype: of its weights.
+    The path is a diffusers `vae/` folder, or the original `Wan2.1_VAE.pth`; or a light VAE
+    (`lightvaew2_1`) in the original layout, the same with every width cut by one rate.
 
     Raises:
         ConfigError: diffusers is not installed.

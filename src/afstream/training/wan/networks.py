@@ -81,7 +81,9 @@ def open_models(
         ConfigError: the networks do not fit each other, or a package is not installed.
     """
     device, dtype = processes.device, config.dtype
-    vae = load_vae(find_parts(config.student, with_backbone=False).vae, device=device, dtype=dtype)
+    vae = load_vae(
+        find_parts(config.student, with_backbone=False).place("VAE"), device=device, dtype=dtype
+    )
     # the largest first, while there is most room
     teacher = open_backbone(config.teacher, None, device, dtype)
     shard(teacher, processes)
@@ -132,8 +134,8 @@ def open_prompts(
     wanted = [negative, *others, *(prompt for pair in listed for prompt in pair)]
     if processes.is_first and kept.missing(wanted):
         text = load_text(
-            parts.text,
-            parts.tokenizer,
+            parts.place("text encoder"),
+            parts.place("tokenizer"),
             device=processes.device,
             dtype=dtype,
             text_len=parts.declared().get("text_len", TEXT_LEN),
@@ -181,7 +183,7 @@ def _identity(parts: WanFolder, dtype: torch.dtype) -> str:
     """An encoder's identity: names and sizes of its files, because reading 11 GB takes long."""
     paths = [
         path
-        for part in (parts.text, parts.tokenizer)
+        for part in (parts.place("text encoder"), parts.place("tokenizer"))
         for path in (sorted(part.iterdir()) if part.is_dir() else [part])
     ]
     return " ".join([str(dtype), *(f"{path.name}:{path.stat().st_size}" for path in paths)])
