@@ -5,21 +5,18 @@ How they name their weights, their sizes and their files stands here and nowhere
 
 from afstream.checkpoints.backbone import BackboneSource
 from afstream.checkpoints.folders import WanFolder, find_parts
-from afstream.checkpoints.kinds import FAMILY
 from afstream.checkpoints.lora import Lora, merge_loras, read_lora, read_loras
-from afstream.checkpoints.manifest import Manifest, is_converted, read_manifest
+from afstream.checkpoints.manifest import Manifest, read_manifest
 from afstream.checkpoints.sizes import read_config, sizes_of
 from afstream.checkpoints.students import Student, read_student
 
 __all__ = [
-    "FAMILY",
     "BackboneSource",
     "Lora",
     "Manifest",
     "Student",
     "WanFolder",
     "find_parts",
-    "is_converted",
     "merge_loras",
     "read_config",
     "read_lora",

@@ -56,7 +56,9 @@ class WanFolder:
     def declared(self) -> Mapping[str, Any]:
         """The backbone's sizes as far as the folder declares them; see `read_config`."""
         manifest = self.manifest
-        return manifest.declared if manifest else read_config(self.place("backbone") / CONFIG)
+        return (
+            manifest.backbone.sizes() if manifest else read_config(self.place("backbone") / CONFIG)
+        )
 
     def weights(self) -> Weights:
         """The backbone's weights under Wan's names; see `file_weights`."""

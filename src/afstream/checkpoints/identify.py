@@ -7,38 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from afstream.checkpoints import files, kinds, names
 from afstream.checkpoints.configs import BackboneFile
-from afstream.checkpoints.files import (
-    Weights,
-    folder_weights,
-    named_tensors,
-    read_json,
-    read_settings,
-    read_weights,
-    shard_files,
-)
+from afstream.checkpoints.files import Weights
 from afstream.checkpoints.findings import PLAIN, Finding, is_plain
 from afstream.checkpoints.folders import WanFolder, likely_parts
-from afstream.checkpoints.kinds import (
-    FAMILY,
-    TWO_BACKBONES,
-    declared_family,
-    family_of,
-    has_two_backbones,
-    is_backbone,
-    part_of,
-)
+from afstream.checkpoints.kinds import FAMILY
 from afstream.checkpoints.lora import is_lora, read_lora
 from afstream.checkpoints.manifest import MANIFEST
-from afstream.checkpoints.names import (
-    BACKBONE_CLASS,
-    CONFIG,
-    STEM,
-    TEXT_STEM,
-    TEXT_TYPE,
-    TOKENIZER_FILES,
-    VAE_CLASS,
-)
 from afstream.checkpoints.sizes import sizes_of
 from afstream.checkpoints.students import ENTRIES, in_wan_names, read_student
 from afstream.errors import CheckpointError
@@ -58,15 +34,17 @@ def identify(path: Path) -> Finding:
 
 
 def _file(path: Path) -> Finding:
-    content = read_weights(path)
+    content = files.read_weights(path)
     finding = Finding(path=path, kind="unknown", num_bytes=path.stat().st_size)
     known = content if isinstance(content, dict) else {}
     if any(known.get(name) for name in ENTRIES):
         return _student(finding)
     if is_lora(known):
         return replace(finding, kind="LoRA", family=FAMILY, lora=read_lora(path))
-    weights = named_tensors(content, path, wanted="a file of weights, a student or a LoRA")
-    return _student(finding) if is_backbone(in_wan_names(weights)) else _part(finding, weights)
+    weights = files.named_tensors(content, path, wanted="a file of weights, a student or a LoRA")
+    return (
+        _student(finding) if kinds.is_backbone(in_wan_names(weights)) else _part(finding, weights)
+    )
 
 
 def _student(finding: Finding) -> Finding:
@@ -80,9 +58,9 @@ def _student(finding: Finding) -> Finding:
 def _backbone(finding: Finding, weights: Weights, declared: Mapping[str, Any]) -> Finding:
     """A finding with what the backbone's weights, under Wan's names, say of it."""
     finding = replace(finding, weights=weights)
-    if not is_backbone(weights):
+    if not kinds.is_backbone(weights):
         return _unknown(finding)
-    finding = replace(finding, family=family_of(weights))
+    finding = replace(finding, family=kinds.family_of(weights))
     if not finding.supported:
         return finding
     try:
@@ -95,7 +73,7 @@ def _backbone(finding: Finding, weights: Weights, declared: Mapping[str, Any]) -
 def _part(finding: Finding, weights: Weights) -> Finding:
     """What weights by name are, when they are no backbone."""
     finding = replace(finding, weights=weights)
-    found = part_of(weights)
+    found = kinds.part_of(weights)
     if found is None:
         return _unknown(finding)
     kind, layout, family = found
@@ -103,33 +81,33 @@ def _part(finding: Finding, weights: Weights) -> Finding:
 
 
 def _unknown(finding: Finding) -> Finding:
-    names = ", ".join(sorted(finding.weights)[:SHOWN_NAMES])
-    note = f"it holds weights of no kind that is known here, such as {names}"
+    some = ", ".join(sorted(finding.weights)[:SHOWN_NAMES])
+    note = f"it holds weights of no kind that is known here, such as {some}"
     return replace(finding, kind="unknown", notes=(note,))
 
 
 def _folder(path: Path) -> Finding:
-    config = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+    config = files.read_json(path / names.CONFIG) if (path / names.CONFIG).is_file() else {}
     name = config.get("_class_name")
-    if name == VAE_CLASS:
-        return _part_folder(path, STEM)
-    if config.get("model_type") == TEXT_TYPE:
-        return _part_folder(path, TEXT_STEM)
-    if has_two_backbones(path):
-        return Finding(path=path, kind="Wan folder", family=TWO_BACKBONES)
+    if name == names.VAE_CLASS:
+        return _part_folder(path, names.STEM)
+    if config.get("model_type") == names.TEXT_TYPE:
+        return _part_folder(path, names.TEXT_STEM)
+    if kinds.has_two_backbones(path):
+        return Finding(path=path, kind="Wan folder", family=kinds.TWO_BACKBONES)
     parts = likely_parts(path)
     if parts is not None:
-        alone = name == BACKBONE_CLASS and parts.layout != "converted"
+        alone = name == names.BACKBONE_CLASS and parts.layout != "converted"
         return _backbone_part(parts) if alone else _wan_folder(parts)
-    if any((path / file).is_file() for file in TOKENIZER_FILES):
+    if any((path / file).is_file() for file in names.TOKENIZER_FILES):
         return Finding(path=path, kind="tokenizer folder")
     return Finding(path=path, kind="unknown", notes=("there is no part of a model in it",))
 
 
 def _part_folder(path: Path, stem: str) -> Finding:
     """A VAE's or a text encoder's folder."""
-    finding = Finding(path=path, kind="unknown", num_bytes=_size(shard_files(path, stem)))
-    return _part(finding, folder_weights(path, stem))
+    finding = Finding(path=path, kind="unknown", num_bytes=_size(files.shard_files(path, stem)))
+    return _part(finding, files.folder_weights(path, stem))
 
 
 def _wan_folder(parts: WanFolder) -> Finding:
@@ -169,20 +147,24 @@ def _folder_notes(finding: Finding) -> tuple[str, ...]:
 
 def _backbone_part(parts: WanFolder) -> Finding:
     """The backbone of a folder, as a finding of its own."""
-    files, config = parts.backbone_files(), parts.place("backbone") / CONFIG
+    paths, config = parts.backbone_files(), parts.place("backbone") / names.CONFIG
     finding = Finding(
-        path=files[0] if parts.layout == "converted" else parts.place("backbone"),
+        path=paths[0] if parts.layout == "converted" else parts.place("backbone"),
         kind="backbone weights",
         layout=parts.layout,
-        num_bytes=_size(files),
+        num_bytes=_size(paths),
         weights=parts.weights(),
     )
-    family = declared_family(read_settings(config, BackboneFile)) if config.is_file() else FAMILY
+    family = (
+        kinds.declared_family(files.read_settings(config, BackboneFile))
+        if config.is_file()
+        else FAMILY
+    )
     if family != FAMILY:
         return replace(finding, family=family)
     return _backbone(finding, finding.weights, parts.declared())
 
 
-def _size(files: Iterable[Path]) -> int:
+def _size(paths: Iterable[Path]) -> int:
     """Bytes of files."""
-    return sum(file.stat().st_size for file in files)
+    return sum(path.stat().st_size for path in paths)

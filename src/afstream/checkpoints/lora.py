@@ -134,22 +134,14 @@ def is_lora(content: Mapping[Any, Any]) -> bool:
 
 
 def read_loras(given: Sequence[str]) -> list[Lora]:
-    """Read several, each `FILE` or `FILE:SCALE`.
-
-    Raises:
-        CheckpointError: see `read_lora`.
-        ConfigError: a scale is no finite number.
-    """
+    """Read several, each `FILE` or `FILE:SCALE`; see `read_lora`."""
     return [read_lora(path, scale=scale) for path, scale in map(split_scale, given)]
 
 
 def read_lora(path: Path, *, scale: float = 1.0, alpha: float | None = None) -> Lora:
-    """Read a LoRA file.
+    """Read a LoRA file: pairs directly, or a dict that has them under `generator_lora`.
 
-    Args:
-        path: pairs directly, or a dict that has them under `generator_lora`.
-        scale: how much of it is added.
-        alpha: where the file names none; without it the rank.
+    Where the file names no alpha, and none is given, it is the rank.
 
     Raises:
         CheckpointError: the file is missing, no checkpoint, or no LoRA.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -48,11 +48,6 @@ class Manifest(Checked):
     backbone: BackboneFile
     made_from: dict[str, str]
     files: dict[FileName, WrittenFile]
-
-    @property
-    def declared(self) -> dict[str, Any]:
-        """The backbone's sizes as `read_config` gives them."""
-        return self.backbone.sizes()
 
     @property
     def origin(self) -> str:

@@ -47,12 +47,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> BackboneConfig:
-    """The sizes of the backbone that weights are for.
+    """The sizes of the backbone that weights, under Wan's names, are for.
 
-    Args:
-        weights: under Wan's names.
-        what: what errors call them.
-        declared: from `read_config`; what weights show must agree with it.
+    They must agree with what `read_config` says is declared; `what` is what errors call them.
 
     Raises:
         CheckpointError: they are no Wan2.1 text-to-video backbone.

@@ -60,7 +60,7 @@ def read_student(path: Path) -> Student:
         return Student(
             path=path,
             weights=file_weights(path / BACKBONE_FILE),
-            declared=manifest.declared,
+            declared=manifest.backbone.sizes(),
             origin=manifest.origin,
         )
     content = read_weights(path)

@@ -143,9 +143,7 @@ def find_preset(name: str | None, spec: ModelSpec) -> Preset | None:
 def memory_of(config: StreamConfig, lengths: WindowLengths) -> MemoryPolicy:
     """What a stream remembers: the memory that was asked for, else the preset's, else `anchor`.
 
-    Args:
-        config: names a memory or has a policy, a hand-over, and a preset or a model's files.
-        lengths: what the model's family was trained for.
+    A memory that is asked for by name gets `lengths`, for which the model's family was trained.
 
     Raises:
         ConfigError: unknown memory or preset, or a hand-over that the memory cannot take.

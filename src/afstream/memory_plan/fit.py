@@ -64,9 +64,7 @@ class Fit:
 def fit(config: StreamConfig) -> tuple[StreamConfig, MemoryReport | None]:
     """See that a model fits the GPU; nothing is loaded.
 
-    Args:
-        config: how the stream is asked to run; a text encoder without a place gets the fastest
-            one that fits.
+    A text encoder without a place gets the fastest one that fits.
 
     Returns:
         The config with the text encoder's place, and its report; unchanged and None where there
@@ -114,11 +112,6 @@ def best_fit(model: MetaModel, config: StreamConfig, available: int) -> Fit:
 
     As asked; the text encoder dropped or on the cpu; also a tiny VAE; also as few offloaded
     layers as will do; all of this again at smaller sizes.
-
-    Args:
-        model: on the meta device.
-        config: what was asked for.
-        available: bytes of the GPU, nothing loaded.
 
     Raises:
         ConfigError: there are fewer layers than are to be offloaded.

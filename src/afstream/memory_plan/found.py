@@ -24,13 +24,8 @@ PROMPTS = tuple(map(str, range(6)))
 def fit_found(findings: Sequence[Finding], config: StreamConfig) -> Fit | None:
     """Count what was found as generate would run it on a GPU, in bfloat16.
 
-    Args:
-        findings: a folder and what is given beside it, or a student alone, which is counted
-            with the text encoder and the VAE that are published for it.
-        config: how it is run, but for the model; without `gpu_memory` there is no plan.
-
-    Returns:
-        None where nothing of it makes a model whose size is known.
+    A student alone is counted with the text encoder and the VAE that are published for it;
+    without `gpu_memory` there is no plan; None where nothing makes a model whose size is known.
 
     Raises:
         ConfigError: a setting is unknown or impossible, or transformers or diffusers is not

@@ -101,13 +101,8 @@ def learner_parts(
 ) -> Iterator[Part]:
     """A network that learns: weights, gradients, optimizer states, moving average.
 
-    Args:
-        name: of the network.
-        module: on the meta device, in the dtype in which it is stored.
-        storage: over how many processes it is divided.
-        adapters: bytes of adapters, which then learn alone.
-        is_matrix: whether Muon takes the weight of a name, which AdamW takes otherwise.
-        averaged: whether there is a moving average of what learns.
+    The module is on the meta device, in the dtype in which it is stored. Of adapters the bytes are
+    given; they then learn alone. Muon takes the weights that `is_matrix` names, AdamW the others.
     """
     held = held_bytes(module.parameters())
     learns = adapters or held
@@ -134,17 +129,11 @@ def dmd_parts(
     storage: Storage = WHOLE,
     input_frames: int = 0,
 ) -> Iterator[Part]:
-    """A stage of distribution matching (DMD) in one process.
+    """A stage of distribution matching (DMD) in one process, which makes so many rows (sequences).
 
-    Args:
-        policy: what the student's streams remember.
-        student: sizes of student and critic.
-        teacher: sizes of the teacher.
-        geometry: of the video.
-        rows: sequences that the process makes.
-        storage: how weights are stored.
-        input_frames: latent frames of one window where layers keep only their inputs for the
-            backward pass; 0 where they keep everything, which is not counted.
+    The critic has the student's sizes. `input_frames` are latent frames of one window where layers
+    keep only their inputs for the backward pass; 0 where they keep everything, which is not
+    counted.
     """
     small = meta_backbone(student, storage.frozen if storage.rank else storage.trained)
     adapters = adapter_bytes(small, storage)

@@ -46,7 +46,7 @@ class WanFamily(ModelFamily):
         """See `ModelFamily`."""
         from afstream.families.wan.model import open_wan  # noqa: PLC0415
 
-        return open_wan(Path(spec.name), spec, where, prompts)
+        return open_wan(spec, where, prompts)
 
     def identify(self, path: Path) -> Finding | None:
         """See `ModelFamily`: folders, students, LoRAs and parts alone."""

@@ -36,22 +36,13 @@ PLACES: dict[TextPlace, str] = {
 SHARED = ("head_dim", "text_len", "eps")
 
 
-def open_wan(
-    folder: Path, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()
-) -> VideoModel:
-    """Load a model folder, of the original layout, diffusers', or converted.
+def open_wan(spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
+    """Load a model folder of any layout; see `ModelFamily.open`.
 
-    Args:
-        folder: backbone, VAE and text encoder; what the spec replaces may be absent.
-        spec: what takes a part's place, what is added, and where the parts go.
-        where: its device, and the dtype of all weights.
-        prompts: encoded at once; a text encoder that is dropped afterwards knows no others.
-
-    Raises:
-        CheckpointError: pieces are missing or do not fit; says which.
-        ConfigError: more layers are to be offloaded than there are.
-        PromptError: a prompt is too long.
+    What the spec replaces may be absent. Prompts are encoded at once; a text encoder that is
+    dropped afterwards knows no others.
     """
+    folder = Path(spec.name)
     parts = find_parts(folder, with_backbone=spec.student is None, with_vae=spec.vae is None)
     source, made_from = backbone_source(parts, spec)
     place = PLACES[spec.text or "device"]

@@ -27,11 +27,7 @@ UMT5_XXL = {
 
 
 def published_wan(size: str, *, dtype: torch.dtype) -> VideoModel:
-    """A published model with its own text encoder and VAE.
-
-    Args:
-        size: a key of `WAN_BACKBONES`.
-        dtype: of all weights.
+    """A published model, by its key in `WAN_BACKBONES`, with its own text encoder and VAE.
 
     Raises:
         ConfigError: transformers or diffusers is not installed.

@@ -129,9 +129,7 @@ class WanText:
 class EncodedPrompts:
     """Embeddings of prompts that are encoded at once, so that the text encoder can be dropped.
 
-    Args:
-        text: the encoder, which is not kept.
-        prompts: one that is too long raises `PromptError`.
+    The encoder is not kept. A prompt that is too long raises `PromptError`.
     """
 
     def __init__(self, text: WanText, prompts: Sequence[str]) -> None:
