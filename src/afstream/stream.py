@@ -271,7 +271,7 @@ class Stream:
         """
         self._refuse_closed()
         if isinstance(timeline, str):
-            timeline = Timeline.parse(timeline)
+            timeline = Timeline.parse(timeline, source="the text")
         plan = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
         if plan.clock != self.clock:
             raise TimelineError(
