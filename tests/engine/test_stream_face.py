@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def test_a_policy_of_ones_own_is_accepted(model):
         def __getattr__(self, name):
             return getattr(policy, name)
 
-    mine, theirs = (Stream(model, StreamConfig(memory=one)) for one in (Mine(), policy))
+    own: Any = Mine()
+    mine, theirs = (Stream(model, StreamConfig(memory=one)) for one in (own, policy))
     for stream in (mine, theirs):
         stream.cue(STAR)
     for a, b in zip(take(mine, 6), take(theirs, 6), strict=True):
