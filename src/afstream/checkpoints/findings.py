@@ -88,14 +88,11 @@ class Finding:
     @property
     def size(self) -> str:
         """`1.3B` or `14B`, else how deep and wide; empty without a backbone or a base for it."""
-        if self.backbone:
-            known = [_short(name) for name, one in WAN_BACKBONES.items() if one == self.backbone]
-            return (
-                known[0]
-                if known
-                else f"{self.backbone.num_layers} layers, {self.backbone.dim} wide"
-            )
-        return next(iter(self.fits), "")
+        own = self.backbone
+        if own is None:
+            return next(iter(self.fits), "")
+        known = [_short(name) for name, one in WAN_BACKBONES.items() if one == own]
+        return known[0] if known else f"{own.num_layers} layers, {own.dim} wide"
 
     @property
     def fits(self) -> tuple[str, ...]:

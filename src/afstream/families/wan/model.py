@@ -55,9 +55,11 @@ def open_wan(spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> 
     source.check()
     # before the others, so that they find its room free when it is dropped
     text = _text(parts, spec.text, source, prompts, where)
-    vae = open_decoder(_vae_path(parts, spec), device=where.device, dtype=where.dtype)
+    path = parts.place("VAE")
     if spec.vae is not None:
         details["vae"] = spec.vae
+        path = find_tiny(folder) if spec.vae == TINY_VAE else Path(spec.vae)
+    vae = open_decoder(path, device=where.device, dtype=where.dtype)
     backbone = source.build(device=where.device, dtype=where.dtype, offload=spec.offload)
     return wan_model(folder.resolve().name, backbone, text, vae, details)
 
@@ -79,13 +81,6 @@ def wan_model(
         sampler=SamplerConfig(),
         details=details,
     )
-
-
-def _vae_path(parts: WanFolder, spec: ModelSpec) -> Path:
-    """The decoder that is wanted; see `ModelSpec.vae`."""
-    if spec.vae is None:
-        return parts.place("VAE")
-    return find_tiny(parts.path) if spec.vae == TINY_VAE else Path(spec.vae)
 
 
 def _text(

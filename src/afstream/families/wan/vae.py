@@ -77,7 +77,12 @@ class WanVae:
         frames = rearrange(raw.to(self.dtype), "b f c h w -> b c f h w").split(1, dim=2)
         # the decoder replaces entries of this list, never what lies in them
         features = list(state) if state else [None] * self._num_slots
-        pictures = [self._decode_frame(frame, features) for frame in frames]
+        # one by one from here on: a convolution over more frames may round differently
+        codec = self.autoencoder
+        pictures = [
+            codec.decoder(codec.post_quant_conv(frame), feat_cache=features, feat_idx=[0])
+            for frame in frames
+        ]
         video = torch.cat(pictures, dim=2).clamp(-1, 1)
         return rearrange(video, "b c n h w -> b n c h w"), tuple(features)
 
@@ -92,22 +97,12 @@ class WanVae:
         first = [] if state else [video[:, :, :1]]
         later = video[:, :, len(first) :].split(FORMAT.temporal_stride, dim=2)
         groups = first + [group for group in later if group.shape[2]]
-        count = _num_convolutions(self.autoencoder.encoder)
-        features = list(state) if state else [None] * count
-        raw = torch.cat([self._encode_group(group, features) for group in groups], dim=2)
+        codec = self.autoencoder
+        features = list(state) if state else [None] * _num_convolutions(codec.encoder)
+        coarse = (codec.encoder(group, feat_cache=features, feat_idx=[0]) for group in groups)
+        raw = torch.cat([codec.quant_conv(frame)[:, :CHANNELS] for frame in coarse], dim=2)
         latents = rearrange(raw.to(self._mean.dtype), "b c f h w -> b f c h w")
         return (latents - self._mean) / self._std, tuple(features)
-
-    def _encode_group(self, frames: Tensor, features: list[Any]) -> Tensor:
-        """[B, 3, 1 or 4, H, W] -> one latent frame [B, 16, 1, h, w]; `features` goes on."""
-        coarse = self.autoencoder.encoder(frames, feat_cache=features, feat_idx=[0])
-        return self.autoencoder.quant_conv(coarse)[:, :CHANNELS]
-
-    def _decode_frame(self, frame: Tensor, features: list[Any]) -> Tensor:
-        """One latent frame [B, 16, 1, h, w] -> [B, 3, 1 or 4, H, W]; `features` goes on."""
-        # one by one from here on: a convolution over more frames may round differently
-        coarse = self.autoencoder.post_quant_conv(frame)
-        return self.autoencoder.decoder(coarse, feat_cache=features, feat_idx=[0])
 
 
 def _num_convolutions(part: nn.Module) -> int:
