@@ -162,12 +162,7 @@ def _lacking(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Together:
-    """What several findings make together.
-
-    Attributes:
-        missing: what generating with all of them still needs.
-        remarks: what fits and what does not, a sentence each.
-    """
+    """What generating with several findings still needs, and what fits, a sentence each."""
 
     missing: tuple[Missing, ...]
     remarks: tuple[str, ...]

@@ -147,14 +147,10 @@ def write_safetensors(
     change: Callable[[str, Tensor], Tensor] = unchanged,
     report: Callable[[int], None] = ignore,
 ) -> str:
-    """Write a file of tensors, all of one dtype, each read only when its turn comes.
+    """Write a file of tensors, all of one of `DTYPES`, each read only when its turn comes.
 
-    Args:
-        path: the file to make.
-        tensors: by name, in the order in which they are written.
-        dtype: of the values in the file: one of `afstream.checkpoints.safetensors.DTYPES`.
-        change: called with each name and tensor; returns what to write, of the same shape.
-        report: called after the header and after each tensor with the bytes that it took.
+    `change` returns what to write for a name and a tensor, of the same shape. `report` is called
+    after the header and after each tensor with the bytes that it took.
 
     Returns:
         SHA-256 of the whole file, hexadecimal.

@@ -130,11 +130,7 @@ def preset(name: str) -> Preset:
 
 
 def find_preset(name: str | None, spec: ModelSpec) -> Preset | None:
-    """The preset of a name; without one, that of the student's and the LoRAs' file names.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
+    """The preset of a name; without one, that of the files' names; see `preset`."""
     if name is None:
         name = recognise([str(Path(file).absolute()) for file in spec.files])
     return None if name is None else preset(name)

@@ -32,13 +32,7 @@ class LiveBytes(TorchDispatchMode):
 
     Storage that several tensors share counts once. Temporary memory that an operation allocates
     and frees internally is not seen. On the meta device nothing is computed or allocated.
-
-    Args:
-        device: the kind of device whose tensors count.
-
-    Attributes:
-        now: bytes alive now.
-        peak: the most bytes alive at once so far.
+    Tensors on one kind of device count; `peak` is the most bytes alive at once so far.
     """
 
     def __init__(self, device: str = META) -> None:

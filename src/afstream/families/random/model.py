@@ -43,11 +43,7 @@ class HashedText:
 
 
 class ChannelsAsColours:
-    """Three latent channels as red, green and blue, enlarged; no picture of anything.
-
-    Args:
-        format: strides of the codec that it stands for.
-    """
+    """Three latent channels as red, green and blue, enlarged by a codec's strides; no picture."""
 
     def __init__(self, format: VideoFormat = RANDOM.format) -> None:  # noqa: A002
         self._format = format

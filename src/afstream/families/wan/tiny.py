@@ -100,8 +100,7 @@ class Grow(nn.Module):
 class TinyDecoder(nn.Module):
     """The network, its weights named as the public layout names them.
 
-    Args:
-        widths: channels of each stage, and those before the last convolution.
+    Its widths are the channels of each stage, and those before the last convolution.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
