@@ -19,9 +19,10 @@ def assert_holds(table, slots, offsets):
 def test_slots_and_distances_are_those_of_the_last_chunk():
     static = StaticBlockTable(COUNT, HEAD_DIM, torch.device("cpu"))
     first = static.fill((0, 1), (0, 3))
+    addresses = static.packed.data_ptr(), first.cos.data_ptr()
     # a window of sink and chunk sees the same slots for ever, with absolute positions ever farther
     chunks = [((0, 1), (0, 3)), ((0, 1), (0, 6)), ((0, 2, 1), (0, 3, 6)), ((0, 2), (0, 3))]
     for slots, offsets in chunks:
         table = static.fill(slots, offsets)
         assert_holds(table, slots, offsets)
-        assert table.slots.data_ptr() == first.slots.data_ptr()
+        assert (static.packed.data_ptr(), table.cos.data_ptr()) == addresses
