@@ -48,7 +48,7 @@ MATRIX = {
     120: "mma.sync",
 }
 LAYERS, HEADS, HEAD_DIM = 30, 12, 128
-NUM_SLOTS, NUM_SEGMENTS = 7, 5
+NUM_SLOTS, NUM_VISIBLE = 7, 5
 WIDTH = HEADS * HEAD_DIM
 CHUNK_TOKENS, RECACHE_TOKENS, FRAME_TOKENS = 4680, 18720, 1560
 
@@ -144,8 +144,8 @@ def attention_launches() -> Iterator[Launch]:
     ):
         q = empty(1, tokens, HEADS, head_dim, dtype=dtype)
         held = empty(1, NUM_SLOTS, CHUNK_TOKENS, HEADS, head_dim, dtype=dtype)
-        turn = empty(NUM_SEGMENTS, head_dim // 2, dtype=torch.float32)
-        slots = empty(NUM_SEGMENTS, dtype=torch.int32)
+        turn = empty(NUM_VISIBLE, head_dim // 2, dtype=torch.float32)
+        slots = empty(NUM_VISIBLE, dtype=torch.int32)
         run = partial(attention.forward, q, held, held, slots, turn, turn, num_splits=splits)
         # small tiles of three tf32 products use the older instruction on every chip
         yield Launch(name, run, matrix=dtype != torch.float32)
@@ -154,8 +154,8 @@ def attention_launches() -> Iterator[Launch]:
 def backward_launches() -> Iterator[Launch]:
     """To the queries, and to the block's own keys and values."""
     lse = empty(1, HEADS, CHUNK_TOKENS, dtype=torch.float32)
-    turn = empty(NUM_SEGMENTS, HEAD_DIM // 2, dtype=torch.float32)
-    slots = empty(NUM_SEGMENTS, dtype=torch.int32)
+    turn = empty(NUM_VISIBLE, HEAD_DIM // 2, dtype=torch.float32)
+    slots = empty(NUM_VISIBLE, dtype=torch.int32)
     for dtype in (torch.bfloat16, torch.float32):
         q = empty(1, CHUNK_TOKENS, HEADS, HEAD_DIM, dtype=dtype)
         held = empty(1, NUM_SLOTS, CHUNK_TOKENS, HEADS, HEAD_DIM, dtype=dtype)
@@ -177,11 +177,11 @@ def row_launches() -> Iterator[Launch]:
     heads = empty(1, CHUNK_TOKENS, HEADS, HEAD_DIM)
     keys = empty(1, NUM_SLOTS, CHUNK_TOKENS, HEADS, HEAD_DIM)
     tables = (empty(CHUNK_TOKENS, HEAD_DIM // 2, dtype=torch.float32),) * 2
-    forward = partial(norm.norm_rotate, x, weight, *tables, HEADS, eps)
+    forward = partial(norm.norm_rope, x, weight, *tables, HEADS, eps)
     yield Launch("norm + RoPE", forward, wide=True)
-    write = partial(norm.norm_rotate_write, x, x, weight, weight, *tables, keys, (0,), eps)
+    write = partial(norm.norm_rope_write, x, x, weight, weight, *tables, keys, (0,), eps)
     yield Launch("norm + RoPE + write", write, wide=True)
-    backward = partial(norm.norm_rotate_backward, x, weight, *tables, heads, eps)
+    backward = partial(norm.norm_rope_backward, x, weight, *tables, heads, eps)
     yield Launch("norm + RoPE backward", backward, wide=True)
     frames = x.view(1, CHUNK_TOKENS // FRAME_TOKENS, FRAME_TOKENS, WIDTH)
     vector = empty(1, CHUNK_TOKENS // FRAME_TOKENS, 6, 1, WIDTH)[:, :, 0]

@@ -25,12 +25,12 @@ from afstream_kernels import (
     BackendName,
     copy_slots,
     modulate,
-    norm_rotate,
-    norm_rotate_write,
-    rotation_tables,
-    segment_attention,
-    segment_attention_lse,
-    turn_tables,
+    norm_rope,
+    norm_rope_write,
+    rope_shift_tables,
+    rope_tables,
+    slot_attention,
+    slot_attention_lse,
 )
 
 Outputs = tuple[Tensor, ...]
@@ -101,7 +101,7 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
     torch.manual_seed(head_dim)
     width = HEADS * head_dim
     offsets = (18, 12, 6, 0)
-    # slots are read out of order, and one segment is not there
+    # slots are read out of order, and one of them is none
     slots = [2, -1, 0, 3]
 
     def tensors(way: str, *shapes: tuple[int, ...]) -> list[Tensor]:
@@ -117,15 +117,15 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
     def backend(way: str) -> BackendName:
         return "triton" if way == "triton" else "reference"
 
-    turn = turn_tables(offsets, head_dim=head_dim, dtype=torch.float64)
-    table = rotation_tables(0, grid=GRID, head_dim=head_dim, dtype=torch.float64)
+    turn = rope_shift_tables(offsets, head_dim=head_dim, dtype=torch.float64)
+    table = rope_tables(0, grid=GRID, head_dim=head_dim, dtype=torch.float64)
     query, held = (1, TOKENS, HEADS, head_dim), (1, SLOTS, SLOT_TOKENS, HEADS, head_dim)
     tokens, layers = (1, TOKENS, width), (2, *held)
 
     def attention(way: str, num_splits: int = 1) -> Outputs:
         q, k, v = tensors(way, query, held, held)
         where = tables(way, turn)
-        return segment_attention_lse(
+        return slot_attention_lse(
             q, k, v, slots, *where, num_splits=num_splits, backend=backend(way)
         )
 
@@ -134,13 +134,13 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
         wanted = [x.requires_grad_() for x in (q, own_k, own_v)]
         where = tables(way, turn)
         own = (own_k, own_v)
-        out = segment_attention(q, k, v, slots, *where, own, backend=backend(way))
+        out = slot_attention(q, k, v, slots, *where, own, backend=backend(way))
         return (out, *torch.autograd.grad(out, wanted, grad))
 
     def norm(way: str) -> Outputs:
         x, weight, grad = tensors(way, tokens, (width,), query)
         wanted = [y.requires_grad_() for y in (x, weight)]
-        out = norm_rotate(
+        out = norm_rope(
             x, weight, *tables(way, table), num_heads=HEADS, eps=1e-6, backend=backend(way)
         )
         return (out, *torch.autograd.grad(out, wanted, grad))
@@ -148,7 +148,7 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
     def write(way: str) -> Outputs:
         q, k, q_weight, k_weight = tensors(way, tokens, tokens, (width,), (width,))
         keys = torch.zeros(held, dtype=q.dtype, device=q.device)
-        out = norm_rotate_write(
+        out = norm_rope_write(
             q, k, q_weight, k_weight, *tables(way, table), keys, [2], eps=1e-6, backend=backend(way)
         )
         return out, keys
@@ -167,9 +167,9 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
         return keys, values
 
     return {
-        "segment attention": attention,
-        "segment attention, split": lambda way: attention(way, 3),
-        "segment attention, forward and backward": training,
+        "slot attention": attention,
+        "slot attention, split": lambda way: attention(way, 3),
+        "slot attention, forward and backward": training,
         "norm + RoPE, forward and backward": norm,
         "norm + RoPE + write": write,
         "LayerNorm + modulation": modulation,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from afstream_kernels import Backend, rotation_tables
+from afstream_kernels import Backend, rope_tables
 from kernel_bench.public import Tables, rotate_complex128, sdpa
 
 
@@ -47,8 +47,7 @@ class PublicContext:
         self._keys = torch.randn(shape, dtype=dtype, device=device)
         self._values = torch.randn(shape, dtype=dtype, device=device)
         pairs = [
-            rotation_tables(at, grid=grid, head_dim=head_dim, dtype=torch.float64)
-            for at in positions
+            rope_tables(at, grid=grid, head_dim=head_dim, dtype=torch.float64) for at in positions
         ]
         cos, sin = (torch.cat(part).to(device) for part in zip(*pairs, strict=True))
         self._tables = cos[:, None], sin[:, None]

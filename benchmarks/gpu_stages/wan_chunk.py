@@ -243,10 +243,10 @@ def advance_by_context(rollout: Rollout, state: RolloutState, scale: Scale) -> N
 
 
 def assert_steady(state: RolloutState) -> None:
-    """Every segment that a chunk can have is there: sink, junction, local window."""
+    """Every chunk that a chunk can see is there: sink, junction, local window."""
     seen = POLICY.visible(state.cache.anchors, state.frame, CHUNK_FRAMES)
     if len(seen) != POLICY.num_visible:
-        raise RuntimeError(f"{len(seen)} segments are visible, {POLICY.num_visible} expected")
+        raise RuntimeError(f"{len(seen)} chunks are visible, {POLICY.num_visible} expected")
 
 
 def elapsed_ms(device: torch.device, work: Callable[[], object]) -> float:

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from afstream_kernels import (
-    apply_rotation,
-    rotation_tables,
-    segment_attention,
-    segment_attention_lse,
-    turn_tables,
+    apply_rope,
+    rope_shift_tables,
+    rope_tables,
+    slot_attention,
+    slot_attention_lse,
 )
-from afstream_kernels.reference import segment_attention as twin
+from afstream_kernels.reference import slot_attention as twin
 from kernel_bench.case import KernelCase, KernelSettings, Outputs, forward, forward_backward
 from kernel_bench.public import ROTATIONS, SDPA_BACKENDS, rotate_float32, sdpa
 from kernel_bench.report import CHUNK
@@ -119,7 +119,7 @@ def attention_inputs(
         values [B, T, H, D] with gradient, none in inference.
     """
     shape, randn = settings.shape, settings.draw()
-    rotation = partial(rotation_tables, grid=shape.grid, head_dim=shape.head_dim)
+    rotation = partial(rope_tables, grid=shape.grid, head_dim=shape.head_dim)
     raw, values = (randn(1, NUM_SLOTS, shape.chunk_tokens, *shape.heads) for _ in range(2))
     q = randn(1, num_queries, *shape.heads).requires_grad_(training)
     cos, sin = settings.on_device(rotation(0))
@@ -131,12 +131,12 @@ def attention_inputs(
     }
     found = SimpleNamespace(
         q=q,
-        keys=apply_rotation(raw, cos[:, None], sin[:, None]),
+        keys=apply_rope(raw, cos[:, None], sin[:, None]),
         values=values,
         raw_keys=raw,
         slots=slots,
         offsets=offsets,
-        turn=settings.on_device(turn_tables(offsets, head_dim=shape.head_dim)),
+        turn=settings.on_device(rope_shift_tables(offsets, head_dim=shape.head_dim)),
         tables=tables,
         window=(rotate_float32(_gathered(raw, slots), tables["float32"]), _gathered(values, slots)),
         own=None,
@@ -152,7 +152,7 @@ def attention_inputs(
 def _exact(i: SimpleNamespace) -> Outputs:
     """The twin's output in float64, a few rows at a time, and its gradients in training."""
     device = i.q.device
-    cos, sin = turn_tables(i.offsets, head_dim=i.q.shape[-1], dtype=torch.float64)
+    cos, sin = rope_shift_tables(i.offsets, head_dim=i.q.shape[-1], dtype=torch.float64)
     slots = torch.tensor(i.slots, dtype=torch.int32, device=device)
     held = i.keys.double(), i.values.double(), slots, cos.to(device), sin.to(device)
     queries = i.q.detach().double().split(EXACT_ROWS, dim=1)
@@ -178,9 +178,9 @@ def _ours(settings: KernelSettings, splits: Mapping[str, int]) -> dict[str, Way]
     """Each backend, and Triton's with the keys cut into so many splits."""
     ways: dict[str, Way] = {}
     for backend in settings.backends:
-        ways[backend] = lambda i, backend=backend: segment_attention(*_held(i), backend=backend)
+        ways[backend] = lambda i, backend=backend: slot_attention(*_held(i), backend=backend)
         for name, count in splits.items() if backend == "triton" else ():
-            ways[f"triton, {name}"] = lambda i, count=count: segment_attention_lse(
+            ways[f"triton, {name}"] = lambda i, count=count: slot_attention_lse(
                 *_held(i), num_splits=count, backend="triton"
             )[0]
     return ways

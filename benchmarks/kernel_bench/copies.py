@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from afstream_kernels import copy_slots, reference, turn_tables
+from afstream_kernels import copy_slots, reference, rope_shift_tables
 from kernel_bench.case import KernelCase, KernelSettings, Op, Outputs
 from kernel_bench.public import ROTATIONS
 from kernel_bench.report import STORE
@@ -91,7 +91,7 @@ def _gather_inputs(settings: KernelSettings) -> SimpleNamespace:
         targets=places,
         turns={
             dtype: settings.on_device(
-                turn_tables(offsets, head_dim=settings.shape.head_dim, dtype=dtype)
+                rope_shift_tables(offsets, head_dim=settings.shape.head_dim, dtype=dtype)
             )
             for _, dtype in ROTATIONS.values()
         },

@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from afstream_kernels import (
     modulate,
-    norm_rotate,
-    norm_rotate_write,
+    norm_rope,
+    norm_rope_write,
     reference,
     rms_norm,
-    rotation_tables,
+    rope_tables,
 )
 from kernel_bench.case import KernelCase, KernelSettings, Op, forward, forward_backward, in_float64
 from kernel_bench.public import ROTATIONS
@@ -82,12 +82,12 @@ def norm_write_case(settings: KernelSettings) -> KernelCase:
 
         return run
 
-    twin = reference.norm_rotate_write
+    twin = reference.norm_rope_write
     return KernelCase(
         name=NORM_WRITE,
         about=f"q and k of one layer, {shape.chunk_tokens} tokens of {shape.width}",
         make_inputs=partial(_norm_inputs, settings),
-        ops=settings.ours(lambda backend: written(partial(norm_rotate_write, backend=backend))),
+        ops=settings.ours(lambda backend: written(partial(norm_rope_write, backend=backend))),
         expected=lambda i: written(twin, torch.float64)(in_float64(i)),
         alternatives={
             **{f"eager, {name} RoPE": eager(name) for name in ROTATIONS},
@@ -112,7 +112,7 @@ def norm_training_case(settings: KernelSettings) -> KernelCase:
     def eager(i: SimpleNamespace) -> Tensor:
         return _eager(i.q, i.q_weight, i, "float32")
 
-    twin = forward_backward(rotated(reference.norm_rotate, torch.float64))
+    twin = forward_backward(rotated(reference.norm_rope, torch.float64))
     others = {
         "eager, float32 RoPE": eager,
         **settings.through_compile({"float32 RoPE": eager}),
@@ -122,7 +122,7 @@ def norm_training_case(settings: KernelSettings) -> KernelCase:
         about=f"forward and backward, q of one layer, {shape.chunk_tokens} tokens of {shape.width}",
         make_inputs=partial(_norm_inputs, settings),
         ops=settings.ours(
-            lambda backend: forward_backward(rotated(partial(norm_rotate, backend=backend)))
+            lambda backend: forward_backward(rotated(partial(norm_rope, backend=backend)))
         ),
         expected=lambda i: twin(in_float64(i)),
         alternatives={name: forward_backward(way) for name, way in others.items()},
@@ -147,7 +147,7 @@ def _norm_inputs(settings: KernelSettings) -> SimpleNamespace:
         k_weight=randn(shape.width),
         tables={
             dtype: settings.on_device(
-                rotation_tables(0, grid=shape.grid, head_dim=shape.head_dim, dtype=dtype)
+                rope_tables(0, grid=shape.grid, head_dim=shape.head_dim, dtype=dtype)
             )
             for _, dtype in ROTATIONS.values()
         },

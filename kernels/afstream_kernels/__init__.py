@@ -3,10 +3,10 @@
 The package knows tensors and ints only: no prompts, no streams, no models.
 """
 
-from afstream_kernels.attention import segment_attention, segment_attention_lse
+from afstream_kernels.attention import slot_attention, slot_attention_lse
 from afstream_kernels.dispatch import BACKENDS, AnyBackend, Backend, BackendName, choose_backend
-from afstream_kernels.norm import modulate, norm_rotate, norm_rotate_write
-from afstream_kernels.reference import apply_rotation, rms_norm, rotation_tables, turn_tables
+from afstream_kernels.norm import modulate, norm_rope, norm_rope_write
+from afstream_kernels.reference import apply_rope, rms_norm, rope_shift_tables, rope_tables
 from afstream_kernels.slots import copy_slots
 from afstream_kernels.vendor import vendor_attention
 
@@ -15,16 +15,16 @@ __all__ = [
     "AnyBackend",
     "Backend",
     "BackendName",
-    "apply_rotation",
+    "apply_rope",
     "choose_backend",
     "copy_slots",
     "modulate",
-    "norm_rotate",
-    "norm_rotate_write",
+    "norm_rope",
+    "norm_rope_write",
     "rms_norm",
-    "rotation_tables",
-    "segment_attention",
-    "segment_attention_lse",
-    "turn_tables",
+    "rope_shift_tables",
+    "rope_tables",
+    "slot_attention",
+    "slot_attention_lse",
     "vendor_attention",
 ]

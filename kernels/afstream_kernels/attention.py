@@ -16,7 +16,7 @@ from afstream_kernels.vendor import Own, Slots, gathered_attention, slot_tensor
 HEAD_DIMS = (32, 64, 128)
 
 
-def segment_attention(
+def slot_attention(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -27,26 +27,26 @@ def segment_attention(
     *,
     backend: AnyBackend = None,
 ) -> Tensor:
-    """Softmax attention of one query block over segments, each at its own offset.
+    """Softmax attention of one query block over slots, each at its own offset.
 
     Differentiable in q and `own`; slots are a cache and get no gradient. No key is moved,
-    concatenated or rotated again: the query is turned instead.
+    concatenated or rotated again: the query is shifted instead.
 
     Args:
-        q: [B, T, H, D], rotated at its own positions (`norm_rotate`).
+        q: [B, T, H, D], rotated at its own positions (`norm_rope`).
         keys: [B, N, R, H, D] contiguous, all slots, each rotated at positions 0, 1, ... of
             its own chunk.
         values: like keys.
         slots: S slots to read; -1 is none. A tensor (int32, on the device) where a captured
             graph must find other slots at each replay, host integers otherwise.
-        cos: [S, D / 2] from `turn_tables`: how far, in latent frames, the query stands
-            after each segment.
+        cos: [S, D / 2] from `rope_shift_tables`: how far, in latent frames, the query stands
+            after each slot.
         sin: [S, D / 2].
         own: keys and values [B, K, H, D] that stand with the query, outside of any slot.
         backend: chosen before, or its name; see `choose_backend`.
 
     Returns:
-        [B, T, H, D]; 0 where there is nothing to see. The order of segments does not matter.
+        [B, T, H, D]; 0 where there is nothing to see. The order of slots does not matter.
 
     Raises:
         ValueError: shapes do not fit together, or the backend cannot run them.
@@ -55,10 +55,10 @@ def segment_attention(
     if chosen.name == "sdpa":
         _check(q, keys, values, slots, cos, sin, own)
         return gathered_attention(q, keys, values, slots, cos, sin, own)
-    return segment_attention_lse(q, keys, values, slots, cos, sin, own, backend=chosen)[0]
+    return slot_attention_lse(q, keys, values, slots, cos, sin, own, backend=chosen)[0]
 
 
-def segment_attention_lse(
+def slot_attention_lse(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -70,10 +70,10 @@ def segment_attention_lse(
     num_splits: int = 0,
     backend: AnyBackend = None,
 ) -> tuple[Tensor, Tensor]:
-    """`segment_attention` and the scores' log-sum-exp, by which parts can be merged.
+    """`slot_attention` and the scores' log-sum-exp, by which parts can be merged.
 
     Args:
-        q: as for `segment_attention`.
+        q: as for `slot_attention`.
         keys: as there.
         values: as there.
         slots: as there.
@@ -93,7 +93,7 @@ def segment_attention_lse(
     _check(q, keys, values, slots, cos, sin, own)
     if resolve(backend, q).name != "triton":
         where = slot_tensor(slots, q.device)
-        out, lse = reference.segment_attention(q, keys, values, where, cos, sin, own)
+        out, lse = reference.slot_attention(q, keys, values, where, cos, sin, own)
         return out, lse.detach()
     if q.shape[-1] not in HEAD_DIMS:
         raise ValueError(f"head dim is {q.shape[-1]}; on Triton it must be one of {HEAD_DIMS}")
@@ -138,7 +138,7 @@ def _check(
         )
 
 
-@custom_op("afstream::segment_attention", mutates_args=())
+@custom_op("afstream::slot_attention", mutates_args=())
 def _attend(
     q: Tensor,
     keys: Tensor,
@@ -157,7 +157,7 @@ def _attend(
     where = device_ints(tuple(host_slots), q.device) if slots is None else slots
     own = None
     if own_keys is not None and own_values is not None:
-        own = _as_segment(own_keys, own_values)
+        own = _as_slot(own_keys, own_values)
     q = q.contiguous()
     return attention.forward(q, keys, values, where, cos, sin, own, num_splits=num_splits)
 
@@ -169,7 +169,7 @@ def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
     return torch.empty_like(q, memory_format=torch.contiguous_format), lse
 
 
-@custom_op("afstream::segment_attention_backward", mutates_args=())
+@custom_op("afstream::slot_attention_backward", mutates_args=())
 def _attend_backward(
     q: Tensor,
     keys: Tensor,
@@ -195,7 +195,7 @@ def _attend_backward(
         backward.to_queries(q, keys, values, where, (cos, sin), grad, lse, delta, to_q)
     to_own = q.new_empty(0), q.new_empty(0)
     if own_keys is not None and own_values is not None:
-        held, seen, one, *tables = _as_segment(own_keys, own_values)
+        held, seen, one, *tables = _as_slot(own_keys, own_values)
         backward.to_queries(q, held, seen, one, (tables[0], tables[1]), grad, lse, delta, to_q)
         to_own = backward.to_own(
             q, own_keys.contiguous(), own_values.contiguous(), grad, lse, delta
@@ -227,7 +227,7 @@ def _(
     )
 
 
-def _as_segment(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _as_slot(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Keys and values [B, K, H, D] as the only slot, read where it stands."""
     still = keys.new_zeros(1, keys.shape[-1] // 2, dtype=torch.float32)
     first = torch.zeros(1, dtype=torch.int32, device=keys.device)

@@ -13,7 +13,7 @@ from afstream_kernels import reference
 from afstream_kernels.dispatch import AnyBackend, resolve
 
 
-def norm_rotate(
+def norm_rope(
     x: Tensor,
     weight: Tensor,
     cos: Tensor,
@@ -28,7 +28,7 @@ def norm_rotate(
     Args:
         x: [B, T, C], a projection.
         weight: [C], the norm's scale.
-        cos: [T, D / 2] from `rotation_tables`.
+        cos: [T, D / 2] from `rope_tables`.
         sin: [T, D / 2].
         num_heads: H; C = H * D.
         eps: added to the mean square.
@@ -42,11 +42,11 @@ def norm_rotate(
     """
     _check_tables(x, cos, sin, num_heads)
     if not resolve(backend, x).fused:
-        return reference.norm_rotate(x, weight, cos, sin, num_heads=num_heads, eps=eps)
-    return _norm_rotate(x, weight, cos, sin, num_heads, eps)
+        return reference.norm_rope(x, weight, cos, sin, num_heads=num_heads, eps=eps)
+    return _norm_rope(x, weight, cos, sin, num_heads, eps)
 
 
-def norm_rotate_write(
+def norm_rope_write(
     q: Tensor,
     k: Tensor,
     q_weight: Tensor,
@@ -59,14 +59,14 @@ def norm_rotate_write(
     eps: float,
     backend: AnyBackend = None,
 ) -> Tensor:
-    """`norm_rotate` of q and of k in one launch; q is returned, k goes straight into slots.
+    """`norm_rope` of q and of k in one launch; q is returned, k goes straight into slots.
 
     Args:
         q: [B, T, C], a projection.
         k: [B, len(slots) * R, C], a projection.
         q_weight: [C], scale of the query norm.
         k_weight: [C], scale of the key norm.
-        cos: [T, D / 2] from `rotation_tables`, T >= R; a slot's keys use the first R rows.
+        cos: [T, D / 2] from `rope_tables`, T >= R; a slot's keys use the first R rows.
         sin: [T, D / 2].
         keys: [B, N, R, H, D] contiguous, changed in place.
         slots: where each stretch of R keys goes.
@@ -87,8 +87,8 @@ def norm_rotate_write(
             f" it must have {len(slots) * num_tokens}"
         )
     if not resolve(backend, q).fused:
-        return reference.norm_rotate_write(q, k, q_weight, k_weight, cos, sin, keys, slots, eps=eps)
-    return _norm_rotate_write(q, k, q_weight, k_weight, cos, sin, keys, slots, eps)
+        return reference.norm_rope_write(q, k, q_weight, k_weight, cos, sin, keys, slots, eps=eps)
+    return _norm_rope_write(q, k, q_weight, k_weight, cos, sin, keys, slots, eps)
 
 
 def modulate(
@@ -123,31 +123,31 @@ def _check_tables(x: Tensor, cos: Tensor, sin: Tensor, num_heads: int) -> None:
         )
 
 
-@custom_op("afstream::norm_rotate", mutates_args=())
-def _norm_rotate(
+@custom_op("afstream::norm_rope", mutates_args=())
+def _norm_rope(
     x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, num_heads: int, eps: float
 ) -> Tensor:
     from afstream_kernels.triton import norm
 
-    return norm.norm_rotate(x.contiguous(), weight, cos, sin, num_heads, eps)
+    return norm.norm_rope(x.contiguous(), weight, cos, sin, num_heads, eps)
 
 
-@_norm_rotate.register_fake
+@_norm_rope.register_fake
 def _(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, num_heads: int, eps: float) -> Tensor:
     del weight, cos, sin, eps
     return x.new_empty(*x.shape[:2], num_heads, x.shape[2] // num_heads)
 
 
-@custom_op("afstream::norm_rotate_backward", mutates_args=())
-def _norm_rotate_backward(
+@custom_op("afstream::norm_rope_backward", mutates_args=())
+def _norm_rope_backward(
     x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, grad: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     from afstream_kernels.triton import norm
 
-    return norm.norm_rotate_backward(x.contiguous(), weight, cos, sin, grad.contiguous(), eps)
+    return norm.norm_rope_backward(x.contiguous(), weight, cos, sin, grad.contiguous(), eps)
 
 
-@_norm_rotate_backward.register_fake
+@_norm_rope_backward.register_fake
 def _(x: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
     return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(weight)
 
@@ -159,15 +159,15 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: A
 
 
 def _go_back(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-    to_x, to_weight = _norm_rotate_backward(*ctx.saved_tensors, grad, ctx.eps)
+    to_x, to_weight = _norm_rope_backward(*ctx.saved_tensors, grad, ctx.eps)
     return to_x, to_weight, None, None, None, None
 
 
-_norm_rotate.register_autograd(_go_back, setup_context=_keep)
+_norm_rope.register_autograd(_go_back, setup_context=_keep)
 
 
-@custom_op("afstream::norm_rotate_write", mutates_args={"keys"})
-def _norm_rotate_write(
+@custom_op("afstream::norm_rope_write", mutates_args={"keys"})
+def _norm_rope_write(
     q: Tensor,
     k: Tensor,
     q_weight: Tensor,
@@ -180,12 +180,12 @@ def _norm_rotate_write(
 ) -> Tensor:
     from afstream_kernels.triton import norm
 
-    return norm.norm_rotate_write(
+    return norm.norm_rope_write(
         q.contiguous(), k.contiguous(), q_weight, k_weight, cos, sin, keys, slots, eps
     )
 
 
-@_norm_rotate_write.register_fake
+@_norm_rope_write.register_fake
 def _(
     q: Tensor,
     k: Tensor,

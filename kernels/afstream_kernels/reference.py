@@ -1,9 +1,9 @@
 """The PyTorch twins: what each operation means, in any float dtype, differentiable.
 
-Dimension letters: B batch, T tokens of the query block, H heads, D head dim, C = H * D,
-F latent frames, N slots, R tokens of a slot, S segments. A *slot* holds the keys and values
-of one chunk, keys rotated at temporal positions 0, 1, ... of their own chunk. A *segment* is
-a slot as one query block reads it: at an offset, which is laid on the query.
+Dimension letters: B batch, T tokens of the query block, H heads, D head dim, C = H * D, F latent
+frames, N slots, R tokens of a slot, S slots that are read. A *slot* holds the keys and values of
+one chunk, keys rotated at temporal positions 0, 1, ... of their own chunk. A *block table* lists
+the slots that one query block reads, each with an offset in time, which is laid on the query.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROPE_BASE = 10000.0
 
 
 def axis_pairs(head_dim: int) -> tuple[int, int]:
-    """Of a head's D/2 pairs, how many turn with time, and how many with rows (or columns)."""
+    """Of a head's D/2 pairs, how many rotate with time, and how many with rows (or columns)."""
     spatial = head_dim // 2 // 3
     return head_dim // 2 - 2 * spatial, spatial
 
@@ -29,7 +29,7 @@ def frequencies(num_pairs: int) -> Tensor:
     return ROPE_BASE ** (-torch.arange(num_pairs, dtype=torch.float64) / max(num_pairs, 1))
 
 
-def rotation_tables(
+def rope_tables(
     start: int, *, grid: tuple[int, int, int], head_dim: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines of three-dimensional RoPE for one block of tokens.
@@ -61,12 +61,12 @@ def rotation_tables(
     return table.cos().to(dtype), table.sin().to(dtype)
 
 
-def turn_tables(
+def rope_shift_tables(
     offsets: Sequence[int], *, head_dim: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines that move a whole rotated block by each offset in time.
 
-    Rotations add up: what was rotated at temporal position p and is turned by o stands at
+    Rotations add up: what was rotated at temporal position p and is shifted by o stands at
     p + o, whatever its row and column. So one row of D/2 values serves all tokens.
 
     Args:
@@ -75,7 +75,7 @@ def turn_tables(
         dtype: of the tables; float32 or float64. Angles are made in float64.
 
     Returns:
-        Two tensors [S, D / 2]; the pairs of rows and columns do not turn.
+        Two tensors [S, D / 2]; the pairs of rows and columns stay as they are.
     """
     temporal, spatial = axis_pairs(head_dim)
     moved = torch.tensor(offsets, dtype=torch.float64)[:, None] * frequencies(temporal)
@@ -83,7 +83,7 @@ def turn_tables(
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def apply_rotation(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the interleaved pairs (2i, 2i + 1) of x [..., D] by tables, broadcast to [..., D / 2].
 
     Computed in the tables' dtype, returned in x's.
@@ -103,7 +103,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (wide * scale).to(x.dtype) * weight
 
 
-def norm_rotate(
+def norm_rope(
     x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, *, num_heads: int, eps: float
 ) -> Tensor:
     """RMSNorm over all heads together, split into heads, rotate: [B, T, C] -> [B, T, H, D].
@@ -117,10 +117,10 @@ def norm_rotate(
         eps: added to the mean square.
     """
     heads = rms_norm(x, weight, eps).unflatten(-1, (num_heads, -1))
-    return apply_rotation(heads, cos[:, None], sin[:, None])
+    return apply_rope(heads, cos[:, None], sin[:, None])
 
 
-def norm_rotate_write(
+def norm_rope_write(
     q: Tensor,
     k: Tensor,
     q_weight: Tensor,
@@ -132,7 +132,7 @@ def norm_rotate_write(
     *,
     eps: float,
 ) -> Tensor:
-    """`norm_rotate` of q and of k; q is returned, k goes into slots, one after the other.
+    """`norm_rope` of q and of k; q is returned, k goes into slots, one after the other.
 
     Args:
         q: [B, T, C], a projection.
@@ -152,8 +152,8 @@ def norm_rotate_write(
     own = cos[:num_tokens], sin[:num_tokens]
     for index, slot in enumerate(slots):
         rows = k[:, index * num_tokens : (index + 1) * num_tokens]
-        keys[:, slot] = norm_rotate(rows, k_weight, *own, num_heads=num_heads, eps=eps)
-    return norm_rotate(q, q_weight, cos, sin, num_heads=num_heads, eps=eps)
+        keys[:, slot] = norm_rope(rows, k_weight, *own, num_heads=num_heads, eps=eps)
+    return norm_rope(q, q_weight, cos, sin, num_heads=num_heads, eps=eps)
 
 
 def read_slots(x: Tensor, slots: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def read_slots(x: Tensor, slots: Tensor) -> Tensor:
     return x.index_select(1, slots.clamp(min=0)).masked_fill(none, 0)
 
 
-def segment_attention(
+def slot_attention(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -172,17 +172,17 @@ def segment_attention(
     sin: Tensor,
     own: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention of one query block over segments, each at its own offset.
+    """Softmax attention of one query block over slots, each at its own offset.
 
-    Segment s is scored with the query turned by row s of the tables: keys that were rotated
+    Segment s is scored with the query shifted by row s of the tables: keys that were rotated
     once, when they were written, are read at any distance without being touched.
 
     Args:
         q: [B, T, H, D], rotated at its own positions.
         keys: [B, N, R, H, D], all slots; values likewise.
         values: see keys.
-        slots: int32 [S], the slot of each segment; -1 is none.
-        cos: [S, D / 2], from `turn_tables`.
+        slots: int32 [S], the slot of each entry; -1 is none.
+        cos: [S, D / 2], from `rope_shift_tables`.
         sin: [S, D / 2].
         own: keys and values [B, K, H, D] that stand with the query, outside of any slot.
 
@@ -191,7 +191,7 @@ def segment_attention(
         to see the output is 0 and the log-sum-exp minus infinity.
     """
     scale = 1 / math.sqrt(q.shape[-1])
-    turned = apply_rotation((q * scale)[:, None], cos[:, None, None], sin[:, None, None])
+    turned = apply_rope((q * scale)[:, None], cos[:, None, None], sin[:, None, None])
     scores = torch.einsum("bsthd,bsrhd->bhtsr", turned, read_slots(keys, slots))
     scores = scores.masked_fill((slots < 0)[:, None], -math.inf).flatten(-2)
     seen = read_slots(values, slots).flatten(1, 2)
@@ -212,7 +212,7 @@ def copy_slots(
     to_values: Tensor,
     sources: Sequence[int],
     targets: Sequence[int],
-    turn: tuple[Tensor, Tensor] | None = None,
+    shift: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """Copy slots of all layers, keys and values, into slots of other buffers.
 
@@ -223,12 +223,12 @@ def copy_slots(
         to_values: see to_keys.
         sources: P slots to copy.
         targets: P slots to copy them to.
-        turn: tables [P, D / 2] by which the keys are moved in time on the way.
+        shift: tables [P, D / 2] by which the keys are moved in time on the way.
     """
     for index, (source, target) in enumerate(zip(sources, targets, strict=True)):
         moved = keys[:, :, source]
-        if turn is not None:
-            moved = apply_rotation(moved, turn[0][index], turn[1][index])
+        if shift is not None:
+            moved = apply_rope(moved, shift[0][index], shift[1][index])
         to_keys[:, :, target] = moved
         to_values[:, :, target] = values[:, :, source]
 

@@ -18,7 +18,7 @@ def copy_slots(
     to_values: Tensor,
     sources: Sequence[int],
     targets: Sequence[int],
-    turn: tuple[Tensor, Tensor] | None = None,
+    shift: tuple[Tensor, Tensor] | None = None,
     *,
     backend: AnyBackend = None,
 ) -> None:
@@ -32,7 +32,7 @@ def copy_slots(
         to_values: see to_keys.
         sources: P slots to copy.
         targets: P slots to copy them to, all different.
-        turn: tables [P, D / 2] from `turn_tables` by which the keys are moved in time.
+        shift: tables [P, D / 2] from `rope_shift_tables` by which the keys are moved in time.
         backend: chosen before, or its name; see `choose_backend`.
 
     Raises:
@@ -48,10 +48,10 @@ def copy_slots(
     if not sources:
         return
     if resolve(backend, keys).fused:
-        cos, sin = turn or (None, None)
+        cos, sin = shift or (None, None)
         _copy(keys, values, to_keys, to_values, sources, targets, cos, sin)
     else:
-        reference.copy_slots(keys, values, to_keys, to_values, sources, targets, turn)
+        reference.copy_slots(keys, values, to_keys, to_values, sources, targets, shift)
 
 
 @custom_op("afstream::copy_slots", mutates_args={"to_keys", "to_values"})

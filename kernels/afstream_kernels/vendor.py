@@ -70,10 +70,10 @@ def gathered_attention(
     sin: Tensor,
     own: Own | None,
 ) -> Tensor:
-    """`segment_attention` by torch's own, which takes one query: gather slots, turn the keys."""
+    """`slot_attention` by torch's own, which takes one query: gather slots, shift the keys."""
     mask: Tensor | None = None
     if isinstance(slots, Tensor):
-        # which segments are there is known on the device only
+        # which slots are there is known on the device only
         mask = (slots >= 0).repeat_interleave(keys.shape[2])[None]
         held, seen = (reference.read_slots(x, slots) for x in (keys, values))
     else:
@@ -82,7 +82,7 @@ def gathered_attention(
         if len(there) < len(slots):
             cos, sin = cos[there], sin[there]
         held, seen = (x.index_select(1, where) for x in (keys, values))
-    held = reference.apply_rotation(held, cos[:, None, None], -sin[:, None, None])
+    held = reference.apply_rope(held, cos[:, None, None], -sin[:, None, None])
     held, seen = held.flatten(1, 2), seen.flatten(1, 2)
     if own is not None:
         held, seen = torch.cat([own[0], held], dim=1), torch.cat([own[1], seen], dim=1)

@@ -210,8 +210,8 @@ def test_a_steady_chunk_copies_no_cache_and_asks_the_device_nothing():
             rollout.commit(state, rollout.denoise(state, noise))
     calls = 5 * SIZES.num_layers
     # nobody needs what the last layer of a context pass would see
-    assert found.names["afstream::segment_attention"] == calls - 1
-    assert found.names["afstream::norm_rotate_write"] == calls
+    assert found.names["afstream::slot_attention"] == calls - 1
+    assert found.names["afstream::norm_rope_write"] == calls
     assert found.names["afstream::copy_slots"] == 1
     forbidden = ("clone", "cat", "stack", "roll", "index_select", "_to_copy", "zeros", "item")
     assert not {name for name in forbidden if found.names[f"aten::{name}"]}

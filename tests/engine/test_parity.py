@@ -9,7 +9,7 @@ import torch
 from tests.kvcache.make_recapture import make_case
 
 from afstream.kvcache.positions import ABSOLUTE
-from afstream_kernels import apply_rotation, rotation_tables
+from afstream_kernels import apply_rope, rope_tables
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -144,12 +144,12 @@ def turn(keys, config, frame):
     head_dim = config["dim"] // config["num_heads"]
 
     def tables(start):
-        pair = rotation_tables(start, grid=grid, head_dim=head_dim, dtype=keys.dtype)
+        pair = rope_tables(start, grid=grid, head_dim=head_dim, dtype=keys.dtype)
         return [table[:, None] for table in pair]
 
     cos, sin = tables(0)
-    plain = apply_rotation(keys, cos, -sin)
-    return plain if frame is None else apply_rotation(plain, *tables(frame))
+    plain = apply_rope(keys, cos, -sin)
+    return plain if frame is None else apply_rope(plain, *tables(frame))
 
 
 def test_missing_weights_are_one_sentence(tmp_path):

@@ -259,6 +259,20 @@ def test_a_plain_module_streams_and_a_scenes_first_chunk_has_its_own_steps(tiny)
         assert_close(latents, denoised(noise, steps, sampler.shift, mean))
 
 
+def test_the_memory_of_a_plain_module_is_not_made_up(tiny, monkeypatch):
+    family = tiny(FORMATS["4x8x8 at 16 fps"], 2, 1)
+    opened = family.open
+
+    def open_plain(*args, **settings):
+        made = opened(*args, **settings)
+        return replace(made, backbone=PlainBackbone(made.backbone.config))
+
+    monkeypatch.setattr(family, "open", open_plain)
+    with pytest.raises(ConfigError, match=r"of a PlainBackbone cannot be counted.*leave --gpu-mem"):
+        Stream.open("tiny", gpu_memory=2**30)
+    assert Stream.open("tiny").estimate is None
+
+
 def test_denoise_steps_of_the_first_chunk_must_go_down_too():
     with pytest.raises(ConfigError, match=r"steps are \(250, 500\); they must go down"):
         SamplerConfig(first_steps=(250, 500))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from afstream_kernels import segment_attention, segment_attention_lse, turn_tables
+from afstream_kernels import rope_shift_tables, slot_attention, slot_attention_lse
 from afstream_kernels.dispatch import TRITON_DTYPES, BackendName
 
 NUM_SLOTS = 5
@@ -44,12 +44,12 @@ class Case:
     own: Any  # keys and values, or None
 
     def attend(self, backend: BackendName = "triton") -> Tensor:
-        return segment_attention(**vars(self), backend=backend)
+        return slot_attention(**vars(self), backend=backend)
 
     def attend_lse(
         self, backend: BackendName = "triton", *, num_splits: int = 0
     ) -> tuple[Tensor, Tensor]:
-        return segment_attention_lse(**vars(self), backend=backend, num_splits=num_splits)
+        return slot_attention_lse(**vars(self), backend=backend, num_splits=num_splits)
 
     def but(self, **changed: Any) -> Case:
         return replace(self, **changed)
@@ -95,5 +95,5 @@ def make_case(
         return poisoned
 
     own = None if own_tokens is None else (heads(own_tokens), heads(own_tokens))
-    cos, sin = turn_tables((18, 7, 3)[: len(slots)], head_dim=head_dim)
+    cos, sin = rope_shift_tables((18, 7, 3)[: len(slots)], head_dim=head_dim)
     return Case(heads(num_tokens), held(), held(), list(slots), cos, sin, own)

@@ -8,7 +8,7 @@ import torch
 from tests.kernels.cases import DTYPES, assert_near, error, make_case
 from torch.testing import assert_close
 
-from afstream_kernels import BACKENDS, reference, turn_tables, vendor_attention
+from afstream_kernels import BACKENDS, reference, rope_shift_tables, vendor_attention
 from afstream_kernels.attention import HEAD_DIMS
 
 pytest.importorskip("triton")
@@ -78,11 +78,11 @@ def test_a_common_shift_of_all_positions_does_not_matter():
     case = make_case(own_tokens=9)
 
     def turned(x, offset: int):
-        cos, sin = turn_tables([offset], head_dim=x.shape[-1])
-        return reference.apply_rotation(x, cos, sin)
+        cos, sin = rope_shift_tables([offset], head_dim=x.shape[-1])
+        return reference.apply_rope(x, cos, sin)
 
     # the block and its own keys move by 2, keys in slots by 5: offsets shrink by 2 and grow by 5
-    cos, sin = turn_tables([offset - 2 + 5 for offset in (18, 7, 3)], head_dim=32)
+    cos, sin = rope_shift_tables([offset - 2 + 5 for offset in (18, 7, 3)], head_dim=32)
     own_keys, own_values = case.own
     shifted = case.but(
         q=turned(case.q, 2),

@@ -10,11 +10,11 @@ from afstream_kernels import (
     BACKENDS,
     choose_backend,
     modulate,
-    norm_rotate,
-    norm_rotate_write,
-    rotation_tables,
-    segment_attention,
-    turn_tables,
+    norm_rope,
+    norm_rope_write,
+    rope_shift_tables,
+    rope_tables,
+    slot_attention,
 )
 
 pytest.importorskip("triton")
@@ -32,17 +32,17 @@ def examples():
     q_leaf, *own_leaves = (part.clone().requires_grad_() for part in (case.q, *case.own))
     x, weight, grad = random(1, 3, 64), random(64), random(1, 3, 2, 32)
     x_leaf, weight_leaf = x.clone().requires_grad_(), weight.clone().requires_grad_()
-    cos, sin = rotation_tables(0, grid=(3, 1, 1), head_dim=32)
+    cos, sin = rope_tables(0, grid=(3, 1, 1), head_dim=32)
     layers, to_layers = random(2, 1, 3, 2, 2, 32), torch.zeros(2, 1, 2, 2, 2, 32)
-    turn = turn_tables([5], head_dim=32)
+    turn = rope_shift_tables([5], head_dim=32)
     lse = random(1, 2, 3)
     frames, vector = random(1, 2, 3, 12), random(1, 2, 1, 12)
     return {
-        "segment_attention": (q_leaf, *cached, *own_leaves, 2),
-        "segment_attention_backward": (case.q, *cached, *case.own, case.q, lse, case.q),
-        "norm_rotate": (x_leaf, weight_leaf, cos, sin, 2, EPS),
-        "norm_rotate_backward": (x, weight, cos, sin, grad, EPS),
-        "norm_rotate_write": (x, x, weight, weight, cos, sin, random(1, 2, 3, 2, 32), [1], EPS),
+        "slot_attention": (q_leaf, *cached, *own_leaves, 2),
+        "slot_attention_backward": (case.q, *cached, *case.own, case.q, lse, case.q),
+        "norm_rope": (x_leaf, weight_leaf, cos, sin, 2, EPS),
+        "norm_rope_backward": (x, weight, cos, sin, grad, EPS),
+        "norm_rope_write": (x, x, weight, weight, cos, sin, random(1, 2, 3, 2, 32), [1], EPS),
         "modulate": (frames, vector, vector, EPS),
         "vendor_attention": (case.q, *case.own),
         "copy_slots": (layers, layers, to_layers, to_layers.clone(), [2], [0], *turn),
@@ -78,19 +78,17 @@ def chosen(name):
 
 def make_block(backend, slots):
     """What one attention layer does: norm, rotate, write, attend, modulate."""
-    cos, sin = rotation_tables(0, grid=(2, 1, 2), head_dim=DIM)
-    turn = turn_tables([6, 3], head_dim=DIM)
+    cos, sin = rope_tables(0, grid=(2, 1, 2), head_dim=DIM)
+    turn = rope_shift_tables([6, 3], head_dim=DIM)
 
     def block(x, weight, keys, values, vector):
-        q = norm_rotate(x, weight, cos, sin, num_heads=HEADS, eps=EPS, backend=backend)
+        q = norm_rope(x, weight, cos, sin, num_heads=HEADS, eps=EPS, backend=backend)
         # a cache is written without gradient
         with torch.no_grad():
-            norm_rotate_write(
+            norm_rope_write(
                 x, x, weight, weight, cos, sin, keys, slots[:1], eps=EPS, backend=backend
             )
-        seen = segment_attention(
-            q, keys, values, slots, *turn, own=(q, x.view_as(q)), backend=backend
-        )
+        seen = slot_attention(q, keys, values, slots, *turn, own=(q, x.view_as(q)), backend=backend)
         return modulate(seen.reshape(BATCH, 2, 2, WIDTH), vector, vector, eps=EPS, backend=backend)
 
     return block
@@ -152,7 +150,7 @@ def test_other_slots_are_not_mistaken_for_the_first(backend):
 def test_slots_on_the_device_change_without_another_graph():
     case = make_case(num_tokens=3, slot_tokens=3)
     counter, backend = CompileCounterWithBackend("aot_eager"), chosen("triton")
-    compiled = torch.compile(segment_attention, fullgraph=True, backend=counter)
+    compiled = torch.compile(slot_attention, fullgraph=True, backend=counter)
     for slots in ([3, 0, -1], [0, -1, 3]):
         placed = case.but(slots=slots).with_slots_on_the_device()
         assert_near(compiled(**vars(placed), backend=backend), placed.attend())

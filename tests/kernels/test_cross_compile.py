@@ -44,7 +44,7 @@ def test_every_kernel_fits_every_chip(tmp_path, gate):
             assert row["shared_bytes"] <= gate.SHARED[chip]
     half = [row for row in kernels if row["op"] in MATRIX_OPS]
     assert {row["kernel"] for row in half if not row["matrix"]} == {"merge_kernel"}
-    assert all(row["wide"] for row in kernels if row["kernel"] == "norm_rotate_write_kernel")
+    assert all(row["wide"] for row in kernels if row["kernel"] == "norm_rope_write_kernel")
 
 
 def made(*, shared: int, ptx: str):

@@ -16,8 +16,8 @@ from afstream_kernels import (
     copy_slots,
     dispatch,
     modulate,
-    norm_rotate,
-    norm_rotate_write,
+    norm_rope,
+    norm_rope_write,
 )
 
 
@@ -124,10 +124,10 @@ def test_without_triton_everything_still_runs():
         import torch
         import afstream_kernels as K
         x, weight, keys = torch.ones(1, 3, 64), torch.ones(64), torch.ones(1, 2, 3, 2, 32)
-        tables, turn = torch.ones(2, 3, 16).unbind(), K.turn_tables([3], head_dim=32)
-        q = K.norm_rotate(x, weight, *tables, num_heads=2, eps=1e-6)
-        K.norm_rotate_write(x, x, weight, weight, *tables, keys, [1], eps=1e-6)
-        K.segment_attention(q, keys, keys, [1], *turn, own=(q, q))
+        tables, turn = torch.ones(2, 3, 16).unbind(), K.rope_shift_tables([3], head_dim=32)
+        q = K.norm_rope(x, weight, *tables, num_heads=2, eps=1e-6)
+        K.norm_rope_write(x, x, weight, weight, *tables, keys, [1], eps=1e-6)
+        K.slot_attention(q, keys, keys, [1], *turn, own=(q, q))
         K.modulate(x[:, None], weight, weight, eps=1e-6)
         K.copy_slots(keys[None], keys[None], keys[None], keys[None], [0], [1])
     """
@@ -145,12 +145,12 @@ def test_every_operation_refuses_a_backend_that_cannot_run():
     keys, frames = case.keys[:1], x[:, None]
     held = keys[None]
     calls = {
-        "segment_attention": lambda: case.attend("triton"),
-        "segment_attention_lse": lambda: case.attend_lse("triton"),
-        "norm_rotate": lambda: norm_rotate(
+        "slot_attention": lambda: case.attend("triton"),
+        "slot_attention_lse": lambda: case.attend_lse("triton"),
+        "norm_rope": lambda: norm_rope(
             x, weight, cos, sin, num_heads=2, eps=1e-6, backend="triton"
         ),
-        "norm_rotate_write": lambda: norm_rotate_write(
+        "norm_rope_write": lambda: norm_rope_write(
             x, x, weight, weight, cos, sin, keys, [1], eps=1e-6, backend="triton"
         ),
         "modulate": lambda: modulate(frames, weight, weight, eps=1e-6, backend="triton"),

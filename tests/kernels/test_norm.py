@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.kernels.cases import DTYPES, assert_near, error, random
 
-from afstream_kernels import modulate, norm_rotate, norm_rotate_write, reference, rotation_tables
+from afstream_kernels import modulate, norm_rope, norm_rope_write, reference, rope_tables
 
 pytest.importorskip("triton")
 
@@ -18,35 +18,35 @@ SIZES = [(2, 32), (3, 32), (3, 20), (1, 6)]
 
 
 def tables_for(head_dim: int, start: int = 4):
-    return rotation_tables(start, grid=GRID, head_dim=head_dim)
+    return rope_tables(start, grid=GRID, head_dim=head_dim)
 
 
-def exact_norm_rotate(x, weight, cos, sin, num_heads: int):
+def exact_norm_rope(x, weight, cos, sin, num_heads: int):
     wide = (part.double() for part in (x, weight, cos, sin))
-    return reference.norm_rotate(*wide, num_heads=num_heads, eps=EPS)
+    return reference.norm_rope(*wide, num_heads=num_heads, eps=EPS)
 
 
 @pytest.mark.parametrize(("num_heads", "head_dim"), SIZES)
-def test_norm_rotate_equals_its_twin(num_heads, head_dim):
+def test_norm_rope_equals_its_twin(num_heads, head_dim):
     width = num_heads * head_dim
     x, weight, tables = random(2, TOKENS, width), random(width), tables_for(head_dim)
-    found = norm_rotate(x, weight, *tables, num_heads=num_heads, eps=EPS, backend="triton")
-    assert_near(found, exact_norm_rotate(x, weight, *tables, num_heads))
+    found = norm_rope(x, weight, *tables, num_heads=num_heads, eps=EPS, backend="triton")
+    assert_near(found, exact_norm_rope(x, weight, *tables, num_heads))
 
 
 def test_the_mean_square_is_kept_from_0_by_eps():
     x, weight, tables = torch.zeros(1, TOKENS, 64), torch.ones(64), tables_for(32)
-    found = norm_rotate(x, weight, *tables, num_heads=2, eps=EPS, backend="triton")
+    found = norm_rope(x, weight, *tables, num_heads=2, eps=EPS, backend="triton")
     assert torch.equal(found, torch.zeros_like(found))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_norm_rotate_errs_at_most_twice_as_much_as_its_twin(dtype):
+def test_norm_rope_errs_at_most_twice_as_much_as_its_twin(dtype):
     x, weight = random(1, TOKENS, 96, dtype=DTYPES[dtype]), random(96, dtype=DTYPES[dtype])
     tables = tables_for(32)
-    exact = exact_norm_rotate(x, weight, *tables, 3)
+    exact = exact_norm_rope(x, weight, *tables, 3)
     found, twin = (
-        norm_rotate(x, weight, *tables, num_heads=3, eps=EPS, backend=backend)
+        norm_rope(x, weight, *tables, num_heads=3, eps=EPS, backend=backend)
         for backend in ("triton", "reference")
     )
     assert found.dtype == twin.dtype == DTYPES[dtype]
@@ -55,7 +55,7 @@ def test_norm_rotate_errs_at_most_twice_as_much_as_its_twin(dtype):
 
 def gradients(x, weight, tables, upstream, num_heads, backend):
     leaves = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
-    out = norm_rotate(*leaves, *tables, num_heads=num_heads, eps=EPS, backend=backend)
+    out = norm_rope(*leaves, *tables, num_heads=num_heads, eps=EPS, backend=backend)
     return torch.autograd.grad(out, leaves, upstream)
 
 
@@ -91,7 +91,7 @@ def test_an_input_that_is_not_contiguous_is_read_right():
     both, weight, tables = random(2, TOKENS, 2 * 64), random(64), tables_for(32)
     x = both[..., 64:]
     found, expected = (
-        norm_rotate(y, weight, *tables, num_heads=2, eps=EPS, backend="triton")
+        norm_rope(y, weight, *tables, num_heads=2, eps=EPS, backend="triton")
         for y in (x, x.contiguous())
     )
     assert torch.equal(found, expected)
@@ -115,14 +115,12 @@ def test_keys_go_into_their_slots_and_nowhere_else(stretch, backend):
     q_weight, k_weight = random(2, width)
     cos, sin = tables_for(head_dim)
     keys = torch.full((2, 4, slot_tokens, num_heads, head_dim), torch.nan)
-    out = norm_rotate_write(
-        q, k, q_weight, k_weight, cos, sin, keys, slots, eps=EPS, backend=backend
-    )
-    assert_near(out, exact_norm_rotate(q, q_weight, cos, sin, num_heads))
+    out = norm_rope_write(q, k, q_weight, k_weight, cos, sin, keys, slots, eps=EPS, backend=backend)
+    assert_near(out, exact_norm_rope(q, q_weight, cos, sin, num_heads))
     own = cos[:slot_tokens], sin[:slot_tokens]
     for index, slot in enumerate(slots):
         rows = k[:, index * slot_tokens :][:, :slot_tokens]
-        assert_near(keys[:, slot], exact_norm_rotate(rows, k_weight, *own, num_heads))
+        assert_near(keys[:, slot], exact_norm_rope(rows, k_weight, *own, num_heads))
     others = [slot for slot in range(4) if slot not in slots]
     assert keys[:, others].isnan().all()
 
@@ -132,10 +130,10 @@ def test_query_and_keys_in_one_launch_equal_two():
     q, k = random(2, 1, TOKENS, 64, dtype=torch.bfloat16)
     weight, tables = random(64, dtype=torch.bfloat16), tables_for(32)
     keys = torch.zeros(1, 2, TOKENS, 2, 32, dtype=torch.bfloat16)
-    out = norm_rotate_write(q, k, weight, weight, *tables, keys, [1], eps=EPS, backend="triton")
-    alone = norm_rotate(k, weight, *tables, num_heads=2, eps=EPS, backend="triton")
+    out = norm_rope_write(q, k, weight, weight, *tables, keys, [1], eps=EPS, backend="triton")
+    alone = norm_rope(k, weight, *tables, num_heads=2, eps=EPS, backend="triton")
     assert torch.equal(keys[:, 1], alone)
-    assert torch.equal(out, norm_rotate(q, weight, *tables, num_heads=2, eps=EPS, backend="triton"))
+    assert torch.equal(out, norm_rope(q, weight, *tables, num_heads=2, eps=EPS, backend="triton"))
 
 
 VECTORS = {

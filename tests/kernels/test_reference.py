@@ -9,12 +9,12 @@ from torch.testing import assert_close
 
 from afstream_kernels import (
     copy_slots,
-    norm_rotate,
-    norm_rotate_write,
+    norm_rope,
+    norm_rope_write,
     reference,
-    rotation_tables,
-    segment_attention,
-    turn_tables,
+    rope_shift_tables,
+    rope_tables,
+    slot_attention,
 )
 
 GRID = (3, 2, 5)
@@ -28,17 +28,17 @@ def wide(*shape: int):
 
 
 def tables_at(start: int):
-    return rotation_tables(start, grid=GRID, head_dim=DIM, dtype=WIDE)
+    return rope_tables(start, grid=GRID, head_dim=DIM, dtype=WIDE)
 
 
 def turns_by(*offsets: int):
-    return turn_tables(offsets, head_dim=DIM, dtype=WIDE)
+    return rope_shift_tables(offsets, head_dim=DIM, dtype=WIDE)
 
 
 def stand(x, start: int):
     """Rotate x [..., T, H, D] as a block whose first latent frame is at `start`."""
     cos, sin = tables_at(start)
-    return reference.apply_rotation(x, cos[:, None], sin[:, None])
+    return reference.apply_rope(x, cos[:, None], sin[:, None])
 
 
 def plain_attention(q, keys, values):
@@ -64,14 +64,14 @@ def test_pairs_go_to_time_rows_and_columns_in_that_order():
 def test_rotation_turns_interleaved_pairs():
     x = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
     quarter = torch.tensor([[math.pi / 2, math.pi / 2]])
-    turned = reference.apply_rotation(x, quarter.cos(), quarter.sin())
+    turned = reference.apply_rope(x, quarter.cos(), quarter.sin())
     assert_close(turned, torch.tensor([[0.0, 1.0, -1.0, 0.0]]))
 
 
 @pytest.mark.parametrize(("start", "offset"), [(0, 0), (0, 18), (5, 3), (12, -7), (0, 10_000)])
 def test_a_turned_block_stands_where_a_rotated_one_would(start, offset):
     x = wide(1, TOKENS, HEADS, DIM)
-    turned = reference.apply_rotation(stand(x, start), *turns_by(offset))
+    turned = reference.apply_rope(stand(x, start), *turns_by(offset))
     assert_close(turned, stand(x, start + offset), rtol=0, atol=1e-11)
 
 
@@ -94,10 +94,10 @@ def test_rms_norm_runs_over_all_heads_in_float32_at_least():
     assert_close(found, expected * weight, rtol=2**-7, atol=1e-6)
 
 
-def test_norm_rotate_is_norm_then_heads_then_rotation():
+def test_norm_rope_is_norm_then_heads_then_rotation():
     x, weight = wide(2, TOKENS, HEADS * DIM), wide(HEADS * DIM)
     normed = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
-    found = reference.norm_rotate(x, weight, *tables_at(4), num_heads=HEADS, eps=1e-6)
+    found = reference.norm_rope(x, weight, *tables_at(4), num_heads=HEADS, eps=1e-6)
     assert_close(found, stand(normed.reshape(2, TOKENS, HEADS, DIM), 4))
 
 
@@ -127,7 +127,7 @@ def test_segments_equal_everything_rotated_at_its_true_position(starts, with_own
     )
 
     offsets = [query_at - start for start in starts]
-    found = reference.segment_attention(
+    found = reference.slot_attention(
         stand(q, 0), stand(keys, 0), values, torch.tensor(slots), *turns_by(*offsets), own
     )
     assert_close(found, expected, rtol=0, atol=1e-11)
@@ -156,10 +156,10 @@ def test_keys_go_into_slots_one_stretch_after_the_other():
     q_weight, k_weight = wide(2, HEADS * DIM)
     cos, sin = tables_at(0)
     keys = torch.full((2, 4, TOKENS, HEADS, DIM), torch.nan, dtype=WIDE)
-    out = reference.norm_rotate_write(q, k, q_weight, k_weight, cos, sin, keys, [3, 1], eps=1e-6)
+    out = reference.norm_rope_write(q, k, q_weight, k_weight, cos, sin, keys, [3, 1], eps=1e-6)
 
     def alone(x, weight):
-        return reference.norm_rotate(x, weight, cos, sin, num_heads=HEADS, eps=1e-6)
+        return reference.norm_rope(x, weight, cos, sin, num_heads=HEADS, eps=1e-6)
 
     assert_close(out, alone(q, q_weight))
     assert_close(keys[:, 3], alone(k[:, :TOKENS], k_weight))
@@ -180,16 +180,16 @@ def test_a_copied_slot_is_turned_in_its_keys_only():
 
 
 def test_norm_and_attention_are_differentiable():
-    cos, sin = rotation_tables(2, grid=(1, 2, 2), head_dim=4, dtype=WIDE)
-    turn = turn_tables([3, 1], head_dim=4, dtype=WIDE)
+    cos, sin = rope_tables(2, grid=(1, 2, 2), head_dim=4, dtype=WIDE)
+    turn = rope_shift_tables([3, 1], head_dim=4, dtype=WIDE)
     x, weight, values = wide(1, 4, 8), wide(8), wide(1, 4, 2, 4)
     cached_keys, cached_values = wide(2, 1, 2, 3, 2, 4)
     slots = torch.tensor([1, -1])
 
     def attend(x, weight, own_values):
-        heads = reference.norm_rotate(x, weight, cos, sin, num_heads=2, eps=1e-6)
+        heads = reference.norm_rope(x, weight, cos, sin, num_heads=2, eps=1e-6)
         own = heads.flip(1), own_values
-        return reference.segment_attention(heads, cached_keys, cached_values, slots, *turn, own)
+        return reference.slot_attention(heads, cached_keys, cached_values, slots, *turn, own)
 
     inputs = [part.requires_grad_() for part in (x, weight, values)]
     assert torch.autograd.gradcheck(attend, inputs)
@@ -217,18 +217,18 @@ def test_attention_names_the_shapes_that_do_not_fit(wrong, backend):
     changed, message = WRONG_SHAPES[wrong]
     case = make_case(batch=2).wide().but(**changed)
     with pytest.raises(ValueError, match=message):
-        segment_attention(**vars(case), backend=backend)
+        slot_attention(**vars(case), backend=backend)
 
 
 def test_norms_name_the_tables_and_keys_that_do_not_fit():
     x, weight, keys = wide(1, 6, 8), wide(8), wide(1, 2, 3, 2, 4)
     fitting, short, broad = wide(6, 2), wide(5, 2), wide(6, 4)
     with pytest.raises(ValueError, match=r"\(5, 2\); both must be \(6, 2\)"):
-        norm_rotate(x, weight, fitting, short, num_heads=2, eps=1e-6)
+        norm_rope(x, weight, fitting, short, num_heads=2, eps=1e-6)
     with pytest.raises(ValueError, match=r"tables \(6, 4\)"):
-        norm_rotate_write(x, x, weight, weight, broad, broad, keys, [0, 1], eps=1e-6)
+        norm_rope_write(x, x, weight, weight, broad, broad, keys, [0, 1], eps=1e-6)
     with pytest.raises(ValueError, match="k has 6 tokens for 1 slots of 3; it must have 3"):
-        norm_rotate_write(x, x, weight, weight, fitting, fitting, keys, [0], eps=1e-6)
+        norm_rope_write(x, x, weight, weight, fitting, fitting, keys, [0], eps=1e-6)
 
 
 def test_copies_name_the_slots_and_buffers_that_do_not_fit():

@@ -65,7 +65,7 @@ def like_a_gpu(monkeypatch):
         return torch.zeros_like(x)
 
     monkeypatch.setattr("afstream_kernels.attention._attend", attend)
-    monkeypatch.setattr("afstream_kernels.norm._norm_rotate_write", write)
+    monkeypatch.setattr("afstream_kernels.norm._norm_rope_write", write)
     monkeypatch.setattr("afstream_kernels.norm._modulate", same)
     monkeypatch.setattr("afstream_kernels.slots._copy", copy)
 

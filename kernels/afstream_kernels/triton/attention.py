@@ -1,4 +1,4 @@
-"""Segment attention, forward: one launch over all segments, and the merge of split keys.
+"""Attention over slots, forward: one launch over all slots, and the merge of split keys.
 
 Scores live in base 2: the query carries scale * log2(e), so that a weight is one exp2.
 """
@@ -95,13 +95,13 @@ def forward_kernel(
     total = tl.zeros([BLOCK_M], tl.float32)
     # not minus infinity: a row that sees nothing would take a difference of infinities
     peak = tl.full([BLOCK_M], -1e30, tl.float32)
-    for segment in range(S):
-        slot = tl.load(slots + segment)
-        low = tl.maximum(start - segment * tiles, 0)
-        high = tl.minimum(start + share - segment * tiles, tiles)
+    for entry in range(S):
+        slot = tl.load(slots + entry)
+        low = tl.maximum(start - entry * tiles, 0)
+        high = tl.minimum(start + share - entry * tiles, tiles)
         high = tl.where(slot >= 0, high, 0)
-        c = tl.load(cos + segment * (HEAD_DIM // 2) + pairs)[None, :] * scale_log2
-        s = tl.load(sin + segment * (HEAD_DIM // 2) + pairs)[None, :] * scale_log2
+        c = tl.load(cos + entry * (HEAD_DIM // 2) + pairs)[None, :] * scale_log2
+        s = tl.load(sin + entry * (HEAD_DIM // 2) + pairs)[None, :] * scale_log2
         plain = load_tile(q, batch, first, column, T, width, BLOCK_M, HEAD_DIM, TMA)
         turned = turn(plain.to(tl.float32), c, s, BLOCK_M, HEAD_DIM)
         query = narrow(turned, plain.dtype, EMULATED)
@@ -205,9 +205,9 @@ def forward(
     num_splits: int = 0,
     tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """See `afstream_kernels.segment_attention`; num_splits 0 chooses by the number of programs.
+    """See `afstream_kernels.slot_attention`; num_splits 0 chooses by the number of programs.
 
-    The block's own keys come as a segment too, like the arguments from keys to sin.
+    The block's own keys come as a slot too, like the arguments from keys to sin.
     """
     batch, num_tokens, num_heads, _ = q.shape
     tile = tile or forward_tile(q.dtype)

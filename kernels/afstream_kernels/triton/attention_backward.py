@@ -1,4 +1,4 @@
-"""Segment attention, backward: to the queries over all segments, to the block's own keys.
+"""Attention over slots, backward: to the queries over all slots, to the block's own keys.
 
 With weights w = exp(scores - lse) and delta = sum(out * grad), the gradient of a score is
 w * (grad . value - delta). Cached slots carry no gradient, so their share of the keys' and
@@ -58,10 +58,10 @@ def to_queries_kernel(
     upstream = load_tile(grad, batch, first, column, T, width, BLOCK_M, HEAD_DIM, TMA)
     at = to_q + (batch.to(tl.int64) * T + rows)[:, None] * width + column
     at += tl.arange(0, HEAD_DIM)[None, :]
-    for segment in range(S):
-        slot = tl.load(slots + segment)
-        c = tl.load(cos + segment * (HEAD_DIM // 2) + pairs)[None, :]
-        s = tl.load(sin + segment * (HEAD_DIM // 2) + pairs)[None, :]
+    for entry in range(S):
+        slot = tl.load(slots + entry)
+        c = tl.load(cos + entry * (HEAD_DIM // 2) + pairs)[None, :]
+        s = tl.load(sin + entry * (HEAD_DIM // 2) + pairs)[None, :]
         plain = load_tile(q, batch, first, column, T, width, BLOCK_M, HEAD_DIM, TMA)
         turned = turn(plain.to(tl.float32), c * scale_log2, s * scale_log2, BLOCK_M, HEAD_DIM)
         query = narrow(turned, plain.dtype, EMULATED)
@@ -77,7 +77,7 @@ def to_queries_kernel(
             to_weights = dot(upstream, value.T, zeros, EMULATED)
             to_scores = weights * (to_weights - row_delta[:, None])
             acc = dot(narrow(to_scores, key.dtype, EMULATED), key, acc, EMULATED)
-        # the sum over segments lives in memory: a second accumulator would spill
+        # the sum over slots lives in memory: a second accumulator would spill
         back = turn(acc, c, -s, BLOCK_M, HEAD_DIM) * (scale_log2 / 1.4426950408889634)
         back += tl.load(at, inside[:, None], other=0.0)
         tl.store(at, back, inside[:, None])
@@ -143,7 +143,7 @@ def to_queries(
     delta: Tensor,
     to_q: Tensor,
 ) -> None:
-    """Add the queries' gradient over all segments to to_q [B, T, H, D] float32."""
+    """Add the queries' gradient over all slots to to_q [B, T, H, D] float32."""
     batch, num_tokens, num_heads, head_dim = q.shape
     _, num_slots, slot_tokens, _, _ = keys.shape
     width = num_heads * head_dim

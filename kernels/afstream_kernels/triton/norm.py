@@ -43,7 +43,7 @@ def store_pairs(
 
 
 @jit
-def norm_rotate_rows(
+def norm_rope_rows(
     source,
     target,
     weight,
@@ -73,7 +73,7 @@ def norm_rotate_rows(
 
 
 @kernel("rows", "T")
-def norm_rotate_kernel(
+def norm_rope_kernel(
     x,  # [rows, C]
     weight,  # [C]
     cos,  # [T, D / 2] float32
@@ -90,7 +90,7 @@ def norm_rotate_kernel(
 ):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     angle = (row % T) * HALF
-    norm_rotate_rows(
+    norm_rope_rows(
         x + row * C,
         out + row * C,
         weight,
@@ -107,7 +107,7 @@ def norm_rotate_kernel(
 
 
 @kernel("q_rows", "k_rows", "T", "K", "N", "R")
-def norm_rotate_write_kernel(
+def norm_rope_write_kernel(
     q,  # [q_rows, C], q_rows = B * T
     k,  # [k_rows, C], k_rows = B * K
     q_weight,  # [C]
@@ -133,7 +133,7 @@ def norm_rotate_write_kernel(
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     if tl.program_id(1) == 0:
         angle = (row % T) * HALF
-        norm_rotate_rows(
+        norm_rope_rows(
             q + row * C,
             q_out + row * C,
             q_weight,
@@ -152,7 +152,7 @@ def norm_rotate_write_kernel(
         token = row % K
         angle = (token % R) * HALF
         place = (row // K) * N + tl.load(slots + token // R, there, other=0)
-        norm_rotate_rows(
+        norm_rope_rows(
             k + row * C,
             keys + (place * R + token % R) * C,
             k_weight,
@@ -169,7 +169,7 @@ def norm_rotate_write_kernel(
 
 
 @kernel("rows", "T")
-def norm_rotate_backward_kernel(
+def norm_rope_backward_kernel(
     x,  # [rows, C]
     weight,  # [C]
     cos,  # [T, D / 2] float32
@@ -251,14 +251,14 @@ def modulate_kernel(
     tl.store(out + at, narrow(normed * gain + bias, out.dtype.element_ty, EMULATED), inside)
 
 
-def norm_rotate(
+def norm_rope(
     x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, num_heads: int, eps: float
 ) -> Tensor:
-    """See `afstream_kernels.norm_rotate`."""
+    """See `afstream_kernels.norm_rope`."""
     batch, num_tokens, width = x.shape
     out = x.new_empty(batch, num_tokens, num_heads, width // num_heads)
     rows = batch * num_tokens
-    norm_rotate_kernel[(math.ceil(rows / ROWS),)](
+    norm_rope_kernel[(math.ceil(rows / ROWS),)](
         x,
         weight,
         cos,
@@ -276,7 +276,7 @@ def norm_rotate(
     return out
 
 
-def norm_rotate_write(
+def norm_rope_write(
     q: Tensor,
     k: Tensor,
     q_weight: Tensor,
@@ -287,13 +287,13 @@ def norm_rotate_write(
     slots: Sequence[int],
     eps: float,
 ) -> Tensor:
-    """See `afstream_kernels.norm_rotate_write`."""
+    """See `afstream_kernels.norm_rope_write`."""
     batch, num_tokens, width = q.shape
     _, num_slots, slot_tokens, num_heads, head_dim = keys.shape
     num_keys = k.shape[1]
     out = q.new_empty(batch, num_tokens, num_heads, head_dim)
     q_rows, k_rows = batch * num_tokens, batch * num_keys
-    norm_rotate_write_kernel[(math.ceil(max(q_rows, k_rows) / ROWS), 2)](
+    norm_rope_write_kernel[(math.ceil(max(q_rows, k_rows) / ROWS), 2)](
         q,
         k,
         q_weight,
@@ -319,7 +319,7 @@ def norm_rotate_write(
     return out
 
 
-def norm_rotate_backward(
+def norm_rope_backward(
     x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, grad: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x [B, T, C] and of weight [C], from that of the output [B, T, H, D]."""
@@ -328,7 +328,7 @@ def norm_rotate_backward(
     programs = min(rows, BACKWARD_PROGRAMS)
     to_x = torch.empty_like(x)
     parts = x.new_empty(programs, width, dtype=torch.float32)
-    norm_rotate_backward_kernel[(programs,)](
+    norm_rope_backward_kernel[(programs,)](
         x,
         weight,
         cos,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from afstream.attention.rope import Recent
-from afstream_kernels import turn_tables
+from afstream_kernels import rope_shift_tables
 
 
 class BlockTable(NamedTuple):
@@ -62,7 +62,7 @@ class StaticBlockTable:
         missing = self._count - len(slots)
         head = torch.full((self._ints,), -1, dtype=torch.int32)
         head[: len(slots)] = torch.tensor(slots, dtype=torch.int32)
-        tables = turn_tables((*offsets, *[0] * missing), head_dim=self._head_dim)
+        tables = rope_shift_tables((*offsets, *[0] * missing), head_dim=self._head_dim)
         packed = torch.cat([head, *(table.flatten().view(torch.int32) for table in tables)])
         # a copy from ordinary memory would make the host wait
         return packed.pin_memory() if self.packed.is_cuda else packed

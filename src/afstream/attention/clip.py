@@ -16,7 +16,7 @@ from torch import Tensor
 
 from afstream.attention.base import KeysValues
 from afstream.attention.rope import RopeTables
-from afstream_kernels import Backend, apply_rotation, vendor_attention
+from afstream_kernels import Backend, apply_rope, vendor_attention
 
 
 class BlockRead(NamedTuple):
@@ -87,7 +87,7 @@ class ClipContext:
         queries, keys, values = (x.unflatten(1, (num_blocks, -1)) for x in (query, *own))
         cos, sin = (table[:, None, None] for table in self._shift)
         where = torch.tensor(self._blocks, device=query.device)
-        shifted = apply_rotation(keys.index_select(1, where), cos, sin).unbind(1)
+        shifted = apply_rope(keys.index_select(1, where), cos, sin).unbind(1)
         held = values.unbind(1)
         out = [
             vendor_attention(

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from afstream_kernels import rotation_tables, turn_tables
+from afstream_kernels import rope_shift_tables, rope_tables
 
 # cosines and sines
 RopeTable = tuple[Tensor, Tensor]
@@ -64,7 +64,7 @@ class RopeTables:
 
         def make() -> RopeTable:
             return self._place(
-                rotation_tables(start, grid=grid, head_dim=self.head_dim, dtype=self._dtype)
+                rope_tables(start, grid=grid, head_dim=self.head_dim, dtype=self._dtype)
             )
 
         return self._blocks.get((grid, start), make)
@@ -77,7 +77,9 @@ class RopeTables:
         """
 
         def make() -> RopeTable:
-            return self._place(turn_tables(offsets, head_dim=self.head_dim, dtype=self._dtype))
+            return self._place(
+                rope_shift_tables(offsets, head_dim=self.head_dim, dtype=self._dtype)
+            )
 
         return self._shifts.get(offsets, make)
 

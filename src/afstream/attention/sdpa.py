@@ -19,7 +19,7 @@ from afstream_kernels import (
     Backend,
     choose_backend,
     copy_slots,
-    segment_attention,
+    slot_attention,
     vendor_attention,
 )
 
@@ -43,7 +43,7 @@ class GatheredRead:
         if own is not None:
             others = tuple(range(CURRENT + 1, self.count))
             table = BlockTable(others, *self.pool.rope.shift((0,) * len(others)))
-            return segment_attention(query, keys, values, *table, own, backend=self.pool.backend)
+            return slot_attention(query, keys, values, *table, own, backend=self.pool.backend)
         held, seen = (x[:, : self.count].flatten(1, 2) for x in (keys, values))
         return vendor_attention(query, held, seen)
 

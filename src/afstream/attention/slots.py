@@ -10,7 +10,7 @@ from torch import Tensor
 
 from afstream.attention.base import CURRENT, ChunkRead, KeysValues, SlotPool
 from afstream.attention.block_table import BlockTable, StaticBlockTable
-from afstream_kernels import Backend, choose_backend, segment_attention
+from afstream_kernels import Backend, choose_backend, slot_attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class TableRead:
         table = self.table
         if own is not None:
             table = BlockTable(self.others, *self.pool.rope.shift(self.offsets))
-        return segment_attention(query, keys, values, *table, own, backend=self.pool.backend)
+        return slot_attention(query, keys, values, *table, own, backend=self.pool.backend)
 
 
 class SlotsInPlace:

@@ -15,7 +15,7 @@ META = "meta"
 
 
 class CannotCountError(Exception):
-    """A library's layers cannot run on the meta device."""
+    """A model's layers cannot be run on the meta device, or are none that are known."""
 
 
 @contextmanager

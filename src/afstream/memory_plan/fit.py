@@ -80,11 +80,11 @@ def fit(config: StreamConfig) -> tuple[StreamConfig, MemoryReport | None]:
     if device.type != "cuda" and config.gpu_memory is None:
         return config, None
     dtype = dtype_name(config.model, GPU)
-    model = MetaModel.open(config, dtype=dtype)
     where = device if device.type == "cuda" else META
     backend = choose_attention(config.backend, device=where, dtype=DTYPES[dtype])
     asked = replace(config, backend=backend.name)
     try:
+        model = MetaModel.open(config, dtype=dtype)
         found = best_fit(model, asked, config.gpu_memory or free_bytes(device))
     except CannotCountError as error:
         problem = (

@@ -20,6 +20,7 @@ from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.count import (
     META,
+    CannotCountError,
     LiveBytes,
     held_bytes,
     library_call,
@@ -77,9 +78,17 @@ class MetaModel:
         model: on the meta device.
         spec: what it was opened from.
         name: what reports call it; the spec's name by default.
+
+    Raises:
+        CannotCountError: its backbone is not afstream's own.
     """
 
     def __init__(self, model: VideoModel, spec: ModelSpec, *, name: str = "") -> None:
+        if not isinstance(model.backbone, Backbone):
+            raise CannotCountError(
+                f"the memory of a {type(model.backbone).__name__} cannot be counted, only that of"
+                " afstream's own backbone"
+            )
         self.model = model
         self.spec = spec
         self.name = name or spec.name

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from afstream.attention.base import KVSlots, LayerContext
 from afstream.attention.rope import RopeTable
 from afstream.config import BackboneConfig
-from afstream_kernels import modulate, norm_rotate, norm_rotate_write, vendor_attention
+from afstream_kernels import modulate, norm_rope, norm_rope_write, vendor_attention
 
 
 class TextKeys(NamedTuple):
@@ -117,7 +117,7 @@ class SelfAttention(Projections):
         # the operator norms a query, too, wanted or not
         cos, sin = context.key_rope
         q, cos, sin = query or (key, cos[: key.shape[1]], sin[: key.shape[1]])
-        return norm_rotate_write(
+        return norm_rope_write(
             q,
             key,
             self.norm_q.weight,
@@ -132,7 +132,7 @@ class SelfAttention(Projections):
 
     def _rotated(self, x: Tensor, norm: RMSNorm, rope: RopeTable, context: LayerContext) -> Tensor:
         """A projection [B, T, C], normed, split into heads and rotated: [B, T, H, D]."""
-        return norm_rotate(
+        return norm_rope(
             *(x, norm.weight, *rope),
             num_heads=self.num_heads,
             eps=self.eps,
