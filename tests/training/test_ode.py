@@ -219,7 +219,7 @@ def test_a_kill_leaves_no_file_by_its_name(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("afstream.training.trainer.files.save_file", kill)
+    monkeypatch.setattr("afstream.checkpoints.weights.save_file", kill)
     with pytest.raises(KeyboardInterrupt):
         make_folder(tmp_path)
     assert list(tmp_path.glob("*.safetensors")) == []
@@ -426,5 +426,7 @@ def test_impossible_settings_are_refused(setting, message):
 
 
 def test_clips_of_broken_chunks_are_refused():
-    with pytest.raises(ConfigError, match="7 latent frames"):
+    with pytest.raises(
+        ConfigError, match="pairs.frames is 7; it must be a multiple of the chunk, 3"
+    ):
         make_clips(make_backbone(), memory_policy("anchor", LENGTHS), 7)

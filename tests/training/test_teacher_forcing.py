@@ -63,11 +63,10 @@ def test_every_chunk_sees_what_it_would_see_in_a_stream(switch_frame):
     trainer = make_trainer(make_clips(switch_frame))
     model = trainer.student.backbone
     clean = trainer._clips.latents.float()
-    plan, window = trainer._plan(clean, switch_frame or None)
-    text = trainer._clip_text(plan, [PROMPTS] * BATCH, clean)
+    call = trainer._call(clean, switch_frame, [PROMPTS] * BATCH)
     sigma = trainer._sigma((1, FRAMES // CHUNK)).expand(BATCH, -1)
     random = trainer._random.get_state()
-    flow, target = trainer._flow(clean, sigma, clean, plan, window, text)
+    flow, target = trainer._flow(clean, sigma, clean, call)
     trainer._random.set_state(random)
     noise = torch.randn(clean.shape, generator=trainer._random)
     assert_close(target, noise - clean)

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from afstream.checkpoints.files import file_weights
-from afstream.checkpoints.weights import load_into, read_metadata
+from afstream.checkpoints.weights import load_into, read_metadata, save_tensors
 from afstream.config import BackboneConfig, SamplerConfig, from_mapping
 from afstream.errors import CheckpointError
 from afstream.families.base import VideoModel
@@ -35,10 +33,9 @@ def save_pocket(
     recipe: Mapping[str, Any],
 ) -> None:
     """Write a pocket model, weights in float16; `recipe` says how it was trained."""
-    modules = dict(zip(PARTS, (backbone, text, vae), strict=True))
-    tensors: dict[str, Tensor] = {
-        f"{part}.{name}": value.to(torch.float16).contiguous()
-        for part, module in modules.items()
+    tensors = {
+        f"{part}.{name}": value.to(torch.float16)
+        for part, module in zip(PARTS, (backbone, text, vae), strict=True)
         for name, value in module.state_dict().items()
     }
     config = {
@@ -48,7 +45,7 @@ def save_pocket(
         "sampler": asdict(SamplerConfig()),
         "recipe": recipe,
     }
-    save_file(tensors, path, {"kind": KIND, "config": json.dumps(config)})
+    save_tensors(path, tensors, {"kind": KIND, "config": json.dumps(config)})
 
 
 class PocketParts(NamedTuple):

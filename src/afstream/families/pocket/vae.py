@@ -16,10 +16,10 @@ from typing import NamedTuple
 import torch
 from einops import rearrange
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from afstream.checkpoints.weights import save_tensors
 from afstream.families.pocket.family import FORMAT
 
 RGB = 3
@@ -223,10 +223,7 @@ class PocketVae(nn.Module):
 
 def save_vae(vae: PocketVae, path: Path) -> None:
     """Write weights and latent statistics as safetensors, the configuration as metadata."""
-    weights = {name: value.detach().contiguous() for name, value in vae.state_dict().items()}
-    fresh = path.with_suffix(".new")
-    save_file(weights, fresh, metadata={"config": json.dumps(asdict(vae.config))})
-    fresh.replace(path)
+    save_tensors(path, vae.state_dict(), {"config": json.dumps(asdict(vae.config))})
 
 
 def load_vae(path: Path) -> PocketVae:

@@ -22,25 +22,23 @@ from afstream.engine.rollout import Rollout
 from afstream.engine.schedule import clean_from_flow
 from afstream.engine.state import RolloutState
 from afstream.model.dit import TextContext
+from afstream.model.protocols import VideoDecoder
+from afstream.training.trainer.settings import Count
+from afstream.validation import Checked
 
 # chunk index to noise [steps, B, c, C, h, w]
 DrawNoise = Callable[[int], Tensor]
 
 
-class Codec(Protocol):
-    """Latents to pictures and back; see `afstream.model.protocols.VideoDecoder`."""
-
-    def decode(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
-        """[B, F, C, h, w] and a state to video [B, N, 3, H, W] and the next state."""
-        ...
+class Codec(VideoDecoder, Protocol):
+    """Latents to pictures and back."""
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Any]:
         """A scene's first frames [B, N, 3, H, W] to latents [B, F, C, h, w], and a state."""
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowPlan:
+class WindowPlan(Checked):
     """Lengths of long rollouts, in latent frames.
 
     Attributes:
@@ -49,9 +47,9 @@ class WindowPlan:
         max_frames: a sequence ends when another window would make it longer than this.
     """
 
-    horizon_frames: int
-    overlap_frames: int
-    max_frames: int
+    horizon_frames: Count
+    overlap_frames: Count
+    max_frames: Count
 
     @property
     def new_frames(self) -> int:

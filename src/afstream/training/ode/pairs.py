@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from afstream.checkpoints.weights import save_tensors
 from afstream.config import TIMESTEPS, SamplerConfig
 from afstream.errors import CheckpointError, ConfigError
 from afstream.model.dit import Backbone
@@ -25,7 +26,6 @@ from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.dmd.losses import guided
 from afstream.training.dmd.trainer import Prompts
 from afstream.training.ode.solver import Solver, SolverGrid, solver_grid, trajectory
-from afstream.training.trainer.files import save_tensors
 from afstream.training.trainer.rng import normal
 from afstream.training.trainer.settings import Amount, Count, Seed
 from afstream.validation import Checked

@@ -13,13 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from afstream.attention.clip import ClipContext
-from afstream.attention.rope import RopeTables
 from afstream.config import SamplerConfig
 from afstream.engine.schedule import Schedule, clean_from_flow
 from afstream.errors import ConfigError
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone, TextContext
+from afstream.training.dmd.bidirectional import clip_context
 from afstream.training.dmd.trainer import Prompts
 from afstream.training.ode.pairs import Pairs
 from afstream.training.teacher_forcing import plan_clip
@@ -27,33 +26,11 @@ from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.optim import Ema, adamw
 from afstream.training.trainer.rng import generator
-from afstream.training.trainer.settings import Amount, Count, Decay, Positive, Seed
-from afstream.validation import Checked
-from afstream_kernels import choose_backend
+from afstream.training.trainer.settings import AdamWConfig, check_chunks
 
 
-class OdeConfig(Checked):
-    """`[ode]`: causal initialisation by regression on the pairs.
-
-    Attributes:
-        iterations: optimizer steps.
-        batch: pairs in a step, over all processes.
-        lr: learning rate, AdamW.
-        betas: of AdamW.
-        weight_decay: of AdamW.
-        clip: norm above which a gradient is scaled down.
-        ema: decay of the moving average of the student's weights, with which the next stage begins.
-        seed: of the order of pairs and of the denoise steps.
-    """
-
-    iterations: Count
-    batch: Count
-    lr: Positive
-    betas: tuple[Decay, Decay]
-    weight_decay: Amount
-    clip: Positive
-    ema: Decay
-    seed: Seed
+class OdeConfig(AdamWConfig):
+    """`[ode]`: causal initialisation by regression; a sample of the batch is a pair."""
 
 
 class NoisyClips:
@@ -79,21 +56,12 @@ class NoisyClips:
         size: tuple[int, int, int],
     ) -> None:
         chunk = policy.lengths.chunk_frames
-        if frames % chunk:
-            raise ConfigError(
-                f"clips of ODE regression have {frames} latent frames; it must be a multiple of"
-                f" the chunk, {chunk}"
-            )
+        check_chunks("pairs.frames", frames, chunk)
         self._student, self._chunk = student, chunk
         self._sigmas = torch.tensor(schedule.sigmas, device=student.device)
         self._timesteps = torch.tensor(schedule.timesteps, device=student.device)
-        patch = student.config.patch
-        self._window = ClipContext(
-            plan_clip(policy, frames, None, past="noisy").layout,
-            grid=(chunk, size[1] // patch, size[2] // patch),
-            rope=RopeTables(student.config.head_dim, student.dtype, student.device),
-            backend=choose_backend(None, device=student.device, dtype=student.dtype),
-        )
+        layout = plan_clip(policy, frames, None, past="noisy").layout
+        self._window = clip_context(student, layout, (chunk, *size[1:]))
 
     def predict(self, noisy: Tensor, steps: Tensor, text: TextContext) -> Tensor:
         """Equation 1, with gradients.
@@ -149,9 +117,8 @@ class OdeTrainer(Trainer):
         self.student = student
         self.ema = Ema(student, config.ema)
         optimizer = adamw(student, config.lr, config.betas, config.weight_decay)
-        super().__init__({"student": (student, [optimizer])}, ema=self.ema)
+        super().__init__({"student": (student, [optimizer])}, ema=self.ema, processes=processes)
         self._pairs, self._prompts = pairs, prompts
-        self._processes = processes
         self._rows = processes.rows(config.batch)
         self._chunk = policy.lengths.chunk_frames
         schedule = Schedule.of(sampler)
@@ -169,9 +136,9 @@ class OdeTrainer(Trainer):
         clean = self._clips.predict(noisy, steps.to(noisy.device), text)
         loss = (clean - latents[:, -1].to(clean)).square().mean()
         loss.backward()
-        metrics = self._processes.mean({"loss": float(loss.detach())})
-        norm = self.update("student", self.config.clip, self._processes)
-        self.ema.update(self.student, self.step)
+        metrics = self.processes.mean({"loss": float(loss.detach())})
+        norm = self.update("student", self.config.clip)
+        self.ema.update(self.step)
         return metrics | {"norm": norm}
 
     def _index(self, row: int) -> int:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from afstream.checkpoints.weights import save_tensors
 from afstream.errors import ConfigError
 from afstream.families.pocket.captions import ATTRIBUTES, caption
 from afstream.families.pocket.clips import random_clip
@@ -21,8 +22,7 @@ from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.scene import Clip, Scene
 from afstream.families.pocket.vae import PocketVae
 from afstream.families.pocket.world import render
-from afstream.training.trainer.files import save_tensors
-from afstream.training.trainer.loop import Report
+from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.settings import Count, Seed, Whole, check_chunks
 from afstream.validation import Checked
 

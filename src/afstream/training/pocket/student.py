@@ -9,15 +9,13 @@ from torch import nn
 from afstream.config import BackboneConfig
 from afstream.families.pocket.text import PocketText
 from afstream.model.dit import Backbone
-from afstream.training.trainer.settings import Amount, Count, Decay, Positive, Seed, Share, Whole
-from afstream.validation import Checked
+from afstream.training.trainer.settings import Amount, Count, MuonConfig, Share, Whole
 
 
-class StudentConfig(Checked):
+class StudentConfig(MuonConfig):
     """`[student]`: causal initialisation by teacher forcing; see `student_trainer`.
 
     Attributes:
-        steps: optimizer steps in all.
         first_steps: number of steps at the beginning that see first chunks only.
         own_from: step from which on the past is the model's own in `own_share` of the steps.
         own_share: see `own_from`.
@@ -26,15 +24,8 @@ class StudentConfig(Checked):
         clip_batch: clips in a step.
         past_noise: largest sigma of the noise laid on a clean past.
         switch_weight: weight of the two chunks that follow a switch.
-        lr: peak learning rate of embeddings, norms, head and text encoder (AdamW).
-        hidden_lr: peak learning rate of the layers' matrices (Muon).
-        warmup: steps up to the peak.
-        decay: steps down from the peak at the end.
-        ema: decay of the moving average of the weights, which is what ships.
-        seed: of weights, batches and noise.
     """
 
-    steps: Count
     first_steps: Whole
     own_from: Whole
     own_share: Share
@@ -43,12 +34,6 @@ class StudentConfig(Checked):
     clip_batch: Count
     past_noise: Share
     switch_weight: Amount
-    lr: Positive
-    hidden_lr: Positive
-    warmup: Count
-    decay: Count
-    ema: Decay
-    seed: Seed
 
 
 class Student(nn.Module):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from afstream.config import SamplerConfig
 from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
-from afstream.memory_plan.training import TrainingReport
+from afstream.memory_plan.report import Part
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import DmdTrainer, Models
 from afstream.training.runs.stages import RunContext, Stage
 from afstream.training.runs.watch import draw_sheet
-from afstream.training.trainer.loop import Report
+from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.lora import save_trained
 from afstream.training.trainer.optim import trained
 
@@ -33,7 +33,7 @@ def dmd_stage(
     open_models: Callable[[], tuple[Models, VideoModel]],
     policy: MemoryPolicy,
     geometry: Geometry,
-    memory: Callable[[], TrainingReport],
+    memory: Callable[[int], Iterable[Part]],
     alpha: float = 1.0,
 ) -> Stage:
     """A stage that leaves student, critic and the student's moving average.
@@ -60,7 +60,7 @@ def dmd_stage(
 
         def draw(path: Path) -> None:
             goal = path if context.processes.is_first else None
-            with trainer.ema.in_place_of(student):
+            with trainer.ema.in_place():
                 draw_sheet(video, policy, context.recipe.sheet, goal, size=geometry)
 
         context.train(name, trainer, config.iterations, report, draw)

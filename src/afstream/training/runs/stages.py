@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from afstream.errors import CheckpointError
+from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import TrainingReport
 from afstream.training.recipes.tables import Recipe
 from afstream.training.runs.watch import Draw, Observer
-from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.checkpoints import CheckpointStore, Report
 from afstream.training.trainer.distributed import ALONE, Processes
-from afstream.training.trainer.loop import Report, Trainer, train
+from afstream.training.trainer.loop import Trainer, train
 
-# the folder of contact sheets in a run's folder
-SHEETS = "sheets"
 UNIT = 1000
 
 
@@ -33,6 +32,11 @@ class RunContext:
     folder: Path
     processes: Processes = ALONE
 
+    @property
+    def planned(self) -> int:
+        """Processes that the recipe is meant for."""
+        return 1
+
     def made(self, name: str, stage: str) -> Path:
         """A file that an earlier stage has made.
 
@@ -47,28 +51,13 @@ class RunContext:
     def train(
         self, stage: str, trainer: Trainer, steps: int, report: Report, draw: Draw | None = None
     ) -> None:
-        """Run a stage's trainer to its last step, watched.
-
-        Args:
-            stage: name of the stage.
-            trainer: what learns.
-            steps: optimizer steps in all.
-            report: see `afstream.training.trainer.loop.train`.
-            draw: draws a contact sheet into a file; None where the stage makes no videos.
-        """
-        store = CheckpointStore(self.folder / stage, self.processes)
-        observer = Observer(
-            *(store.log, self.folder / SHEETS / stage, self.recipe.watch, report),
-            every=self.recipe.sheet.every,
-            draw=draw,
-            processes=self.processes,
-        )
-        log = self.recipe.log
+        """Run a stage's trainer to its last step, watched; `draw` draws a contact sheet."""
+        store, recipe = CheckpointStore(self.folder / stage, self.processes), self.recipe
         train(
             *(trainer, steps, store, report),
-            every=log.report_every,
-            save_every=log.save_every,
-            after=observer,
+            every=recipe.log.report_every,
+            save_every=recipe.log.save_every,
+            after=Observer(store, report, recipe.watch, every=recipe.sheet.every, draw=draw),
         )
 
 
@@ -88,7 +77,8 @@ class Stage:
         steps: optimizer steps, 0 without an optimizer.
         batch: samples of a step.
         rates: peak learning rates by name.
-        memory: counts what one process holds, beside activations; None where nothing is counted.
+        memory: what one of a number of processes holds, beside activations; None where nothing
+            is counted.
         always: whether it runs even if its files are there.
     """
 
@@ -101,7 +91,7 @@ class Stage:
     steps: int = 0
     batch: int = 0
     rates: Mapping[str, float] | None = None
-    memory: Callable[[], TrainingReport] | None = None
+    memory: Callable[[int], Iterable[Part]] | None = None
     always: bool = False
 
     @property
@@ -136,7 +126,7 @@ class Stage:
             yield f"begins with {' and '.join(self.reads)}"
         yield f"writes {', '.join(map(str, self.outputs))}"
         if self.memory:
-            yield from _memory_lines(self.memory())
+            yield from _memory_lines(TrainingReport.of(self.memory, processes=self.context.planned))
 
 
 def _memory_lines(report: TrainingReport) -> Iterator[str]:

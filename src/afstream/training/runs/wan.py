@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from afstream.checkpoints import merge_loras, read_lora, read_student
+from afstream.checkpoints.weights import save_tensors
 from afstream.config import WAN_BACKBONES, SamplerConfig
 from afstream.families.base import VideoModel
 from afstream.families.wan.family import WAN
@@ -17,7 +18,6 @@ from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import (
     Storage,
-    TrainingReport,
     dmd_parts,
     learner_parts,
     meta_backbone,
@@ -29,9 +29,8 @@ from afstream.training.ode.trainer import OdeTrainer
 from afstream.training.recipes.tables import WanRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
 from afstream.training.runs.stages import RunContext, Stage
+from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.distributed import ALONE, Processes
-from afstream.training.trainer.files import save_tensors
-from afstream.training.trainer.loop import Report
 from afstream.training.trainer.lora import save_trained
 from afstream.training.wan.embeddings import CachedPrompts
 from afstream.training.wan.networks import (
@@ -51,6 +50,11 @@ class WanContext(RunContext):
     """A Wan recipe in a folder."""
 
     recipe: WanRecipe
+
+    @property
+    def planned(self) -> int:
+        """See `RunContext`."""
+        return self.recipe.sizes.processes
 
     @property
     def frozen(self) -> torch.dtype:
@@ -109,28 +113,22 @@ def storage(recipe: WanRecipe, *, rank: int, processes: int) -> Storage:
     )
 
 
-def dmd_report(recipe: WanRecipe, config: DmdConfig, *, rank: int) -> TrainingReport:
-    """What one process of a stage of DMD holds, beside activations.
+def dmd_memory(
+    recipe: WanRecipe, config: DmdConfig, *, rank: int, processes: int
+) -> Iterator[Part]:
+    """What one of a number of processes of a stage of DMD holds, beside activations.
 
-    Args:
-        recipe: sizes and processes.
-        config: table of the stage.
-        rank: of the adapters that learn; 0 trains the weights themselves.
+    `rank` is that of the adapters that learn; 0 trains the weights themselves.
     """
-    sizes = recipe.sizes
-
-    def count(processes: int) -> Iterator[Part]:
-        return dmd_parts(
-            memory_policy(config.memory, WAN.lengths),
-            WAN_BACKBONES[sizes.student],
-            WAN_BACKBONES[sizes.teacher],
-            sizes.geometry,
-            rows=-(-config.batch // processes),
-            storage=storage(recipe, rank=rank, processes=processes),
-            input_frames=config.horizon_frames,
-        )
-
-    return TrainingReport.of(count, processes=sizes.processes)
+    return dmd_parts(
+        memory_policy(config.memory, WAN.lengths),
+        WAN_BACKBONES[recipe.sizes.student],
+        WAN_BACKBONES[recipe.sizes.teacher],
+        recipe.sizes.geometry,
+        rows=-(-config.batch // processes),
+        storage=storage(recipe, rank=rank, processes=processes),
+        input_frames=config.horizon_frames,
+    )
 
 
 def _ode(context: WanContext) -> Stage:
@@ -169,7 +167,7 @@ def _ode(context: WanContext) -> Stage:
         steps=config.iterations,
         batch=config.batch,
         rates={"lr": config.lr},
-        memory=lambda: TrainingReport.of(parts, processes=sizes.processes),
+        memory=parts,
     )
 
 
@@ -214,7 +212,7 @@ def _dmd(context: WanContext, name: str, config: DmdConfig, before: str) -> Stag
         open_models=open_both,
         policy=memory_policy(config.memory, WAN.lengths),
         geometry=recipe.sizes.geometry,
-        memory=lambda: dmd_report(recipe, config, rank=rank),
+        memory=lambda count: dmd_memory(recipe, config, rank=rank, processes=count),
         alpha=recipe.lora.alpha,
     )
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
     MixedPrecisionPolicy,
@@ -98,8 +98,7 @@ ALONE = Processes()
 def joined(device: str | None = None) -> Generator[Processes, None, None]:
     """Join the processes that torchrun started; without torchrun, a group of one.
 
-    Args:
-        device: cpu or cuda; GPUs where there are any.
+    Without a device (cpu or cuda), on GPUs where there are any.
 
     Raises:
         ConfigError: there are fewer GPUs than processes on this machine.
@@ -149,11 +148,8 @@ def shard(model: Backbone, processes: Processes, *, dtype: torch.dtype | None = 
         # latents and timesteps lose too much in bfloat16; the backbone casts what it may
         cast_forward_inputs=False,
     )
-    parts: list[tuple[nn.Module, tuple[str, ...]]] = [
-        *((layer, LAYER_METHODS) for layer in model.blocks),
-        (model, BACKBONE_METHODS),
-    ]
-    for part, methods in parts:
+    layers = [(layer, LAYER_METHODS) for layer in model.blocks]
+    for part, methods in (*layers, (model, BACKBONE_METHODS)):
         # the outermost too, so that between calls the parameters are those that are trained
         fully_shard(part, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
         for method in methods:

@@ -53,13 +53,7 @@ class WatchConfig(Checked):
 
 
 class _Past:
-    """Medians of a signal's last values and of those before.
-
-    Args:
-        recent: values that count as now.
-        history: values that count as the past.
-        warm_up: fewest of them for a judgement.
-    """
+    """Medians of a signal's last values and of those before; `stands` keeps the past as it is."""
 
     def __init__(self, recent: int, history: int, warm_up: int) -> None:
         self._now: deque[float] = deque(maxlen=recent)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from afstream.checkpoints.weights import save_tensors
 from afstream.errors import ConfigError
 from afstream.model.dit import Backbone
 from afstream.training.trainer.distributed import ALONE, Processes, gathered
-from afstream.training.trainer.files import save_tensors
 
 INSTALL = "pip install 'afstream[train]'"
 ADAPTER = "default"

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
+from afstream.checkpoints.weights import save_tensors
 from afstream.errors import CheckpointError, PromptError
 from afstream.model.protocols import TextEncoder
-from afstream.training.trainer.files import save_tensors
 from afstream.training.trainer.rng import generator
 
 Pair = tuple[str, str]

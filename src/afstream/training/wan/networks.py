@@ -4,8 +4,6 @@ The weights that learn are kept in float32 and cast when they are gathered; ever
 in the dtype that it computes in. The text encoder is opened only to fill the cache.
 """
 
-# ruff: noqa: RUF001  Chinese has its own commas
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -26,14 +24,6 @@ from afstream.training.dmd.trainer import Models, Prompts
 from afstream.training.trainer.distributed import Processes, shard
 from afstream.training.trainer.lora import adapt
 from afstream.training.wan.embeddings import CachedPrompts, EmbeddingCache, read_pairs
-
-# Wan2.1's own, which its teacher was trained to be led away from
-NEGATIVE_PROMPT = (
-    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，"
-    "整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
-    "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，"
-    "静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +95,7 @@ def open_prompts(
     cache: Path,
     *,
     processes: Processes,
-    negative: str = NEGATIVE_PROMPT,
+    negative: str,
     dtype: torch.dtype = torch.bfloat16,
     seed: int = 0,
     others: Sequence[str] = (),
