@@ -426,7 +426,5 @@ def test_impossible_settings_are_refused(setting, message):
 
 
 def test_clips_of_broken_chunks_are_refused():
-    with pytest.raises(
-        ConfigError, match="pairs.frames is 7; it must be a multiple of the chunk, 3"
-    ):
+    with pytest.raises(ConfigError, match="frames is 7; it must be a multiple of the chunk, 3"):
         make_clips(make_backbone(), memory_policy("anchor", LENGTHS), 7)

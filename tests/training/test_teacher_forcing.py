@@ -10,8 +10,7 @@ from afstream.engine.rollout import Rollout
 from afstream.families.pocket.family import POCKET
 from afstream.kvcache.memories import memory_policy
 from afstream.training.pocket.data import Clips
-from afstream.training.pocket.student import StudentConfig
-from afstream.training.pocket.student_trainer import StudentTrainer
+from afstream.training.pocket.student_trainer import StudentConfig, StudentTrainer
 from afstream.training.teacher_forcing import plan_clip
 from afstream.training.trainer.checkpoints import CheckpointStore
 from afstream.training.trainer.loop import train

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from afstream.errors import TrainingError
 from afstream.training.recipes.reading import load_recipe
-from afstream.training.runs.watch import Observer
+from afstream.training.runs.stages import Observer
 from afstream.training.trainer.checkpoints import CheckpointStore
 from afstream.training.trainer.loop import Trainer, train
 from afstream.training.trainer.muon import Muon

@@ -58,6 +58,22 @@ class Scene:
         _check("motion", self.motion, MOTIONS)
         _check("background", self.background, BACKGROUNDS)
 
+    @property
+    def attributes(self) -> dict[str, object]:
+        """What a caption can tell of it, by name."""
+        return {
+            "shape": self.subject.shape,
+            "colour": self.subject.colour,
+            "motion": self.motion,
+            "background": self.background,
+            "companion": self.companion,
+        }
+
+    def changes(self, before: Scene) -> frozenset[str]:
+        """Names of the attributes that differ from those of another scene."""
+        was = before.attributes
+        return frozenset(name for name, value in self.attributes.items() if value != was[name])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:

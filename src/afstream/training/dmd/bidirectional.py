@@ -21,13 +21,10 @@ def clip_context(
     grid: tuple[int, int, int],
     rope: torch.dtype | None = None,
 ) -> ClipContext:
-    """Attention of a call over a clip.
+    """Attention of a model's call over a clip.
 
-    Args:
-        model: computes it.
-        layout: who sees whom.
-        grid: latent frames of a block, and rows and columns of latent values (F, h, w).
-        rope: dtype of the rotation tables; None for the model's own.
+    `grid` is latent frames of a block, then rows and columns of latent values (F, h, w); `rope` the
+    rotation tables' dtype, by default the model's own.
     """
     patch = model.config.patch
     return ClipContext(
@@ -39,13 +36,9 @@ def clip_context(
 
 
 def predict_flow(model: Backbone, noisy: Tensor, timestep: Tensor, text: TextContext) -> Tensor:
-    """The flow [B, F, C, h, w] of a whole clip, its frames at positions 0 .. F-1.
+    """The flow [B, F, C, h, w] of a noisy clip of that shape, its frames at positions 0 .. F-1.
 
-    Args:
-        model: its weights.
-        noisy: [B, F, C, h, w].
-        timestep: [B], on the scale of 0 .. 1000, one for all frames of a clip.
-        text: the prompts.
+    The timestep [B] is on the scale of 0 .. 1000, one for all frames of a clip.
     """
     _, frames, _, height, width = noisy.shape
     context = clip_context(model, FULL, (frames, height, width), noisy.dtype)

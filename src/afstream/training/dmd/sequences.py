@@ -136,18 +136,15 @@ class LongSequence:
 
     @torch.no_grad()
     def advance(self, rollout: Rollout, noise: DrawNoise, exit_step: int, *, keep: bool) -> Window:
-        """Make the next window.
+        """Make the next window with the student's present weights.
 
-        Args:
-            rollout: with the student's present weights.
-            noise: of a chunk, by its index in the sequence.
-            exit_step: the denoise step to stop at, 0 the first.
-            keep: whether the window shall be replayed, which takes a copy of the memory.
+        `noise` draws that of a chunk, by its index in the sequence; all chunks stop at denoise step
+        `exit_step`, 0 the first. `keep` copies the memory, which a replay takes.
         """
         state, plan = self.state, self.plan
         start = state.frame
         if start and start == self._switch_frame:
-            rollout.switch(state, self._text(rollout, 1))
+            rollout.switch(state, self._text(rollout, start))
         before = state.fork() if keep else None
         chunk_frames = rollout.policy.lengths.chunk_frames
         stop = start + (plan.new_frames if start else plan.horizon_frames)
@@ -191,18 +188,16 @@ class LongSequence:
     def _in_force(self, frame: int) -> Tensor:
         return self._embeds[1 if self._switch_frame and frame >= self._switch_frame else 0]
 
-    def _text(self, rollout: Rollout, index: int) -> TextContext:
-        with torch.no_grad():
-            return rollout.model.text_context(self._embeds[index])
+    @torch.no_grad()
+    def _text(self, rollout: Rollout, frame: int) -> TextContext:
+        return rollout.model.text_context(self._in_force(frame))
 
 
 def replay(rollout: Rollout, window: Window, gradient: Tensor) -> None:
     """Carry the loss's gradient into the student's weights, chunk by chunk.
 
-    Args:
-        rollout: with the weights that made the window.
-        window: its copy of the memory is used up.
-        gradient: of the loss with respect to the window's latents [B, F, C, h, w].
+    `gradient` is with respect to the window's latents [B, F, C, h, w]. The weights must be those
+    that made the window; its copy of the memory is used up.
 
     Raises:
         ValueError: the window was made without a copy of the memory.

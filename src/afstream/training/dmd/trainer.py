@@ -51,14 +51,10 @@ class Prompts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """The networks of DMD.
+    """The networks of DMD, and the prompts of its rollouts; see `LongSequence` for the codec.
 
-    Attributes:
-        student: the causal few-step generator; trained.
-        critic: the fake score: bidirectional, trained to know the student's distribution.
-        teacher: the real score: bidirectional, not trained.
-        codec: see `LongSequence`.
-        prompts: prompts of the rollouts.
+    The student is causal and makes videos in few steps. Critic (the fake score) and teacher (the
+    real score) are bidirectional; the critic is trained to know what the student makes.
     """
 
     student: Backbone
@@ -69,17 +65,10 @@ class Models:
 
 
 class DmdTrainer(Trainer):
-    """One run of a stage; see `afstream.training.trainer.loop.Trainer`.
+    """One run of a stage: weights that require gradients train, in their own dtype.
 
-    Weights that require gradients train, in their own dtype.
-
-    Args:
-        config: settings of the stage.
-        models: networks and prompts.
-        policy: what the student's streams remember, at which positions.
-        sampler: denoise steps of the student.
-        size: of a latent frame, (C, h, w).
-        processes: that share the batch.
+    `policy` is what the student's streams remember and at which positions, `sampler` holds its
+    denoise steps, `size` is that of a latent frame, (C, h, w).
 
     Raises:
         ConfigError: the batch cannot be divided evenly.

@@ -25,7 +25,7 @@ from afstream.training.teacher_forcing import plan_clip
 from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.optim import Ema, adamw
-from afstream.training.trainer.rng import generator
+from afstream.training.trainer.rng import generator, in_turn
 from afstream.training.trainer.settings import AdamWConfig, check_chunks
 
 
@@ -36,12 +36,8 @@ class OdeConfig(AdamWConfig):
 class NoisyClips:
     """Clean predictions of whole clips, block-causal, each chunk at a denoise step of its own.
 
-    Args:
-        student: causal.
-        policy: what its streams remember, at which positions.
-        schedule: denoise steps of the student.
-        frames: latent frames of a clip, whole chunks.
-        size: of a latent frame, (C, h, w).
+    `policy` is what the student's streams remember, `frames` the latent frames of a clip, `size`
+    that of a latent frame, (C, h, w).
 
     Raises:
         ConfigError: a clip is not made of whole chunks.
@@ -64,15 +60,9 @@ class NoisyClips:
         self._window = clip_context(student, layout, (chunk, *size[1:]))
 
     def predict(self, noisy: Tensor, steps: Tensor, text: TextContext) -> Tensor:
-        """Equation 1, with gradients.
+        """Equation 1, with gradients: clean clips [B, F, C, h, w] from noisy ones of that shape.
 
-        Args:
-            noisy: [B, F, C, h, w], each chunk at its denoise step's sigma.
-            steps: denoise step of each chunk [B, F / c], 0 the noisiest.
-            text: the prompts.
-
-        Returns:
-            [B, F, C, h, w].
+        `steps` [B, F / c] is the denoise step of each chunk, 0 the noisiest.
         """
         per_frame = steps.repeat_interleave(self._chunk, dim=1)
         time = self._student.time_context(self._timesteps[per_frame])
@@ -81,16 +71,10 @@ class NoisyClips:
 
 
 class OdeTrainer(Trainer):
-    """One run of ODE regression; see `afstream.training.trainer.loop.Trainer`.
+    """One run of ODE regression, on pairs and the prompts that they were made with.
 
-    Args:
-        config: settings of the stage.
-        student: causal; trained in place.
-        pairs: trajectories of the teacher.
-        prompts: prompts that the pairs were made with.
-        policy: what the student's streams remember, at which positions.
-        sampler: denoise steps of the student, at which the pairs must have been kept.
-        processes: that share the batch.
+    `policy` is what the student's streams remember, at which positions; the pairs must have been
+    kept at the denoise steps of `sampler`.
 
     Raises:
         ConfigError: the pairs were kept at other steps, their clips are not made of whole
@@ -142,12 +126,9 @@ class OdeTrainer(Trainer):
         return metrics | {"norm": norm}
 
     def _index(self, row: int) -> int:
-        """The pair in a row of the batch: all of them in turn, then all again in another order."""
-        turn, at = divmod(self.step * self.config.batch + row, len(self._pairs))
-        order = torch.randperm(
-            len(self._pairs), generator=generator(self.config.seed, "order", turn)
-        )
-        return int(order[at])
+        """The pair in a row of the batch."""
+        number = self.step * self.config.batch + row
+        return in_turn(number, len(self._pairs), self.config.seed)
 
     def _steps(self, row: int) -> Tensor:
         """The denoise step of each chunk of a row, [F / c]."""
@@ -157,15 +138,9 @@ class OdeTrainer(Trainer):
 
 
 def choose_steps(latents: Tensor, steps: Tensor, chunk: int) -> Tensor:
-    """Clips whose chunks stand at steps of their own.
+    """Clips [B, F, C, h, w] from trajectories [B, K, F, C, h, w], each chunk at a step of its own.
 
-    Args:
-        latents: trajectories [B, K, F, C, h, w].
-        steps: of each chunk [B, F / c], below K.
-        chunk: c, latent frames.
-
-    Returns:
-        [B, F, C, h, w].
+    `steps` [B, F / c] is below K; a chunk has `chunk` latent frames, c.
     """
     chunks = latents.unflatten(2, (-1, chunk))
     rows = torch.arange(len(steps), device=steps.device)[:, None]

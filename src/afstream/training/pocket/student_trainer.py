@@ -16,24 +16,70 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afstream.attention.clip import ClipContext
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.engine.schedule import TIMESTEPS, Schedule, add_noise
 from afstream.families.pocket.family import POCKET
+from afstream.families.pocket.text import PocketText
 from afstream.kvcache.memories import memory_policy
-from afstream.model.dit import TextContext
+from afstream.model.dit import Backbone, TextContext
 from afstream.model.layers import TextKeys
 from afstream.training.dmd.bidirectional import clip_context
 from afstream.training.pocket.data import Clips
-from afstream.training.pocket.student import Student, StudentConfig
 from afstream.training.teacher_forcing import ClipPlan, plan_clip
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.optim import Ema, muon_and_adamw
+from afstream.training.trainer.settings import Amount, Count, MuonConfig, Share, Whole
 
 # denoise steps that a chunk of the model's own past has gone through, at most
 OWN_STEPS = 3
+
+
+class StudentConfig(MuonConfig):
+    """`[student]`: causal initialisation by teacher forcing, in three kinds of steps.
+
+    Attributes:
+        first_steps: number of steps at the beginning that see first chunks only.
+        own_from: step from which on the past is the model's own in `own_share` of the steps.
+        own_share: see `own_from`.
+        first_batch: first chunks in a step of kind 1.
+        side_batch: first chunks beside the clips in a step of kind 2 or 3.
+        clip_batch: clips in a step.
+        past_noise: largest sigma of the noise laid on a clean past.
+        switch_weight: weight of the two chunks that follow a switch.
+    """
+
+    first_steps: Whole
+    own_from: Whole
+    own_share: Share
+    first_batch: Count
+    side_batch: Count
+    clip_batch: Count
+    past_noise: Share
+    switch_weight: Amount
+
+
+class Student(nn.Module):
+    """Backbone and text encoder, trained together."""
+
+    def __init__(self, backbone: BackboneConfig, words: Sequence[str]) -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone)
+        self.text = PocketText(words, text_dim=backbone.text_dim, text_len=backbone.text_len)
+        initialise(self.backbone)
+
+
+def initialise(backbone: Backbone) -> None:
+    """Draw fresh weights: Xavier for linear maps, zeros for the head, small ones for the gates."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    nn.init.zeros_(backbone.head.head.weight)
+    projection = backbone.time_projection[1]
+    nn.init.normal_(projection.weight, std=0.02)  # pyright: ignore[reportArgumentType]
 
 
 class _Call(NamedTuple):
@@ -45,14 +91,9 @@ class _Call(NamedTuple):
 
 
 class StudentTrainer(Trainer):
-    """One training run, its model and data; see `afstream.training.trainer.loop.Trainer`.
+    """One training run of fresh weights.
 
-    Args:
-        config: settings of the training.
-        backbone: sizes of the backbone.
-        words: vocabulary of the text encoder.
-        clips: clips with at most one switch each.
-        firsts: first chunks.
+    `words` is the vocabulary of the text encoder; the clips have at most one switch each.
     """
 
     def __init__(

@@ -37,13 +37,9 @@ class TeacherConfig(MuonConfig):
 
 
 class TeacherTrainer(Trainer):
-    """One run of the teacher's training; see `afstream.training.trainer.loop.Trainer`.
+    """One run of the teacher's training: begins with the causal student, which is trained in place.
 
-    Args:
-        config: settings of the training.
-        backbone: the causal student, with whose weights it begins; trained in place.
-        text: the text encoder, not trained.
-        clips: with the switch, if any, after the first chunk.
+    The text encoder is not trained; the clips switch, if at all, after the first chunk.
     """
 
     def __init__(

@@ -74,12 +74,7 @@ class VaeTrainingConfig(Checked):
 
 
 class VaeTrainer(Trainer):
-    """One run of the codec's training; see `afstream.training.trainer.loop.Trainer`.
-
-    Args:
-        config: settings of the training.
-        sizes: sizes of the codec.
-    """
+    """One run of the codec's training."""
 
     def __init__(self, config: VaeTrainingConfig, sizes: VaeConfig | None = None) -> None:
         torch.manual_seed(config.seed)

@@ -12,8 +12,7 @@ from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.report import Part
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import DmdTrainer, Models
-from afstream.training.runs.stages import RunContext, Stage
-from afstream.training.runs.watch import draw_sheet
+from afstream.training.runs.stages import RunContext, Stage, draw_sheet
 from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.lora import save_trained
 from afstream.training.trainer.optim import trained
@@ -38,17 +37,9 @@ def dmd_stage(
 ) -> Stage:
     """A stage that leaves student, critic and the student's moving average.
 
-    Args:
-        context: recipe, folder and processes.
-        name: of the stage and of its table.
-        config: its table.
-        reads: what it begins with.
-        open_models: opens the networks as the stages before left them, and a model that streams
-            with the student's present weights.
-        policy: what the student's streams remember.
-        geometry: size of the video.
-        memory: see `Stage`.
-        alpha: of the LoRA, where one is trained.
+    `open_models` opens the networks as the stages before left them, and a model that streams with
+    the student's present weights; `policy` is what its streams remember, `alpha` the LoRA's where
+    one is trained. The others are those of `Stage`.
     """
     files = tuple(file.format(name) for file in (STUDENT, CRITIC, EMA))
 

@@ -26,16 +26,13 @@ from afstream.memory_plan.training import IsMatrix, clip_bytes, dmd_parts, learn
 from afstream.model.dit import Backbone
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import Models
-from afstream.training.pocket.data import Clips, make_clips
-from afstream.training.pocket.prompts import PocketPrompts
-from afstream.training.pocket.student import Student
-from afstream.training.pocket.student_trainer import StudentTrainer
+from afstream.training.pocket.data import Clips, PocketPrompts, make_clips
+from afstream.training.pocket.student_trainer import Student, StudentTrainer
 from afstream.training.pocket.teacher_trainer import TeacherTrainer
 from afstream.training.pocket.vae_trainer import VaeTrainer, is_matrix
 from afstream.training.recipes.tables import PocketRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
-from afstream.training.runs.stages import RunContext, Stage
-from afstream.training.runs.watch import draw_sheet
+from afstream.training.runs.stages import RunContext, Stage, draw_sheet
 from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.optim import is_layer_matrix
 

@@ -175,19 +175,13 @@ def _make_pairs(context: WanContext, prompts: CachedPrompts, folder: Path, repor
     """Make some of the files in each process, with a whole teacher of its own."""
     recipe, processes = context.recipe, context.processes
     config, geometry = recipe.pairs, recipe.sizes.geometry
-    files = range(processes.rank, config.num_files, processes.count)
-    total = sum(len(config.numbers(file)) for file in files)
     teacher = open_backbone(Path(recipe.start.teacher), None, processes.device, context.frozen)
-    size = (teacher.config.in_dim, geometry.latent_height, geometry.latent_width)
-    done = 0
-
-    def tell(count: int) -> None:
-        nonlocal done
-        done += count
-        if processes.is_first:
-            report({"kind": "pairs", "done": done, "of": total})
-
-    make_pairs(*(teacher, prompts, folder, config, SamplerConfig(), size), files=files, report=tell)
+    make_pairs(
+        *(teacher, prompts, folder, config, SamplerConfig()),
+        (teacher.config.in_dim, geometry.latent_height, geometry.latent_width),
+        files=range(processes.rank, config.num_files, processes.count),
+        report=report if processes.is_first else lambda _: None,
+    )
     processes.wait()
 
 

@@ -38,12 +38,9 @@ Report = Callable[[Mapping[str, Any]], None]
 
 
 class CheckpointStore:
-    """The checkpoints of one stage, and its log.
+    """The checkpoints of one stage, and its log: metrics, warnings and contact sheets, JSON lines.
 
-    Attributes:
-        folder: of the stage; all processes must see the same.
-        log: metrics, warnings and contact sheets, JSON lines.
-        processes: that share the run; all of them call every method.
+    All processes of a run must see the same folder, and all of them call every method.
     """
 
     def __init__(self, folder: Path, processes: Processes = ALONE) -> None:
@@ -72,10 +69,8 @@ class CheckpointStore:
     def save(self, step: int, state: State) -> None:
         """Write the checkpoint of a step, and drop all but the newest two.
 
-        Args:
-            step: its name.
-            state: tensors, within mappings, that may be spread over processes, and plain
-                values, of which the first process's count.
+        The state is tensors, within mappings, that may be spread over processes, and plain values,
+        of which the first process's count.
         """
         goal = self.folder / f"step-{step:06}"
         partial = goal.with_suffix(".partial")
@@ -101,10 +96,7 @@ class CheckpointStore:
         self.processes.wait()
 
     def load(self, state: State) -> tuple[State | None, list[str]]:
-        """Read the newest whole checkpoint.
-
-        Args:
-            state: with the tensors of what was saved, which are filled in place.
+        """Read the newest whole checkpoint, filling the tensors of `state` in place.
 
         Returns:
             The state as it was saved, None where there is none; and warnings of torn ones.

@@ -40,10 +40,7 @@ BACKBONE_METHODS = ("write_kv", "text_context", "time_context")
 class Processes:
     """The processes that share a run, seen from one of them.
 
-    Attributes:
-        rank: number of this process; 0 writes logs.
-        count: number of processes.
-        device: where this process computes.
+    `rank` is the number of this process, of `count`; it computes on `device`.
     """
 
     rank: int = 0
@@ -135,11 +132,9 @@ def joined(device: str | None = None) -> Generator[Processes, None, None]:
 def shard(model: Backbone, processes: Processes, *, dtype: torch.dtype | None = None) -> None:
     """Spread a model's weights over all processes; each layer is gathered while it computes.
 
-    Args:
-        model: on this process's device; changed in place.
-        processes: within `joined`, also when there is one.
-        dtype: that weights are cast to when they are gathered; gradients are then summed over
-            processes, and weights updated, in float32. None leaves all in the weights' own.
+    The model is on this process's device and is changed in place. Weights are cast to `dtype` when
+    they are gathered, and then gradients summed over processes, and weights updated, in float32;
+    None leaves all in the weights' own.
     """
     mesh = init_device_mesh(processes.device.type, (processes.count,))
     policy = MixedPrecisionPolicy(

@@ -21,12 +21,9 @@ AfterStep = Callable[[int, Mapping[str, float]], None]
 
 
 class Trainer(ABC):
-    """Something that learns step by step.
+    """Something that learns step by step, alone or with other processes that share its batch.
 
-    Attributes:
-        step: optimizer steps done.
-        seconds: time that they took.
-        processes: that share the batch.
+    `step` counts the optimizer steps done, `seconds` the time that they took.
 
     Args:
         networks: modules that learn, and their optimizers, by name.
@@ -99,15 +96,10 @@ def train(
 ) -> None:
     """Run to the last step; goes on from the last checkpoint where there is one.
 
-    Args:
-        trainer: what learns.
-        steps: optimizer steps in all.
-        store: checkpoints and log.
-        report: called in the first process, with step, seconds and the means of what `advance`
-            returned, and with step and `warning` where a checkpoint was torn.
-        every: steps between two reports.
-        save_every: steps between two checkpoints, or more where a trainer has no state to save.
-        after: called after each step; what it raises ends the run, and the checkpoint stays.
+    The first process reports and logs, every so many steps, the step, seconds and means of what
+    `advance` returned, and reports a `warning` where a checkpoint was torn. Checkpoints are further
+    apart where a trainer has no state to save. What `after` raises after a step ends the run, and
+    the checkpoint stays.
     """
     values: dict[str, list[float]] = _resume(trainer, store, report)
     due = False

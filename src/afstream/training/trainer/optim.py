@@ -112,14 +112,10 @@ def update(
 
 
 class Ema:
-    """Exponential moving average of a module's weights that learn.
+    """Exponential moving average of a module's weights that learn; begins with its present ones.
 
     `torch.optim.swa_utils.AveragedModel` copies the whole module: frozen weights beside a LoRA, and
     modules that are spread over processes, which cannot be copied.
-
-    Args:
-        module: its present weights are the first average.
-        decay: of the average, from 0 to below 1.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -37,34 +37,22 @@ class NetworksConfig:
         teacher: folder of the teacher, often the largest model.
         rank: of the LoRA that student and critic learn; 0 trains all of their weights.
         alpha: of the LoRA.
-        recompute: compute each layer again in the backward pass, to need less memory.
         dtype: that all networks compute in.
-        seed: of the LoRA's first weights.
     """
 
     student: Path
     start: Path | None = None
     critic_start: Path | None = None
     teacher: Path
-    rank: int = 256
-    alpha: float = 256.0
-    recompute: bool = True
-    dtype: torch.dtype = torch.bfloat16
-    seed: int = 0
+    rank: int
+    alpha: float = 1.0
+    dtype: torch.dtype
 
 
 def open_models(
     config: NetworksConfig, prompts: Prompts, processes: Processes
 ) -> tuple[Models, WanVae]:
-    """Load all networks and spread them over the processes.
-
-    Args:
-        config: folders, files and dtype.
-        prompts: prompts of the rollouts.
-        processes: within `afstream.training.trainer.distributed.joined`.
-
-    Returns:
-        The networks, and their VAE once more.
+    """Load all networks and spread them over the processes; their VAE comes once more beside them.
 
     Raises:
         CheckpointError: pieces are missing or do not fit; says which.
@@ -100,17 +88,11 @@ def open_prompts(
     seed: int = 0,
     others: Sequence[str] = (),
 ) -> CachedPrompts:
-    """Embeddings of pairs of prompts; the first process encodes prompts that are new.
+    """Embeddings of a file of pairs of prompts; the first process encodes prompts that are new.
 
-    Args:
-        folder: with the text encoder.
-        pairs: file of pairs, see `read_pairs`.
-        cache: folder that all processes see.
-        processes: that share the run.
-        negative: prompt that guidance leads away from.
-        dtype: of the embeddings.
-        seed: of their order.
-        others: more prompts to encode.
+    `folder` has the text encoder, `cache` is a folder that all processes see, `negative` the prompt
+    that guidance leads away from, `dtype` the embeddings', `seed` that of their order; `others` are
+    more prompts to encode.
 
     Raises:
         CheckpointError: pieces are missing or do not fit; says which.
@@ -137,22 +119,18 @@ def open_prompts(
 def open_learner(
     config: NetworksConfig, folder: Path, start: Path | None, processes: Processes
 ) -> Backbone:
-    """A backbone that learns, spread over the processes.
+    """A backbone of a folder that learns, spread over the processes.
 
-    Args:
-        config: dtype and LoRA.
-        folder: of the model.
-        start: a file in the place of the folder's own weights.
-        processes: within `afstream.training.trainer.distributed.joined`.
+    `start` is a file in the place of the folder's own weights.
     """
     held = config.dtype if config.rank else torch.float32
     backbone = open_backbone(folder, start, processes.device, held)
     if config.rank:
-        adapt(backbone, rank=config.rank, alpha=config.alpha, seed=config.seed)
+        adapt(backbone, rank=config.rank, alpha=config.alpha)
     else:
         backbone.requires_grad_(True)
-    if config.recompute:
-        backbone.recompute_layers()
+    # each layer is computed again in the backward pass, which needs less memory
+    backbone.recompute_layers()
     shard(backbone, processes, dtype=None if config.dtype == torch.float32 else config.dtype)
     return backbone
 
