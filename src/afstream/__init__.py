@@ -17,10 +17,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from afstream.errors import AfstreamError
-from afstream.spec import ModelSpec
+from afstream.kvcache.memories import MEMORIES
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Cue, Plan, Timeline
 
 if TYPE_CHECKING:
+    from afstream.families.base import VideoModel
+    from afstream.families.opening import open_model
     from afstream.stream import Chunk, Receipt, Stream
     from afstream.video import VideoWriter
     from afstream.video.sheet import ContactSheet
@@ -28,16 +32,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "MEMORIES",
     "AfstreamError",
     "Chunk",
     "ContactSheet",
     "Cue",
+    "MemoryPolicy",
     "ModelSpec",
     "Plan",
     "Receipt",
     "Stream",
+    "StreamConfig",
     "Timeline",
+    "VideoModel",
     "VideoWriter",
+    "open_model",
 ]
 
 # These need torch or an encoder, which take seconds to load: they come when they are asked for.
@@ -46,6 +55,8 @@ _LATE = {
     "ContactSheet": "afstream.video.sheet",
     "Receipt": "afstream.stream",
     "Stream": "afstream.stream",
+    "VideoModel": "afstream.families.base",
+    "open_model": "afstream.families.opening",
     "VideoWriter": "afstream.video",
 }
 
