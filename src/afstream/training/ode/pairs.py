@@ -90,9 +90,8 @@ def make_pairs(
     """
     grid = solver_grid(sampler, config.steps)
     settings = _settings(config, sampler, size)
-    chosen = {
-        file: config.numbers(file) for file in (range(config.num_files) if files is None else files)
-    }
+    wanted = range(config.num_files) if files is None else files
+    chosen = {file: config.numbers(file) for file in wanted}
     done, total = 0, sum(map(len, chosen.values()))
     for file, numbers in chosen.items():
         path = folder / f"pairs-{file:05d}.safetensors"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from afstream.config import SamplerConfig
 from afstream.families.base import VideoModel
@@ -12,7 +11,7 @@ from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.report import Part
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import DmdTrainer, Models
-from afstream.training.runs.stages import RunContext, Stage, draw_sheet
+from afstream.training.runs.stages import RunContext, Stage
 from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.lora import save_trained
 from afstream.training.trainer.optim import trained
@@ -49,11 +48,7 @@ def dmd_stage(
         size = (student.config.in_dim, geometry.latent_height, geometry.latent_width)
         trainer = DmdTrainer(*(config, models, policy, SamplerConfig(), size, context.processes))
 
-        def draw(path: Path) -> None:
-            goal = path if context.processes.is_first else None
-            with trainer.ema.in_place():
-                draw_sheet(video, policy, context.recipe.sheet, goal, size=geometry)
-
+        draw = context.sheets(trainer.ema, video, policy, geometry)
         context.train(name, trainer, config.iterations, report, draw)
         kept = (trained(student), trained(models.critic), trainer.ema.weights)
         for file, weights in zip(files, kept, strict=True):

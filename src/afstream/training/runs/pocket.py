@@ -32,7 +32,7 @@ from afstream.training.pocket.teacher_trainer import TeacherTrainer
 from afstream.training.pocket.vae_trainer import VaeTrainer, is_matrix
 from afstream.training.recipes.tables import PocketRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
-from afstream.training.runs.stages import RunContext, Stage, draw_sheet
+from afstream.training.runs.stages import RunContext, Stage
 from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.optim import is_layer_matrix
 
@@ -111,11 +111,13 @@ def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
     return tuple(stage for stage in stages if stage)
 
 
-def _learner(name: str, make: Callable[[], nn.Module], is_matrix: IsMatrix) -> Iterator[Part]:
+def _learner(
+    name: str, make: Callable[[], nn.Module], is_matrix: IsMatrix, *, averaged: bool = True
+) -> Iterator[Part]:
     """The memory of a network that learns with Muon and AdamW; see `learner_parts`."""
     with torch.device(META):
         module = make()
-    return learner_parts(name, module, is_matrix=is_matrix, averaged=name != "codec")
+    return learner_parts(name, module, is_matrix=is_matrix, averaged=averaged)
 
 
 def _vae(context: PocketContext) -> Stage:
@@ -135,7 +137,7 @@ def _vae(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.batch,
         rates={"lr": config.learning_rate},
-        memory=lambda _: _learner("codec", PocketVae, is_matrix),
+        memory=lambda _: _learner("codec", PocketVae, is_matrix, averaged=False),
     )
 
 
@@ -177,10 +179,7 @@ def _student(context: PocketContext) -> Stage:
         model = bundle(parts, name="pocket", details={})
         policy = memory_policy("anchor", POCKET.lengths)
 
-        def draw(path: Path) -> None:
-            with trainer.ema.in_place():
-                draw_sheet(model, policy, context.recipe.sheet, path, size=WORLD)
-
+        draw = context.sheets(trainer.ema, model, policy, WORLD)
         context.train("student", trainer, config.steps, report, draw)
         save_tensors(context.folder / BEGUN, trainer.ema.weights)
 

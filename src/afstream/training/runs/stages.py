@@ -14,16 +14,15 @@ from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import TrainingReport
 from afstream.spec import StreamConfig
 from afstream.stream import Stream
-from afstream.training.recipes.tables import Recipe, SheetConfig
+from afstream.training.recipes.tables import Recipe
 from afstream.training.trainer.checkpoints import CheckpointStore, Report
 from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.health import Health, WatchConfig
 from afstream.training.trainer.loop import Trainer, train
+from afstream.training.trainer.optim import Ema
 from afstream.video.sheet import ContactSheet
 
 UNIT = 1000
-
-
 # the folder of contact sheets in a run's folder
 SHEETS = "sheets"
 
@@ -61,31 +60,6 @@ class Observer:
             self._store.tell({"step": step, "sheet": str(path)}, self._report)
 
 
-def draw_sheet(
-    model: VideoModel,
-    policy: MemoryPolicy,
-    sheet: SheetConfig,
-    path: Path | None,
-    *,
-    size: Geometry,
-) -> None:
-    """Play a recipe's timeline with a model, and draw its contact sheet into `path` if given."""
-    # weights that are spread over processes cannot be captured in graphs
-    config = StreamConfig(
-        memory=policy,
-        seed=sheet.seed,
-        size=(size.width_px, size.height_px),
-        graphs=False,
-        ahead=False,
-    )
-    stream = Stream(model, config)
-    drawn = ContactSheet((size.width_px, size.height_px))
-    for chunk in stream.play(sheet.parsed()):
-        drawn.add(chunk.frames, segment=chunk.segment, prompt=chunk.prompt, start_s=chunk.start_s)
-    if path:
-        drawn.save(path)
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
     """What the stages of a run share; all processes must see the same folder."""
@@ -121,6 +95,26 @@ class RunContext:
             save_every=recipe.log.save_every,
             after=Observer(store, report, recipe.watch, every=recipe.sheet.every, draw=draw),
         )
+
+    def sheets(self, ema: Ema, model: VideoModel, policy: MemoryPolicy, size: Geometry) -> Draw:
+        """Draws contact sheets of the recipe's timeline, played with the averaged weights."""
+        sheet, pixels = self.recipe.sheet, (size.width_px, size.height_px)
+
+        def draw(path: Path) -> None:
+            # weights that are spread over processes cannot be captured in graphs
+            config = StreamConfig(
+                memory=policy, seed=sheet.seed, size=pixels, graphs=False, ahead=False
+            )
+            drawn = ContactSheet(pixels)
+            with ema.in_place():
+                for made in Stream(model, config).play(sheet.parsed()):
+                    drawn.add(
+                        made.frames, segment=made.segment, prompt=made.prompt, start_s=made.start_s
+                    )
+            if self.processes.is_first:
+                drawn.save(path)
+
+        return draw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

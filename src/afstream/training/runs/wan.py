@@ -75,21 +75,6 @@ class WanContext(RunContext):
             others=[cue.prompt for cue in recipe.sheet.parsed().cues],
         )
 
-    def networks(
-        self, *, rank: int, start: Path | None = None, critic_start: Path | None = None
-    ) -> NetworksConfig:
-        """Settings of the networks that a stage opens."""
-        recipe = self.recipe
-        return NetworksConfig(
-            student=Path(recipe.start.student),
-            start=start,
-            critic_start=critic_start,
-            teacher=Path(recipe.start.teacher),
-            rank=rank,
-            alpha=recipe.lora.alpha,
-            dtype=self.frozen,
-        )
-
 
 def wan_stages(recipe: WanRecipe, folder: Path, processes: Processes = ALONE) -> tuple[Stage, ...]:
     """All stages in their order."""
@@ -141,8 +126,8 @@ def _ode(context: WanContext) -> Stage:
         prompts = context.prompts(config.seed)
         folder = context.folder / "pairs"
         _make_pairs(context, prompts, folder, report)
-        networks = context.networks(rank=0)
-        student = open_learner(networks, networks.student, None, processes)
+        start = Path(recipe.start.student)
+        student = open_learner(start, None, processes, dtype=context.frozen)
         trainer = OdeTrainer(
             *(config, student, Pairs(folder), prompts),
             *(memory_policy(recipe.short.memory, WAN.lengths), SamplerConfig(), processes),
@@ -191,10 +176,14 @@ def _dmd(context: WanContext, name: str, config: DmdConfig, before: str) -> Stag
     rank = recipe.lora.rank if is_long else 0
 
     def open_both() -> tuple[Models, VideoModel]:
-        networks = context.networks(
-            rank=rank,
+        networks = NetworksConfig(
+            student=Path(recipe.start.student),
             start=context.made(STUDENT.format(before), before),
             critic_start=context.made(CRITIC.format(before), before) if is_long else None,
+            teacher=Path(recipe.start.teacher),
+            rank=rank,
+            alpha=recipe.lora.alpha,
+            dtype=context.frozen,
         )
         prompts = context.prompts(config.seed)
         models, vae = open_models(networks, prompts, context.processes)

@@ -64,7 +64,9 @@ def open_models(
     teacher = open_backbone(config.teacher, None, device, dtype)
     shard(teacher, processes)
     student, critic = (
-        open_learner(config, config.student, start, processes)
+        open_learner(
+            *(config.student, start, processes), dtype=dtype, rank=config.rank, alpha=config.alpha
+        )
         for start in (config.start, config.critic_start)
     )
     own, other = student.config, teacher.config
@@ -117,21 +119,26 @@ def open_prompts(
 
 
 def open_learner(
-    config: NetworksConfig, folder: Path, start: Path | None, processes: Processes
+    folder: Path,
+    start: Path | None,
+    processes: Processes,
+    *,
+    dtype: torch.dtype,
+    rank: int = 0,
+    alpha: float = 1.0,
 ) -> Backbone:
     """A backbone of a folder that learns, spread over the processes.
 
-    `start` is a file in the place of the folder's own weights.
+    `start` is a file in the place of the folder's own weights; with a rank a LoRA learns.
     """
-    held = config.dtype if config.rank else torch.float32
-    backbone = open_backbone(folder, start, processes.device, held)
-    if config.rank:
-        adapt(backbone, rank=config.rank, alpha=config.alpha)
+    backbone = open_backbone(folder, start, processes.device, dtype if rank else torch.float32)
+    if rank:
+        adapt(backbone, rank=rank, alpha=alpha)
     else:
         backbone.requires_grad_(True)
     # each layer is computed again in the backward pass, which needs less memory
     backbone.recompute_layers()
-    shard(backbone, processes, dtype=None if config.dtype == torch.float32 else config.dtype)
+    shard(backbone, processes, dtype=None if dtype == torch.float32 else dtype)
     return backbone
 
 
