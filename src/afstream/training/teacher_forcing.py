@@ -33,10 +33,8 @@ class Block(NamedTuple):
 class ClipPlan:
     """The blocks of a call, their positions, and which blocks each sees.
 
-    Attributes:
-        blocks: context chunks, then re-cached ones, then noisy ones.
-        layout: temporal positions of the blocks, and which blocks each sees.
-        switch_frame: first latent frame under the second prompt, None without a switch.
+    Context chunks come first, then re-cached ones, then noisy ones; `switch_frame` is the first
+    latent frame under the second prompt, None without a switch.
     """
 
     blocks: tuple[Block, ...]

@@ -41,11 +41,8 @@ class Subject:
 class Scene:
     """Everything a picture shows, but for where in its motion the subject is.
 
-    Attributes:
-        subject: the main character.
-        motion: what it does, one of `MOTIONS`; a direction means drifting that way.
-        background: where it is, one of `BACKGROUNDS`.
-        companion: a small second character in the lower right corner.
+    The motion is one of `MOTIONS`, a direction means drifting that way; the background one of
+    `BACKGROUNDS`. A companion is a small second character in the lower right corner.
     """
 
     subject: Subject

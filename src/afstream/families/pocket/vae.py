@@ -31,11 +31,9 @@ PAST_FRAMES = 2
 class VaeConfig:
     """Sizes of the codec.
 
-    Attributes:
-        latent_channels: channels of a latent frame.
-        coarse, middle, fine: decoder channels at 1/8, 1/4 and 1/2 of the picture's size.
-        encoder_coarse, encoder_middle, encoder_fine: the same for the encoder.
-        coarse_layers: residual layers with a causal convolution, in each half.
+    Channels at 1/8, 1/4 and 1/2 of the picture's size are called coarse, middle and fine, those of
+    the encoder `encoder_...`; each half has `coarse_layers` residual layers with a causal
+    convolution.
     """
 
     latent_channels: int = 16

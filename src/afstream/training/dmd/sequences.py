@@ -79,13 +79,10 @@ class MadeChunk(NamedTuple):
 class Window:
     """What one step of a long rollout made.
 
-    Attributes:
-        latents: what the teacher sees [B, F, C, h, w].
-        counts: [F], true for the new frames.
-        embeds: embeddings of the prompt in force [B, T, text_dim].
-        chunks: the new chunks.
-        exit_step: the denoise step that each of them stopped at.
-        before: the stream's state before the first new chunk; None unless it was to be kept.
+    `latents` [B, F, C, h, w] are what the teacher sees, `counts` [F] is true for the new frames,
+    `embeds` [B, T, text_dim] are those of the prompt in force. The new chunks all stopped at
+    denoise step `exit_step`; `before` is the stream's state before them, None unless it was to be
+    kept.
     """
 
     latents: Tensor
@@ -99,14 +96,9 @@ class Window:
 class LongSequence:
     """A batch of streams that grow window by window, with one prompt switch.
 
-    Args:
-        rollout: the stream's own loop.
-        plan: lengths of windows and sequences.
-        embeds: embeddings of the first and the second prompts, [B, T, text_dim] each.
-        switch_frame: first latent frame under the second; 0 for no switch.
-        shape: of a chunk, (B, c, C, h, w).
-        codec: shows the teacher the first frame of a later window as an image, as it knows
-            first frames; None leaves it as it is.
+    `embeds` are those of the first and the second prompts, [B, T, text_dim] each; the second holds
+    from latent frame `switch_frame`, 0 for no switch. A chunk has the shape (B, c, C, h, w). A
+    codec shows the teacher the first frame of a later window as an image, as it knows first frames.
     """
 
     def __init__(

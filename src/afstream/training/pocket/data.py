@@ -113,11 +113,9 @@ class ClipsConfig(Checked):
 class Clips:
     """Clips of equal length with at most one switch each.
 
-    Attributes:
-        latents: [N, F, C, h, w], float16.
-        switch_frames: [N] latent frame of the switch, 0 for none.
-        captions: per clip, `NUM_CAPTIONS` wordings of (first prompt, second prompt); the
-            second repeats the first where there is no switch.
+    `latents` are [N, F, C, h, w] in float16, `switch_frames` [N] the latent frame of the switch, 0
+    for none. Each clip has `NUM_CAPTIONS` wordings of (first prompt, second prompt); the second
+    repeats the first where there is no switch.
     """
 
     latents: Tensor

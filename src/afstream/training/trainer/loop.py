@@ -27,8 +27,8 @@ class Trainer(ABC):
 
     Args:
         networks: modules that learn, and their optimizers, by name.
-        ema: moving average of the weights; None without one.
-        random: generator whose state belongs to a checkpoint; None where nothing is drawn from one.
+        ema: moving average of the weights, if there is one.
+        random: generator whose state belongs to a checkpoint, if numbers are drawn from one.
         processes: that share the batch.
     """
 

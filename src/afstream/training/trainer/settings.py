@@ -71,10 +71,10 @@ class AdamWConfig(Checked):
 
 
 def check_chunks(name: str, frames: int, chunk_frames: int) -> None:
-    """Refuse a number of latent frames that is no whole number of chunks.
+    """Refuse a setting, a number of latent frames that is no whole number of chunks.
 
     Raises:
-        ConfigError: it is none; `name` is that of the setting.
+        ConfigError: it is none.
     """
     if frames % chunk_frames:
         raise ConfigError(f"{name} is {frames}; it must be a multiple of the chunk, {chunk_frames}")
