@@ -35,7 +35,7 @@ from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.sequences import LongSequence, replay
 from afstream.training.recipes.reading import load_recipe
 from afstream.training.recipes.tables import WanRecipe
-from afstream.training.runs.wan import dmd_report
+from afstream.training.runs.wan import dmd_memory
 from afstream.training.trainer.lora import adapt
 from afstream.training.trainer.optim import trained
 
@@ -172,7 +172,7 @@ def student_passes(
     policy = memory_policy(table.memory, LENGTHS)
     size = (config.in_dim, geometry.latent_height, geometry.latent_width)
     shape = (1, policy.lengths.chunk_frames, *size)
-    num_windows = 1 + len(table.plan.boundaries)
+    num_windows = 1 + len(table.boundaries)
     steps = len(sampler.steps)
 
     def run(sizes: BackboneConfig, exit_step: int) -> list[Passes]:
@@ -182,7 +182,7 @@ def student_passes(
         prompt = meta(1, sizes.text_len, sizes.text_dim)
         switch_frame = table.horizon_frames if table.switch else 0
         sequence = LongSequence(
-            rollout, table.plan, (prompt, prompt), switch_frame=switch_frame, shape=shape
+            rollout, table, (prompt, prompt), switch_frame=switch_frame, shape=shape
         )
         for _ in range(min(COUNTED_WINDOWS, num_windows)):
             found: list[Passes] = []
@@ -242,9 +242,15 @@ def stage_rows(
         sizes = recipe.sizes.model_copy(update={"processes": gpus, "shard": gpus > 1})
         spread = recipe.model_copy(update={"sizes": sizes})
         one, two, held = (
-            dmd_report(
-                spread, table.model_copy(update={"batch": count * gpus}), rank=rank
-            ).total_bytes
+            sum(
+                part.bytes
+                for part in dmd_memory(
+                    spread,
+                    table.model_copy(update={"batch": count * gpus}),
+                    rank=rank,
+                    processes=gpus,
+                )
+            )
             for count in (1, 2, rows)
         )
         fits = max(int((GPU_BYTES - one) // (two - one)) + 1, 0)

@@ -481,12 +481,8 @@ ROOMS = (
                 "sorted(named, key=_step, reverse=True)",
                 "sorted(named, key=_step)",
             ),
+            Fault("a resumed run logs steps twice", '["step"] <= step]', '["step"] >= 0]'),
         ),
-    ),
-    Room(
-        "src/afstream/training/trainer/loop.py",
-        ("tests/training/test_checkpoints.py",),
-        (Fault("a resumed run logs steps twice", '["step"] <= step]', '["step"] >= 0]'),),
     ),
     Room(
         "kernels/afstream_kernels/reference.py",

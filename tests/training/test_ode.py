@@ -153,7 +153,7 @@ def test_pairs_are_guided_and_of_their_prompts(tmp_path):
     config = changed(SMALL, steps=100, guidance=2.0)
     reports = []
     make_folder(tmp_path, config, report=reports.append)
-    assert reports == [2, 2, 1]
+    assert reports == [{"kind": "pairs", "done": done, "of": 5} for done in (2, 4, 5)]
     pairs = Pairs(tmp_path)
     assert (len(pairs), pairs.frames, pairs.size) == (5, 6, SIZE)
     assert pairs.sampler == SAMPLER
@@ -219,7 +219,7 @@ def test_a_kill_leaves_no_file_by_its_name(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("afstream.training.trainer.files.save_file", kill)
+    monkeypatch.setattr("afstream.checkpoints.files.save_file", kill)
     with pytest.raises(KeyboardInterrupt):
         make_folder(tmp_path)
     assert list(tmp_path.glob("*.safetensors")) == []
@@ -426,5 +426,5 @@ def test_impossible_settings_are_refused(setting, message):
 
 
 def test_clips_of_broken_chunks_are_refused():
-    with pytest.raises(ConfigError, match="7 latent frames"):
+    with pytest.raises(ConfigError, match="frames is 7; it must be a multiple of the chunk, 3"):
         make_clips(make_backbone(), memory_policy("anchor", LENGTHS), 7)

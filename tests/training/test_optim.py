@@ -23,7 +23,7 @@ def make(*names):
     weights = trained(module)
 
     def step(share):
-        set_rates(optimizers, (RATES["hidden"], RATES["other"]), share)
+        set_rates(optimizers, share)
         update(weights.values(), optimizers, 1.0)
 
     return weights, step

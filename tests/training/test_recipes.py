@@ -22,8 +22,8 @@ def test_the_reference_figures_of_the_method():
     short, long = recipe.short, recipe.long
     assert (short.lr, short.critic_lr, short.iterations, short.batch) == (2e-6, 4e-7, 700, 64)
     assert (long.lr, long.critic_lr, long.iterations, long.batch) == (1e-5, 2e-6, 3000, 64)
-    assert short.plan.last_frame == 21
-    assert long.plan.boundaries == tuple(range(21, 220, 18))
+    assert short.last_frame == 21
+    assert long.boundaries == tuple(range(21, 220, 18))
     assert long.betas == (0.0, 0.999)
     assert (recipe.lora.rank, recipe.lora.alpha) == (256, 256)
     # iteration 200

@@ -10,8 +10,7 @@ from afstream.engine.rollout import Rollout
 from afstream.families.pocket.family import POCKET
 from afstream.kvcache.memories import memory_policy
 from afstream.training.pocket.data import Clips
-from afstream.training.pocket.student import StudentConfig
-from afstream.training.pocket.student_trainer import StudentTrainer
+from afstream.training.pocket.student_trainer import StudentConfig, StudentTrainer
 from afstream.training.teacher_forcing import plan_clip
 from afstream.training.trainer.checkpoints import CheckpointStore
 from afstream.training.trainer.loop import train
@@ -63,11 +62,10 @@ def test_every_chunk_sees_what_it_would_see_in_a_stream(switch_frame):
     trainer = make_trainer(make_clips(switch_frame))
     model = trainer.student.backbone
     clean = trainer._clips.latents.float()
-    plan, window = trainer._plan(clean, switch_frame or None)
-    text = trainer._clip_text(plan, [PROMPTS] * BATCH, clean)
+    call = trainer._call(clean, switch_frame, [PROMPTS] * BATCH)
     sigma = trainer._sigma((1, FRAMES // CHUNK)).expand(BATCH, -1)
     random = trainer._random.get_state()
-    flow, target = trainer._flow(clean, sigma, clean, plan, window, text)
+    flow, target = trainer._flow(clean, sigma, clean, call)
     trainer._random.set_state(random)
     noise = torch.randn(clean.shape, generator=trainer._random)
     assert_close(target, noise - clean)

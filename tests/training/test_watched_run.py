@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from afstream.errors import TrainingError
 from afstream.training.recipes.reading import load_recipe
-from afstream.training.runs.watch import Observer
+from afstream.training.runs.stages import Observer
 from afstream.training.trainer.checkpoints import CheckpointStore
 from afstream.training.trainer.loop import Trainer, train
 from afstream.training.trainer.muon import Muon
@@ -67,7 +67,7 @@ def test_too_many_of_them_end_the_run_and_leave_the_checkpoint(tmp_path: Path):
     watch = load_recipe("pocket", ["watch.skips_in_row=2"]).watch
     told: list[Any] = []
     store = CheckpointStore(tmp_path / "long")
-    observer = Observer(store.log, tmp_path / "sheets" / "long", watch, told.append)
+    observer = Observer(store, told.append, watch)
     with pytest.raises(TrainingError, match="2 in a row"):
         train(Stumbling(), 9, store, told.append, every=2, save_every=3, after=observer)
     assert store.last_step == 3
@@ -81,13 +81,13 @@ def test_too_many_of_them_end_the_run_and_leave_the_checkpoint(tmp_path: Path):
 def test_sheets_are_drawn_when_they_are_due(tmp_path: Path):
     drawn: list[Path] = []
     observer = Observer(
-        tmp_path / "long.jsonl",
-        tmp_path / "sheets" / "long",
-        load_recipe("pocket").watch,
+        CheckpointStore(tmp_path / "long"),
         lambda _: None,
+        load_recipe("pocket").watch,
         every=4,
         draw=drawn.append,
     )
+    (tmp_path / "long").mkdir()
     for step in range(1, 9):
         observer(step, {"critic": 1.0})
     sheets = tmp_path / "sheets"

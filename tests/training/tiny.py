@@ -12,7 +12,7 @@ from afstream.families.pocket.text import PocketText, vocabulary
 from afstream.kvcache.memories import memory_policy
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import DmdTrainer, Models
-from afstream.training.pocket.prompts import PocketPrompts
+from afstream.training.pocket.data import PocketPrompts
 
 
 def dmd_config(**changes: Any) -> DmdConfig:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -57,7 +57,7 @@ def make_backbone(seed, sizes=SIZES):
 
 def make_config(**changes):
     small = {"iterations": 8, "critic_updates": 2, "batch": 4, "ema": 0.5, "ema_from": 2}
-    return dmd_config(**{**small, **asdict(PLAN), **changes})
+    return dmd_config(**{**small, **PLAN.model_dump(), **changes})
 
 
 def make_trainer(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from afstream.checkpoints.configs import IndexFile
@@ -99,6 +100,17 @@ def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
     """Copy weights into a module; where `check_fit` refuses them the module is as it was."""
     check_fit(module, weights, what=what)
     module.load_state_dict(weights)
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file under another name and rename it, so that a kill leaves no half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    content = {name: value.detach().contiguous() for name, value in tensors.items()}
+    save_file(content, partial, metadata)
+    partial.replace(path)
 
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:

@@ -33,10 +33,8 @@ class Block(NamedTuple):
 class ClipPlan:
     """The blocks of a call, their positions, and which blocks each sees.
 
-    Attributes:
-        blocks: context chunks, then re-cached ones, then noisy ones.
-        layout: temporal positions of the blocks, and which blocks each sees.
-        switch_frame: first latent frame under the second prompt, None without a switch.
+    Context chunks come first, then re-cached ones, then noisy ones; `switch_frame` is the first
+    latent frame under the second prompt, None without a switch.
     """
 
     blocks: tuple[Block, ...]
@@ -61,15 +59,10 @@ class ClipPlan:
 def plan_clip(
     policy: MemoryPolicy, num_frames: int, switch_frame: int | None, *, past: Past = "context"
 ) -> ClipPlan:
-    """Lay out a clip of `num_frames` latent frames with at most one switch.
+    """Lay out a clip of `num_frames` latent frames with at most one switch, at a chunk start.
 
-    Blocks that no noisy chunk depends on are left out.
-
-    Args:
-        policy: the memory that the stream will have.
-        num_frames: a multiple of the chunk.
-        switch_frame: a chunk start above 0, or None.
-        past: what a chunk sees of earlier ones: clean copies, or the noisy chunks themselves.
+    A chunk sees of earlier ones either clean copies or the noisy chunks themselves. Blocks that no
+    noisy chunk depends on are left out.
 
     Raises:
         ValueError: a switch in a noisy past, which no stream has.

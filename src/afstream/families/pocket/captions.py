@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -31,7 +32,10 @@ from afstream.families.pocket.phrases import (
 from afstream.families.pocket.scene import Scene, Subject
 
 ATTRIBUTES = frozenset({"shape", "colour", "motion", "background", "companion"})
+LOOKS = frozenset({"shape", "colour"})
 MAX_WORDS = 22
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +66,9 @@ def caption(
     omit: frozenset[str] = frozenset(),
     before: Scene | None = None,
 ) -> str:
-    """One English sentence about a scene.
+    """One English sentence about a scene, its words chosen at random.
 
-    Args:
-        scene: what the picture is to show.
-        rng: chooses among synonyms and orders.
-        omit: names of `ATTRIBUTES` to leave out.
-        before: the scene that it follows, if any; then it may say what changes.
+    `omit` names `ATTRIBUTES` to leave out; after the scene `before` it may say what changes.
     """
     told = ATTRIBUTES - omit - (frozenset() if scene.companion else {"companion"})
     if not told:
@@ -86,8 +86,10 @@ class _Writer:
     ) -> None:
         self.scene, self.told, self.rng, self.before = scene, told, rng, before
         self.partial = not told >= ATTRIBUTES - {"companion"}
+        # all is new where nothing came before
+        self.new = ATTRIBUTES if before is None else scene.changes(before)
 
-    def pick(self, choices: Sequence[str]) -> str:
+    def pick(self, choices: Sequence[T]) -> T:
         return choices[int(self.rng.integers(len(choices)))]
 
     def chance(self, share: float) -> bool:
@@ -95,30 +97,28 @@ class _Writer:
 
     def story(self) -> str:
         """Somebody does something somewhere; or, with no motion told, just is there."""
-        parts = [self.someone()]
-        if "motion" in self.told:
-            parts.append(self.action())
+        someone = self.someone()
+        action = self.action() if "motion" in self.told else ""
         company = self.company()
-        joining = company.startswith("and ")
-        if company and not joining and self.chance(0.3):
-            parts.append(company)
-            company = ""
+        near = bool(company) and not company.startswith("and ") and self.chance(0.3)
         where = self.pick(BACKGROUND_PHRASES[self.scene.background])
         if "background" not in self.told:
             where = ""
-        elif self.chance(0.3):
-            parts.insert(0, where + ",")
-            where = ""
-        if where:
-            parts.append(where)
-        if company:
-            parts.append(company)
-        return self.opening() + " ".join(parts)
+        ahead = bool(where) and self.chance(0.3)
+        parts = (
+            where + "," if ahead else "",
+            someone,
+            action,
+            company if near else "",
+            "" if ahead else where,
+            "" if near else company,
+        )
+        return self.opening() + " ".join(filter(None, parts))
 
     def news(self) -> str:
         """What changes, without a motion: 'it turns blue and night falls'."""
         parts: list[str] = []
-        if self.told & {"shape", "colour"}:
+        if self.told & LOOKS:
             parts.append(self.becoming())
         if "background" in self.told:
             parts.append(self.arrival(alone=not parts))
@@ -140,25 +140,16 @@ class _Writer:
 
     def someone(self) -> str:
         """The subject as far as it is told: 'a red ball', 'the same ball', 'it'."""
-        named = self.told & {"shape", "colour"}
+        named = self.told & LOOKS
         if not named:
             return "it"
         colour = f"{self.colour()} " if "colour" in named else ""
         if "shape" not in named:
             return f"the {colour}one"
         noun = colour + self.shape()
-        if self.partial and self.before is not None and not self.changed(named):
+        if self.partial and self.before is not None and not named & self.new:
             return f"{self.pick(('the', 'the', 'the same', 'this'))} {noun}"
         return _a(noun) if self.chance(0.7) else f"the {noun}"
-
-    def changed(self, names: frozenset[str]) -> bool:
-        """Whether the subject's shape or colour, as named, is new."""
-        if self.before is None:
-            return True
-        was, now = self.before.subject, self.scene.subject
-        return ("shape" in names and was.shape != now.shape) or (
-            "colour" in names and was.colour != now.colour
-        )
 
     def action(self) -> str:
         motion = self.scene.motion
@@ -171,7 +162,7 @@ class _Writer:
                 verbs += [TURN_VERB, TURN_VERB]
         if self.before is not None and motion == "rests":
             verbs += [STOP_VERB, STOP_VERB]
-        present, participle = verbs[int(self.rng.integers(len(verbs)))]
+        present, participle = self.pick(verbs)
         return (f"is {participle}" if self.chance(0.25) else present) + tail
 
     def company(self) -> str:
@@ -193,19 +184,18 @@ class _Writer:
 
     def becoming(self) -> str:
         """The subject's new looks: 'it turns blue', 'the star becomes violet'."""
-        if "shape" not in self.told:
-            return f"it {self.pick(('turns', 'turns', 'becomes'))} {self.colour()}"
-        if "colour" in self.told and not self.changed(frozenset({"shape"})):
-            return f"the {self.shape()} {self.pick(('turns', 'turns', 'becomes'))} {self.colour()}"
-        noun = self.shape() if "colour" not in self.told else f"{self.colour()} {self.shape()}"
+        told = self.told & LOOKS
+        if "shape" not in told or (told == LOOKS and "shape" not in self.new):
+            who = f"the {self.shape()}" if told == LOOKS else "it"
+            return f"{who} {self.pick(('turns', 'turns', 'becomes'))} {self.colour()}"
+        noun = f"{self.colour()} {self.shape()}" if told == LOOKS else self.shape()
         return f"it {self.pick(BECOME_VERBS)} {_a(noun)}"
 
     def arrival(self, *, alone: bool) -> str:
         """A new background as a clause of its own."""
-        events = BACKGROUND_EVENTS[self.scene.background]
         if alone and self.chance(0.5):
             return f"now it is {self.pick(BACKGROUND_PHRASES[self.scene.background])}"
-        return self.pick(events)
+        return self.pick(BACKGROUND_EVENTS[self.scene.background])
 
 
 def _a(noun: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from afstream.families.pocket.captions import ATTRIBUTES, caption
@@ -64,19 +62,20 @@ def change_scene(scene: Scene, rng: np.random.Generator) -> tuple[Scene, frozens
     count = 1 if rng.random() < ONE_CHANGE_SHARE else 2
     chosen = rng.choice(len(names), size=count, replace=False, p=weights / weights.sum())
     changed = frozenset(names[index] for index in chosen)
-    subject = scene.subject
-    if "shape" in changed:
-        subject = replace(subject, shape=_pick(rng, SHAPES, but=subject.shape))
-    if "colour" in changed:
-        subject = replace(subject, colour=_pick(rng, COLOURS, but=subject.colour))
-    scene = replace(scene, subject=subject)
-    if "motion" in changed:
-        scene = replace(scene, motion=_pick(rng, MOTIONS, but=scene.motion))
-    if "background" in changed:
-        scene = replace(scene, background=_pick(rng, BACKGROUNDS, but=scene.background))
-    if "companion" in changed:
-        scene = replace(scene, companion=random_subject(rng))
-    return scene, changed
+
+    def other(name: str, choices: tuple[str, ...], value: str) -> str:
+        return _pick(rng, choices, but=value) if name in changed else value
+
+    subject = Subject(
+        other("shape", SHAPES, scene.subject.shape), other("colour", COLOURS, scene.subject.colour)
+    )
+    after = Scene(
+        subject=subject,
+        motion=other("motion", MOTIONS, scene.motion),
+        background=other("background", BACKGROUNDS, scene.background),
+        companion=random_subject(rng) if "companion" in changed else scene.companion,
+    )
+    return after, changed
 
 
 def follow_up(
@@ -98,14 +97,7 @@ def follow_up(
 def random_clip(
     rng: np.random.Generator, *, num_switches: int = 0, num_chunks: int = 7, first_chunk: int = 1
 ) -> Clip:
-    """A clip whose scene changes at `num_switches` chunk starts.
-
-    Args:
-        rng: decides everything.
-        num_switches: how many segments follow the first.
-        num_chunks: length of the clip; 7 chunks are 81 frames.
-        first_chunk: first chunk at which a switch may fall.
-    """
+    """A clip of chunks (7 are 81 frames) that changes its scene at `num_switches` chunk starts."""
     chunks = np.arange(max(first_chunk, 1), num_chunks)
     if num_switches > len(chunks):
         raise ValueError(f"{num_switches} switches need as many chunks; {len(chunks)} are free")

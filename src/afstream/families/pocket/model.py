@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import nn
 
-from afstream.checkpoints.files import file_weights, load_into, read_metadata
+from afstream.checkpoints.files import file_weights, load_into, read_metadata, save_tensors
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
 from afstream.families.base import VideoModel
@@ -22,8 +21,6 @@ from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae, VaeConfig
 from afstream.model.dit import Backbone
 from afstream.validation import validated
-
-PARTS = ("backbone", "text", "vae")
 
 
 def save_pocket(
@@ -35,12 +32,7 @@ def save_pocket(
     recipe: Mapping[str, Any],
 ) -> None:
     """Write a pocket model, weights in float16; `recipe` says how it was trained."""
-    modules = dict(zip(PARTS, (backbone, text, vae), strict=True))
-    tensors: dict[str, Tensor] = {
-        f"{part}.{name}": value.to(torch.float16).contiguous()
-        for part, module in modules.items()
-        for name, value in module.state_dict().items()
-    }
+    weights = _joined(backbone, text, vae).state_dict()
     config = {
         "backbone": asdict(backbone.config),
         "words": text.words,
@@ -48,7 +40,8 @@ def save_pocket(
         "sampler": asdict(SamplerConfig()),
         "recipe": recipe,
     }
-    save_file(tensors, path, {"kind": KIND, "config": json.dumps(config)})
+    halves = {name: value.to(torch.float16) for name, value in weights.items()}
+    save_tensors(path, halves, {"kind": KIND, "config": json.dumps(config)})
 
 
 class PocketParts(NamedTuple):
@@ -66,19 +59,13 @@ def load_parts(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> PocketParts:
-    """Read a pocket model's networks; the codec always runs in float32.
+    """Read the networks of a file that `save_pocket` wrote; only its settings on the meta device.
 
-    On the meta device only its settings are read.
-
-    Args:
-        path: a file that `save_pocket` wrote; the embedded one by default.
-        device: where it will run.
-        dtype: of backbone and text encoder.
+    `dtype` is that of backbone and text encoder; the codec always runs in float32.
 
     Raises:
         CheckpointError: no such file, or not a pocket model.
     """
-    on_meta = torch.device(device).type == "meta"
     metadata = read_metadata(path)
     if metadata.get("kind") != KIND:
         raise CheckpointError(f"{path} is no pocket model; its metadata lacks the kind {KIND!r}")
@@ -94,19 +81,21 @@ def load_parts(
         raise CheckpointError(
             f"{path} is a damaged pocket model: {error}; give a whole copy of it"
         ) from error
-    backbone = Backbone(sizes)
-    tensors = {} if on_meta else file_weights(path)
-    for part, module in zip(PARTS, (backbone, text, vae), strict=True):
-        prefix = f"{part}."
-        weights = {
-            name.removeprefix(prefix): value.float()
-            for name, value in tensors.items()
-            if name.startswith(prefix)
-        }
-        if not on_meta:
-            load_into(module, weights, what=f"{path.name}, part {part!r},")
-        module.requires_grad_(False).eval()
-    return PocketParts(backbone.to(device, dtype), text.to(device, dtype), vae.to(device), sampler)
+    parts = PocketParts(Backbone(sizes), text, vae, sampler)
+    whole = _joined(*parts[:3]).requires_grad_(False).eval()
+    if torch.device(device).type != "meta":
+        weights = {name: value.float() for name, value in file_weights(path).items()}
+        load_into(whole, weights, what=path.name)
+    return parts._replace(
+        backbone=parts.backbone.to(device, dtype),
+        text=text.to(device, dtype),
+        vae=vae.to(device),
+    )
+
+
+def _joined(backbone: Backbone, text: PocketText, vae: PocketVae) -> nn.ModuleDict:
+    """The networks as one module, whose weights have the names that they have in a file."""
+    return nn.ModuleDict({"backbone": backbone, "text": text, "vae": vae})
 
 
 def load_pocket(

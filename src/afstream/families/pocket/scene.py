@@ -41,11 +41,8 @@ class Subject:
 class Scene:
     """Everything a picture shows, but for where in its motion the subject is.
 
-    Attributes:
-        subject: the main character.
-        motion: what it does, one of `MOTIONS`; a direction means drifting that way.
-        background: where it is, one of `BACKGROUNDS`.
-        companion: a small second character in the lower right corner.
+    The motion is one of `MOTIONS`, a direction means drifting that way; the background one of
+    `BACKGROUNDS`. A companion is a small second character in the lower right corner.
     """
 
     subject: Subject
@@ -57,6 +54,22 @@ class Scene:
         """Refuse a motion or background that the world does not have."""
         _check("motion", self.motion, MOTIONS)
         _check("background", self.background, BACKGROUNDS)
+
+    @property
+    def attributes(self) -> dict[str, object]:
+        """What a caption can tell of it, by name."""
+        return {
+            "shape": self.subject.shape,
+            "colour": self.subject.colour,
+            "motion": self.motion,
+            "background": self.background,
+            "companion": self.companion,
+        }
+
+    def changes(self, before: Scene) -> frozenset[str]:
+        """Names of the attributes that differ from those of another scene."""
+        was = before.attributes
+        return frozenset(name for name, value in self.attributes.items() if value != was[name])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,14 +26,8 @@ def pointed(
 ) -> Array:
     """A star or regular polygon: `points` tips, joined by straight edges.
 
-    Args:
-        x: horizontal coordinates.
-        y: vertical coordinates.
-        points: number of tips.
-        tip: distance of each tip from the centre, before rounding.
-        valley: distance of the corner between two tips.
-        turn: angle of the first tip from straight up, radians.
-        rounding: radius added around the outline.
+    Tips are `tip` from the centre, before `rounding` is added, the corners between them `valley`;
+    the first tip stands at the angle `turn` from straight up, in radians.
     """
     sector = 2 * math.pi / points
     radius = np.hypot(x, y)

@@ -29,10 +29,7 @@ def telling_words(prompt: str) -> list[str]:
 class PocketText(nn.Module):
     """Words to embeddings, for the words that the pocket world knows.
 
-    Args:
-        known: the vocabulary; its order is part of the weights.
-        text_dim: width of the embeddings.
-        text_len: most words of a prompt.
+    The order of the words is part of the weights; a prompt has at most `text_len` of them.
     """
 
     def __init__(self, known: Sequence[str], *, text_dim: int, text_len: int) -> None:
@@ -87,7 +84,15 @@ class PocketText(nn.Module):
     def _check(self, prompt: str, telling: Sequence[str]) -> None:
         unknown = [word for word in dict.fromkeys(telling) if word not in self._tokens]
         if unknown:
-            raise PromptError(self._unknown(prompt, unknown))
+            near = [
+                near for word in unknown for near in difflib.get_close_matches(word, self.words, 1)
+            ]
+            hint = f" Did you mean {', '.join(near)}?" if near else ""
+            named = ", ".join(map(repr, unknown))
+            groups = "; ".join(f"{name}: {', '.join(known)}" for name, known in VOCABULARY.items())
+            raise PromptError(
+                f"the pocket model does not know {named} in {prompt!r}.{hint} It knows {groups}."
+            )
         if not telling:
             raise PromptError(
                 f"the prompt {prompt!r} has no words; say what is seen, for example"
@@ -98,12 +103,3 @@ class PocketText(nn.Module):
                 f"the prompt {prompt!r} has {len(telling)} words; the pocket model reads at most"
                 f" {self.text_len}"
             )
-
-    def _unknown(self, prompt: str, unknown: Sequence[str]) -> str:
-        near = [
-            close for word in unknown for close in difflib.get_close_matches(word, self.words, 1)
-        ]
-        hint = f" Did you mean {', '.join(near)}?" if near else ""
-        named = ", ".join(repr(word) for word in unknown)
-        groups = "; ".join(f"{name}: {', '.join(known)}" for name, known in VOCABULARY.items())
-        return f"the pocket model does not know {named} in {prompt!r}.{hint} It knows {groups}."

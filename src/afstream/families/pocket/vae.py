@@ -16,10 +16,10 @@ from typing import NamedTuple
 import torch
 from einops import rearrange
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from afstream.checkpoints.files import save_tensors
 from afstream.families.pocket.family import FORMAT
 
 RGB = 3
@@ -31,11 +31,9 @@ PAST_FRAMES = 2
 class VaeConfig:
     """Sizes of the codec.
 
-    Attributes:
-        latent_channels: channels of a latent frame.
-        coarse, middle, fine: decoder channels at 1/8, 1/4 and 1/2 of the picture's size.
-        encoder_coarse, encoder_middle, encoder_fine: the same for the encoder.
-        coarse_layers: residual layers with a causal convolution, in each half.
+    Channels at 1/8, 1/4 and 1/2 of the picture's size are called coarse, middle and fine, those of
+    the encoder `encoder_...`; each half has `coarse_layers` residual layers with a causal
+    convolution.
     """
 
     latent_channels: int = 16
@@ -68,9 +66,8 @@ class PixelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, h, w] -> the same."""
         last = x.permute(0, 2, 3, 1)
-        return functional.layer_norm(last, self.weight.shape, self.weight, self.bias).permute(
-            0, 3, 1, 2
-        )
+        normed = functional.layer_norm(last, self.weight.shape, self.weight, self.bias)
+        return normed.permute(0, 3, 1, 2)
 
 
 class Residual(nn.Module):
@@ -116,21 +113,18 @@ class _CausalStack(nn.Module):
 
     def __init__(self, channels: int, num_layers: int) -> None:
         super().__init__()
-        self.channels = channels
         self.layers = nn.ModuleList(CausalResidual(channels) for _ in range(num_layers))
 
     def forward(self, x: Tensor, state: CodecState | None) -> tuple[Tensor, CodecState]:
         """[B, F, C, h, w] -> the same, and the state after it."""
-        past = state.past if state else self._beginning(x)
+        batch, _, *size = x.shape
+        none = x.new_zeros(batch, PAST_FRAMES, *size)
+        past = state.past if state else (none,) * len(self.layers)
         after: list[Tensor] = []
         for layer, before in zip(self.layers, past, strict=True):
             x, kept = layer(x, before)
             after.append(kept)
         return x, CodecState(tuple(after))
-
-    def _beginning(self, x: Tensor) -> tuple[Tensor, ...]:
-        batch, _, channels, height, width = x.shape
-        return (x.new_zeros(batch, PAST_FRAMES, channels, height, width),) * len(self.layers)
 
 
 class Encoder(nn.Module):
@@ -209,7 +203,7 @@ class PocketVae(nn.Module):
         Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
         """
         raw, after = self.encoder(group_frames(frames, first=state is None), state)
-        return (raw - _channels(self.latent_mean)) / _channels(self.latent_std), after
+        return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None], after
 
     def decode(self, latents: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
         """Latents [B, F, 16, h, w] -> video frames [B, N, 3, H, W], and the state after them.
@@ -223,10 +217,7 @@ class PocketVae(nn.Module):
 
 def save_vae(vae: PocketVae, path: Path) -> None:
     """Write weights and latent statistics as safetensors, the configuration as metadata."""
-    weights = {name: value.detach().contiguous() for name, value in vae.state_dict().items()}
-    fresh = path.with_suffix(".new")
-    save_file(weights, fresh, metadata={"config": json.dumps(asdict(vae.config))})
-    fresh.replace(path)
+    save_tensors(path, vae.state_dict(), {"config": json.dumps(asdict(vae.config))})
 
 
 def load_vae(path: Path) -> PocketVae:
@@ -259,8 +250,3 @@ def group_frames(frames: Tensor, *, first: bool) -> Tensor:
     if height % FORMAT.spatial_stride or width % FORMAT.spatial_stride:
         raise ValueError(f"frames are {width} x {height} px; both must be multiples of 8")
     return rearrange(frames, "b (f t) c h w -> b f (t c) h w", t=FORMAT.temporal_stride)
-
-
-def _channels(values: Tensor) -> Tensor:
-    """[C] -> [C, 1, 1], to meet latents [B, F, C, h, w]."""
-    return values[:, None, None]

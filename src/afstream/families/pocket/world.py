@@ -6,6 +6,7 @@ codec takes and gives.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -64,12 +65,12 @@ def render(
     _draw(video, poses(clip, stop)[start:], looks, start, SUBJECT_PX)
 
     companions = [(s.start, s.scene.companion) for s in clip.segments]
-    known = next((companion for _, companion in companions if companion), None)
-    if known:
+    shown = next((companion for _, companion in companions if companion), None)
+    if shown:
         filled: list[tuple[int, Subject]] = []
         for begin, companion in companions:
-            known = companion or known
-            filled.append((begin, known))
+            shown = companion or shown
+            filled.append((begin, shown))
         _draw(video, _companion_poses(clip, start, stop), _looks(filled), start, COMPANION_PX)
     return video
 
@@ -108,14 +109,12 @@ def _looks(subjects: list[tuple[int, Subject]]) -> list[_Look]:
 def _companion_poses(clip: Clip, start: int, stop: int) -> Array:
     """Poses [T, 5] of the companion: in its corner, or sliding in or out."""
     times = np.arange(start, stop, dtype=np.float32)
-    there = np.full(len(times), float(clip.segments[0].scene.companion is not None), np.float32)
-    was_there = clip.segments[0].scene.companion is not None
-    for segment in clip.segments[1:]:
-        is_there = segment.scene.companion is not None
+    present = [segment.scene.companion is not None for segment in clip.segments]
+    there = np.full(len(times), float(present[0]), np.float32)
+    for segment, (was_there, is_there) in zip(clip.segments[1:], pairwise(present), strict=True):
         if is_there != was_there:
             share = _share(segment.start, ENTRY_FRAMES, times)
             there += share if is_there else -share
-        was_there = is_there
     found = np.ones((len(times), NUM_POSE_VALUES), np.float32)
     found[:, X] = COMPANION_HOME[0] + COMPANION_AWAY_PX * (1 - there)
     found[:, Y] = COMPANION_HOME[1]

@@ -1,36 +1,47 @@
-"""The bidirectional model: a backbone whose frames all see each other, at positions 0 .. n-1.
+"""Model calls over whole clips; the bidirectional model is one whose frames all see each other.
 
-Teacher and critic are this: the same weights as the causal model, another window.
+Teacher and critic are bidirectional: the weights of a causal model, another window.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from afstream.attention.clip import FULL, ClipContext
+from afstream.attention.clip import FULL, ClipContext, ClipLayout
 from afstream.attention.rope import RopeTables
 from afstream.engine.schedule import TIMESTEPS, clean_from_flow
 from afstream.model.dit import Backbone, TextContext
 from afstream_kernels import choose_backend
 
 
-def predict_flow(model: Backbone, noisy: Tensor, timestep: Tensor, text: TextContext) -> Tensor:
-    """The flow of a whole clip.
+def clip_context(
+    model: Backbone,
+    layout: ClipLayout,
+    grid: tuple[int, int, int],
+    rope: torch.dtype | None = None,
+) -> ClipContext:
+    """Attention of a model's call over a clip.
 
-    Args:
-        model: its weights.
-        noisy: [B, F, C, h, w].
-        timestep: [B], on the scale of 0 .. 1000, one for all frames of a clip.
-        text: the prompts.
-
-    Returns:
-        [B, F, C, h, w].
+    `grid` is latent frames of a block, then rows and columns of latent values (F, h, w); `rope` the
+    rotation tables' dtype, by default the model's own.
     """
-    backend = choose_backend(None, device=noisy.device, dtype=model.dtype)
-    config = model.config
-    grid = noisy.shape[1], noisy.shape[-2] // config.patch, noisy.shape[-1] // config.patch
-    rope = RopeTables(config.head_dim, noisy.dtype, noisy.device)
-    context = ClipContext(FULL, grid=grid, rope=rope, backend=backend)
+    patch = model.config.patch
+    return ClipContext(
+        layout,
+        grid=(grid[0], grid[1] // patch, grid[2] // patch),
+        rope=RopeTables(model.config.head_dim, rope or model.dtype, model.device),
+        backend=choose_backend(None, device=model.device, dtype=model.dtype),
+    )
+
+
+def predict_flow(model: Backbone, noisy: Tensor, timestep: Tensor, text: TextContext) -> Tensor:
+    """The flow [B, F, C, h, w] of a noisy clip of that shape, its frames at positions 0 .. F-1.
+
+    The timestep [B] is on the scale of 0 .. 1000, one for all frames of a clip.
+    """
+    _, frames, _, height, width = noisy.shape
+    context = clip_context(model, FULL, (frames, height, width), noisy.dtype)
     return model(noisy, model.time_context(timestep[:, None]), text, context)
 
 

@@ -32,12 +32,9 @@ def dmd_gradient(clean: Tensor, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def dmd_loss(clean: Tensor, gradient: Tensor, counts: Tensor) -> Tensor:
-    """Equation 3, in float64.
+    """Equation 3, in float64; gradients flow to `clean`.
 
-    Args:
-        clean: the student's clip [B, F, C, h, w]; gradients flow to it.
-        gradient: from `dmd_gradient`.
-        counts: [F], true for the frames that the loss is of.
+    Both are [B, F, C, h, w]; `counts` [F] is true for the frames that the loss is of.
     """
     x = clean.double()
     goal = (x - gradient.double()).detach()

@@ -22,25 +22,23 @@ from afstream.engine.rollout import Rollout
 from afstream.engine.schedule import clean_from_flow
 from afstream.engine.state import RolloutState
 from afstream.model.dit import TextContext
+from afstream.model.protocols import VideoDecoder
+from afstream.training.trainer.settings import Count
+from afstream.validation import Checked
 
 # chunk index to noise [steps, B, c, C, h, w]
 DrawNoise = Callable[[int], Tensor]
 
 
-class Codec(Protocol):
-    """Latents to pictures and back; see `afstream.model.protocols.VideoDecoder`."""
-
-    def decode(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
-        """[B, F, C, h, w] and a state to video [B, N, 3, H, W] and the next state."""
-        ...
+class Codec(VideoDecoder, Protocol):
+    """Latents to pictures and back."""
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Any]:
         """A scene's first frames [B, N, 3, H, W] to latents [B, F, C, h, w], and a state."""
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowPlan:
+class WindowPlan(Checked):
     """Lengths of long rollouts, in latent frames.
 
     Attributes:
@@ -49,9 +47,9 @@ class WindowPlan:
         max_frames: a sequence ends when another window would make it longer than this.
     """
 
-    horizon_frames: int
-    overlap_frames: int
-    max_frames: int
+    horizon_frames: Count
+    overlap_frames: Count
+    max_frames: Count
 
     @property
     def new_frames(self) -> int:
@@ -81,13 +79,10 @@ class MadeChunk(NamedTuple):
 class Window:
     """What one step of a long rollout made.
 
-    Attributes:
-        latents: what the teacher sees [B, F, C, h, w].
-        counts: [F], true for the new frames.
-        embeds: embeddings of the prompt in force [B, T, text_dim].
-        chunks: the new chunks.
-        exit_step: the denoise step that each of them stopped at.
-        before: the stream's state before the first new chunk; None unless it was to be kept.
+    `latents` [B, F, C, h, w] are what the teacher sees, `counts` [F] is true for the new frames,
+    `embeds` [B, T, text_dim] are those of the prompt in force. The new chunks all stopped at
+    denoise step `exit_step`; `before` is the stream's state before them, None unless it was to be
+    kept.
     """
 
     latents: Tensor
@@ -101,14 +96,9 @@ class Window:
 class LongSequence:
     """A batch of streams that grow window by window, with one prompt switch.
 
-    Args:
-        rollout: the stream's own loop.
-        plan: lengths of windows and sequences.
-        embeds: embeddings of the first and the second prompts, [B, T, text_dim] each.
-        switch_frame: first latent frame under the second; 0 for no switch.
-        shape: of a chunk, (B, c, C, h, w).
-        codec: shows the teacher the first frame of a later window as an image, as it knows
-            first frames; None leaves it as it is.
+    `embeds` are those of the first and the second prompts, [B, T, text_dim] each; the second holds
+    from latent frame `switch_frame`, 0 for no switch. A chunk has the shape (B, c, C, h, w). A
+    codec shows the teacher the first frame of a later window as an image, as it knows first frames.
     """
 
     def __init__(
@@ -138,18 +128,15 @@ class LongSequence:
 
     @torch.no_grad()
     def advance(self, rollout: Rollout, noise: DrawNoise, exit_step: int, *, keep: bool) -> Window:
-        """Make the next window.
+        """Make the next window with the student's present weights.
 
-        Args:
-            rollout: with the student's present weights.
-            noise: of a chunk, by its index in the sequence.
-            exit_step: the denoise step to stop at, 0 the first.
-            keep: whether the window shall be replayed, which takes a copy of the memory.
+        `noise` draws that of a chunk, by its index in the sequence; all chunks stop at denoise step
+        `exit_step`, 0 the first. `keep` copies the memory, which a replay takes.
         """
         state, plan = self.state, self.plan
         start = state.frame
         if start and start == self._switch_frame:
-            rollout.switch(state, self._text(rollout, 1))
+            rollout.switch(state, self._text(rollout, start))
         before = state.fork() if keep else None
         chunk_frames = rollout.policy.lengths.chunk_frames
         stop = start + (plan.new_frames if start else plan.horizon_frames)
@@ -193,18 +180,16 @@ class LongSequence:
     def _in_force(self, frame: int) -> Tensor:
         return self._embeds[1 if self._switch_frame and frame >= self._switch_frame else 0]
 
-    def _text(self, rollout: Rollout, index: int) -> TextContext:
-        with torch.no_grad():
-            return rollout.model.text_context(self._embeds[index])
+    @torch.no_grad()
+    def _text(self, rollout: Rollout, frame: int) -> TextContext:
+        return rollout.model.text_context(self._in_force(frame))
 
 
 def replay(rollout: Rollout, window: Window, gradient: Tensor) -> None:
     """Carry the loss's gradient into the student's weights, chunk by chunk.
 
-    Args:
-        rollout: with the weights that made the window.
-        window: its copy of the memory is used up.
-        gradient: of the loss with respect to the window's latents [B, F, C, h, w].
+    `gradient` is with respect to the window's latents [B, F, C, h, w]. The weights must be those
+    that made the window; its copy of the memory is used up.
 
     Raises:
         ValueError: the window was made without a copy of the memory.

@@ -51,14 +51,10 @@ class Prompts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """The networks of DMD.
+    """The networks of DMD, and the prompts of its rollouts; see `LongSequence` for the codec.
 
-    Attributes:
-        student: the causal few-step generator; trained.
-        critic: the fake score: bidirectional, trained to know the student's distribution.
-        teacher: the real score: bidirectional, not trained.
-        codec: see `LongSequence`.
-        prompts: prompts of the rollouts.
+    The student is causal and makes videos in few steps. Critic (the fake score) and teacher (the
+    real score) are bidirectional; the critic is trained to know what the student makes.
     """
 
     student: Backbone
@@ -69,17 +65,10 @@ class Models:
 
 
 class DmdTrainer(Trainer):
-    """One run of a stage; see `afstream.training.trainer.loop.Trainer`.
+    """One run of a stage: weights that require gradients train, in their own dtype.
 
-    Weights that require gradients train, in their own dtype.
-
-    Args:
-        config: settings of the stage.
-        models: networks and prompts.
-        policy: what the student's streams remember, at which positions.
-        sampler: denoise steps of the student.
-        size: of a latent frame, (C, h, w).
-        processes: that share the batch.
+    `policy` is what the student's streams remember and at which positions, `sampler` holds its
+    denoise steps, `size` is that of a latent frame, (C, h, w).
 
     Raises:
         ConfigError: the batch cannot be divided evenly.
@@ -106,9 +95,9 @@ class DmdTrainer(Trainer):
                 )
             },
             ema=self.ema,
+            processes=processes,
         )
         self._policy, self._sampler, self._size = policy, sampler, size
-        self._processes = processes
         self._parts = _divided(processes.rows(config.batch), config.grad_accum)
         self._sequences: list[LongSequence] = []
         self._number = 0
@@ -132,11 +121,15 @@ class DmdTrainer(Trainer):
         if self._sequences[0].finished or self.step + 1 == self.config.iterations:
             self._sequences = []
             self._number += 1
-        metrics = self._processes.mean(metrics)
+        metrics = self.processes.mean(metrics)
         if learns:
-            metrics["norm"] = self.update("student", self.config.clip, self._processes)
-            self._average()
-        critic_norm = self.update("critic", self.config.clip, self._processes)
+            metrics["norm"] = self.update("student", self.config.clip)
+            updates = (self.step + 1) // self.config.critic_updates
+            if updates <= self.config.ema_from:
+                self.ema.reset()
+            else:
+                self.ema.update(updates)
+        critic_norm = self.update("critic", self.config.clip)
         return metrics | {"critic_norm": critic_norm}
 
     def state(self) -> dict[str, Any] | None:
@@ -156,16 +149,14 @@ class DmdTrainer(Trainer):
     def _begin(self, rollout: Rollout, rows: Sequence[int]) -> LongSequence:
         """Begin streams for these rows of the batch."""
         config, number = self.config, self._number
-        numbers = [number * config.batch + row for row in rows]
-        boundaries = config.plan.boundaries
         at = 0
-        if config.switch and boundaries:
+        if config.switch and config.boundaries:
             # the same for all, as the exit step
-            at = boundaries[pick(len(boundaries), config.seed, "switch", number)]
+            at = config.boundaries[pick(len(config.boundaries), config.seed, "switch", number)]
         return LongSequence(
             rollout,
-            config.plan,
-            self.models.prompts.pair(numbers),
+            config,
+            self.models.prompts.pair([number * config.batch + row for row in rows]),
             switch_frame=at,
             shape=(len(rows), self._policy.lengths.chunk_frames, *self._size),
             codec=self.models.codec,
@@ -231,14 +222,6 @@ class DmdTrainer(Trainer):
         noise = normal(clean.shape[1:], rows, *names).to(clean)
         sigma = (timestep / TIMESTEPS)[:, None, None, None, None]
         return add_noise(clean, noise, sigma), timestep, noise
-
-    def _average(self) -> None:
-        """Bring the moving average up to date after an update of the student."""
-        updates = (self.step + 1) // self.config.critic_updates
-        if updates <= self.config.ema_from:
-            self.ema.reset(self.models.student)
-        else:
-            self.ema.update(self.models.student, updates)
 
 
 def _divided(rows: Sequence[int], parts: int) -> list[Sequence[int]]:

@@ -10,7 +10,7 @@ on with the first file that is missing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from afstream.checkpoints.files import save_tensors
 from afstream.config import TIMESTEPS, SamplerConfig
 from afstream.errors import CheckpointError, ConfigError
 from afstream.model.dit import Backbone
@@ -25,7 +26,7 @@ from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.dmd.losses import guided
 from afstream.training.dmd.trainer import Prompts
 from afstream.training.ode.solver import Solver, SolverGrid, solver_grid, trajectory
-from afstream.training.trainer.files import save_tensors
+from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.rng import normal
 from afstream.training.trainer.settings import Amount, Count, Seed
 from afstream.validation import Checked
@@ -74,20 +75,14 @@ def make_pairs(
     size: tuple[int, int, int],
     *,
     files: Sequence[int] | None = None,
-    report: Callable[[int], None] = lambda _: None,
+    report: Report = lambda _: None,
 ) -> None:
-    """Fill a folder with pairs of one teacher; files that are there already stay.
+    """Fill a folder with pairs of one bidirectional teacher; files that are there already stay.
 
-    Args:
-        teacher: bidirectional.
-        prompts: pair i is of prompt i.
-        folder: where `pairs-00000.safetensors` and so on go: `latents` [n, 5, F, C, h, w] in
-            float16, the last of the five the end, and `numbers` [n] of pairs and prompts.
-        config: settings of pairs and solver.
-        sampler: denoise steps whose sigmas are kept.
-        size: of a latent frame, (C, h, w).
-        files: numbers of the files that this process makes; all of them when None.
-        report: called with the number of pairs in each file when the file is there.
+    `pairs-00000.safetensors` and so on hold `latents` [n, K, F, C, h, w] in float16, at the
+    sampler's sigmas and at the end, and `numbers` [n] of pairs and prompts. `size` is that of a
+    latent frame, (C, h, w); `files` are those that this process makes, by default all. After each
+    the report is called with `kind`, and `done` of `of` pairs.
 
     Raises:
         ConfigError: the folder holds pairs that were made in another way, or the solver has
@@ -95,8 +90,10 @@ def make_pairs(
     """
     grid = solver_grid(sampler, config.steps)
     settings = _settings(config, sampler, size)
-    for file in range(config.num_files) if files is None else files:
-        numbers = config.numbers(file)
+    wanted = range(config.num_files) if files is None else files
+    chosen = {file: config.numbers(file) for file in wanted}
+    done, total = 0, sum(map(len, chosen.values()))
+    for file, numbers in chosen.items():
         path = folder / f"pairs-{file:05d}.safetensors"
         if not _is_made(path, settings, numbers):
             parts = [
@@ -105,7 +102,8 @@ def make_pairs(
             ]
             content = {"latents": torch.cat(parts), "numbers": torch.tensor(numbers)}
             save_tensors(path, content, {"settings": json.dumps(settings)})
-        report(len(numbers))
+        done += len(numbers)
+        report({"kind": "pairs", "done": done, "of": total})
 
 
 @torch.no_grad()
@@ -136,11 +134,8 @@ def _make(
 class Pairs:
     """The pairs of a folder, each read from its file when it is needed.
 
-    Attributes:
-        numbers: number of each pair's prompt.
-        frames: latent frames of a clip.
-        size: of a latent frame, (C, h, w).
-        sampler: denoise steps whose sigmas were kept.
+    They come with the number of each pair's prompt, latent frames of a clip, size of a latent frame
+    (C, h, w), and the denoise steps whose sigmas were kept.
 
     Raises:
         CheckpointError: there are none, a file is torn, or two were made in different ways.

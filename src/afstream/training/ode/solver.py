@@ -24,11 +24,9 @@ Flow = Callable[[Tensor, float], Tensor]
 
 
 class SolverGrid(NamedTuple):
-    """Sigmas at which the solver evaluates the flow.
+    """Sigmas from 1 to 0 at which the solver evaluates the flow.
 
-    Attributes:
-        sigmas: from 1 to 0.
-        kept: indices of the sampler's sigmas among them, then of 0.
+    `kept` are the indices of the sampler's sigmas among them, then of 0.
     """
 
     sigmas: tuple[float, ...]
@@ -60,13 +58,9 @@ def solver_grid(sampler: SamplerConfig, steps: int) -> SolverGrid:
 
 
 def trajectory(flow: Flow, noise: Tensor, grid: SolverGrid, solver: Solver) -> Tensor:
-    """Follow equation 1 and keep the latents at some sigmas.
+    """Follow equation 1 from noise [B, F, C, h, w]; keep the latents at K of the grid's sigmas.
 
-    Args:
-        flow: at latents [B, F, C, h, w] and a sigma.
-        noise: where it starts, [B, F, C, h, w].
-        grid: K sigmas to keep, the last of them 0.
-        solver: equation 2 or 3; the last step is Euler's, for at sigma 0 nothing is asked.
+    The last step is Euler's, for at sigma 0 nothing is asked.
 
     Returns:
         [B, K, F, C, h, w].

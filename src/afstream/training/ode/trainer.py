@@ -13,58 +13,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from afstream.attention.clip import ClipContext
-from afstream.attention.rope import RopeTables
 from afstream.config import SamplerConfig
 from afstream.engine.schedule import Schedule, clean_from_flow
 from afstream.errors import ConfigError
 from afstream.kvcache.policy import MemoryPolicy
 from afstream.model.dit import Backbone, TextContext
+from afstream.training.dmd.bidirectional import clip_context
 from afstream.training.dmd.trainer import Prompts
 from afstream.training.ode.pairs import Pairs
 from afstream.training.teacher_forcing import plan_clip
 from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.optim import Ema, adamw
-from afstream.training.trainer.rng import generator
-from afstream.training.trainer.settings import Amount, Count, Decay, Positive, Seed
-from afstream.validation import Checked
-from afstream_kernels import choose_backend
+from afstream.training.trainer.rng import generator, in_turn
+from afstream.training.trainer.settings import AdamWConfig, check_chunks
 
 
-class OdeConfig(Checked):
-    """`[ode]`: causal initialisation by regression on the pairs.
-
-    Attributes:
-        iterations: optimizer steps.
-        batch: pairs in a step, over all processes.
-        lr: learning rate, AdamW.
-        betas: of AdamW.
-        weight_decay: of AdamW.
-        clip: norm above which a gradient is scaled down.
-        ema: decay of the moving average of the student's weights, with which the next stage begins.
-        seed: of the order of pairs and of the denoise steps.
-    """
-
-    iterations: Count
-    batch: Count
-    lr: Positive
-    betas: tuple[Decay, Decay]
-    weight_decay: Amount
-    clip: Positive
-    ema: Decay
-    seed: Seed
+class OdeConfig(AdamWConfig):
+    """`[ode]`: causal initialisation by regression; a sample of the batch is a pair."""
 
 
 class NoisyClips:
     """Clean predictions of whole clips, block-causal, each chunk at a denoise step of its own.
 
-    Args:
-        student: causal.
-        policy: what its streams remember, at which positions.
-        schedule: denoise steps of the student.
-        frames: latent frames of a clip, whole chunks.
-        size: of a latent frame, (C, h, w).
+    `policy` is what the student's streams remember, `frames` the latent frames of a clip, `size`
+    that of a latent frame, (C, h, w).
 
     Raises:
         ConfigError: a clip is not made of whole chunks.
@@ -79,32 +52,17 @@ class NoisyClips:
         size: tuple[int, int, int],
     ) -> None:
         chunk = policy.lengths.chunk_frames
-        if frames % chunk:
-            raise ConfigError(
-                f"clips of ODE regression have {frames} latent frames; it must be a multiple of"
-                f" the chunk, {chunk}"
-            )
+        check_chunks("pairs.frames", frames, chunk)
         self._student, self._chunk = student, chunk
         self._sigmas = torch.tensor(schedule.sigmas, device=student.device)
         self._timesteps = torch.tensor(schedule.timesteps, device=student.device)
-        patch = student.config.patch
-        self._window = ClipContext(
-            plan_clip(policy, frames, None, past="noisy").layout,
-            grid=(chunk, size[1] // patch, size[2] // patch),
-            rope=RopeTables(student.config.head_dim, student.dtype, student.device),
-            backend=choose_backend(None, device=student.device, dtype=student.dtype),
-        )
+        layout = plan_clip(policy, frames, None, past="noisy").layout
+        self._window = clip_context(student, layout, (chunk, *size[1:]))
 
     def predict(self, noisy: Tensor, steps: Tensor, text: TextContext) -> Tensor:
-        """Equation 1, with gradients.
+        """Equation 1, with gradients: clean clips [B, F, C, h, w] from noisy ones of that shape.
 
-        Args:
-            noisy: [B, F, C, h, w], each chunk at its denoise step's sigma.
-            steps: denoise step of each chunk [B, F / c], 0 the noisiest.
-            text: the prompts.
-
-        Returns:
-            [B, F, C, h, w].
+        `steps` [B, F / c] is the denoise step of each chunk, 0 the noisiest.
         """
         per_frame = steps.repeat_interleave(self._chunk, dim=1)
         time = self._student.time_context(self._timesteps[per_frame])
@@ -113,16 +71,10 @@ class NoisyClips:
 
 
 class OdeTrainer(Trainer):
-    """One run of ODE regression; see `afstream.training.trainer.loop.Trainer`.
+    """One run of ODE regression, on pairs and the prompts that they were made with.
 
-    Args:
-        config: settings of the stage.
-        student: causal; trained in place.
-        pairs: trajectories of the teacher.
-        prompts: prompts that the pairs were made with.
-        policy: what the student's streams remember, at which positions.
-        sampler: denoise steps of the student, at which the pairs must have been kept.
-        processes: that share the batch.
+    `policy` is what the student's streams remember, at which positions; the pairs must have been
+    kept at the denoise steps of `sampler`.
 
     Raises:
         ConfigError: the pairs were kept at other steps, their clips are not made of whole
@@ -149,9 +101,8 @@ class OdeTrainer(Trainer):
         self.student = student
         self.ema = Ema(student, config.ema)
         optimizer = adamw(student, config.lr, config.betas, config.weight_decay)
-        super().__init__({"student": (student, [optimizer])}, ema=self.ema)
+        super().__init__({"student": (student, [optimizer])}, ema=self.ema, processes=processes)
         self._pairs, self._prompts = pairs, prompts
-        self._processes = processes
         self._rows = processes.rows(config.batch)
         self._chunk = policy.lengths.chunk_frames
         schedule = Schedule.of(sampler)
@@ -169,18 +120,15 @@ class OdeTrainer(Trainer):
         clean = self._clips.predict(noisy, steps.to(noisy.device), text)
         loss = (clean - latents[:, -1].to(clean)).square().mean()
         loss.backward()
-        metrics = self._processes.mean({"loss": float(loss.detach())})
-        norm = self.update("student", self.config.clip, self._processes)
-        self.ema.update(self.student, self.step)
+        metrics = self.processes.mean({"loss": float(loss.detach())})
+        norm = self.update("student", self.config.clip)
+        self.ema.update(self.step)
         return metrics | {"norm": norm}
 
     def _index(self, row: int) -> int:
-        """The pair in a row of the batch: all of them in turn, then all again in another order."""
-        turn, at = divmod(self.step * self.config.batch + row, len(self._pairs))
-        order = torch.randperm(
-            len(self._pairs), generator=generator(self.config.seed, "order", turn)
-        )
-        return int(order[at])
+        """The pair in a row of the batch."""
+        number = self.step * self.config.batch + row
+        return in_turn(number, len(self._pairs), self.config.seed)
 
     def _steps(self, row: int) -> Tensor:
         """The denoise step of each chunk of a row, [F / c]."""
@@ -190,15 +138,9 @@ class OdeTrainer(Trainer):
 
 
 def choose_steps(latents: Tensor, steps: Tensor, chunk: int) -> Tensor:
-    """Clips whose chunks stand at steps of their own.
+    """Clips [B, F, C, h, w] from trajectories [B, K, F, C, h, w], each chunk at a step of its own.
 
-    Args:
-        latents: trajectories [B, K, F, C, h, w].
-        steps: of each chunk [B, F / c], below K.
-        chunk: c, latent frames.
-
-    Returns:
-        [B, F, C, h, w].
+    `steps` [B, F / c] is below K; a chunk has `chunk` latent frames, c.
     """
     chunks = latents.unflatten(2, (-1, chunk))
     rows = torch.arange(len(steps), device=steps.device)[:, None]

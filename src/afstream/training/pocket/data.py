@@ -1,8 +1,12 @@
-"""Training data of the pocket student: clips of the pocket world as latents and captions."""
+"""What the pocket networks learn from: clips as latents with captions, and pairs of prompts.
+
+Distribution matching needs no clips: text is all that it learns from.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -14,36 +18,35 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from afstream.checkpoints.files import save_tensors
 from afstream.errors import ConfigError
 from afstream.families.pocket.captions import ATTRIBUTES, caption
-from afstream.families.pocket.clips import random_clip
+from afstream.families.pocket.clips import follow_up, random_clip, random_scene
 from afstream.families.pocket.family import POCKET
-from afstream.families.pocket.scene import Clip, Scene
+from afstream.families.pocket.scene import Clip
+from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae
 from afstream.families.pocket.world import render
-from afstream.training.trainer.files import save_tensors
-from afstream.training.trainer.loop import Report
+from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.settings import Count, Seed, Whole, check_chunks
 from afstream.validation import Checked
 
 CHUNK_FRAMES = POCKET.lengths.chunk_frames
 NUM_CAPTIONS = 6
+# of second captions, those that leave out some of what stays as it was
 PARTIAL_SHARE = 0.6
 OMIT_SHARE = 0.75
-
+# the same of the second prompts of distribution matching
+PARTIAL_PROMPTS = 0.5
 
 SwitchFrames = Annotated[tuple[Whole, ...], Field(min_length=1)]
 
 
 class ClipSet(NamedTuple):
-    """Clips that are made together, for one purpose.
+    """Clips that are made together and go into a file of that name.
 
-    Attributes:
-        name: of the set and of its file.
-        num_clips: how many.
-        frames: latent frames of each.
-        switch_frames: where a switch may fall (latent frames, chunk starts); 0 for none.
-        seed: clip i depends on the seed and on i alone.
+    A switch may fall at each of `switch_frames` (latent frames, chunk starts), 0 for none; clip i
+    depends on the seed and on i alone.
     """
 
     name: str
@@ -110,11 +113,9 @@ class ClipsConfig(Checked):
 class Clips:
     """Clips of equal length with at most one switch each.
 
-    Attributes:
-        latents: [N, F, C, h, w], float16.
-        switch_frames: [N] latent frame of the switch, 0 for none.
-        captions: per clip, `NUM_CAPTIONS` wordings of (first prompt, second prompt); the
-            second repeats the first where there is no switch.
+    `latents` are [N, F, C, h, w] in float16, `switch_frames` [N] the latent frame of the switch, 0
+    for none. Each clip has `NUM_CAPTIONS` wordings of (first prompt, second prompt); the second
+    repeats the first where there is no switch.
     """
 
     latents: Tensor
@@ -154,32 +155,16 @@ def reword(clip: Clip, rng: np.random.Generator) -> tuple[str, str]:
         return first, first
     omit = frozenset[str]()
     if rng.random() < PARTIAL_SHARE:
-        kept = ATTRIBUTES - _changes(before, after)
+        kept = ATTRIBUTES - after.changes(before)
         omit = frozenset(name for name in sorted(kept) if rng.random() < OMIT_SHARE)
     return first, caption(after, rng, omit=omit, before=before)
 
 
-def _changes(before: Scene, after: Scene) -> frozenset[str]:
-    """Names of the attributes that differ."""
-    changed = {
-        "shape": before.subject.shape != after.subject.shape,
-        "colour": before.subject.colour != after.subject.colour,
-        "motion": before.motion != after.motion,
-        "background": before.background != after.background,
-        "companion": before.companion != after.companion,
-    }
-    return frozenset(name for name, differs in changed.items() if differs)
-
-
 @torch.no_grad()
 def make_clips(vae: PocketVae, clips: ClipSet, *, report: Report, batch: int = 16) -> Clips:
-    """Render, caption and encode a set of clips.
+    """Render, caption and encode a set of clips, some together.
 
-    Args:
-        vae: the trained codec.
-        clips: what is made.
-        report: called with `kind`, the set's name, and `done` of `of` clips.
-        batch: clips encoded together.
+    The report is called with `kind`, the set's name, and `done` of `of` clips.
     """
     latents: list[Tensor] = []
     switches: list[int] = []
@@ -204,3 +189,30 @@ def make_clips(vae: PocketVae, clips: ClipSet, *, report: Report, batch: int = 1
         switch_frames=torch.tensor(switches),
         captions=tuple(captions),
     )
+
+
+def prompt_pair(seed: int, number: int) -> tuple[str, str]:
+    """A prompt, and one that the story turns to; both depend on seed and number alone."""
+    rng = np.random.default_rng([seed, number])
+    scene = random_scene(rng)
+    first = caption(scene, rng)
+    return first, follow_up(scene, rng, partial_share=PARTIAL_PROMPTS)[1]
+
+
+class PocketPrompts:
+    """Pairs as embeddings, by the encoder that student and teacher share; see `Prompts` of DMD."""
+
+    def __init__(self, text: PocketText, seed: int) -> None:
+        self._text = text
+        self._seed = seed
+
+    def pair(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Embeddings [B, T, text_dim] of the first and the second prompts."""
+        pairs = [prompt_pair(self._seed, number) for number in numbers]
+        first, second = (self._text.encode(prompts) for prompts in zip(*pairs, strict=True))
+        return first, second
+
+    def unconditional(self, count: int) -> Tensor:
+        """Zeros [B, T, text_dim]: what the teacher learned to read as no prompt."""
+        shape = (count, self._text.text_len, self._text.position.shape[1])
+        return torch.zeros(shape, device=self._text.position.device)

@@ -18,47 +18,28 @@ from afstream.model.dit import Backbone
 from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.pocket.data import Clips
 from afstream.training.trainer.loop import Trainer
-from afstream.training.trainer.optim import Ema, muon_and_adamw, set_rates, trapezoid
-from afstream.training.trainer.settings import Count, Decay, Positive, Seed, Share
-from afstream.validation import Checked
+from afstream.training.trainer.optim import Ema, muon_and_adamw
+from afstream.training.trainer.settings import Count, MuonConfig, Positive, Share
 
 
-class TeacherConfig(Checked):
+class TeacherConfig(MuonConfig):
     """`[teacher]`: training of the bidirectional teacher.
 
     Attributes:
-        steps: optimizer steps in all.
         batch: clips in a step.
         shift: of the timesteps, toward noise; less than the sampler's, for the details' sake.
         drop_share: share of the clips that are shown without their prompt.
-        lr: peak learning rate of embeddings, norms and head (AdamW).
-        hidden_lr: peak learning rate of the layers' matrices (Muon).
-        warmup: steps up to the peak.
-        decay: steps down from the peak at the end.
-        ema: decay of the moving average of the weights, which is what teaches.
-        seed: of batches and noise.
     """
 
-    steps: Count
     batch: Count
     shift: Positive
     drop_share: Share
-    lr: Positive
-    hidden_lr: Positive
-    warmup: Count
-    decay: Count
-    ema: Decay
-    seed: Seed
 
 
 class TeacherTrainer(Trainer):
-    """One run of the teacher's training; see `afstream.training.trainer.loop.Trainer`.
+    """One run of the teacher's training: begins with the causal student, which is trained in place.
 
-    Args:
-        config: settings of the training.
-        backbone: the causal student, with whose weights it begins; trained in place.
-        text: the text encoder, not trained.
-        clips: with the switch, if any, after the first chunk.
+    The text encoder is not trained; the clips switch, if at all, after the first chunk.
     """
 
     def __init__(
@@ -70,10 +51,8 @@ class TeacherTrainer(Trainer):
         self.ema = Ema(backbone, config.ema)
         self._clips = clips
         self._random = torch.Generator().manual_seed(config.seed)
-        self._optimizers = muon_and_adamw(backbone, lr=config.lr, matrix_lr=config.hidden_lr)
-        super().__init__(
-            {"teacher": (backbone, self._optimizers)}, ema=self.ema, random=self._random
-        )
+        optimizers = muon_and_adamw(backbone, lr=config.lr, matrix_lr=config.hidden_lr)
+        super().__init__({"teacher": (backbone, optimizers)}, ema=self.ema, random=self._random)
 
     def advance(self) -> dict[str, float]:
         """One optimizer step; its loss, and the losses of the clearer and the noisier clips."""
@@ -89,10 +68,8 @@ class TeacherTrainer(Trainer):
         errors = (flow - (noise - clean)).square().mean(dim=(1, 2, 3, 4))
         loss = errors.mean()
         loss.backward()
-        share = trapezoid(self.step, warmup=config.warmup, decay=config.decay, total=config.steps)
-        set_rates(self._optimizers, (config.hidden_lr, config.lr), share)
-        norm = self.update("teacher", 1.0)
-        self.ema.update(self.backbone, self.step)
+        norm = self.update("teacher", 1.0, config.rate(self.step))
+        self.ema.update(self.step)
         return {"loss": float(loss.detach()), **_halves(errors.detach(), sigma), "norm": norm}
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from afstream.families.pocket.vae import PocketVae, VaeConfig, channels_last, gr
 from afstream.families.pocket.world import NUM_FRAMES, render
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.muon import Muon
-from afstream.training.trainer.optim import adamw, set_rates, split
+from afstream.training.trainer.optim import adamw, split
 from afstream.training.trainer.settings import Amount, Count, Positive, Seed
 from afstream.validation import Checked
 
@@ -67,14 +67,14 @@ class VaeTrainingConfig(Checked):
             raise ConfigError(f"window_frames is {self.window_frames}; it must be 1 + {stride} n")
         return self
 
+    def rate(self, step: int) -> float:
+        """Learning rate as a share of its highest: a linear warm-up, then a cosine to zero."""
+        warm = min(1.0, (step + 1) / self.warmup_steps)
+        return warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
 
 class VaeTrainer(Trainer):
-    """One run of the codec's training; see `afstream.training.trainer.loop.Trainer`.
-
-    Args:
-        config: settings of the training.
-        sizes: sizes of the codec.
-    """
+    """One run of the codec's training."""
 
     def __init__(self, config: VaeTrainingConfig, sizes: VaeConfig | None = None) -> None:
         torch.manual_seed(config.seed)
@@ -82,11 +82,8 @@ class VaeTrainer(Trainer):
         self.vae = channels_last(PocketVae(sizes))
         matrices, others = split(self.vae, is_matrix)
         rate, decay = config.learning_rate, config.weight_decay
-        self._optimizers = (
-            Muon(matrices, lr=rate, weight_decay=decay),
-            adamw(others, rate, (0.9, 0.99), 0.0),
-        )
-        super().__init__({"vae": (self.vae, self._optimizers)})
+        muon = Muon(matrices, lr=rate, weight_decay=decay)
+        super().__init__({"vae": (self.vae, (muon, adamw(others, rate, (0.9, 0.99), 0.0)))})
 
     def advance(self) -> dict[str, float]:
         """One optimizer step; its losses and the gradient's norm.
@@ -94,7 +91,6 @@ class VaeTrainer(Trainer):
         Windows and noise depend on the step's number alone.
         """
         config, vae = self.config, self.vae
-        set_rates(self._optimizers, [config.learning_rate] * 2, _rate(config, self.step))
         video = windows(config.batch, config.window_frames, seed=config.seed, step=self.step)
         generator = torch.Generator().manual_seed(config.seed * 10**6 + self.step)
         raw, _ = vae.encoder(group_frames(video, first=True), None)
@@ -107,19 +103,25 @@ class VaeTrainer(Trainer):
         edges = sum(
             functional.l1_loss(decoded.diff(dim=axis), video.diff(dim=axis)) for axis in (-1, -2)
         )
-        loss = (
-            functional.l1_loss(decoded, video)
-            + config.mse_weight * mse
-            + config.edge_weight * edges
-        )
+        near = functional.l1_loss(decoded, video) + config.mse_weight * mse
+        loss = near + config.edge_weight * edges
         loss.backward()
-        norm = self.update("vae", 1.0)
+        norm = self.update("vae", 1.0, config.rate(self.step))
         return {"loss": float(loss.detach()), "mse": float(mse.detach()), "norm": norm}
 
+    @torch.no_grad()
     def finish(self) -> PocketVae:
-        """The codec, ready to use: its latents' statistics are measured over whole clips."""
-        _measure_statistics(self.vae, self.config)
-        return self.vae.eval()
+        """The codec, ready to use: mean and deviation of its latents are set over whole clips."""
+        config, vae = self.config, self.vae
+        clips = (
+            windows(1, NUM_FRAMES, seed=config.seed, step=STATISTICS_STEP + index)
+            for index in range(config.statistics_clips)
+        )
+        raw = [vae.encoder(group_frames(clip, first=True), None)[0] for clip in clips]
+        std, mean = torch.std_mean(torch.cat(raw), dim=(0, 1, 3, 4))
+        vae.latent_mean.copy_(mean)
+        vae.latent_std.copy_(std)
+        return vae.eval()
 
 
 def is_matrix(name: str, weight: Tensor) -> bool:
@@ -144,22 +146,3 @@ def _window(rng: np.random.Generator, frames: int) -> np.ndarray:
     clip = Clip(segments=tuple(segments), seed=int(rng.integers(2**31)))
     start = int(rng.integers(NUM_FRAMES - frames + 1)) if rng.random() < LATER_SHARE else 0
     return render(clip, frames, start=start)
-
-
-def _rate(config: VaeTrainingConfig, step: int) -> float:
-    """Learning rate as a share of its highest: a linear warm-up, then a cosine to zero."""
-    warm = min(1.0, (step + 1) / config.warmup_steps)
-    return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-
-
-@torch.no_grad()
-def _measure_statistics(vae: PocketVae, config: VaeTrainingConfig) -> None:
-    """Set the mean and deviation of every latent channel over whole clips."""
-    clips = (
-        windows(1, NUM_FRAMES, seed=config.seed, step=STATISTICS_STEP + index)
-        for index in range(config.statistics_clips)
-    )
-    raw = [vae.encoder(group_frames(clip, first=True), None)[0] for clip in clips]
-    std, mean = torch.std_mean(torch.cat(raw), dim=(0, 1, 3, 4))
-    vae.latent_mean.copy_(mean)
-    vae.latent_std.copy_(std)

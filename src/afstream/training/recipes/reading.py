@@ -33,11 +33,7 @@ def recipe_name(recipe: str) -> str:
 
 
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
-
-    Args:
-        name: of one that ships, or the path of a TOML file.
-        settings: changes, each `table.key=value`.
+    """Read a recipe that ships, or a TOML file; each setting changes a `table.key=value`.
 
     Raises:
         ConfigError: there is no such recipe, or it says something that is not allowed; names

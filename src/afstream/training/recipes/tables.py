@@ -16,7 +16,7 @@ from afstream.training.dmd.config import DmdConfig
 from afstream.training.ode.pairs import PairsConfig
 from afstream.training.ode.trainer import OdeConfig
 from afstream.training.pocket.data import ClipsConfig
-from afstream.training.pocket.student import StudentConfig
+from afstream.training.pocket.student_trainer import StudentConfig
 from afstream.training.pocket.teacher_trainer import TeacherConfig
 from afstream.training.pocket.vae_trainer import VaeTrainingConfig
 from afstream.training.trainer.health import WatchConfig

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 from afstream.config import SamplerConfig
 from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
 from afstream.kvcache.policy import MemoryPolicy
-from afstream.memory_plan.training import TrainingReport
+from afstream.memory_plan.report import Part
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import DmdTrainer, Models
 from afstream.training.runs.stages import RunContext, Stage
-from afstream.training.runs.watch import draw_sheet
-from afstream.training.trainer.loop import Report
+from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.lora import save_trained
 from afstream.training.trainer.optim import trained
 
@@ -33,22 +31,14 @@ def dmd_stage(
     open_models: Callable[[], tuple[Models, VideoModel]],
     policy: MemoryPolicy,
     geometry: Geometry,
-    memory: Callable[[], TrainingReport],
+    memory: Callable[[int], Iterable[Part]],
     alpha: float = 1.0,
 ) -> Stage:
     """A stage that leaves student, critic and the student's moving average.
 
-    Args:
-        context: recipe, folder and processes.
-        name: of the stage and of its table.
-        config: its table.
-        reads: what it begins with.
-        open_models: opens the networks as the stages before left them, and a model that streams
-            with the student's present weights.
-        policy: what the student's streams remember.
-        geometry: size of the video.
-        memory: see `Stage`.
-        alpha: of the LoRA, where one is trained.
+    `open_models` opens the networks as the stages before left them, and a model that streams with
+    the student's present weights; `policy` is what its streams remember, `alpha` the LoRA's where
+    one is trained. The others are those of `Stage`.
     """
     files = tuple(file.format(name) for file in (STUDENT, CRITIC, EMA))
 
@@ -58,11 +48,7 @@ def dmd_stage(
         size = (student.config.in_dim, geometry.latent_height, geometry.latent_width)
         trainer = DmdTrainer(*(config, models, policy, SamplerConfig(), size, context.processes))
 
-        def draw(path: Path) -> None:
-            goal = path if context.processes.is_first else None
-            with trainer.ema.in_place_of(student):
-                draw_sheet(video, policy, context.recipe.sheet, goal, size=geometry)
-
+        draw = context.sheets(trainer.ema, video, policy, geometry)
         context.train(name, trainer, config.iterations, report, draw)
         kept = (trained(student), trained(models.critic), trainer.ema.weights)
         for file, weights in zip(files, kept, strict=True):

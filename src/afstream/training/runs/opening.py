@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,36 +22,24 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A recipe in a folder.
-
-    Attributes:
-        recipe: the recipe.
-        folder: where everything is written.
-        stages: in their order.
-    """
+    """A recipe in a folder, and its stages in their order."""
 
     recipe: Recipe
     folder: Path
     stages: tuple[Stage, ...]
 
 
-@contextmanager
-def together(recipe: Recipe) -> Generator[Processes, None, None]:
+def together(recipe: Recipe) -> AbstractContextManager[Processes]:
     """The processes that share a run; the pocket recipe runs in one process."""
-    if isinstance(recipe, PocketRecipe):
-        yield ALONE
-    else:
-        with joined() as processes:
-            yield processes
+    return nullcontext(ALONE) if isinstance(recipe, PocketRecipe) else joined()
 
 
 def open_run(recipe: Recipe, folder: Path, processes: Processes = ALONE) -> Run:
     """A recipe in a folder; nothing is written yet."""
-    stages = (
-        pocket_stages(recipe, folder)
-        if isinstance(recipe, PocketRecipe)
-        else wan_stages(recipe, folder, processes)
-    )
+    if isinstance(recipe, PocketRecipe):
+        stages = pocket_stages(recipe, folder)
+    else:
+        stages = wan_stages(recipe, folder, processes)
     return Run(recipe=recipe, folder=folder, stages=stages)
 
 
@@ -61,22 +49,17 @@ def choose_stages(run: Run, name: str) -> Sequence[Stage]:
     Raises:
         ConfigError: the recipe has no such stage.
     """
-    if name == ALL:
-        return run.stages
-    for stage in run.stages:
-        if stage.name == name:
-            return (stage,)
-    known = ", ".join(stage.name for stage in run.stages)
-    raise ConfigError(f"stage is {name!r}; this recipe has {known}, or {ALL} of them in this order")
+    chosen = [stage for stage in run.stages if name in (stage.name, ALL)]
+    if not chosen:
+        known = ", ".join(stage.name for stage in run.stages)
+        raise ConfigError(
+            f"stage is {name!r}; this recipe has {known}, or {ALL} of them in this order"
+        )
+    return chosen
 
 
 def claim(run: Run, *, resume: bool, processes: Processes = ALONE) -> None:
-    """Make the run's folder, and record the recipe there.
-
-    Args:
-        run: the run.
-        resume: whether to go on with what is in the folder.
-        processes: that share the run; the first one looks and writes.
+    """Make the run's folder, and record the recipe there; the first process looks and writes.
 
     Raises:
         ConfigError: there is work already and it is not to be resumed, or it is of another model.

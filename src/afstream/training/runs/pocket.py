@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from afstream.checkpoints.files import load_into
+from afstream.checkpoints.files import load_into, save_tensors
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.families.base import VideoModel
 from afstream.families.pocket.family import POCKET
@@ -22,27 +22,18 @@ from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import META
 from afstream.memory_plan.report import Part
-from afstream.memory_plan.training import (
-    TrainingReport,
-    clip_bytes,
-    dmd_parts,
-    learner_parts,
-)
+from afstream.memory_plan.training import IsMatrix, clip_bytes, dmd_parts, learner_parts
 from afstream.model.dit import Backbone
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import Models
-from afstream.training.pocket.data import Clips, make_clips
-from afstream.training.pocket.prompts import PocketPrompts
-from afstream.training.pocket.student import Student
-from afstream.training.pocket.student_trainer import StudentTrainer
+from afstream.training.pocket.data import Clips, PocketPrompts, make_clips
+from afstream.training.pocket.student_trainer import Student, StudentTrainer
 from afstream.training.pocket.teacher_trainer import TeacherTrainer
 from afstream.training.pocket.vae_trainer import VaeTrainer, is_matrix
 from afstream.training.recipes.tables import PocketRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
 from afstream.training.runs.stages import RunContext, Stage
-from afstream.training.runs.watch import draw_sheet
-from afstream.training.trainer.files import save_tensors
-from afstream.training.trainer.loop import Report
+from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.optim import is_layer_matrix
 
 POCKET_BACKBONE = BackboneConfig(
@@ -54,6 +45,11 @@ CODEC, BEGUN, TEACHER = "vae.safetensors", "student.safetensors", "teacher.safet
 CLIPS, MODEL = "{}.safetensors", "pocket.safetensors"
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+def fresh_student() -> Student:
+    """A student of the pocket model's size."""
+    return Student(POCKET_BACKBONE, vocabulary())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +72,7 @@ class PocketContext(RunContext):
         """Codec, text encoder and student that distillation begins with."""
         if not self.is_new:
             return load_parts()
-        student = self._load(Student(POCKET_BACKBONE, vocabulary()), BEGUN, "student")
+        student = self._load(fresh_student(), BEGUN, "student")
         return PocketParts(student.backbone, student.text, self.codec(), SamplerConfig())
 
     def codec(self) -> PocketVae:
@@ -115,21 +111,13 @@ def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
     return tuple(stage for stage in stages if stage)
 
 
-def _counted(
-    name: str,
-    make: Callable[[], nn.Module],
-    is_matrix: Callable[[str, Tensor], bool],
-    *,
-    averaged: bool = True,
-) -> Callable[[], TrainingReport]:
-    """Counts the memory of a network that learns with Muon and AdamW; see `learner_parts`."""
-
-    def count(_: int) -> Iterator[Part]:
-        with torch.device(META):
-            module = make()
-        return learner_parts(name, module, is_matrix=is_matrix, averaged=averaged)
-
-    return lambda: TrainingReport.of(count)
+def _learner(
+    name: str, make: Callable[[], nn.Module], is_matrix: IsMatrix, *, averaged: bool = True
+) -> Iterator[Part]:
+    """The memory of a network that learns with Muon and AdamW; see `learner_parts`."""
+    with torch.device(META):
+        module = make()
+    return learner_parts(name, module, is_matrix=is_matrix, averaged=averaged)
 
 
 def _vae(context: PocketContext) -> Stage:
@@ -149,7 +137,7 @@ def _vae(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.batch,
         rates={"lr": config.learning_rate},
-        memory=_counted("codec", PocketVae, is_matrix, averaged=False),
+        memory=lambda _: _learner("codec", PocketVae, is_matrix, averaged=False),
     )
 
 
@@ -163,12 +151,9 @@ def _clips(context: PocketContext) -> Stage:
             if not path.is_file():
                 make_clips(vae, one, report=report).save(path)
 
-    def memory() -> TrainingReport:
-        parts = [
-            Part(name=each.name, bytes=clip_bytes(each.num_clips, (each.frames, *SIZE)))
-            for each in sets
-        ]
-        return TrainingReport.of(lambda _: parts)
+    def memory(_: int) -> Iterator[Part]:
+        for each in sets:
+            yield Part(name=each.name, bytes=clip_bytes(each.num_clips, (each.frames, *SIZE)))
 
     return Stage(
         context=context,
@@ -194,10 +179,7 @@ def _student(context: PocketContext) -> Stage:
         model = bundle(parts, name="pocket", details={})
         policy = memory_policy("anchor", POCKET.lengths)
 
-        def draw(path: Path) -> None:
-            with trainer.ema.in_place_of(student):
-                draw_sheet(model, policy, context.recipe.sheet, path, size=WORLD)
-
+        draw = context.sheets(trainer.ema, model, policy, WORLD)
         context.train("student", trainer, config.steps, report, draw)
         save_tensors(context.folder / BEGUN, trainer.ema.weights)
 
@@ -211,7 +193,7 @@ def _student(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.clip_batch,
         rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
-        memory=_counted("student", lambda: Student(POCKET_BACKBONE, vocabulary()), is_layer_matrix),
+        memory=lambda _: _learner("student", fresh_student, is_layer_matrix),
     )
 
 
@@ -234,7 +216,7 @@ def _teacher(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.batch,
         rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
-        memory=_counted("teacher", lambda: Backbone(POCKET_BACKBONE), is_layer_matrix),
+        memory=lambda _: _learner("teacher", lambda: Backbone(POCKET_BACKBONE), is_layer_matrix),
     )
 
 
@@ -263,8 +245,8 @@ def _dmd(context: PocketContext, name: str, config: DmdConfig, before: str) -> S
         open_models=open_models,
         policy=policy,
         geometry=WORLD,
-        memory=lambda: TrainingReport.of(
-            lambda _: dmd_parts(policy, POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=config.batch)
+        memory=lambda _: dmd_parts(
+            policy, POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=config.batch
         ),
     )
 
@@ -278,16 +260,13 @@ def _export(context: PocketContext) -> Stage:
         begun = context.begin()
         stages = pocket_stages(recipe, context.folder)
         steps = {stage.name: stage.saved_step for stage in stages if stage.steps}
-        path = context.folder / MODEL
-        partial = path.with_suffix(".partial")
         save_pocket(
-            partial,
+            context.folder / MODEL,
             backbone=tuned or begun.backbone,
             text=begun.text,
             vae=begun.vae,
             recipe={"steps": steps, "recipe": recipe.model_dump()},
         )
-        partial.replace(path)
 
     return Stage(
         context=context,

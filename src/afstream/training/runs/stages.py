@@ -1,37 +1,77 @@
-"""A training stage: what it is going to do, doing it, resuming it."""
+"""A training stage: what it is going to do, doing it watched, resuming it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from afstream.errors import CheckpointError
+from afstream.families.base import VideoModel
+from afstream.geometry import Geometry
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import TrainingReport
+from afstream.spec import StreamConfig
+from afstream.stream import Stream
 from afstream.training.recipes.tables import Recipe
-from afstream.training.runs.watch import Draw, Observer
-from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.checkpoints import CheckpointStore, Report
 from afstream.training.trainer.distributed import ALONE, Processes
-from afstream.training.trainer.loop import Report, Trainer, train
+from afstream.training.trainer.health import Health, WatchConfig
+from afstream.training.trainer.loop import Trainer, train
+from afstream.training.trainer.optim import Ema
+from afstream.video.sheet import ContactSheet
 
+UNIT = 1000
 # the folder of contact sheets in a run's folder
 SHEETS = "sheets"
-UNIT = 1000
+
+Draw = Callable[[Path], None]
+
+
+class Observer:
+    """Called after each step of a stage: checks its metrics, and draws sheets of samples.
+
+    Warnings and sheets go into the store's log and to the report, in the first process; sheets lie
+    beside the stage's folder. All processes draw, every so many steps; 0 is never.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        report: Report,
+        watch: WatchConfig,
+        *,
+        every: int = 0,
+        draw: Draw | None = None,
+    ) -> None:
+        self.health = Health(watch)
+        self._store, self._report = store, report
+        self._every, self._draw = every, draw
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `afstream.training.trainer.loop.AfterStep`."""
+        for text in self.health.see(step, metrics):
+            self._store.tell({"step": step, "warning": text}, self._report)
+        if self._draw and self._every and step % self._every == 0:
+            stage = self._store.folder
+            path = stage.parent / SHEETS / f"{stage.name}-{step:06d}.png"
+            self._draw(path)
+            self._store.tell({"step": step, "sheet": str(path)}, self._report)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """What the stages of a run share.
-
-    Attributes:
-        recipe: the recipe.
-        folder: where everything is written; all processes must see the same.
-        processes: that share the run.
-    """
+    """What the stages of a run share; all processes must see the same folder."""
 
     recipe: Recipe
     folder: Path
     processes: Processes = ALONE
+
+    @property
+    def planned(self) -> int:
+        """Processes that the recipe is meant for."""
+        return 1
 
     def made(self, name: str, stage: str) -> Path:
         """A file that an earlier stage has made.
@@ -47,29 +87,34 @@ class RunContext:
     def train(
         self, stage: str, trainer: Trainer, steps: int, report: Report, draw: Draw | None = None
     ) -> None:
-        """Run a stage's trainer to its last step, watched.
-
-        Args:
-            stage: name of the stage.
-            trainer: what learns.
-            steps: optimizer steps in all.
-            report: see `afstream.training.trainer.loop.train`.
-            draw: draws a contact sheet into a file; None where the stage makes no videos.
-        """
-        store = CheckpointStore(self.folder / stage, self.processes)
-        observer = Observer(
-            *(store.log, self.folder / SHEETS / stage, self.recipe.watch, report),
-            every=self.recipe.sheet.every,
-            draw=draw,
-            processes=self.processes,
-        )
-        log = self.recipe.log
+        """Run a stage's trainer to its last step, watched; `draw` draws a contact sheet."""
+        store, recipe = CheckpointStore(self.folder / stage, self.processes), self.recipe
         train(
             *(trainer, steps, store, report),
-            every=log.report_every,
-            save_every=log.save_every,
-            after=observer,
+            every=recipe.log.report_every,
+            save_every=recipe.log.save_every,
+            after=Observer(store, report, recipe.watch, every=recipe.sheet.every, draw=draw),
         )
+
+    def sheets(self, ema: Ema, model: VideoModel, policy: MemoryPolicy, size: Geometry) -> Draw:
+        """Draws contact sheets of the recipe's timeline, played with the averaged weights."""
+        sheet, pixels = self.recipe.sheet, (size.width_px, size.height_px)
+
+        def draw(path: Path) -> None:
+            # weights that are spread over processes cannot be captured in graphs
+            config = StreamConfig(
+                memory=policy, seed=sheet.seed, size=pixels, graphs=False, ahead=False
+            )
+            drawn = ContactSheet(pixels)
+            with ema.in_place():
+                for made in Stream(model, config).play(sheet.parsed()):
+                    drawn.add(
+                        made.frames, segment=made.segment, prompt=made.prompt, start_s=made.start_s
+                    )
+            if self.processes.is_first:
+                drawn.save(path)
+
+        return draw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +133,8 @@ class Stage:
         steps: optimizer steps, 0 without an optimizer.
         batch: samples of a step.
         rates: peak learning rates by name.
-        memory: counts what one process holds, beside activations; None where nothing is counted.
+        memory: what one of a number of processes holds, beside activations; None where nothing
+            is counted.
         always: whether it runs even if its files are there.
     """
 
@@ -101,7 +147,7 @@ class Stage:
     steps: int = 0
     batch: int = 0
     rates: Mapping[str, float] | None = None
-    memory: Callable[[], TrainingReport] | None = None
+    memory: Callable[[int], Iterable[Part]] | None = None
     always: bool = False
 
     @property
@@ -136,7 +182,7 @@ class Stage:
             yield f"begins with {' and '.join(self.reads)}"
         yield f"writes {', '.join(map(str, self.outputs))}"
         if self.memory:
-            yield from _memory_lines(self.memory())
+            yield from _memory_lines(TrainingReport.of(self.memory, processes=self.context.planned))
 
 
 def _memory_lines(report: TrainingReport) -> Iterator[str]:

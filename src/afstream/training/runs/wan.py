@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from afstream.checkpoints import merge_loras, read_lora, read_student
+from afstream.checkpoints.files import save_tensors
 from afstream.config import WAN_BACKBONES, SamplerConfig
 from afstream.families.base import VideoModel
 from afstream.families.wan.family import WAN
@@ -17,7 +18,6 @@ from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import (
     Storage,
-    TrainingReport,
     dmd_parts,
     learner_parts,
     meta_backbone,
@@ -29,9 +29,8 @@ from afstream.training.ode.trainer import OdeTrainer
 from afstream.training.recipes.tables import WanRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
 from afstream.training.runs.stages import RunContext, Stage
+from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.distributed import ALONE, Processes
-from afstream.training.trainer.files import save_tensors
-from afstream.training.trainer.loop import Report
 from afstream.training.trainer.lora import save_trained
 from afstream.training.wan.embeddings import CachedPrompts
 from afstream.training.wan.networks import (
@@ -53,6 +52,11 @@ class WanContext(RunContext):
     recipe: WanRecipe
 
     @property
+    def planned(self) -> int:
+        """See `RunContext`."""
+        return self.recipe.sizes.processes
+
+    @property
     def frozen(self) -> torch.dtype:
         """Dtype of what does not learn."""
         return DTYPES[self.recipe.sizes.frozen]
@@ -69,21 +73,6 @@ class WanContext(RunContext):
             dtype=self.frozen,
             seed=seed,
             others=[cue.prompt for cue in recipe.sheet.parsed().cues],
-        )
-
-    def networks(
-        self, *, rank: int, start: Path | None = None, critic_start: Path | None = None
-    ) -> NetworksConfig:
-        """Settings of the networks that a stage opens."""
-        recipe = self.recipe
-        return NetworksConfig(
-            student=Path(recipe.start.student),
-            start=start,
-            critic_start=critic_start,
-            teacher=Path(recipe.start.teacher),
-            rank=rank,
-            alpha=recipe.lora.alpha,
-            dtype=self.frozen,
         )
 
 
@@ -109,28 +98,22 @@ def storage(recipe: WanRecipe, *, rank: int, processes: int) -> Storage:
     )
 
 
-def dmd_report(recipe: WanRecipe, config: DmdConfig, *, rank: int) -> TrainingReport:
-    """What one process of a stage of DMD holds, beside activations.
+def dmd_memory(
+    recipe: WanRecipe, config: DmdConfig, *, rank: int, processes: int
+) -> Iterator[Part]:
+    """What one of a number of processes of a stage of DMD holds, beside activations.
 
-    Args:
-        recipe: sizes and processes.
-        config: table of the stage.
-        rank: of the adapters that learn; 0 trains the weights themselves.
+    `rank` is that of the adapters that learn; 0 trains the weights themselves.
     """
-    sizes = recipe.sizes
-
-    def count(processes: int) -> Iterator[Part]:
-        return dmd_parts(
-            memory_policy(config.memory, WAN.lengths),
-            WAN_BACKBONES[sizes.student],
-            WAN_BACKBONES[sizes.teacher],
-            sizes.geometry,
-            rows=-(-config.batch // processes),
-            storage=storage(recipe, rank=rank, processes=processes),
-            input_frames=config.horizon_frames,
-        )
-
-    return TrainingReport.of(count, processes=sizes.processes)
+    return dmd_parts(
+        memory_policy(config.memory, WAN.lengths),
+        WAN_BACKBONES[recipe.sizes.student],
+        WAN_BACKBONES[recipe.sizes.teacher],
+        recipe.sizes.geometry,
+        rows=-(-config.batch // processes),
+        storage=storage(recipe, rank=rank, processes=processes),
+        input_frames=config.horizon_frames,
+    )
 
 
 def _ode(context: WanContext) -> Stage:
@@ -143,8 +126,8 @@ def _ode(context: WanContext) -> Stage:
         prompts = context.prompts(config.seed)
         folder = context.folder / "pairs"
         _make_pairs(context, prompts, folder, report)
-        networks = context.networks(rank=0)
-        student = open_learner(networks, networks.student, None, processes)
+        start = Path(recipe.start.student)
+        student = open_learner(start, None, processes, dtype=context.frozen)
         trainer = OdeTrainer(
             *(config, student, Pairs(folder), prompts),
             *(memory_policy(recipe.short.memory, WAN.lengths), SamplerConfig(), processes),
@@ -169,7 +152,7 @@ def _ode(context: WanContext) -> Stage:
         steps=config.iterations,
         batch=config.batch,
         rates={"lr": config.lr},
-        memory=lambda: TrainingReport.of(parts, processes=sizes.processes),
+        memory=parts,
     )
 
 
@@ -177,19 +160,13 @@ def _make_pairs(context: WanContext, prompts: CachedPrompts, folder: Path, repor
     """Make some of the files in each process, with a whole teacher of its own."""
     recipe, processes = context.recipe, context.processes
     config, geometry = recipe.pairs, recipe.sizes.geometry
-    files = range(processes.rank, config.num_files, processes.count)
-    total = sum(len(config.numbers(file)) for file in files)
     teacher = open_backbone(Path(recipe.start.teacher), None, processes.device, context.frozen)
-    size = (teacher.config.in_dim, geometry.latent_height, geometry.latent_width)
-    done = 0
-
-    def tell(count: int) -> None:
-        nonlocal done
-        done += count
-        if processes.is_first:
-            report({"kind": "pairs", "done": done, "of": total})
-
-    make_pairs(*(teacher, prompts, folder, config, SamplerConfig(), size), files=files, report=tell)
+    make_pairs(
+        *(teacher, prompts, folder, config, SamplerConfig()),
+        (teacher.config.in_dim, geometry.latent_height, geometry.latent_width),
+        files=range(processes.rank, config.num_files, processes.count),
+        report=report if processes.is_first else lambda _: None,
+    )
     processes.wait()
 
 
@@ -199,10 +176,14 @@ def _dmd(context: WanContext, name: str, config: DmdConfig, before: str) -> Stag
     rank = recipe.lora.rank if is_long else 0
 
     def open_both() -> tuple[Models, VideoModel]:
-        networks = context.networks(
-            rank=rank,
+        networks = NetworksConfig(
+            student=Path(recipe.start.student),
             start=context.made(STUDENT.format(before), before),
             critic_start=context.made(CRITIC.format(before), before) if is_long else None,
+            teacher=Path(recipe.start.teacher),
+            rank=rank,
+            alpha=recipe.lora.alpha,
+            dtype=context.frozen,
         )
         prompts = context.prompts(config.seed)
         models, vae = open_models(networks, prompts, context.processes)
@@ -214,7 +195,7 @@ def _dmd(context: WanContext, name: str, config: DmdConfig, before: str) -> Stag
         open_models=open_both,
         policy=memory_policy(config.memory, WAN.lengths),
         geometry=recipe.sizes.geometry,
-        memory=lambda: dmd_report(recipe, config, rank=rank),
+        memory=lambda count: dmd_memory(recipe, config, rank=rank, processes=count),
         alpha=recipe.lora.alpha,
     )
 

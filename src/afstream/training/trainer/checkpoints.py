@@ -1,6 +1,6 @@
-"""Checkpoints of a run on any number of processes: one folder each, whole or not there.
+"""The folder of a training stage: its log, and checkpoints that are whole or not there.
 
-A folder is written under another name, then gets a list of its files and their sizes, then its
+A checkpoint is written under another name, then gets a list of its files and their sizes, then its
 name. Whatever moment a process is killed at, the list tells whether a folder is whole; if not,
 the one before is taken. The weights are torch's distributed checkpoints: each process writes
 its own part, and another number of processes can read them.
@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,39 +33,51 @@ KEPT = 2
 
 # what `Trainer.state` gives: tensors within mappings, and numbers
 State = Mapping[str, Any]
+# called with what a run has to tell: metrics of a step, a warning, a sheet
+Report = Callable[[Mapping[str, Any]], None]
 
 
 class CheckpointStore:
-    """The checkpoints of one stage, and its log.
+    """The checkpoints of one stage, and its log: metrics, warnings and contact sheets, JSON lines.
 
-    Attributes:
-        log: metrics, warnings and contact sheets, JSON lines.
-        processes: that share the run; all of them call every method.
-
-    Args:
-        folder: of the stage; all processes must see the same.
-        processes: that share the run.
+    All processes of a run must see the same folder, and all of them call every method.
     """
 
     def __init__(self, folder: Path, processes: Processes = ALONE) -> None:
+        self.folder = folder
         self.log = folder / LOG
         self.processes = processes
-        self._folder = folder
+
+    def tell(self, entry: Mapping[str, Any], report: Report) -> None:
+        """Add an entry to the log and report it, in the first process."""
+        if self.processes.is_first:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+            report(entry)
+
+    def cut_log(self, step: int) -> None:
+        """Remove log entries after a step, and a half-written one; make the stage's folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.log.is_file():
+            lines = self.log.read_text("utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
+            partial = self.log.with_suffix(".partial")
+            partial.write_text("".join(kept), "utf-8")
+            partial.replace(self.log)
 
     def save(self, step: int, state: State) -> None:
-        """Write a checkpoint, and drop all but the newest two.
+        """Write the checkpoint of a step, and drop all but the newest two.
 
-        Args:
-            step: its name.
-            state: tensors, within mappings, that may be spread over processes, and plain
-                values, of which the first process's count.
+        The state is tensors, within mappings, that may be spread over processes, and plain values,
+        of which the first process's count.
         """
-        goal = self._folder / f"step-{step:06}"
+        goal = self.folder / f"step-{step:06}"
         partial = goal.with_suffix(".partial")
         if self.processes.is_first:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             # left by a run that was killed
-            for left in self._folder.glob("step-*.partial"):
+            for left in self.folder.glob("step-*.partial"):
                 shutil.rmtree(left)
         self.processes.wait()
         tensors, plain = _divided(state)
@@ -78,16 +90,13 @@ class CheckpointStore:
                 # torn, or the run would have resumed from it
                 shutil.rmtree(goal)
             partial.rename(goal)
-            _sync(self._folder)
+            _sync(self.folder)
             for old in self._found()[KEPT:]:
                 shutil.rmtree(old)
         self.processes.wait()
 
     def load(self, state: State) -> tuple[State | None, list[str]]:
-        """Read the newest whole checkpoint.
-
-        Args:
-            state: with the tensors of what was saved, which are filled in place.
+        """Read the newest whole checkpoint, filling the tensors of `state` in place.
 
         Returns:
             The state as it was saved, None where there is none; and warnings of torn ones.
@@ -121,7 +130,7 @@ class CheckpointStore:
 
     def _found(self) -> list[Path]:
         """Folders with a checkpoint's name, newest first."""
-        named = [path for path in self._folder.glob("step-*") if NAME.fullmatch(path.name)]
+        named = [path for path in self.folder.glob("step-*") if NAME.fullmatch(path.name)]
         return sorted(named, key=_step, reverse=True)
 
 
@@ -139,13 +148,10 @@ def _flat(value: object, name: str = "") -> dict[str, Tensor]:
     """Tensors within mappings, by the name that they have in a checkpoint."""
     if isinstance(value, Tensor):
         return {name: value}
-    if not isinstance(value, Mapping):
-        return {}
-    return {
-        full: tensor
-        for key, part in value.items()
-        for full, tensor in _flat(part, f"{name}.{key}" if name else str(key)).items()
-    }
+    found: dict[str, Tensor] = {}
+    for key, part in value.items() if isinstance(value, Mapping) else ():
+        found |= _flat(part, f"{name}.{key}" if name else str(key))
+    return found
 
 
 def _complete(folder: Path, plain: Mapping[str, Any]) -> None:
@@ -175,13 +181,11 @@ def _fault(folder: Path) -> str:
 
 def _check(folder: Path, tensors: State) -> None:
     """Refuse a checkpoint whose tensors differ from those wanted in name or shape."""
-    found: Any = FileSystemReader(folder).read_metadata()
-    saved: dict[str, Any] = found.state_dict_metadata
-    wanted = _flat(tensors)
+    metadata: Any = FileSystemReader(folder).read_metadata()
+    saved = {name: tuple(each.size) for name, each in metadata.state_dict_metadata.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in _flat(tensors).items()}
     differing = sorted(saved.keys() ^ wanted.keys())
-    differing += sorted(
-        name for name in wanted.keys() & saved.keys() if saved[name].size != wanted[name].shape
-    )
+    differing += sorted(name for name in wanted.keys() & saved if saved[name] != wanted[name])
     if differing:
         raise CheckpointError(
             f"checkpoint {folder} is of another run: {len(differing)} of its weights differ in name"

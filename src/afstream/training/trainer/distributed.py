@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
     MixedPrecisionPolicy,
@@ -40,10 +40,7 @@ BACKBONE_METHODS = ("write_kv", "text_context", "time_context")
 class Processes:
     """The processes that share a run, seen from one of them.
 
-    Attributes:
-        rank: number of this process; 0 writes logs.
-        count: number of processes.
-        device: where this process computes.
+    `rank` is the number of this process, of `count`; it computes on `device`.
     """
 
     rank: int = 0
@@ -98,8 +95,7 @@ ALONE = Processes()
 def joined(device: str | None = None) -> Generator[Processes, None, None]:
     """Join the processes that torchrun started; without torchrun, a group of one.
 
-    Args:
-        device: cpu or cuda; GPUs where there are any.
+    Without a device (cpu or cuda), on GPUs where there are any.
 
     Raises:
         ConfigError: there are fewer GPUs than processes on this machine.
@@ -136,11 +132,9 @@ def joined(device: str | None = None) -> Generator[Processes, None, None]:
 def shard(model: Backbone, processes: Processes, *, dtype: torch.dtype | None = None) -> None:
     """Spread a model's weights over all processes; each layer is gathered while it computes.
 
-    Args:
-        model: on this process's device; changed in place.
-        processes: within `joined`, also when there is one.
-        dtype: that weights are cast to when they are gathered; gradients are then summed over
-            processes, and weights updated, in float32. None leaves all in the weights' own.
+    The model is on this process's device and is changed in place. Weights are cast to `dtype` when
+    they are gathered, and then gradients summed over processes, and weights updated, in float32;
+    None leaves all in the weights' own.
     """
     mesh = init_device_mesh(processes.device.type, (processes.count,))
     policy = MixedPrecisionPolicy(
@@ -149,11 +143,8 @@ def shard(model: Backbone, processes: Processes, *, dtype: torch.dtype | None = 
         # latents and timesteps lose too much in bfloat16; the backbone casts what it may
         cast_forward_inputs=False,
     )
-    parts: list[tuple[nn.Module, tuple[str, ...]]] = [
-        *((layer, LAYER_METHODS) for layer in model.blocks),
-        (model, BACKBONE_METHODS),
-    ]
-    for part, methods in parts:
+    layers = [(layer, LAYER_METHODS) for layer in model.blocks]
+    for part, methods in (*layers, (model, BACKBONE_METHODS)):
         # the outermost too, so that between calls the parameters are those that are trained
         fully_shard(part, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
         for method in methods:

@@ -52,53 +52,64 @@ class WatchConfig(Checked):
     skips_in_all: Count
 
 
-class _Past:
-    """Medians of a signal's last values and of those before.
+class _Signal:
+    """A metric and its past, which stands still while the metric is out of bounds.
 
-    Args:
-        recent: values that count as now.
-        history: values that count as the past.
-        warm_up: fewest of them for a judgement.
+    What is now may be `low` to `high` times what was.
     """
 
-    def __init__(self, recent: int, history: int, warm_up: int) -> None:
-        self._now: deque[float] = deque(maxlen=recent)
-        self._past: deque[float] = deque(maxlen=max(history, warm_up))
-        self._warm_up = warm_up
-        self.stands = False
+    def __init__(self, name: str, config: WatchConfig, low: float, high: float) -> None:
+        self._warning, self._low, self._high = WARNINGS[name], low, high
+        self._now: deque[float] = deque(maxlen=config.recent)
+        self._past: deque[float] = deque(maxlen=max(config.history, config.warm_up))
+        self._warm_up = config.warm_up
+        self._stands = False
 
-    def ratio(self, value: float) -> float | None:
-        """Now as a multiple of the past, after one more value; None as long as there is none."""
-        if len(self._now) == self._now.maxlen and not self.stands:
+    def warning(self, value: float) -> str:
+        """The warning after one more value; empty if there is none."""
+        if len(self._now) == self._now.maxlen and not self._stands:
             self._past.append(self._now[0])
         self._now.append(value)
-        if len(self._past) < self._warm_up:
-            return None
-        usual = median(self._past)
-        return median(self._now) / usual if usual > 0 else None
+        usual = median(self._past) if len(self._past) >= self._warm_up else 0.0
+        ratio = median(self._now) / usual if usual > 0 else None
+        self._stands = ratio is not None and not self._low <= ratio <= self._high
+        return self._warning.format(f"{ratio:.3g}") if self._stands else ""
+
+
+class _Motion:
+    """The mean of the last motions beside that of the first ones."""
+
+    def __init__(self, config: WatchConfig) -> None:
+        self._config = config
+        self._first: list[float] = []
+        self._now: deque[float] = deque(maxlen=config.recent)
+
+    def warning(self, value: float) -> str:
+        """See `_Signal.warning`."""
+        if len(self._first) < self._config.warm_up:
+            self._first.append(value)
+            return ""
+        self._now.append(value)
+        share = fmean(self._now) / max(fmean(self._first), 1e-12)
+        if len(self._now) < self._config.recent or share >= self._config.motion_low:
+            return ""
+        return WARNINGS["motion"].format(f"{share:.2f}")
 
 
 class Health:
     """Watches one stage, step by step.
 
     The past is not kept in checkpoints: a resumed run gathers it again.
-
-    Args:
-        config: thresholds.
     """
 
     def __init__(self, config: WatchConfig) -> None:
         self._config = config
-        # what may become of each metric, as multiples of its past
-        self._limits = {
-            "critic": (config.critic_low, config.critic_high),
-            "norm": (0.0, config.explosion),
-            "dmd_grad": (0.0, config.explosion),
+        self._signals = {
+            "critic": _Signal("critic", config, config.critic_low, config.critic_high),
+            "norm": _Signal("norm", config, 0.0, config.explosion),
+            "dmd_grad": _Signal("dmd_grad", config, 0.0, config.explosion),
+            "motion": _Motion(config),
         }
-        pasts = (config.recent, config.history, config.warm_up)
-        self._pasts = {name: _Past(*pasts) for name in self._limits}
-        self._first_motion: list[float] = []
-        self._motion: deque[float] = deque(maxlen=config.recent)
         self._warned: set[str] = set()
         self._in_row = 0
         self.skipped = 0
@@ -106,11 +117,9 @@ class Health:
     def see(self, step: int, metrics: Mapping[str, float]) -> list[str]:
         """Warnings after one step, each once until its cause is gone.
 
-        Args:
-            step: its number.
-            metrics: of the trainer: `critic` is the critic's loss, `norm` the norm of the student's
-                gradient, `dmd_grad` the mean size of the DMD gradient, `motion` the mean change
-                from one latent frame to the next. Whatever is absent is not judged.
+        Metrics: `critic` is the critic's loss, `norm` the norm of the student's gradient,
+        `dmd_grad` the mean size of the DMD gradient, `motion` the mean change from one latent frame
+        to the next. Whatever is absent is not judged.
 
         Raises:
             TrainingError: too many steps came out without numbers.
@@ -143,25 +152,6 @@ class Health:
     def _judge(self, metrics: Mapping[str, float]) -> dict[str, str]:
         """Causes that were looked at in a step with numbers, each with its warning if there is."""
         self._in_row = 0
-        found = {"numbers": ""}
-        for name, (low, high) in self._limits.items():
-            if name in metrics:
-                past = self._pasts[name]
-                ratio = past.ratio(metrics[name])
-                past.stands = ratio is not None and not low <= ratio <= high
-                found[name] = WARNINGS[name].format(f"{ratio:.3g}") if past.stands else ""
-        if "motion" in metrics:
-            found["motion"] = self._still(metrics["motion"])
-        return found
-
-    def _still(self, motion: float) -> str:
-        """Compare motion with that of the first windows; a warning, or nothing."""
-        config = self._config
-        if len(self._first_motion) < config.warm_up:
-            self._first_motion.append(motion)
-            return ""
-        self._motion.append(motion)
-        share = fmean(self._motion) / max(fmean(self._first_motion), 1e-12)
-        if len(self._motion) < config.recent or share >= config.motion_low:
-            return ""
-        return WARNINGS["motion"].format(f"{share:.2f}")
+        judged = {name: metrics[name] for name in self._signals if name in metrics}
+        warnings = {name: self._signals[name].warning(value) for name, value in judged.items()}
+        return {"numbers": "", **warnings}

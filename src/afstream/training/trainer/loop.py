@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from afstream.training.trainer.checkpoints import CheckpointStore
+from afstream.training.trainer.checkpoints import CheckpointStore, Report
 from afstream.training.trainer.distributed import ALONE, Processes
-from afstream.training.trainer.optim import Ema, optimizer_state, trained, update
+from afstream.training.trainer.optim import Ema, optimizer_state, set_rates, trained, update
 
-Report = Callable[[Mapping[str, Any]], None]
 # called with a step, counted from 1, and its metrics
 AfterStep = Callable[[int, Mapping[str, float]], None]
 
 
 class Trainer(ABC):
-    """Something that learns step by step.
+    """Something that learns step by step, alone or with other processes that share its batch.
 
-    Attributes:
-        step: optimizer steps done.
-        seconds: time that they took.
+    `step` counts the optimizer steps done, `seconds` the time that they took.
 
     Args:
         networks: modules that learn, and their optimizers, by name.
-        ema: moving average of the weights; None without one.
-        random: generator whose state belongs to a checkpoint; None where nothing is drawn from one.
+        ema: moving average of the weights, if there is one.
+        random: generator whose state belongs to a checkpoint, if numbers are drawn from one.
+        processes: that share the batch.
     """
 
     def __init__(
@@ -42,9 +38,11 @@ class Trainer(ABC):
         *,
         ema: Ema | None = None,
         random: torch.Generator | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.step = 0
         self.seconds = 0.0
+        self.processes = processes
         self._averaged = ema
         self._networks = networks
         self._generator = random
@@ -76,10 +74,14 @@ class Trainer(ABC):
         if self._generator:
             self._generator.set_state(state["random"])
 
-    def update(self, name: str, max_norm: float, processes: Processes = ALONE) -> float:
-        """Step a network's optimizers, see `afstream.training.trainer.optim.update`."""
+    def update(self, name: str, max_norm: float, rate: float = 1.0) -> float:
+        """Step a network's optimizers at a share of their peak rates; the gradient's norm.
+
+        See `afstream.training.trainer.optim.update`.
+        """
         module, optimizers = self._networks[name]
-        return update(trained(module).values(), optimizers, max_norm, processes)
+        set_rates(optimizers, rate)
+        return update(trained(module).values(), optimizers, max_norm, self.processes)
 
 
 def train(
@@ -94,17 +96,11 @@ def train(
 ) -> None:
     """Run to the last step; goes on from the last checkpoint where there is one.
 
-    Args:
-        trainer: what learns.
-        steps: optimizer steps in all.
-        store: checkpoints and log.
-        report: called in the first process, with step, seconds and the means of what `advance`
-            returned, and with step and `warning` where a checkpoint was torn.
-        every: steps between two reports.
-        save_every: steps between two checkpoints, or more where a trainer has no state to save.
-        after: called after each step; what it raises ends the run, and the checkpoint stays.
+    The first process reports and logs, every so many steps, the step, seconds and means of what
+    `advance` returned, and reports a `warning` where a checkpoint was torn. Checkpoints are further
+    apart where a trainer has no state to save. What `after` raises after a step ends the run, and
+    the checkpoint stays.
     """
-    is_first = store.processes.is_first
     values: dict[str, list[float]] = _resume(trainer, store, report)
     due = False
     while trainer.step < steps:
@@ -119,11 +115,8 @@ def train(
                 values.setdefault(name, []).append(value)
         if trainer.step % every == 0:
             means = {name: sum(found) / len(found) for name, found in values.items()}
-            entry = {"step": trainer.step, "seconds": round(trainer.seconds, 1), **means}
-            if is_first:
-                with store.log.open("a") as file:
-                    file.write(json.dumps(entry) + "\n")
-                report(entry)
+            timed = {"step": trainer.step, "seconds": round(trainer.seconds, 1)}
+            store.tell({**timed, **means}, report)
             values.clear()
         due = due or trainer.step % save_every == 0 or trainer.step == steps
         state = trainer.state() if due else None
@@ -140,19 +133,7 @@ def _resume(trainer: Trainer, store: CheckpointStore, report: Report) -> dict[st
         trainer.restore(content)
         trainer.step, trainer.seconds = content["step"], content["seconds"]
     if store.processes.is_first:
-        store.log.parent.mkdir(parents=True, exist_ok=True)
-        _cut(store.log, trainer.step)
+        store.cut_log(trainer.step)
         for warning in warnings:
             report({"step": trainer.step, "warning": warning})
     return dict(content["values"]) if content is not None else {}
-
-
-def _cut(log: Path, step: int) -> None:
-    """Remove log entries after the last checkpoint, and a half-written one."""
-    if not log.is_file():
-        return
-    lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    partial = log.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    partial.replace(log)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from afstream.checkpoints.files import save_tensors
 from afstream.errors import ConfigError
 from afstream.model.dit import Backbone
 from afstream.training.trainer.distributed import ALONE, Processes, gathered
-from afstream.training.trainer.files import save_tensors
 
 INSTALL = "pip install 'afstream[train]'"
 ADAPTER = "default"
@@ -27,20 +27,18 @@ HALF = re.compile(rf"(.+\.lora_[AB])\.{ADAPTER}(\.weight)")
 def adapt(backbone: Backbone, *, rank: int, alpha: float, seed: int = 0) -> None:
     """Add a LoRA pair to every Linear of the layers, in place; only the pairs train afterwards.
 
-    The backbone's output does not change: the second matrix of a pair begins with zeros.
-
-    Args:
-        backbone: its own weights stay the same tensors.
-        rank: of the pairs.
-        alpha: pairs are scaled by alpha / rank.
-        seed: of the first matrices.
+    The backbone's output does not change: the second matrix of a pair begins with zeros. Pairs are
+    scaled by alpha / rank; the seed is that of the first matrices.
 
     Raises:
         ConfigError: PEFT is not installed, or the rank is below 1.
     """
     if rank < 1:
         raise ConfigError(f"the LoRA's rank is {rank}; give 1 or more")
-    peft = _peft()
+    try:
+        peft: Any = importlib.import_module("peft")
+    except ImportError as error:
+        raise ConfigError(f"training a LoRA needs peft; install it with {INSTALL}") from error
     names = [
         name
         for name, part in backbone.named_modules()
@@ -56,18 +54,10 @@ def adapt(backbone: Backbone, *, rank: int, alpha: float, seed: int = 0) -> None
             weight.data = weight.data.float()
 
 
-def is_adapter(name: str) -> bool:
-    """Whether a weight of that name belongs to a pair."""
-    return HALF.fullmatch(name) is not None
-
-
 def save_adapters(path: Path, weights: Mapping[str, Tensor], *, alpha: float) -> None:
-    """Write a LoRA under PEFT's names, which `read_lora` and others read.
+    """Write a LoRA as `.safetensors` under PEFT's names, which `read_lora` and others read.
 
-    Args:
-        path: a `.safetensors` file, replaced at once.
-        weights: of an adapted backbone, by name, whole; those that are no pairs are left out.
-        alpha: see `adapt`.
+    Of the weights of an adapted backbone, those that are no pairs are left out.
 
     Raises:
         ConfigError: there are no pairs.
@@ -84,23 +74,12 @@ def save_trained(
 ) -> None:
     """Write what a student learned: its LoRA, or all of its weights, as `--lora` or `--student`.
 
-    Args:
-        path: a `.safetensors` file, replaced at once.
-        weights: those that learn, or their average; may be spread over processes.
-        alpha: of the LoRA.
-        processes: all must call it; the first one writes.
+    Weights may be spread over processes, all of which must call it; the first one writes.
     """
     whole = gathered(weights)
     if not processes.is_first:
         return
-    if any(map(is_adapter, whole)):
+    if any(map(HALF.fullmatch, whole)):
         save_adapters(path, whole, alpha=alpha)
     else:
         save_tensors(path, whole)
-
-
-def _peft() -> Any:  # noqa: ANN401  a package that only training needs
-    try:
-        return importlib.import_module("peft")
-    except ImportError as error:
-        raise ConfigError(f"training a LoRA needs peft; install it with {INSTALL}") from error

@@ -24,13 +24,7 @@ class Muon(Optimizer):
 
     Whatever the gradient's size, a step's root mean square is `UPDATE_SIZE * lr`, about
     that of AdamW, so the two can share a learning rate. The momentum is there from the beginning,
-    so that a checkpoint can fill it.
-
-    Args:
-        weights: with two or more axes.
-        lr: learning rate.
-        momentum: decay of the gradients' moving average.
-        weight_decay: share of a weight that a step of learning rate 1 takes away.
+    so that a checkpoint can fill it. Weights have two or more axes.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -16,15 +16,6 @@ from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.muon import Muon
 
 MATRIX_AXES = 2
-
-
-def trapezoid(step: int, *, warmup: int, decay: int, total: int) -> float:
-    """Share of the peak learning rate: up over `warmup` steps, level, down over `decay` steps.
-
-    Unlike a cosine it does not depend on the total before the decay begins, so a run can be
-    made longer while it runs.
-    """
-    return min((step + 1) / warmup, 1.0, max(total - step, 0) / decay)
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -86,11 +77,11 @@ def optimizer_state(
     return {name: kept[weight] for name, weight in weights.items()}
 
 
-def set_rates(optimizers: Sequence[Optimizer], peaks: Sequence[float], share: float) -> None:
-    """Set the learning rate of each optimizer to a share of its peak."""
-    for optimizer, peak in zip(optimizers, peaks, strict=True):
+def set_rates(optimizers: Iterable[Optimizer], share: float) -> None:
+    """Set the learning rate of each optimizer to a share of the rate it was made with."""
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = peak * share
+            group["lr"] = optimizer.defaults["lr"] * share
 
 
 def update(
@@ -101,11 +92,7 @@ def update(
 ) -> float:
     """Average gradients over processes where FSDP did not, clip their norm, step and clear.
 
-    Args:
-        weights: all that the optimizers train; spread over processes, or the same in all.
-        optimizers: that train them.
-        max_norm: norm above which gradients are scaled down.
-        processes: that share the batch.
+    The weights are all that the optimizers train: spread over processes, or the same in all.
 
     Returns:
         The norm before clipping; where it is not finite, no weight is updated.
@@ -125,46 +112,44 @@ def update(
 
 
 class Ema:
-    """Exponential moving average of a module's weights that learn.
+    """Exponential moving average of a module's weights that learn; begins with its present ones.
 
     `torch.optim.swa_utils.AveragedModel` copies the whole module: frozen weights beside a LoRA, and
     modules that are spread over processes, which cannot be copied.
-
-    Args:
-        module: its present weights are the first average.
-        decay: of the average, from 0 to below 1.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
+        self._module = module
         self._decay = decay
-        self.weights: dict[str, Tensor] = {
-            name: value.detach().clone() for name, value in trained(module).items()
-        }
+        self.weights = _copied(module)
 
-    def reset(self, module: nn.Module) -> None:
+    def reset(self) -> None:
         """Begin again with the module's present weights."""
-        copy_weights(self.weights, trained(module))
+        _overwrite(self.weights, trained(self._module))
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         """Move toward the module's weights; faster during the first steps."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for name, value in trained(module).items():
+        for name, value in trained(self._module).items():
             self.weights[name].lerp_(value, 1 - decay)
 
     @contextmanager
-    def in_place_of(self, module: nn.Module) -> Generator[None, None, None]:
+    def in_place(self) -> Generator[None, None, None]:
         """Give the module the averaged weights within, and its own back afterwards."""
-        own = {name: value.detach().clone() for name, value in trained(module).items()}
-        copy_weights(trained(module), self.weights)
+        own = _copied(self._module)
+        _overwrite(trained(self._module), self.weights)
         try:
             yield
         finally:
-            copy_weights(trained(module), own)
+            _overwrite(trained(self._module), own)
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in trained(module).items()}
 
 
 @torch.no_grad()
-def copy_weights(goal: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
-    """Copy tensors into those of the same names."""
+def _overwrite(goal: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
     for name, weight in goal.items():
         weight.copy_(source[name])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,3 +31,14 @@ def normal(shape: Sequence[int], rows: Sequence[int], seed: int, *names: object)
     return torch.stack(
         [torch.randn(*shape, generator=generator(seed, *names, row)) for row in rows]
     )
+
+
+def in_turn(number: int, count: int, seed: int) -> int:
+    """The index of a draw: all of `count` things once, then all again in another order."""
+    turn, at = divmod(number, count)
+    return _order(count, seed, turn)[at]
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, seed: int, turn: int) -> tuple[int, ...]:
+    return tuple(torch.randperm(count, generator=generator(seed, "order", turn)).tolist())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
+from afstream.checkpoints.files import save_tensors
 from afstream.errors import CheckpointError, PromptError
 from afstream.model.protocols import TextEncoder
-from afstream.training.trainer.files import save_tensors
-from afstream.training.trainer.rng import generator
+from afstream.training.trainer.rng import in_turn
 
 Pair = tuple[str, str]
 
@@ -56,11 +55,9 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
 
 
 class EmbeddingCache:
-    """Embeddings by prompt, in a folder.
+    """Embeddings by prompt, in a folder that is made when something is added.
 
-    Args:
-        folder: of the cache; made when something is added.
-        encoder: identity of the encoder; embeddings of different encoders differ.
+    Those of different encoders differ; `encoder` is the identity of one.
     """
 
     def __init__(self, folder: Path, encoder: str) -> None:
@@ -84,15 +81,7 @@ class EmbeddingCache:
         return [it for it in dict.fromkeys(prompts) if self._key(it) not in self._files]
 
     def add(self, prompts: Iterable[str], text: TextEncoder, *, batch: int = 8) -> int:
-        """Encode the prompts that are not there yet.
-
-        Args:
-            prompts: any.
-            text: the encoder.
-            batch: prompts that are encoded together.
-
-        Returns:
-            How many were encoded.
+        """Encode the prompts that are not there yet, `batch` together; tell how many they were.
 
         Raises:
             PromptError: the encoder cannot understand one.
@@ -140,13 +129,8 @@ class EmbeddingCache:
 class CachedPrompts:
     """Pairs of a list, by number, from a cache; see `afstream.training.dmd.trainer.Prompts`.
 
-    The list is repeated without end, each time in another order.
-
-    Args:
-        pairs: the list.
-        cache: holds all of their prompts.
-        negative: prompt that guidance leads away from, in the cache too.
-        seed: of the orders.
+    The list is repeated without end, each time in another order. Guidance leads away from the
+    prompt `negative`; it and all others must be in the cache.
     """
 
     def __init__(
@@ -160,10 +144,7 @@ class CachedPrompts:
     def pair(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Embeddings [B, T, text_dim] of the first and the second prompts."""
         count = len(self._pairs)
-        chosen = [
-            self._pairs[_order(count, self._seed, number // count)[number % count]]
-            for number in numbers
-        ]
+        chosen = [self._pairs[in_turn(number, count, self._seed)] for number in numbers]
         firsts, seconds = zip(*chosen, strict=True)
         return self._cache.get(firsts), self._cache.get(seconds)
 
@@ -174,12 +155,6 @@ class CachedPrompts:
     def unconditional(self, count: int) -> Tensor:
         """Embeddings [B, T, text_dim] of the negative prompt."""
         return self._negative.expand(count, -1, -1)
-
-
-@lru_cache(maxsize=2)
-def _order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
-    drawn = torch.randperm(count, generator=generator(seed, "order", epoch))
-    return tuple(drawn.tolist())
 
 
 def _plain_pair(line: str, _where: str) -> Pair:

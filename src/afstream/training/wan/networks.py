@@ -4,8 +4,6 @@ The weights that learn are kept in float32 and cast when they are gathered; ever
 in the dtype that it computes in. The text encoder is opened only to fill the cache.
 """
 
-# ruff: noqa: RUF001  Chinese has its own commas
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -27,14 +25,6 @@ from afstream.training.trainer.distributed import Processes, shard
 from afstream.training.trainer.lora import adapt
 from afstream.training.wan.embeddings import CachedPrompts, EmbeddingCache, read_pairs
 
-# Wan2.1's own, which its teacher was trained to be led away from
-NEGATIVE_PROMPT = (
-    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，"
-    "整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
-    "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，"
-    "静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworksConfig:
@@ -47,34 +37,22 @@ class NetworksConfig:
         teacher: folder of the teacher, often the largest model.
         rank: of the LoRA that student and critic learn; 0 trains all of their weights.
         alpha: of the LoRA.
-        recompute: compute each layer again in the backward pass, to need less memory.
         dtype: that all networks compute in.
-        seed: of the LoRA's first weights.
     """
 
     student: Path
     start: Path | None = None
     critic_start: Path | None = None
     teacher: Path
-    rank: int = 256
-    alpha: float = 256.0
-    recompute: bool = True
-    dtype: torch.dtype = torch.bfloat16
-    seed: int = 0
+    rank: int
+    alpha: float = 1.0
+    dtype: torch.dtype
 
 
 def open_models(
     config: NetworksConfig, prompts: Prompts, processes: Processes
 ) -> tuple[Models, WanVae]:
-    """Load all networks and spread them over the processes.
-
-    Args:
-        config: folders, files and dtype.
-        prompts: prompts of the rollouts.
-        processes: within `afstream.training.trainer.distributed.joined`.
-
-    Returns:
-        The networks, and their VAE once more.
+    """Load all networks and spread them over the processes; their VAE comes once more beside them.
 
     Raises:
         CheckpointError: pieces are missing or do not fit; says which.
@@ -88,7 +66,9 @@ def open_models(
     teacher = open_backbone(config.teacher, None, device, dtype)
     shard(teacher, processes)
     student, critic = (
-        open_learner(config, config.student, start, processes)
+        open_learner(
+            *(config.student, start, processes), dtype=dtype, rank=config.rank, alpha=config.alpha
+        )
         for start in (config.start, config.critic_start)
     )
     own, other = student.config, teacher.config
@@ -107,22 +87,16 @@ def open_prompts(
     cache: Path,
     *,
     processes: Processes,
-    negative: str = NEGATIVE_PROMPT,
+    negative: str,
     dtype: torch.dtype = torch.bfloat16,
     seed: int = 0,
     others: Sequence[str] = (),
 ) -> CachedPrompts:
-    """Embeddings of pairs of prompts; the first process encodes prompts that are new.
+    """Embeddings of a file of pairs of prompts; the first process encodes prompts that are new.
 
-    Args:
-        folder: with the text encoder.
-        pairs: file of pairs, see `read_pairs`.
-        cache: folder that all processes see.
-        processes: that share the run.
-        negative: prompt that guidance leads away from.
-        dtype: of the embeddings.
-        seed: of their order.
-        others: more prompts to encode.
+    `folder` has the text encoder, `cache` is a folder that all processes see, `negative` the prompt
+    that guidance leads away from, `dtype` the embeddings', `seed` that of their order; `others` are
+    more prompts to encode.
 
     Raises:
         CheckpointError: pieces are missing or do not fit; says which.
@@ -147,25 +121,26 @@ def open_prompts(
 
 
 def open_learner(
-    config: NetworksConfig, folder: Path, start: Path | None, processes: Processes
+    folder: Path,
+    start: Path | None,
+    processes: Processes,
+    *,
+    dtype: torch.dtype,
+    rank: int = 0,
+    alpha: float = 1.0,
 ) -> Backbone:
-    """A backbone that learns, spread over the processes.
+    """A backbone of a folder that learns, spread over the processes.
 
-    Args:
-        config: dtype and LoRA.
-        folder: of the model.
-        start: a file in the place of the folder's own weights.
-        processes: within `afstream.training.trainer.distributed.joined`.
+    `start` is a file in the place of the folder's own weights; with a rank a LoRA learns.
     """
-    held = config.dtype if config.rank else torch.float32
-    backbone = open_backbone(folder, start, processes.device, held)
-    if config.rank:
-        adapt(backbone, rank=config.rank, alpha=config.alpha, seed=config.seed)
+    backbone = open_backbone(folder, start, processes.device, dtype if rank else torch.float32)
+    if rank:
+        adapt(backbone, rank=rank, alpha=alpha)
     else:
         backbone.requires_grad_(True)
-    if config.recompute:
-        backbone.recompute_layers()
-    shard(backbone, processes, dtype=None if config.dtype == torch.float32 else config.dtype)
+    # each layer is computed again in the backward pass, which needs less memory
+    backbone.recompute_layers()
+    shard(backbone, processes, dtype=None if dtype == torch.float32 else dtype)
     return backbone
 
 
