@@ -2,12 +2,12 @@ r"""afstream: streaming, prompt-switching, long video diffusion.
 
 Example:
     >>> from afstream import Stream, Timeline
-    >>> timeline = Timeline.parse("0:00 A red star drifts left.\n0:02 It turns blue.")
+    >>> timeline = Timeline.parse("0:00 A red star spins by the sea.\n0:02 It turns blue.")
     >>> stream = Stream.open(seed=7)
     >>> for chunk in stream.play(timeline):
     ...     for receipt in chunk.receipts:
     ...         print(f"chunk {receipt.chunk}: {receipt.prompt}")
-    chunk 0: A red star drifts left.
+    chunk 0: A red star spins by the sea.
     chunk 3: It turns blue.
 """
 
@@ -17,10 +17,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from afstream.errors import AfstreamError
-from afstream.spec import ModelSpec
+from afstream.kvcache.policy import MemoryPolicy
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Cue, Plan, Timeline
 
 if TYPE_CHECKING:
+    from afstream.families.base import VideoModel
+    from afstream.families.opening import open_model
+    from afstream.kvcache.memories import MEMORIES
     from afstream.stream import Chunk, Receipt, Stream
     from afstream.video import VideoWriter
     from afstream.video.sheet import ContactSheet
@@ -28,25 +32,33 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "MEMORIES",
     "AfstreamError",
     "Chunk",
     "ContactSheet",
     "Cue",
+    "MemoryPolicy",
     "ModelSpec",
     "Plan",
     "Receipt",
     "Stream",
+    "StreamConfig",
     "Timeline",
+    "VideoModel",
     "VideoWriter",
+    "open_model",
 ]
 
-# These need torch or an encoder, which take seconds to load: they come when they are asked for.
+# Most of these need torch or an encoder, which take seconds to import: imported on first use.
 _LATE = {
+    "MEMORIES": "afstream.kvcache.memories",
     "Chunk": "afstream.stream",
     "ContactSheet": "afstream.video.sheet",
     "Receipt": "afstream.stream",
     "Stream": "afstream.stream",
+    "VideoModel": "afstream.families.base",
     "VideoWriter": "afstream.video",
+    "open_model": "afstream.families.opening",
 }
 
 
