@@ -130,7 +130,7 @@ ROOMS = (
     ),
     Room(
         "src/afstream/attention/block_table.py",
-        ("tests/attention/test_backends.py",),
+        ("tests/attention/test_block_table.py",),
         (
             Fault(
                 "a block table is not filled anew when only distances change",
@@ -155,9 +155,6 @@ ROOMS = (
             ),
             Fault("a cut keeps latents for the next re-cache", "state.recent.clear()", "pass"),
             Fault("a cut goes on counting frames", "        state.frame = 0\n", ""),
-            Fault(
-                "a fork shares recent latents", "recent=self.recent.copy()", "recent=self.recent"
-            ),
             Fault(
                 "noise is added for the step before",
                 "noise[step + 1], sigmas[step + 1])",
@@ -201,7 +198,12 @@ ROOMS = (
     Room(
         "src/afstream/engine/state.py",
         STREAM,
-        (Fault("a fork shares a blend", "self.blend and replace(self.blend)", "self.blend"),),
+        (
+            Fault("a fork shares a blend", "self.blend and replace(self.blend)", "self.blend"),
+            Fault(
+                "a fork shares recent latents", "recent=self.recent.copy()", "recent=self.recent"
+            ),
+        ),
     ),
     Room(
         "src/afstream/engine/schedule.py",
@@ -232,7 +234,7 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/stream.py",
+        "src/afstream/engine/pipeline.py",
         ("tests/engine/test_decode.py",),
         (Fault("three chunks are in flight", "return 2 if self.ahead", "return 3 if self.ahead"),),
     ),

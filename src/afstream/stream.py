@@ -9,7 +9,7 @@ evaluating all iterate over it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -255,7 +255,7 @@ class Stream:
             )
         return self._pipeline.prompts.ask(cue, now_s=now_s, asked_at=asked_at)
 
-    def play(self, timeline: str | Timeline | Plan) -> Iterator[Chunk]:
+    def play(self, timeline: str | Timeline | Plan) -> Generator[Chunk, None, None]:
         """Play a timeline from its start to its end; every prompt is checked beforehand.
 
         Nothing is computed beyond its last chunk. A chunk that an earlier iterator submitted and
@@ -272,7 +272,7 @@ class Stream:
         """
         self._refuse_closed()
         if isinstance(timeline, str):
-            timeline = Timeline.parse(timeline)
+            timeline = Timeline.parse(timeline, source="the text")
         plan = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
         if plan.clock != self.clock:
             raise TimelineError(
@@ -283,7 +283,7 @@ class Stream:
         changes = iter([due.get(index, []) for index in range(plan.num_chunks)])
         return self._pipeline.run(lambda: next(changes, None))
 
-    def chunks(self, before: Callable[[], object] | None = None) -> Iterator[Chunk]:
+    def chunks(self, before: Callable[[], object] | None = None) -> Generator[Chunk, None, None]:
         """Yield chunks without end; give a first prompt with `cue` before taking one.
 
         Where the stream runs ahead, the next chunk has been submitted when a chunk is yielded. A

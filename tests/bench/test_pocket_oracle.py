@@ -18,7 +18,16 @@ from afstream.families.pocket.scene import (
     Subject,
 )
 from afstream.families.pocket.world import render
-from pocket_oracle import RecordBook, Sizes, make_cases, measure, oracle_accuracy, read, summarise
+from pocket_oracle import (
+    RecordBook,
+    Sizes,
+    cases,
+    make_cases,
+    measure,
+    oracle_accuracy,
+    read,
+    summarise,
+)
 from pocket_oracle.motion import Track, classify_motion, speed_px
 from pocket_oracle.oracle import READABLE, attributes
 
@@ -70,7 +79,7 @@ class Painter:
         if self.wrong:
             colours = [colour for colour in COLOURS if colour != scene.subject.colour]
             scene = replace(scene, subject=Subject(scene.subject.shape, colours[0]))
-        video = video_of(scene, timeline.plan().num_video_frames)
+        video = video_of(scene, timeline.plan(cases.CLOCK).num_video_frames)
         yield Pictures(((video + 1) * 127.5).round().clip(0, 255).astype(np.uint8))
 
 

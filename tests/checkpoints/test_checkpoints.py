@@ -13,6 +13,7 @@ from tests.wan_transformer import CONFIG, DIFFUSERS, diffusers_name, wan_weights
 from afstream.checkpoints import (
     BackboneSource,
     find_parts,
+    merge_loras,
     read_config,
     read_lora,
     read_loras,
@@ -205,6 +206,20 @@ def test_several_loras_add_up(tmp_path):
     for name, value in both.items():
         expected = first[name] + 2 * (second[name] - base[name])
         torch.testing.assert_close(value, expected, rtol=0, atol=1e-5)
+
+
+def test_loras_are_merged_one_upon_the_other_and_rounded_once(tmp_path):
+    given, pairs = [], []
+    for name in ("a", "b"):
+        pairs.append(lora_pairs())
+        given.append(str(tmp_path / f"{name}.pt"))
+        torch.save(peft(pairs[-1]), given[-1])
+    weights = {name: value.bfloat16() for name, value in wan_weights().items()}
+    merged = merge_loras(weights, read_loras(given))
+    for layer in LORA_LAYERS:
+        added = sum(up @ down for down, up in (each[layer] for each in pairs))
+        expected = weights[f"{layer}.weight"].float() + added
+        torch.testing.assert_close(merged[f"{layer}.weight"], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

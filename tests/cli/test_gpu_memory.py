@@ -73,7 +73,7 @@ def test_bench_shows_it_beside_what_was_measured(command):
     assert data["setup"]["gpu_memory"] == 2**30
     assert data["memory_estimate"]["tensor_bytes"] > 0
     done = command(*BENCH, *given, "--gpu-memory", "1GiB")
-    assert "foretold GPU memory" in done.out
+    assert "estimated GPU memory" in done.out
 
 
 def test_a_dry_run_reads_the_amount_without_torch(tmp_path):

@@ -15,8 +15,9 @@ import av
 import pytest
 
 from afstream.errors import TimelineError
-from afstream.timeline import Moment, Timeline, Unit
+from afstream.timeline import Cue, Moment, Timeline, Unit
 from afstream_cli.live import LiveCues
+from afstream_cli.record import RunRecord
 
 FAKE_STREAM = Path(__file__).with_name("fake_stream.py")
 Run = Callable[..., Any]
@@ -167,6 +168,15 @@ def test_seeds(fake_stream: ModuleType, lines: list[str], seed: int | None, expe
     _, _, live = play(fake_stream, iter(lines), seed=seed)
     assert live.seed == expected
     assert live.replay(3).seed == expected
+
+
+def test_of_two_cues_on_one_chunk_the_record_names_the_one_that_counts(fake_stream: ModuleType):
+    stream = fake_stream.Stream(0)
+    for prompt in ("a ball", "a cube"):
+        stream.cue(Cue(start=Moment(0), prompt=prompt))
+    record = RunRecord(settings={}, load_s=0.0)
+    record.add_cue(next(stream.chunks()))
+    assert [cue["prompt"] for cue in record.cues] == ["a cube"]
 
 
 @pytest.mark.parametrize("given", [True, False])

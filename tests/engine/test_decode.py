@@ -17,6 +17,7 @@ from tests.engine.toy import toy_model
 
 from afstream.bench import Load, Meter
 from afstream.engine.decode import ChunkDecoder, CudaDecodeStream, PendingChunk
+from afstream.engine.pipeline import ChunkPipeline
 from afstream.engine.rollout import Rollout
 from afstream.engine.stopwatch import Stopwatch, span_ms
 from afstream.spec import StreamConfig
@@ -415,7 +416,7 @@ def test_a_stream_that_runs_ahead_is_measured(monkeypatch):
 
 def test_what_warms_up_while_a_chunk_is_waited_for_is_told(model, monkeypatch):
     """Its time lies in that of the chunk which is handed out, so neither may be counted."""
-    monkeypatch.setattr(Stream, "_warms_up", lambda self, *_: self.state.chunk == 3)
+    monkeypatch.setattr(ChunkPipeline, "_warms_up", lambda self, *_: self.state.chunk == 3)
     waits, ahead = (make_stream(model, ahead=ahead) for ahead in (False, True))
     for stream in (waits, ahead):
         stream.cue(STAR)

@@ -156,10 +156,11 @@ def agree(model, memory, steps, backend=None):
     for kind, prompt, count in steps:
         pair = pairs[-1]
         if kind == "fork":
-            # the older one goes on as before, and the younger one with another prompt
+            # both go on as before, then the younger one with another prompt
             pairs.append(pair.fork())
             pair.play(1)
             pair = pairs[-1]
+            pair.play(1)
         chunk_s = memory.c * 4 / 16
         if prompt:
             pair.cue(prompt, kind, blend_s=3 * chunk_s if kind == "blend" else 0.0)

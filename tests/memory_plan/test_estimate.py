@@ -265,3 +265,14 @@ def test_the_production_size_by_hand():
     assert {part["name"]: part["bytes"] for part in data["parts"]}["text keys"] == (
         parts.bytes_of("text keys")
     )
+
+
+def test_a_hundredth_of_what_stays_and_a_tenth_of_what_passes_are_allowed_for():
+    found = report(backend="sdpa")
+    assert {phase.name for phase in found.phases} >= {"load", "stream", "switch"}
+    for phase in found.phases:
+        here = [part for part in found.parts if phase.name in part.phases]
+        passing = sum(part.bytes for part in here if part.passes)
+        staying = sum(part.bytes for part in here if not part.passes)
+        assert phase.slack == pytest.approx(staying / 100 + passing / 10, abs=1)
+        assert phase.held >= phase.tensors + phase.slack

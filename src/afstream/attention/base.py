@@ -7,7 +7,7 @@ says where keys and values go. A backend attends.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -164,8 +164,8 @@ class SlotPool:
         backend: backend of the kernels.
     """
 
-    keys: Tensor
-    values: Tensor
+    keys: Tensor = field(repr=False)
+    values: Tensor = field(repr=False)
     num_visible: int
     window_chunks: int
     rope: RopeTables

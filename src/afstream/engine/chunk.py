@@ -100,7 +100,7 @@ class ChunkTiming:
     total_ms: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Chunk:
     """One decoded chunk and what happened in it.
 
@@ -126,3 +126,10 @@ class Chunk:
     receipts: tuple[Receipt, ...]
     timing: ChunkTiming
     warm_up: bool
+
+    def __repr__(self) -> str:
+        count, height, width, _ = self.frames.shape
+        return (
+            f"<Chunk {self.index} at {self.start_s:g} s: {count} frames of {width}x{height},"
+            f" segment {self.segment}, {self.prompt!r}>"
+        )

@@ -8,7 +8,7 @@ chunk before it collects the one before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from threading import Lock
 
 import torch
@@ -72,7 +72,9 @@ class ChunkPipeline:
         self.closed = True
         self.state = StreamState(seed=self.state.seed)
 
-    def run(self, planned: Callable[[], Sequence[PendingPrompt] | None]) -> Iterator[Chunk]:
+    def run(
+        self, planned: Callable[[], Sequence[PendingPrompt] | None]
+    ) -> Generator[Chunk, None, None]:
         """Submit and collect chunks.
 
         Args:
