@@ -43,7 +43,7 @@ class Meter:
         >>> for chunk in meter.run():
         ...     pass
         >>> meter.result().frames
-        39
+        48
 
     Args:
         load: what to measure.
