@@ -91,7 +91,7 @@ class MemoryPolicy(Protocol):
         ...
 
     def visible(self, anchors: Anchors, frame: int, num_frames: int) -> Sequence[Visible]:
-        """The chunks that a query block sees, each once, its own chunks last.
+        """The chunks that a query block sees, its own chunks last.
 
         Args:
             anchors: the state of the scene.
