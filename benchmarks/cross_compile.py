@@ -144,9 +144,9 @@ def attention_launches() -> Iterator[Launch]:
     ):
         q = empty(1, tokens, HEADS, head_dim, dtype=dtype)
         held = empty(1, NUM_SLOTS, CHUNK_TOKENS, HEADS, head_dim, dtype=dtype)
-        turn = empty(NUM_VISIBLE, head_dim // 2, dtype=torch.float32)
+        shift = empty(NUM_VISIBLE, head_dim // 2, dtype=torch.float32)
         slots = empty(NUM_VISIBLE, dtype=torch.int32)
-        run = partial(attention.forward, q, held, held, slots, turn, turn, num_splits=splits)
+        run = partial(attention.forward, q, held, held, slots, shift, shift, num_splits=splits)
         # small tiles of three tf32 products use the older instruction on every chip
         yield Launch(name, run, matrix=dtype != torch.float32)
 
@@ -154,7 +154,7 @@ def attention_launches() -> Iterator[Launch]:
 def backward_launches() -> Iterator[Launch]:
     """To the queries, and to the block's own keys and values."""
     lse = empty(1, HEADS, CHUNK_TOKENS, dtype=torch.float32)
-    turn = empty(NUM_VISIBLE, HEAD_DIM // 2, dtype=torch.float32)
+    shift = empty(NUM_VISIBLE, HEAD_DIM // 2, dtype=torch.float32)
     slots = empty(NUM_VISIBLE, dtype=torch.int32)
     for dtype in (torch.bfloat16, torch.float32):
         q = empty(1, CHUNK_TOKENS, HEADS, HEAD_DIM, dtype=dtype)
@@ -164,7 +164,7 @@ def backward_launches() -> Iterator[Launch]:
         matrix = dtype != torch.float32
         to_queries = partial(
             attention_backward.to_queries,
-            *(q, held, held, slots, (turn, turn), q, lse, lse, summed),
+            *(q, held, held, slots, (shift, shift), q, lse, lse, summed),
         )
         yield Launch(f"backward, queries{word}", to_queries, matrix=matrix)
         to_own = partial(attention_backward.to_own, q, q, q, q, lse, lse)
@@ -190,13 +190,13 @@ def row_launches() -> Iterator[Launch]:
 
 
 def copy_launches() -> Iterator[Launch]:
-    """Capture, and the turned view."""
+    """Store, and the gathered KV."""
     held = (empty(LAYERS, 1, NUM_SLOTS, CHUNK_TOKENS, HEADS, HEAD_DIM),) * 4
-    turn = (empty(1, HEAD_DIM // 2, dtype=torch.float32),) * 2
+    shift = (empty(1, HEAD_DIM // 2, dtype=torch.float32),) * 2
     plain = partial(slot_copies.copy_slots, *held, (0,), (1,), None, None)
     yield Launch("slot copy", plain, wide=True)
     yield Launch(
-        "slot copy, turned", partial(slot_copies.copy_slots, *held, (1,), (0,), *turn), wide=True
+        "slot copy, shifted", partial(slot_copies.copy_slots, *held, (1,), (0,), *shift), wide=True
     )
 
 

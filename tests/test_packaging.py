@@ -61,6 +61,16 @@ def test_help_loads_no_torch():
     assert run_python(code).split() == ["0", "False"]
 
 
+def test_the_public_names_are_there_and_importing_them_loads_no_torch():
+    code = (
+        "import sys, afstream; print('torch' in sys.modules);"
+        "from afstream import MEMORIES, MemoryPolicy, StreamConfig, VideoModel;"
+        "print('torch' in sys.modules);"
+        "print({name for name in afstream.__all__ if getattr(afstream, name, None) is None})"
+    )
+    assert run_python(code).split() == ["False", "False", "set()"]
+
+
 def test_the_version_is_told_once():
     assert run_python("import afstream; print(afstream.__version__)").strip() == version("afstream")
 

@@ -117,14 +117,14 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
     def backend(way: str) -> BackendName:
         return "triton" if way == "triton" else "reference"
 
-    turn = rope_shift_tables(offsets, head_dim=head_dim, dtype=torch.float64)
+    shift = rope_shift_tables(offsets, head_dim=head_dim, dtype=torch.float64)
     table = rope_tables(0, grid=GRID, head_dim=head_dim, dtype=torch.float64)
     query, held = (1, TOKENS, HEADS, head_dim), (1, SLOTS, SLOT_TOKENS, HEADS, head_dim)
     tokens, layers = (1, TOKENS, width), (2, *held)
 
     def attention(way: str, num_splits: int = 1) -> Outputs:
         q, k, v = tensors(way, query, held, held)
-        where = tables(way, turn)
+        where = tables(way, shift)
         return slot_attention_lse(
             q, k, v, slots, *where, num_splits=num_splits, backend=backend(way)
         )
@@ -132,7 +132,7 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
     def training(way: str) -> Outputs:
         q, own_k, own_v, k, v, grad = tensors(way, query, query, query, held, held, query)
         wanted = [x.requires_grad_() for x in (q, own_k, own_v)]
-        where = tables(way, turn)
+        where = tables(way, shift)
         own = (own_k, own_v)
         out = slot_attention(q, k, v, slots, *where, own, backend=backend(way))
         return (out, *torch.autograd.grad(out, wanted, grad))
@@ -161,7 +161,7 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
     def copy(way: str) -> Outputs:
         k, v = tensors(way, layers, layers)
         keys, values = torch.zeros_like(k), torch.zeros_like(v)
-        pair = tables(way, turn)
+        pair = tables(way, shift)
         two = pair[0][:2], pair[1][:2]
         copy_slots(k, v, keys, values, [3, 0], [1, 2], two, backend=backend(way))
         return keys, values
@@ -173,7 +173,7 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
         "norm + RoPE, forward and backward": norm,
         "norm + RoPE + write": write,
         "LayerNorm + modulation": modulation,
-        "slot copy, turned": copy,
+        "slot copy, shifted": copy,
     }
 
 

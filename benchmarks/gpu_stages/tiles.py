@@ -58,7 +58,7 @@ def time_tiles(device: torch.device, size: str) -> Iterator[TileTime]:
         for splits in SPLITS if on_gpu else SPLITS[:1]:
 
             def run(tile: Tile = tile, splits: int = splits) -> object:
-                held = inputs.q, inputs.keys, inputs.values, slots, *inputs.turn
+                held = inputs.q, inputs.keys, inputs.values, slots, *inputs.shift
                 return attention.forward(*held, num_splits=splits, tile=tile)
 
             named = tile._asdict()

@@ -73,7 +73,7 @@ class ChunkTimes:
         name: of the variant.
         cold_ms: the first chunk, which loads and compiles kernels.
         warm_up_ms: the chunks after it that still captured or compiled, all together.
-        chunk_ms: median of a steady chunk: all denoise steps, context pass, capture.
+        chunk_ms: median of a steady chunk: all denoise steps, context pass, store.
         recache_ms: median of a whole prompt switch: text keys and re-cache.
         fps: video frames a second of the backbone alone.
         peak_bytes: most memory that tensors took.
@@ -185,7 +185,7 @@ def estimated_bytes(scale: Scale, variant: Variant) -> int:
 
 @torch.inference_mode()
 def time_public_way(backbone: Backbone, scale: Scale) -> ChunkTimes:
-    """The same chunk with clones, concatenation and complex128; no capture, no re-cache."""
+    """The same chunk with clones, concatenation and complex128; no store, no re-cache."""
     device = backbone.device
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -113,7 +113,7 @@ def attention_inputs(
     Returns:
         q [B, T, H, D], rotated at its own positions; keys and values [B, N, R, H, D] of all
         slots, keys rotated at their own chunk's positions; raw_keys, the same before any
-        rotation; slots, those that are seen; turn, cosines and sines [S, D / 2] of the offsets;
+        rotation; slots, those that are seen; shift, cosines and sines [S, D / 2] of the offsets;
         tables [K, 1, D / 2] by rotation, which take raw keys to where they are seen; window,
         keys and values [B, K, H, D] that are ready for torch's own attention; own, keys and
         values [B, T, H, D] with gradient, none in inference.
@@ -136,7 +136,7 @@ def attention_inputs(
         raw_keys=raw,
         slots=slots,
         offsets=offsets,
-        turn=settings.on_device(rope_shift_tables(offsets, head_dim=shape.head_dim)),
+        shift=settings.on_device(rope_shift_tables(offsets, head_dim=shape.head_dim)),
         tables=tables,
         window=(rotate_float32(_gathered(raw, slots), tables["float32"]), _gathered(values, slots)),
         own=None,
@@ -205,12 +205,12 @@ def _others(settings: KernelSettings, *, compiled_twin: bool) -> dict[str, Way]:
 
 
 def _held(i: SimpleNamespace) -> tuple[Any, ...]:
-    return i.q, i.keys, i.values, i.slots, *i.turn, i.own
+    return i.q, i.keys, i.values, i.slots, *i.shift, i.own
 
 
 def _twin(i: SimpleNamespace) -> Tensor:
     slots = torch.tensor(i.slots, dtype=torch.int32, device=i.q.device)
-    cos, sin = i.turn
+    cos, sin = i.shift
     return twin(i.q, i.keys, i.values, slots, cos, sin, i.own)[0]
 
 

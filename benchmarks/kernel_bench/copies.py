@@ -30,7 +30,7 @@ def copy_cases(settings: KernelSettings) -> tuple[KernelCase, KernelCase]:
         f"eager, {name} RoPE, layer by layer": partial(_rotate_by_layer, rotation=name)
         for name in ROTATIONS
     }
-    name, count = "slot copy, turned view", len(CHUNK_OFFSETS) - 1
+    name, count = "slot copy, gathered KV", len(CHUNK_OFFSETS) - 1
     return (
         _case(STORE, settings, _store_inputs, plain, num_slots=1, roundings=0),
         _case(name, settings, _gather_inputs, rotated, num_slots=count, roundings=2),
@@ -137,9 +137,9 @@ def _copy_by_layer(i: SimpleNamespace) -> None:
 def _rotate_by_layer(i: SimpleNamespace, *, rotation: str) -> None:
     rotate, dtype = ROTATIONS[rotation]
     tables = zip(*i.turns[dtype], strict=True)
-    for source, target, turn in zip(i.sources, i.targets, tables, strict=True):
+    for source, target, shift in zip(i.sources, i.targets, tables, strict=True):
         for layer in range(len(i.keys)):
-            i.to_keys[layer, :, target] = rotate(i.keys[layer, :, source], turn)
+            i.to_keys[layer, :, target] = rotate(i.keys[layer, :, source], shift)
             i.to_values[layer, :, target] = i.values[layer, :, source]
 
 

@@ -36,7 +36,7 @@ def _exactly(ms: float, *, aim_ms: float | None = None) -> Prediction:
 
 CHUNK = "attention, chunk"
 NORM_WRITE = "norm + RoPE + write"
-STORE = "slot copy, capture"
+STORE = "slot copy, store"
 # What arithmetic predicted before anything was timed, by case and implementation.
 PREDICTIONS = {
     (CHUNK, "triton"): _exactly(1.50),

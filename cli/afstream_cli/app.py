@@ -29,7 +29,7 @@ class InOrder(TyperGroup):
     """Lists the commands in the order in which they are needed."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Their names."""
+        """The names of the commands."""
         return list(COMMANDS)
 
 
@@ -41,11 +41,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# Importing a command must stay cheap: whatever needs torch is imported when it runs.
+# Importing a command must stay cheap: modules that need torch are imported when it runs.
 app.command()(generate)
 app.command()(inspect)
 app.command()(convert)
-# `afstream bench` alone measures a stream; what else can be measured has a name behind it.
+# `afstream bench` alone measures a stream; other benchmarks are its subcommands.
 benches = typer.Typer(subcommand_metavar="[COMMAND [ARGS]...]")
 benches.callback(invoke_without_command=True)(bench)
 benches.command("kernels")(bench_kernels)

@@ -1,4 +1,4 @@
-"""`afstream bench`: how fast a whole stream is here, and what it takes."""
+"""`afstream bench`: speed, latency and memory of a whole stream on this machine."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="All figures as one JSON object on standard output, no progress.",
+        help="Print all figures as one JSON object on standard output, without progress.",
         rich_help_panel=options.REPORT,
     ),
 ]
@@ -89,11 +89,11 @@ def bench(
 ) -> None:
     """Measure a whole stream: speed, latency, stalls, memory.
 
-    Tells denoising, decoding and everything together apart, and names the machine.
+    Shows denoising, decoding and the whole separately, and describes the machine.
 
-    The first chunk, and those that compile or capture, are the warm-up: they count as latency only.
+    The first chunk, and those that compile or capture, are the warm-up and count as latency only.
 
-    Figures of a CPU mean nothing for a GPU, and those of a busy machine mean little.
+    Figures from a CPU say nothing about a GPU, and figures from a busy machine say little.
     """
     if context.invoked_subcommand:
         refuse_options(context)
@@ -133,22 +133,22 @@ def bench(
 
         show_figures(result)
     if interruption.signal is not None:
-        job.say("stopped; the figures are those of what was made")
+        job.say("stopped; the figures are for the video made so far")
         raise typer.Exit(SIGNAL_EXIT + interruption.signal)
 
 
 def refuse_options(context: typer.Context) -> None:
-    """Refuse options before a subcommand: they are those of the stream, and would do nothing.
+    """Refuse options before a subcommand, where they would have no effect.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: there is such an option.
     """
     command = context.invoked_subcommand
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if source is not None and source.name == "COMMANDLINE":
             raise ConfigError(
-                f"{parameter.opts[0]} stands before {command}, where it would do nothing; give"
+                f"{parameter.opts[0]} stands before {command}, where it has no effect; give"
                 f" options of {command} after it"
             )
 
@@ -170,7 +170,7 @@ def run(meter: Meter, out: Path | None, job: Job, interruption: Interruption) ->
 def open_writer(
     out: Path | None, size: tuple[int, int], fps: int
 ) -> VideoWriter | nullcontext[None]:
-    """A writer, or nothing in its place."""
+    """A writer, or a context without a value if there is no path."""
     if out is None:
         return nullcontext()
     from afstream.video import VideoWriter

@@ -1,7 +1,7 @@
 """`afstream bench kernels`: each kernel checked against its twin, then timed.
 
-The measuring itself is `kernel_bench` in the checkout's `benchmarks/`, no part of an installed
-package.
+The code that measures is `kernel_bench` in the checkout's `benchmarks/`; the installed package does
+not contain it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ Size = Annotated[
     str | None,
     typer.Option(
         metavar="480p|pocket",
-        help="Wan 1.3B at 832x480, on a GPU only, or the pocket model.",
+        help="Wan 1.3B at 832x480 (on a GPU only), or the pocket model.",
         show_default="the larger that fits",
     ),
 ]
 Backend = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Only this implementation of ours: triton, sdpa or reference."
+        metavar="NAME", help="Run only this one of our backends: triton, sdpa or reference."
     ),
 ]
 NoCompile = Annotated[
     bool,
     typer.Option(
-        "--no-compile", help="On a GPU, leave out torch.compile, which takes minutes to compare."
+        "--no-compile",
+        help="On a GPU, skip the comparison with torch.compile, which takes minutes.",
     ),
 ]
 Json = Annotated[
@@ -75,10 +76,10 @@ def bench_kernels(
     """Check each kernel against its twin, then time it.
 
     Median milliseconds with a cold cache, TFLOP/s or GB/s, the share of the floor, and how many
-    times as long one would wait without it: for SDPA on keys rotated anew and concatenated, eager
-    RoPE, torch.compile. A kernel that is wrong is not timed, and the command exits with 1.
+    times as long each alternative takes: SDPA on keys rotated again and concatenated, eager RoPE,
+    torch.compile. A kernel that is wrong is not timed, and the command exits with 1.
 
-    On a CPU timings mean nothing for a GPU: it times the reference path only. With
+    Timings on a CPU say nothing about a GPU: only the reference path is timed there. With
     TRITON_INTERPRET=1, --backend triton checks the kernels there.
     """
     find_kernel_bench()
@@ -93,7 +94,7 @@ def bench_kernels(
             check_appendable(path)
         parts = 0
 
-        def tell(done: int, total: int, text: str) -> None:
+        def show(done: int, total: int, text: str) -> None:
             nonlocal parts
             if total != parts:
                 parts = total
@@ -101,7 +102,7 @@ def bench_kernels(
             job.update(done, f"{done} of {total}, {text}")
 
         report = run_kernel_bench(
-            device, size, backend=backend, compiled=not no_compile, report=tell
+            device, size, backend=backend, compiled=not no_compile, report=show
         )
     if path:
         append_line(path, report.as_data())
@@ -122,7 +123,7 @@ def find_kernel_bench() -> None:
     if not (BENCHMARKS / "kernel_bench").is_dir():
         raise ConfigError(
             "bench kernels needs a checkout of afstream, because the installed package does not"
-            " hold the benchmarks; clone the repository and run `make setup` there"
+            " contain the benchmarks; clone the repository and run `make setup` there"
         )
     if str(BENCHMARKS) not in sys.path:
         sys.path.insert(0, str(BENCHMARKS))

@@ -39,5 +39,5 @@ class Board:
                 self._writer.add_scalar(f"{entry['stage']}/{name}", value, entry["step"])
 
     def close(self) -> None:
-        """Write what is still buffered."""
+        """Write all buffered entries."""
         self._writer.close()

@@ -39,7 +39,7 @@ class Report(Display):
         self.console.print(f"afstream: {text}")
 
     def chunk(self, chunk: Chunk, tally: Tally) -> None:
-        """Tell that a chunk was made and written."""
+        """Report that a chunk was made and written."""
 
 
 class JsonLines(Report):
@@ -64,7 +64,7 @@ class JsonLines(Report):
             # Python flushes once more when it exits, which only succeeds into the null device.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise OutputError(
-                f"whoever read the lines of JSON went away; {tally.seconds:.2f} s were made"
+                f"the reader of the lines of JSON went away; {tally.seconds:.2f} s were made"
             ) from error
 
 
@@ -82,11 +82,11 @@ class Lines(Report):
         self._due = time.monotonic() + STATUS_EVERY_S
 
     def say(self, text: str) -> None:
-        """Print it."""
+        """Print the message."""
         self.console.print(text)
 
     def chunk(self, chunk: Chunk, tally: Tally) -> None:
-        """Print the prompt when it is new, and how far the video is from time to time."""
+        """Print the prompt when it is new, and every few seconds the progress."""
         if chunk.receipts:
             self.console.print(headline(chunk))
         if time.monotonic() >= self._due:
@@ -95,7 +95,7 @@ class Lines(Report):
 
 
 class Bar(Report):
-    """Draws a progress bar under the prompts so far, for terminals."""
+    """Draws a progress bar below the prompts so far, for terminals."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Bar(Report):
         self._progress.update(self._task, total=num_frames, visible=True, refresh=True)
 
     def say(self, text: str) -> None:
-        """Print it above the bar."""
+        """Print the message above the bar."""
         self.console.print(text)
 
     def chunk(self, chunk: Chunk, tally: Tally) -> None:
@@ -133,7 +133,7 @@ def open_report(*, quiet: bool, as_json: bool, typing: bool) -> Report:
     Args:
         quiet: print warnings only.
         as_json: print lines of JSON on standard output.
-        typing: somebody types cues; a bar would overwrite the line being typed.
+        typing: cues are typed; a bar would overwrite the line being typed.
     """
     if as_json:
         return JsonLines()

@@ -1,4 +1,4 @@
-"""`afstream convert`: anything Wan-like to one folder that loads fastest."""
+"""`afstream convert`: a Wan2.1 model in any form to one folder that loads fastest."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ Source = Annotated[
     ),
 ]
 Target = Annotated[
-    Path, typer.Argument(metavar="OUT", help="The folder to make; empty, or not there yet.")
+    Path,
+    typer.Argument(metavar="OUT", help="The folder to make; it must be empty, or not exist yet."),
 ]
 Vae = Annotated[
     str | None,
-    typer.Option("--vae", metavar="PATH", help="A Wan2.1 VAE in the place of the folder's own."),
+    typer.Option("--vae", metavar="PATH", help="A Wan2.1 VAE to use instead of the folder's own."),
 ]
 Dtype = Annotated[
     str,
-    typer.Option(metavar="NAME", help="bfloat16, which GPUs run in, or float32, twice as large."),
+    typer.Option(
+        metavar="NAME",
+        help="Type of the weights: bfloat16, in which GPUs run, or float32, twice as large.",
+    ),
 ]
 
 
@@ -41,10 +45,10 @@ def convert(
     """Convert a model to one folder of safetensors, which loads fastest.
 
     A Wan2.1 folder, with a student in its backbone's place and LoRAs merged, becomes a folder for
-    --model. A student's file alone becomes one for --student. OUT appears when it is whole.
+    --model. A student's file alone becomes one for --student. OUT appears once it is complete.
     """
     spec = ModelSpec(name=source, student=student, loras=tuple(lora or ()), vae=vae, dtype=dtype)
-    # torch comes with these
+    # these import torch
     from afstream.families.wan.convert import BACKBONE_ONLY, check_out, prepare
     from afstream_cli.findings import size
     from afstream_cli.interruption import stopped_like_ctrl_c

@@ -25,7 +25,7 @@ Recipe = Annotated[
     typer.Option(metavar="NAME|FILE", help="pocket, pocket-quick, wan-1.3b, or a .toml file."),
 ]
 StageName = Annotated[
-    str, typer.Option("--stage", metavar="NAME", help="One stage, or all in their order.")
+    str, typer.Option("--stage", metavar="NAME", help="Run one stage, or all in order.")
 ]
 Settings = Annotated[
     list[str] | None,
@@ -41,20 +41,23 @@ Out = Annotated[
         "--out",
         "-o",
         metavar="DIR",
-        help="Folder for everything that is made. [default: runs/ and the recipe's name]",
+        help="Folder for everything that is made.",
+        show_default="runs/ and the recipe's name",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Only show the stages, their steps and their memory."),
+    typer.Option(
+        "--dry-run", help="Only show the stages, their steps and the memory that they need."
+    ),
 ]
 TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write what is logged for TensorBoard.")
+    bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard.")
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="CPU threads. [default: torch's choice]"),
+    typer.Option(metavar="N", min=1, help="CPU threads.", show_default="torch's choice"),
 ]
 
 
@@ -72,7 +75,7 @@ def distill(
     """Train a model by a recipe, stage by stage.
 
     The folder holds everything: checkpoints, logs (JSON lines), contact sheets and the finished
-    model. With --resume stages go on where they stopped, and those that are done are skipped.
+    model. With --resume, stages continue where they stopped, and finished ones are skipped.
     """
     import torch
 
@@ -117,7 +120,7 @@ def distill(
 
 
 def show_plan(run: Run, stages: Sequence[Stage]) -> None:
-    """Show what stages are going to do, and the memory that they need."""
+    """Show what the stages will do, and the memory that they need."""
     typer.echo(f"model {run.recipe.model}, everything into {run.folder}")
     for number, stage in enumerate(stages, start=1):
         first, *others = stage.describe()
@@ -133,7 +136,7 @@ def do_stage(stage: Stage, folder: Path, board: Report | None, job: Job) -> None
 
     files = ", ".join(str(path) for path in stage.outputs)
     if stage.is_done:
-        job.say(f"stage {stage.name} is done already: {files}; remove it to do it again")
+        job.say(f"stage {stage.name} is already done: {files}; remove it to do it again")
         return
     if saved := stage.saved_step:
         job.say(f"stage {stage.name} goes on from step {saved}")

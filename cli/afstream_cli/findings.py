@@ -1,4 +1,4 @@
-"""What files and folders were found to be, for people and as data."""
+"""Shows what files and folders contain, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from afstream.checkpoints.findings import Finding, Missing, Together
     from afstream.memory_plan.fit import Fit
 
-# of a file or a pipe, which has no width of its own
+# width of output to a file or a pipe
 PLAIN_WIDTH = 120
 BILLION, MILLION, THOUSAND = 1e9, 1e6, 1e3
 ALPHA_FROM = {
@@ -26,14 +26,14 @@ ALPHA_FROM = {
     "rank": "the rank, as the file says none",
 }
 
-# a name and what is known by it; rows without a value are not shown
+# a name and its value; rows without a value are not shown
 Rows = Iterator[tuple[str, str]]
 
 
 def show_findings(
     findings: Sequence[Finding], together: Together, memory: Fit | None, preset: str | None
 ) -> None:
-    """Write a block of lines for each finding to standard output, one for all, one on memory."""
+    """Print a block of lines for each finding, one for all together, and one on memory."""
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     console = Console(highlight=False, markup=False, width=width)
     blocks = [Group(heading(one), lines(finding_rows(one))) for one in findings]
@@ -59,7 +59,7 @@ def as_data(
 
 
 def finding_data(finding: Finding) -> dict[str, Any]:
-    """A finding as plain data; what is empty is left out."""
+    """A finding as plain data; empty values are left out."""
     lora, manifest = finding.lora, finding.manifest
     data = {
         "path": str(finding.path),
@@ -81,7 +81,7 @@ def finding_data(finding: Finding) -> dict[str, Any]:
             "num_layers": len(lora.layers),
             "fits": finding.fits,
         },
-        # whether all is there is asked of the folder
+        # the folder's own finding says whether it is complete
         "parts": [{**finding_data(part), "missing": []} for part in finding.parts],
         "manifest": manifest and manifest.model_dump(mode="json", exclude_none=True),
         "provides": finding.provides,
@@ -99,7 +99,7 @@ def heading(finding: Finding) -> Text:
 
 
 def finding_rows(finding: Finding) -> Rows:
-    """A row for each thing that is known of a file or a folder."""
+    """A row for each thing that is known about a file or a folder."""
     yield "model", model(finding)
     yield "weights", weights(finding.dtypes, finding.num_bytes)
     if finding.entry:
@@ -121,7 +121,7 @@ def finding_rows(finding: Finding) -> Rows:
 
 
 def together_rows(together: Together, preset: str | None) -> Rows:
-    """What all of them make."""
+    """What the paths make up together."""
     yield from missing_rows(together.missing)
     yield "preset", f"{preset}, by the files' names" if preset else ""
     for remark in together.remarks:
@@ -129,7 +129,7 @@ def together_rows(together: Together, preset: str | None) -> Rows:
 
 
 def missing_rows(missing: Sequence[Missing]) -> Rows:
-    """What generating still needs, grouped by where it comes from."""
+    """What is still missing to generate, grouped by where it comes from."""
     if not missing:
         yield "missing", "nothing"
     for place in dict.fromkeys(piece.where for piece in missing):
@@ -138,7 +138,7 @@ def missing_rows(missing: Sequence[Missing]) -> Rows:
 
 
 def lines(rows: Rows) -> RenderableType:
-    """Names and values below each other; a name that comes again is not repeated."""
+    """Rows of names and values; a name that equals the one above is left out."""
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -173,14 +173,14 @@ def weights(dtypes: Mapping[str, int], num_bytes: int) -> str:
 
 
 def parameters(count: int) -> str:
-    """Parameters in thousands of millions, or millions; few as they are."""
+    """A number of parameters in billions or millions; small numbers as they are."""
     if count < MILLION:
         return str(count)
     return f"{count / BILLION:.2f} B" if count >= BILLION else f"{count / MILLION:.2f} M"
 
 
 def size(num_bytes: int) -> str:
-    """Bytes as GB, or MB or KB where there are few."""
+    """Bytes as GB, MB or KB."""
     for unit, word in ((BILLION, "GB"), (MILLION, "MB")):
         if num_bytes >= unit:
             return f"{num_bytes / unit:.2f} {word}"

@@ -46,7 +46,7 @@ def generate(
     beside it: what was made, when each prompt took effect, and how fast.
 
     With --prompts - the first line of standard input starts the stream and every further line
-    changes it, while the video keeps pace with the clock. After the last line it goes on until
+    changes it, while the video keeps pace with real time. After the last line it continues until
     the newest prompt has lasted 10 s, or for --duration. The timeline that replays it is written
     beside the video.
     """
@@ -64,7 +64,7 @@ def generate(
     if prompts != STDIN:
         given = ImportOptions(clock=clock, switch_frames=read_frames(switch_frames), line=line)
         timeline = read_timeline(Path(prompts), given, seed=seed, duration=length)
-        # Whatever is wrong with it is told before a model is loaded.
+        # A fault in it must be reported before a model is loaded.
         plan = timeline.plan(clock)
         if dry_run:
             check_cues(config.model, timeline.cues)
@@ -74,7 +74,8 @@ def generate(
         raise ConfigError("--dry-run, --switch-frames and --line need a file of prompts, not '-'")
     elif config.model.text == "drop":
         raise ConfigError(
-            "--text-encoder drop needs a file of prompts, not '-': prompts come later; give cpu"
+            "--text-encoder drop needs a file of prompts, not '-', because prompts come later;"
+            " give cpu"
         )
     config = replace(
         config,
@@ -86,7 +87,7 @@ def generate(
 
     typing = timeline is None and sys.stdin.isatty()
     with open_report(quiet=quiet, as_json=as_json, typing=typing) as report:
-        # Torch comes with these; nothing that can fail without it is left by now.
+        # These import torch; all that can fail without it was checked before.
         from afstream.stream import Stream
         from afstream_cli.record import describe_run
         from afstream_cli.session import Session

@@ -1,4 +1,4 @@
-"""Values of the command line, read and checked."""
+"""Reads and checks values of the command line."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def read_timeline(
 
     Args:
         path: the file.
-        options: settings for what it does not say itself.
-        seed: wins over the file's.
-        duration: wins over the file's.
+        options: settings that the file may lack.
+        seed: used instead of the file's.
+        duration: used instead of the file's.
     """
     file = PromptFile(path)
     kind = find_import(file)
@@ -67,19 +67,19 @@ def read_timeline(
 
 
 def refuse_unused(kind: TimelineImport, options: ImportOptions, path: Path) -> None:
-    """Refuse options that mean nothing for the format of a file."""
+    """Refuse options that have no meaning for the format of a file."""
     given = {"switch_frames": options.switch_frames, "line": options.line}
     for name, value in given.items():
         if value and name not in kind.options:
             suffixes = [s for other in IMPORTS if name in other.options for s in other.suffixes]
             raise ConfigError(
                 f"--switch-frames and --line are for {', '.join(suffixes)} files; {path} is read as"
-                f" {kind.name}, which says its times itself; leave them out"
+                f" {kind.name}, which contains its times; leave them out"
             )
 
 
 def read_frames(text: str | None) -> tuple[int, ...]:
-    """`40,80` as numbers; None is none."""
+    """`40,80` as numbers; None gives none."""
     if text is None:
         return ()
     words = [word.strip() for word in text.split(",")]

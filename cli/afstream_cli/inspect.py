@@ -1,4 +1,4 @@
-"""`afstream inspect`: what files and folders are, and what is missing to generate with them."""
+"""`afstream inspect`: what files and folders contain, and what is missing to generate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 USER_ERROR = 2
 
 Paths = Annotated[
-    list[str], typer.Argument(metavar="PATH...", help="Files and folders; judged together, too.")
+    list[str],
+    typer.Argument(metavar="PATH...", help="Files and folders, judged one by one and together."),
 ]
 Contents = Annotated[
     bool,
@@ -29,21 +30,23 @@ Contents = Annotated[
 ]
 Size = Annotated[
     str | None,
-    typer.Option(metavar="WxH", help="Count memory for this size, px. [default: the model's own]"),
+    typer.Option(
+        metavar="WxH", help="Count memory for this size, px.", show_default="the model's own"
+    ),
 ]
 Memory = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Count with this memory: anchor, recache, recapture, rolling or clear. [default: as"
-        " the files' names tell, or anchor]",
+        help="Count with this memory policy: anchor, recache, recapture, rolling or clear.",
+        show_default="recognised by the files' names, or anchor",
     ),
 ]
 GpuMemory = Annotated[
     str | None,
-    typer.Option(metavar="SIZE", help="Say what makes it fit a GPU of this size, such as 12GiB."),
+    typer.Option(metavar="SIZE", help="Show how to make it fit a GPU of this size, such as 12GiB."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Data (JSON) instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def inspect(
@@ -54,14 +57,14 @@ def inspect(
     contents: Contents = False,
     as_json: Json = False,
 ) -> None:
-    """Show what models, students, LoRAs and their parts are, what is missing, and what they take.
+    """Show what models, students, LoRAs and parts are, what is missing, and the memory needed.
 
-    Names and shapes are read, never weights, and no code is run. Several paths are judged
-    together: whether a LoRA fits a student, what is still missing to generate with all, and
-    what memory a GPU needs for it.
-    Exit code 2 when something could not be identified; everything else is shown.
+    Names and shapes are read, never weights, and no code is run. Several paths are judged together:
+    whether a LoRA fits a student, what is still missing to generate with all of them, and how much
+    GPU memory that takes.
+    The exit code is 2 when something could not be identified; the rest is shown all the same.
     """
-    # torch comes with these
+    # these import torch
     from afstream.checkpoints.findings import judge
     from afstream.errors import AfstreamError, CheckpointError
     from afstream.families.registry import identify
@@ -71,7 +74,7 @@ def inspect(
     from afstream_cli.inputs import read_memory, read_pixels
 
     pixels, room = read_pixels(size), read_memory(gpu_memory)
-    preset, policy = remembered(paths, memory)
+    preset, policy = memory_settings(paths, memory)
     findings: list[Finding] = []
     faults: list[str] = []
     for path in paths:
@@ -98,8 +101,8 @@ def inspect(
         raise typer.Exit(USER_ERROR)
 
 
-def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
-    """The family whose files these are by their names, and what a stream of them remembers."""
+def memory_settings(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
+    """The preset that the files' names imply, and the memory policy of a stream of them."""
     from afstream.families.presets import memory_of, recognise_among
     from afstream.families.wan.family import WAN
     from afstream.spec import StreamConfig
@@ -109,7 +112,7 @@ def remembered(paths: Sequence[str], memory: str | None) -> tuple[str | None, Me
 
 
 def unknown(finding: Finding) -> list[str]:
-    """The sentence for what could be read and is nothing known."""
+    """The message for a file that could be read but was not recognised."""
     if finding.kind != "unknown":
         return []
     return [
@@ -119,11 +122,11 @@ def unknown(finding: Finding) -> list[str]:
 
 
 def changed(finding: Finding, *, contents: bool) -> list[str]:
-    """The sentence for a converted folder whose files are not as they were written."""
+    """The message for a converted folder whose files have changed since."""
     names = finding.manifest.changed(finding.path, contents=contents) if finding.manifest else []
     if not names:
         return []
     return [
-        f"{finding.path} is not as it was written: {', '.join(names)} differ from afstream.json;"
-        " convert the model again"
+        f"{finding.path} has changed since it was written: {', '.join(names)} differ"
+        " from afstream.json; convert the model again"
     ]

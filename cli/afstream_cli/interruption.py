@@ -1,4 +1,4 @@
-"""Ctrl-C that lets the current chunk be finished."""
+"""Ctrl-C that lets the current chunk finish."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Notes the first Ctrl-C or SIGTERM, so that a run can end in order; the second one interrupts.
+    """Notes the first Ctrl-C or SIGTERM, so that a run ends cleanly; the second one interrupts.
 
     Attributes:
         signal: number of the signal, None before there was one.

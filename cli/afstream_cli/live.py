@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class LiveCues:
-    """Feeds a stream from lines, and ends it when the lines have ended.
+    """Feeds lines to a stream as cues, and ends it after the last line.
 
-    While lines may still come, the video keeps pace with the clock, one chunk ahead at most,
-    so that a cue given after ten seconds is seen after ten seconds. After the last line the
-    rest is made at full speed: for the given duration, or until the newest prompt has lasted as
-    long as a timeline's last prompt does. A stream that runs ahead has one more chunk launched,
-    which no cue changes any more.
+    While lines may still come, the video keeps pace with real time, one chunk ahead at most, so
+    that a cue given after ten seconds is seen after ten seconds. After the last line the rest is
+    made at full speed: for the given duration, or until the newest prompt has lasted as long as a
+    timeline's last prompt does. A stream that runs ahead has one more chunk submitted, which no cue
+    can change.
 
     Args:
         stream: a stream without a prompt.
@@ -57,7 +57,7 @@ class LiveCues:
         self._next_chunk = 0
         self._next_s = 0.0
         self._newest_s = 0.0
-        # Guards all of the above: lines are taken in by another thread.
+        # Guards all of the above, because another thread reads the lines.
         self._lock = threading.Lock()
         self._started = threading.Event()
         self._ended = threading.Event()
@@ -79,7 +79,7 @@ class LiveCues:
                 )
 
     def chunks(self) -> Iterator[Chunk]:
-        """The stream's chunks, cues put in where they are due."""
+        """Yield the stream's chunks, giving it the cues that are due."""
         source = self._stream.chunks(before=self._ask_due)
         began = time.monotonic()
         while not self._over():
@@ -109,7 +109,7 @@ class LiveCues:
                 event.set()
 
     def _take(self, line: str) -> None:
-        """Read a line: ask at once for a cue that is due, keep any other for later."""
+        """Read a line: give the stream a cue that is due now, keep any other for later."""
         with self._lock:
             cue = self._reader.read(line, self._next_s)
             if cue is None:
@@ -130,13 +130,13 @@ class LiveCues:
         first = not (self._asked or self._applied)
         self._asked.append(self._stream.cue(cue))
         if first:
-            told = None if self._seed_given else self._reader.directives.seed
-            self.seed = next((s for s in (cue.seed, told) if s is not None), self.seed)
+            directive = None if self._seed_given else self._reader.directives.seed
+            self.seed = next((s for s in (cue.seed, directive) if s is not None), self.seed)
             # No chunk was made yet, so this is the seed of all of them.
             self._stream.state.seed = self.seed
 
     def _ask_due(self) -> None:
-        """Ask for the cues whose time has come."""
+        """Give the stream the cues that are due."""
         with self._lock:
             due = [cue for cue in self._later if self._due(cue)]
             self._later = [cue for cue in self._later if not self._due(cue)]
@@ -186,7 +186,7 @@ class LiveCues:
 
 
 def _shown(receipt: Receipt, chunk: Chunk) -> bool:
-    """Whether a change took effect up to this chunk, not with one that is still in flight."""
+    """Whether a change took effect with this chunk or before, not with a pending one."""
     return receipt.chunk is not None and receipt.chunk <= chunk.index
 
 

@@ -1,4 +1,4 @@
-"""What a model takes on a GPU, for people and as data: the peak and the plan first, parts below."""
+"""Shows the GPU memory of a model: the peak and the plan first, then every part."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def memory_data(found: Fit) -> dict[str, Any]:
 
 
 def memory_heading(found: Fit) -> Text:
-    """What was counted, and at which size."""
+    """Heading: what was counted, and at which size."""
     size = found.asked.geometry
     heading = Text(f"memory on a GPU at {size.width_px}x{size.height_px}, bfloat16", "bold")
     heading.append(f"  {found.asked.model}", "dim")

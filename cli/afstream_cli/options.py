@@ -27,9 +27,9 @@ def option(
     Args:
         panel: its heading on the help page.
         text: its help.
-        names: as given on the command line; without any, made of the parameter's name.
-        metavar: what stands for the value in the help.
-        default: what the help says in the place of a default that has no value of its own.
+        names: its names on the command line; without any, made from the parameter's name.
+        metavar: placeholder for its value in the help.
+        default: shown as the default in the help, where the value itself would say little.
         least: the smallest value allowed.
     """
     return typer.Option(
@@ -204,9 +204,7 @@ Compile = Annotated[
 ]
 NoGraph = Annotated[
     bool,
-    option(
-        MODEL, "On a GPU, launch each kernel again instead of replaying CUDA graphs.", "--no-graph"
-    ),
+    option(MODEL, "On a GPU, launch each kernel instead of replaying CUDA graphs.", "--no-graph"),
 ]
 SwitchFrames = Annotated[
     str | None,

@@ -26,7 +26,7 @@ class Outputs:
 
     @classmethod
     def beside(cls, video: Path, *, record: Path | None, sheet: Path | None, live: bool) -> Outputs:
-        """The files of a run; those without a path of their own stand beside the video."""
+        """The files of a run; those without a path of their own are put next to the video."""
         return cls(
             video=video,
             record=record or sibling(video, ".json"),
@@ -40,7 +40,7 @@ class Outputs:
         return tuple(path for path in (self.record, self.timeline, self.sheet) if path)
 
     def check(self, prompts: str) -> None:
-        """Make sure that each can be written, and that none replaces another or the prompts.
+        """Check that each can be written, and that none replaces another or the prompts.
 
         Raises:
             OutputError: names the path at fault.
@@ -66,7 +66,7 @@ class Outputs:
 
 
 def sibling(video: Path, suffix: str) -> Path:
-    """The path beside the video with another suffix."""
+    """The path of the video with another suffix."""
     return video.with_name(video.stem + suffix)
 
 
@@ -86,5 +86,5 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def refused(path: Path, error: OSError) -> OutputError:
-    """The sentence for a path that cannot be written."""
+    """The error for a path that cannot be written."""
     return OutputError.of(path, error)

@@ -49,7 +49,7 @@ class Job(Display):
         """Begin the next part, which is done at `total`."""
 
     def update(self, done: float, text: str) -> None:
-        """Tell how much of the part is done."""
+        """Report how much of the part is done."""
 
     def say(self, text: str) -> None:
         """Print a message that must be seen."""
@@ -57,7 +57,7 @@ class Job(Display):
 
 
 class SilentJob(Job):
-    """Prints nothing at all: of several processes, one prints."""
+    """Prints nothing at all, because only one of several processes prints."""
 
     def say(self, text: str) -> None:
         """Print nothing."""
@@ -73,7 +73,7 @@ class LinesJob(Job):
         self._due = 0.0
 
     def begin(self, name: str, total: float) -> None:
-        """Remember the part; its first update is printed at once."""
+        """Store the part; its first update is printed at once."""
         self._name, self._total, self._due = name, total, 0.0
 
     def update(self, done: float, text: str) -> None:

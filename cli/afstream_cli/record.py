@@ -38,7 +38,7 @@ class RunRecord:
     cues: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
 
     def add_cue(self, chunk: Chunk) -> None:
-        """Note the prompt that took effect with this chunk."""
+        """Add the prompt that took effect with this chunk."""
         receipt = chunk.receipts[-1]
         cue = receipt.cue
         self.cues.append(
@@ -83,7 +83,7 @@ class RunRecord:
 
 
 def describe_run(stream: Stream) -> dict[str, object]:
-    """The settings that decide whether two runs of one timeline and seed are alike."""
+    """The settings that decide whether two runs of one timeline and seed give the same video."""
     model = stream.model
     width, height = stream.size
     return {

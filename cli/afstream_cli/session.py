@@ -63,7 +63,8 @@ class Session:
             stream: gives size and frame rate.
             outputs: paths that were found writable.
             report: progress for the user.
-            scale: factor by which pictures are enlarged, None for a comfortable one.
+            scale: factor by which pictures are enlarged; None brings the shorter side to 256 px or
+                more.
             settings: description of the stream for the record.
             load_s: seconds that the model took to load.
         """
@@ -96,7 +97,7 @@ class Session:
         except BaseException as error:
             self.record.state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             self.record.error = str(error) or type(error).__name__
-            # The first error is the one to tell about, and a full disk takes no record either.
+            # The first error is the one to report, and a full disk takes no record either.
             with suppress(OutputError):
                 self._save(source, last=True)
             raise
@@ -127,7 +128,7 @@ class Session:
         return interruption.signal
 
     def _save(self, source: Source, *, last: bool) -> None:
-        """Write everything but the video; without a frame there is nothing to describe."""
+        """Write everything but the video; nothing is written before the first frame."""
         if not self.writer.frames:
             return
         data = self.record.as_data(self.writer, self.tally)

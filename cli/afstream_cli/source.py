@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Chunks to write, and what is known of them beforehand.
+    """Chunks to write, and what is known about them beforehand.
 
     Attributes:
         chunks: chunks of a stream whose prompts were checked.

@@ -118,7 +118,7 @@ class Tally:
         return self.frames / max(self.wall_s, 1e-9)
 
     def summary(self) -> dict[str, object]:
-        """All of it for a run record."""
+        """All counts and times, for a run record."""
         return {
             "wall_s": round(self.wall_s, 3),
             "frames_per_s": round(self.frames_per_s, 2),

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 MINUTE_S = 60
 HOUR_S = 3600
-# entries of a report that are no metrics
+# entries of a report that are not metrics
 PLACE = ("step", "seconds")
-# names in the log, as the line spells them
+# how names in the log are written on the line
 WORDS = {
     "norm": "gradient norm",
     "critic_norm": "critic gradient norm",
@@ -38,7 +38,7 @@ class Display:
         self._part = ""
 
     def __call__(self, entry: Mapping[str, Any]) -> None:
-        """Show one report: a warning, a sheet, steps with losses, or things done of a kind."""
+        """Show one report: a warning, a contact sheet, a step with losses, or a count."""
         stage = self._stage
         if "warning" in entry:
             self._job.say(f"warning: stage {stage.name}, {entry['warning']}")
@@ -72,7 +72,7 @@ def training(entry: Mapping[str, Any], stage: Stage) -> str:
 
 
 def spell(seconds: float) -> str:
-    """A length of time, as exact as people need it."""
+    """A length of time, rounded for people."""
     if seconds < MINUTE_S:
         return f"{seconds:.0f} s"
     if seconds < HOUR_S:

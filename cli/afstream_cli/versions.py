@@ -1,4 +1,4 @@
-"""Which versions of what are running here."""
+"""Versions of the software in use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def package_version(name: str = "afstream") -> str:
 
 
 def versions() -> dict[str, str]:
-    """What a run record says about the software under it."""
+    """The versions in a run record."""
     return {
         "afstream": package_version(),
         "torch": package_version("torch"),

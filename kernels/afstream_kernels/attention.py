@@ -37,13 +37,13 @@ def slot_attention(
         keys: [B, N, R, H, D] contiguous, all slots, each rotated at positions 0, 1, ... of
             its own chunk.
         values: like keys.
-        slots: S slots to read; -1 is none. A tensor (int32, on the device) where a captured
-            graph must find other slots at each replay, host integers otherwise.
-        cos: [S, D / 2] from `rope_shift_tables`: how far, in latent frames, the query stands
-            after each slot.
+        slots: S slots to read; -1 is none. An int32 tensor on the device if a CUDA graph must read
+            other slots at each replay, host integers otherwise.
+        cos: [S, D / 2] from `rope_shift_tables` of the distances from each slot to the query, in
+            latent frames.
         sin: [S, D / 2].
-        own: keys and values [B, K, H, D] that stand with the query, outside of any slot.
-        backend: chosen before, or its name; see `choose_backend`.
+        own: keys and values [B, K, H, D] at the query's positions, outside of any slot.
+        backend: a `Backend` chosen before, or its name; see `choose_backend`.
 
     Returns:
         [B, T, H, D]; 0 where there is nothing to see. The order of slots does not matter.
@@ -73,14 +73,14 @@ def slot_attention_lse(
     """`slot_attention` and the scores' log-sum-exp, by which parts can be merged.
 
     Args:
-        q: as for `slot_attention`.
-        keys: as there.
-        values: as there.
-        slots: as there.
-        cos: as there.
-        sin: as there.
-        own: as there.
-        num_splits: how often Triton cuts the keys, to fill a GPU; 0 chooses.
+        q: see `slot_attention`.
+        keys: see `slot_attention`.
+        values: see `slot_attention`.
+        slots: see `slot_attention`.
+        cos: see `slot_attention`.
+        sin: see `slot_attention`.
+        own: see `slot_attention`.
+        num_splits: number of parts into which Triton splits the keys, to fill a GPU; 0 chooses.
         backend: torch's own attention gives no log-sum-exp, so `sdpa` runs the twin.
 
     Returns:
@@ -98,7 +98,7 @@ def slot_attention_lse(
     if q.shape[-1] not in HEAD_DIMS:
         raise ValueError(f"head dim is {q.shape[-1]}; on Triton it must be one of {HEAD_DIMS}")
     if not (keys.is_contiguous() and values.is_contiguous()):
-        raise ValueError("keys or values are not contiguous; on Triton slots are read as they lie")
+        raise ValueError("keys or values are not contiguous; on Triton slots are read in place")
     where, host_slots = (slots, ()) if isinstance(slots, Tensor) else (None, slots)
     out, lse = _attend(
         q, keys, values, where, host_slots, cos, sin, *(own or (None, None)), num_splits
@@ -228,7 +228,7 @@ def _(
 
 
 def _as_slot(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Keys and values [B, K, H, D] as the only slot, read where it stands."""
+    """Keys and values [B, K, H, D] as a pool with one slot, read without a shift."""
     still = keys.new_zeros(1, keys.shape[-1] // 2, dtype=torch.float32)
     first = torch.zeros(1, dtype=torch.int32, device=keys.device)
     return keys.contiguous()[:, None], values.contiguous()[:, None], first, still + 1, still

@@ -1,4 +1,4 @@
-"""Which implementation runs: decided once, by device, dtype and what is installed.
+"""Chooses the implementation once, by device, dtype and what is installed.
 
 - `triton`: our own kernels, on a GPU or in Triton's interpreter.
 - `sdpa`: torch's own attention, on any device; the other operations run on Triton where they can.
@@ -23,7 +23,7 @@ VARIABLE = "AFSTREAM_BACKEND"
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Triton's matrix products need Ampere
 LOWEST_CAPABILITY = (8, 0)
-# tensors without memory go the ways of a GPU, so that what it would need can be counted
+# meta tensors take the paths of a GPU, so that the memory it would need can be counted
 GPUS = ("cuda", "meta")
 
 
@@ -32,15 +32,15 @@ class Backend:
     """A backend that was found able to run for a device and dtype.
 
     Attributes:
-        name: runs attention.
-        fused: whether all other operations run as Triton kernels; else as their twins.
+        name: what attention runs on.
+        fused: whether the other operations run as Triton kernels, rather than as their twins.
     """
 
     name: BackendName
     fused: bool
 
 
-# What the operations take: a backend that was chosen before, or what `choose_backend` takes.
+# what operations take: a backend that was chosen before, or a name for `choose_backend`
 AnyBackend = Backend | str | None
 
 
@@ -76,7 +76,7 @@ def choose_backend(
 
 
 def resolve(backend: AnyBackend, x: Tensor) -> Backend:
-    """The backend for an operation on x: as it was chosen before, else as `choose_backend` does.
+    """The backend for an operation on x, chosen now unless it was chosen before.
 
     Raises:
         ValueError: see `choose_backend`.
@@ -87,7 +87,7 @@ def resolve(backend: AnyBackend, x: Tensor) -> Backend:
 
 
 def runs_as_on_gpu(x: Tensor) -> bool:
-    """Whether x lies on a GPU, or has no memory and stands for something that will."""
+    """Whether x is on a GPU, or a meta tensor that stands for one that will be."""
     return x.device.type in GPUS
 
 

@@ -1,4 +1,4 @@
-"""Norms that are fused with what follows them: rotation and the write into a slot; modulation."""
+"""Norms fused with what follows: RoPE and the write into a slot, or modulation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def norm_rope(
         sin: [T, D / 2].
         num_heads: H; C = H * D.
         eps: added to the mean square.
-        backend: chosen before, or its name; see `choose_backend`.
+        backend: a `Backend` chosen before, or its name; see `choose_backend`.
 
     Returns:
         [B, T, H, D].
@@ -69,9 +69,9 @@ def norm_rope_write(
         cos: [T, D / 2] from `rope_tables`, T >= R; a slot's keys use the first R rows.
         sin: [T, D / 2].
         keys: [B, N, R, H, D] contiguous, changed in place.
-        slots: where each stretch of R keys goes.
+        slots: the slot into which each R keys are written.
         eps: added to the mean squares.
-        backend: chosen before, or its name; see `choose_backend`.
+        backend: a `Backend` chosen before, or its name; see `choose_backend`.
 
     Returns:
         [B, T, H, D].
@@ -103,7 +103,7 @@ def modulate(
         shift: [B or 1, F or 1, 1, C].
         scale: likewise.
         eps: added to the variance.
-        backend: chosen before, or its name; see `choose_backend`.
+        backend: a `Backend` chosen before, or its name; see `choose_backend`.
 
     Returns:
         [B, F, P, C].

@@ -3,7 +3,8 @@
 Dimension letters: B batch, T tokens of the query block, H heads, D head dim, C = H * D, F latent
 frames, N slots, R tokens of a slot, S slots that are read. A *slot* holds the keys and values of
 one chunk, keys rotated at temporal positions 0, 1, ... of their own chunk. A *block table* lists
-the slots that one query block reads, each with an offset in time, which is laid on the query.
+the slots that one query block reads, each with an offset in time by which the query is shifted (the
+RoPE shift).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ROPE_BASE = 10000.0
 
 
 def axis_pairs(head_dim: int) -> tuple[int, int]:
-    """Of a head's D/2 pairs, how many rotate with time, and how many with rows (or columns)."""
+    """How many of a head's D / 2 pairs rotate with time, and how many with rows (or columns)."""
     spatial = head_dim // 2 // 3
     return head_dim // 2 - 2 * spatial, spatial
 
@@ -64,7 +65,7 @@ def rope_tables(
 def rope_shift_tables(
     offsets: Sequence[int], *, head_dim: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines that move a whole rotated block by each offset in time.
+    """RoPE shifts: cosines and sines that move a whole rotated block by each offset in time.
 
     Rotations add up: what was rotated at temporal position p and is shifted by o stands at
     p + o, whatever its row and column. So one row of D/2 values serves all tokens.
@@ -142,7 +143,7 @@ def norm_rope_write(
         cos: [T, D / 2] table, T >= R; a slot's keys use its first R rows.
         sin: [T, D / 2] table.
         keys: [B, N, R, H, D], changed in place.
-        slots: where each stretch of R keys goes.
+        slots: the slot into which each R keys are written.
         eps: added to the mean squares.
 
     Returns:
@@ -158,7 +159,7 @@ def norm_rope_write(
 
 def read_slots(x: Tensor, slots: Tensor) -> Tensor:
     """Slots of x [B, N, R, H, D] in the given order: [B, S, R, H, D], zeros where there is none."""
-    # a weight of 0 would not do: slot 0 stands in for none, and may not have been written yet
+    # a weight of 0 is not enough: slot 0 stands in for -1, and may hold NaN before it is written
     none = (slots < 0)[:, None, None, None]
     return x.index_select(1, slots.clamp(min=0)).masked_fill(none, 0)
 
@@ -174,8 +175,8 @@ def slot_attention(
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention of one query block over slots, each at its own offset.
 
-    Segment s is scored with the query shifted by row s of the tables: keys that were rotated
-    once, when they were written, are read at any distance without being touched.
+    Entry s is scored with the query shifted by row s of the tables, so keys that were rotated once,
+    when they were written, can be read at any distance as they are.
 
     Args:
         q: [B, T, H, D], rotated at its own positions.
@@ -184,15 +185,15 @@ def slot_attention(
         slots: int32 [S], the slot of each entry; -1 is none.
         cos: [S, D / 2], from `rope_shift_tables`.
         sin: [S, D / 2].
-        own: keys and values [B, K, H, D] that stand with the query, outside of any slot.
+        own: keys and values [B, K, H, D] at the query's positions, outside of any slot.
 
     Returns:
         [B, T, H, D], and the scores' log-sum-exp [B, H, T] in float32 at least. With nothing
         to see the output is 0 and the log-sum-exp minus infinity.
     """
     scale = 1 / math.sqrt(q.shape[-1])
-    turned = apply_rope((q * scale)[:, None], cos[:, None, None], sin[:, None, None])
-    scores = torch.einsum("bsthd,bsrhd->bhtsr", turned, read_slots(keys, slots))
+    shifted = apply_rope((q * scale)[:, None], cos[:, None, None], sin[:, None, None])
+    scores = torch.einsum("bsthd,bsrhd->bhtsr", shifted, read_slots(keys, slots))
     scores = scores.masked_fill((slots < 0)[:, None], -math.inf).flatten(-2)
     seen = read_slots(values, slots).flatten(1, 2)
     if own is not None:

@@ -1,4 +1,4 @@
-"""Copies of whole slots: capture, warm start, fork, and the view that torch's attention needs."""
+"""Copies of whole slots: store, fork, and the gathered KV that torch's attention needs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def copy_slots(
         sources: P slots to copy.
         targets: P slots to copy them to, all different.
         shift: tables [P, D / 2] from `rope_shift_tables` by which the keys are moved in time.
-        backend: chosen before, or its name; see `choose_backend`.
+        backend: a `Backend` chosen before, or its name; see `choose_backend`.
 
     Raises:
         ValueError: sources and targets differ in number, or the buffers in more than slots.

@@ -1,4 +1,4 @@
-"""Torch's own attention: over keys that lie together, and over slots that it must gather."""
+"""Torch's own attention, over contiguous keys and over slots that are gathered first."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ VENDOR_ORDER = [
 
 
 def vendor_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Torch's own attention over keys that lie together, on a GPU in the chip's fastest version.
+    """Torch's own attention over contiguous keys, on a GPU in the chip's fastest version.
 
     Args:
         q: [B, T, H, D].
         keys: [B, K, H, D]; values likewise.
         values: see keys.
-        mask: [T, K], true where a query may look; None is everywhere.
+        mask: [T, K], true where a query may attend; None is everywhere.
 
     Returns:
         [B, T, H, D].
@@ -70,10 +70,10 @@ def gathered_attention(
     sin: Tensor,
     own: Own | None,
 ) -> Tensor:
-    """`slot_attention` by torch's own, which takes one query: gather slots, shift the keys."""
+    """`slot_attention` by torch's own attention: gather the slots, shift the keys."""
     mask: Tensor | None = None
     if isinstance(slots, Tensor):
-        # which slots are there is known on the device only
+        # only the device knows which slots are valid
         mask = (slots >= 0).repeat_interleave(keys.shape[2])[None]
         held, seen = (reference.read_slots(x, slots) for x in (keys, values))
     else:

@@ -2,12 +2,12 @@ r"""afstream: streaming, prompt-switching, long video diffusion.
 
 Example:
     >>> from afstream import Stream, Timeline
-    >>> timeline = Timeline.parse("0:00 A red star drifts left.\n0:02 It turns blue.")
+    >>> timeline = Timeline.parse("0:00 A red star spins by the sea.\n0:02 It turns blue.")
     >>> stream = Stream.open(seed=7)
     >>> for chunk in stream.play(timeline):
     ...     for receipt in chunk.receipts:
     ...         print(f"chunk {receipt.chunk}: {receipt.prompt}")
-    chunk 0: A red star drifts left.
+    chunk 0: A red star spins by the sea.
     chunk 3: It turns blue.
 """
 
@@ -49,15 +49,15 @@ __all__ = [
     "open_model",
 ]
 
-# These need torch or an encoder, which take seconds to load: they come when they are asked for.
+# Most of these need torch or an encoder, which take seconds to import: imported on first use.
 _LATE = {
     "Chunk": "afstream.stream",
     "ContactSheet": "afstream.video.sheet",
     "Receipt": "afstream.stream",
     "Stream": "afstream.stream",
     "VideoModel": "afstream.families.base",
-    "open_model": "afstream.families.opening",
     "VideoWriter": "afstream.video",
+    "open_model": "afstream.families.opening",
 }
 
 

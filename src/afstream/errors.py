@@ -1,4 +1,4 @@
-"""What afstream tells its users when something they gave cannot be used.
+"""Errors that users can cause and fix.
 
 Every message is one sentence or two: what was given, what is allowed, what to do.
 The command line prints it and exits with code 2; a library user catches `AfstreamError`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class AfstreamError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base of every error that a user can cause and fix."""
 
 
 class ConfigError(AfstreamError, ValueError):
@@ -19,7 +19,7 @@ class TimelineError(AfstreamError, ValueError):
     """A timeline cannot be read, or cannot be played.
 
     Attributes:
-        source: file name, or what stands for it; empty when the timeline was made in code.
+        source: name of the file or input; empty when the timeline was made in code.
         line: line of the fault, counted from 1; 0 when there is none.
         column: character in that line, counted from 1; 0 when there is none.
     """
@@ -45,7 +45,7 @@ class OutputError(AfstreamError):
 
     @classmethod
     def of(cls, path: object, error: OSError) -> OutputError:
-        """The sentence for a path that the system refuses."""
+        """The error for a path that the system refuses."""
         reason = (error.strerror or str(error)).lower()
         return cls(f"cannot write {path} ({reason}); choose another path")
 

@@ -32,7 +32,7 @@ class VideoFormat:
         return 1 + self.temporal_stride * (latent_frames - 1) if latent_frames > 0 else 0
 
     def latent_frames(self, video_frames: int) -> int:
-        """Latent frames of a scene until at least `video_frames` video frames are there."""
+        """The fewest latent frames of a scene that decode to `video_frames` or more."""
         return ceil((video_frames - 1) / self.temporal_stride) + 1 if video_frames > 0 else 0
 
 

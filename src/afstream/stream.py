@@ -3,7 +3,7 @@
 `Stream` is the one place where prompts, rollout and decoding meet. Generating, benchmarking and
 evaluating all iterate over it.
 
-How chunks are computed and decoded beside each other stands in `afstream.engine.pipeline`.
+`afstream.engine.pipeline` submits and collects the chunks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Stream:
 
     Args:
         model: an opened model; weights are shared by all streams of it.
-        config: how to run it; what it says of the model itself is not asked.
+        config: how to run it; its field `model` is not used.
 
     Attributes:
         model: see above.
@@ -96,8 +96,7 @@ class Stream:
         """Load a model and make a stream that waits for its first prompt.
 
         Args:
-            model: a model's name; or all of what `ModelSpec` can say about it; or a
-                `StreamConfig`, which says all of the rest, too.
+            model: a model's name, a `ModelSpec`, or a whole `StreamConfig`.
             settings: any other field of `StreamConfig`, such as `seed=7` or `memory="rolling"`.
 
         Raises:
@@ -125,9 +124,9 @@ class Stream:
         return stream
 
     def close(self) -> None:
-        """Let go of memory and of chunks under way; the stream makes no more of them.
+        """Free the KV cache and drop pending chunks; the stream makes no more of them.
 
-        An iterator that is still there ends. Weights stay as long as the model is held.
+        A running iterator ends. Weights stay in memory as long as the model is referenced.
         """
         self._pipeline.close()
 
@@ -148,7 +147,7 @@ class Stream:
         )
 
     def fork(self) -> Stream:
-        """A stream of its own that goes on from here; neither disturbs the other.
+        """An independent stream that goes on from here.
 
         Weights are shared. Prompts that wait for the next chunk stay with this stream; a chunk
         that was submitted and not collected yet is collected by both.
@@ -165,7 +164,7 @@ class Stream:
 
     @property
     def state(self) -> StreamState:
-        """All that changes while the stream runs."""
+        """All state of the running stream."""
         return self._pipeline.state
 
     @property
@@ -185,12 +184,12 @@ class Stream:
 
     @property
     def policy(self) -> MemoryPolicy:
-        """What the stream remembers."""
+        """The memory policy."""
         return self._pipeline.rollout.policy
 
     @property
     def backend(self) -> Backend:
-        """What attention and the other kernels run on."""
+        """The backend of attention and the other kernels."""
         return self._pipeline.rollout.backend
 
     @property
@@ -200,7 +199,7 @@ class Stream:
 
     @property
     def graphs(self) -> bool:
-        """Whether model calls are captured and replayed."""
+        """Whether model calls are captured as CUDA graphs."""
         return self._pipeline.rollout.use_graphs
 
     @property
@@ -210,7 +209,7 @@ class Stream:
 
     @property
     def next_s(self) -> float:
-        """Time in the video at which that chunk begins."""
+        """Time in the video at which that chunk begins, seconds."""
         return self._pipeline.next_s
 
     def cue(
@@ -227,10 +226,11 @@ class Stream:
         May be called from any thread, at any time.
 
         Args:
-            prompt: the text to show from now on; or a whole cue, which says all of the rest.
+            prompt: the text to show from now on; or a whole `Cue`, used without the other
+                arguments.
             transition: `switch` keeps the scene, `cut` begins a new one.
             blend_s: seconds over which the old prompt turns into the new one.
-            seed: of the noise from there on.
+            seed: seed of the noise from there on; None keeps the one before.
             note: kept in the receipt.
 
         Returns:
@@ -258,15 +258,16 @@ class Stream:
     def play(self, timeline: str | Timeline | Plan) -> Generator[Chunk, None, None]:
         """Play a timeline from its start to its end; every prompt is checked beforehand.
 
-        Nothing is computed beyond its last chunk. A chunk that an iterator given up before had
-        submitted comes first.
+        Nothing is computed beyond its last chunk. A chunk that an earlier iterator submitted and
+        did not yield comes first.
 
         Args:
-            timeline: a timeline; or its text, such as one line for each prompt with its time.
+            timeline: a timeline, its plan, or its text: a single prompt, or lines of time and
+                prompt.
 
         Raises:
             PromptError: the model cannot understand a prompt; no frame has been made.
-            TimelineError: the timeline cannot be read, or not be laid out on chunks.
+            TimelineError: the timeline cannot be read, or does not fit on the stream's chunks.
             ConfigError: the stream is closed.
         """
         self._refuse_closed()
@@ -283,19 +284,19 @@ class Stream:
         return self._pipeline.run(lambda: next(changes, None))
 
     def chunks(self, before: Callable[[], object] | None = None) -> Generator[Chunk, None, None]:
-        """Chunks without end; give a first prompt with `cue` before taking one.
+        """Yield chunks without end; give a first prompt with `cue` before taking one.
 
-        Where the stream runs ahead, the next chunk has been submitted when a chunk is handed
-        out. A cue given then changes the one after it: it waits one chunk longer than in a
-        stream that was opened with `ahead=False`. An iterator may be given up at any chunk;
-        the next one goes on behind it.
+        Where the stream runs ahead, the next chunk has been submitted when a chunk is yielded. A
+        cue given then changes the one after it: it waits one chunk longer than in a stream that was
+        opened with `ahead=False`. An iterator may be abandoned at any chunk; the next one continues
+        after it.
 
         Args:
-            before: called before each chunk is submitted; what it cues takes effect with it.
+            before: called before each chunk is submitted; cues that it gives take effect with it.
 
         Raises:
-            ConfigError: no prompt was given yet, or another iterator is taking the chunks; on the
-                first chunk. The stream is closed; at once.
+            ConfigError: the stream is closed; or, when the first chunk is taken, no prompt was
+                given yet or another iterator is taking the chunks.
         """
         self._refuse_closed()
 

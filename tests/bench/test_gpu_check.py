@@ -109,7 +109,7 @@ def test_a_kernel_that_forgets_something_does_not_pass(correctness, monkeypatch)
 
     monkeypatch.setattr(correctness, "copy_slots", forgets_the_turn)
     wrong = [check.name for check in correctness.check_kernels(CPU) if not check.passed]
-    assert wrong == ["slot copy, turned, float32, head dim 32"]
+    assert wrong == ["slot copy, shifted, float32, head dim 32"]
 
 
 def test_a_stream_on_the_device_is_held_against_the_cpu(stages):

@@ -147,7 +147,7 @@ def test_a_wrong_op_is_noticed_and_not_timed(name, fault):
 
 def test_an_op_that_writes_nothing_is_noticed():
     some = settings("reference")
-    for name in ("norm + RoPE + write", "slot copy, capture", "slot copy, turned view"):
+    for name in ("norm + RoPE + write", "slot copy, store", "slot copy, gathered KV"):
         case = case_of(name, some)
         right = case.ops["reference"]
 
@@ -215,7 +215,7 @@ def test_sizes_are_those_of_the_design():
     floors = {name: case.floor_ms(H200) for name, case in cases.items()}
     assert floors["attention, chunk"] == pytest.approx(0.852, abs=1e-3)
     assert floors["attention, re-cache"] == pytest.approx(2.725, abs=1e-3)
-    assert floors["slot copy, capture"] == pytest.approx(0.401, abs=1e-3)
+    assert floors["slot copy, store"] == pytest.approx(0.401, abs=1e-3)
     assert floors["norm + RoPE + write"] == pytest.approx(0.0139, abs=1e-4)
     # a prediction that names nothing would never be shown
     for case, name in PREDICTIONS:

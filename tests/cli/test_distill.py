@@ -114,7 +114,7 @@ def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path)
     again = command(*TINY, "--resume")
     assert again.code == 0, again.err
     for stage in STAGES[:-1]:
-        assert f"stage {stage} is done already" in again.err
+        assert f"stage {stage} is already done" in again.err
     for name in ("clips.safetensors", "firsts.safetensors", "windows.safetensors"):
         assert (folder / name).stat().st_mtime_ns == made[name]
     assert (folder / "long").stat().st_mtime_ns == made["long"]

@@ -62,7 +62,7 @@ def test_a_reader_that_goes_away_ends_the_run(tmp_path: Path):
         process.stdout.close()
         err = process.stderr.read()
     assert process.returncode == 2
-    assert "whoever read the lines of JSON went away" in err
+    assert "the reader of the lines of JSON went away" in err
     assert len(err.splitlines()) == 1
 
 

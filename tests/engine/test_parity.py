@@ -129,9 +129,9 @@ def test_window_holds_the_recorded_keys_and_values(name):
     found_k, found_v = [], []
     for chunk in window:
         slot = cache.slot_frames.index(chunk.frame)
-        # stored keys stand at positions 0, 1, 2: turn them back, or on to their own frame
+        # stored keys stand at positions 0, 1, 2: rotate them back, or on to their own frame
         absolute = policy.positions is ABSOLUTE
-        key = turn(cache.pool.keys[:, :, slot], config, chunk.frame if absolute else None)
+        key = rotated(cache.pool.keys[:, :, slot], config, chunk.frame if absolute else None)
         found_k.append(key)
         found_v.append(cache.pool.values[:, :, slot])
     for found, recorded in ((found_k, case["kv_k"]), (found_v, case["kv_v"])):
@@ -139,7 +139,7 @@ def test_window_holds_the_recorded_keys_and_values(name):
         assert parity.relative_error(tokens, recorded) < 1e-5
 
 
-def turn(keys, config, frame):
+def rotated(keys, config, frame):
     grid = (config["frames_per_block"], config["latent_h"] // 2, config["latent_w"] // 2)
     head_dim = config["dim"] // config["num_heads"]
 

@@ -77,7 +77,7 @@ def test_the_order_of_segments_does_not_matter():
 def test_a_common_shift_of_all_positions_does_not_matter():
     case = make_case(own_tokens=9)
 
-    def turned(x, offset: int):
+    def moved(x, offset: int):
         cos, sin = rope_shift_tables([offset], head_dim=x.shape[-1])
         return reference.apply_rope(x, cos, sin)
 
@@ -85,9 +85,9 @@ def test_a_common_shift_of_all_positions_does_not_matter():
     cos, sin = rope_shift_tables([offset - 2 + 5 for offset in (18, 7, 3)], head_dim=32)
     own_keys, own_values = case.own
     shifted = case.but(
-        q=turned(case.q, 2),
-        keys=turned(case.keys, 5),
-        own=(turned(own_keys, 2), own_values),
+        q=moved(case.q, 2),
+        keys=moved(case.keys, 5),
+        own=(moved(own_keys, 2), own_values),
         cos=cos,
         sin=sin,
     )

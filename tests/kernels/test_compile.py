@@ -34,7 +34,7 @@ def examples():
     x_leaf, weight_leaf = x.clone().requires_grad_(), weight.clone().requires_grad_()
     cos, sin = rope_tables(0, grid=(3, 1, 1), head_dim=32)
     layers, to_layers = random(2, 1, 3, 2, 2, 32), torch.zeros(2, 1, 2, 2, 2, 32)
-    turn = rope_shift_tables([5], head_dim=32)
+    shift = rope_shift_tables([5], head_dim=32)
     lse = random(1, 2, 3)
     frames, vector = random(1, 2, 3, 12), random(1, 2, 1, 12)
     return {
@@ -45,7 +45,7 @@ def examples():
         "norm_rope_write": (x, x, weight, weight, cos, sin, random(1, 2, 3, 2, 32), [1], EPS),
         "modulate": (frames, vector, vector, EPS),
         "vendor_attention": (case.q, *case.own),
-        "copy_slots": (layers, layers, to_layers, to_layers.clone(), [2], [0], *turn),
+        "copy_slots": (layers, layers, to_layers, to_layers.clone(), [2], [0], *shift),
     }
 
 
@@ -79,7 +79,7 @@ def chosen(name):
 def make_block(backend, slots):
     """What one attention layer does: norm, rotate, write, attend, modulate."""
     cos, sin = rope_tables(0, grid=(2, 1, 2), head_dim=DIM)
-    turn = rope_shift_tables([6, 3], head_dim=DIM)
+    shift = rope_shift_tables([6, 3], head_dim=DIM)
 
     def block(x, weight, keys, values, vector):
         q = norm_rope(x, weight, cos, sin, num_heads=HEADS, eps=EPS, backend=backend)
@@ -88,7 +88,9 @@ def make_block(backend, slots):
             norm_rope_write(
                 x, x, weight, weight, cos, sin, keys, slots[:1], eps=EPS, backend=backend
             )
-        seen = slot_attention(q, keys, values, slots, *turn, own=(q, x.view_as(q)), backend=backend)
+        seen = slot_attention(
+            q, keys, values, slots, *shift, own=(q, x.view_as(q)), backend=backend
+        )
         return modulate(seen.reshape(BATCH, 2, 2, WIDTH), vector, vector, eps=EPS, backend=backend)
 
     return block

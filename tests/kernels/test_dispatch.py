@@ -124,10 +124,10 @@ def test_without_triton_everything_still_runs():
         import torch
         import afstream_kernels as K
         x, weight, keys = torch.ones(1, 3, 64), torch.ones(64), torch.ones(1, 2, 3, 2, 32)
-        tables, turn = torch.ones(2, 3, 16).unbind(), K.rope_shift_tables([3], head_dim=32)
+        tables, shift = torch.ones(2, 3, 16).unbind(), K.rope_shift_tables([3], head_dim=32)
         q = K.norm_rope(x, weight, *tables, num_heads=2, eps=1e-6)
         K.norm_rope_write(x, x, weight, weight, *tables, keys, [1], eps=1e-6)
-        K.slot_attention(q, keys, keys, [1], *turn, own=(q, q))
+        K.slot_attention(q, keys, keys, [1], *shift, own=(q, q))
         K.modulate(x[:, None], weight, weight, eps=1e-6)
         K.copy_slots(keys[None], keys[None], keys[None], keys[None], [0], [1])
     """

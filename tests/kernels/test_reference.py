@@ -31,7 +31,7 @@ def tables_at(start: int):
     return rope_tables(start, grid=GRID, head_dim=DIM, dtype=WIDE)
 
 
-def turns_by(*offsets: int):
+def shift_by(*offsets: int):
     return rope_shift_tables(offsets, head_dim=DIM, dtype=WIDE)
 
 
@@ -64,15 +64,15 @@ def test_pairs_go_to_time_rows_and_columns_in_that_order():
 def test_rotation_turns_interleaved_pairs():
     x = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
     quarter = torch.tensor([[math.pi / 2, math.pi / 2]])
-    turned = reference.apply_rope(x, quarter.cos(), quarter.sin())
-    assert_close(turned, torch.tensor([[0.0, 1.0, -1.0, 0.0]]))
+    shifted = reference.apply_rope(x, quarter.cos(), quarter.sin())
+    assert_close(shifted, torch.tensor([[0.0, 1.0, -1.0, 0.0]]))
 
 
 @pytest.mark.parametrize(("start", "offset"), [(0, 0), (0, 18), (5, 3), (12, -7), (0, 10_000)])
 def test_a_turned_block_stands_where_a_rotated_one_would(start, offset):
     x = wide(1, TOKENS, HEADS, DIM)
-    turned = reference.apply_rope(stand(x, start), *turns_by(offset))
-    assert_close(turned, stand(x, start + offset), rtol=0, atol=1e-11)
+    shifted = reference.apply_rope(stand(x, start), *shift_by(offset))
+    assert_close(shifted, stand(x, start + offset), rtol=0, atol=1e-11)
 
 
 def test_scores_depend_on_differences_only():
@@ -128,7 +128,7 @@ def test_segments_equal_everything_rotated_at_its_true_position(starts, with_own
 
     offsets = [query_at - start for start in starts]
     found = reference.slot_attention(
-        stand(q, 0), stand(keys, 0), values, torch.tensor(slots), *turns_by(*offsets), own
+        stand(q, 0), stand(keys, 0), values, torch.tensor(slots), *shift_by(*offsets), own
     )
     assert_close(found, expected, rtol=0, atol=1e-11)
 
@@ -170,8 +170,8 @@ def test_keys_go_into_slots_one_stretch_after_the_other():
 def test_a_copied_slot_is_turned_in_its_keys_only():
     keys, values = wide(2, 3, 2, 4, TOKENS, HEADS, DIM)
     to_keys, to_values = torch.zeros(2, 3, 2, 3, TOKENS, HEADS, DIM, dtype=WIDE)
-    turn = turns_by(5, -2)
-    reference.copy_slots(stand(keys, 0), values, to_keys, to_values, [3, 1], [0, 2], turn)
+    shifts = shift_by(5, -2)
+    reference.copy_slots(stand(keys, 0), values, to_keys, to_values, [3, 1], [0, 2], shifts)
     assert_close(to_keys[:, :, 0], stand(keys[:, :, 3], 5))
     assert_close(to_keys[:, :, 2], stand(keys[:, :, 1], -2))
     assert_close(to_values[:, :, [0, 2]], values[:, :, [3, 1]])
@@ -181,7 +181,7 @@ def test_a_copied_slot_is_turned_in_its_keys_only():
 
 def test_norm_and_attention_are_differentiable():
     cos, sin = rope_tables(2, grid=(1, 2, 2), head_dim=4, dtype=WIDE)
-    turn = rope_shift_tables([3, 1], head_dim=4, dtype=WIDE)
+    shifts = rope_shift_tables([3, 1], head_dim=4, dtype=WIDE)
     x, weight, values = wide(1, 4, 8), wide(8), wide(1, 4, 2, 4)
     cached_keys, cached_values = wide(2, 1, 2, 3, 2, 4)
     slots = torch.tensor([1, -1])
@@ -189,7 +189,7 @@ def test_norm_and_attention_are_differentiable():
     def attend(x, weight, own_values):
         heads = reference.norm_rope(x, weight, cos, sin, num_heads=2, eps=1e-6)
         own = heads.flip(1), own_values
-        return reference.slot_attention(heads, cached_keys, cached_values, slots, *turn, own)
+        return reference.slot_attention(heads, cached_keys, cached_values, slots, *shifts, own)
 
     inputs = [part.requires_grad_() for part in (x, weight, values)]
     assert torch.autograd.gradcheck(attend, inputs)

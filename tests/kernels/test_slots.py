@@ -38,14 +38,14 @@ def test_unread_slots_do_not_reach_the_copy():
     assert to_values.isfinite().all()
 
 
-def test_keys_are_turned_on_the_way_and_values_are_not():
+def test_keys_are_shifted_on_the_way_and_values_are_not():
     keys, values = random(*SHAPE), random(*SHAPE)
     to_keys, to_values = buffers(2)
     cos, sin = rope_shift_tables([-3, 40], head_dim=20)
     copy_slots(keys, values, to_keys, to_values, [3, 1], [0, 1], (cos, sin), backend="triton")
     wide = keys[:, :, [3, 1]].double()
-    turned = reference.apply_rope(wide, cos[:, None, None].double(), sin[:, None, None].double())
-    assert_near(to_keys, turned)
+    shifted = reference.apply_rope(wide, cos[:, None, None].double(), sin[:, None, None].double())
+    assert_near(to_keys, shifted)
     assert torch.equal(to_values, values[:, :, [3, 1]])
 
 
@@ -71,8 +71,8 @@ def test_ties_go_to_even():
 def test_a_buffer_can_be_copied_within_itself():
     keys, values = random(*SHAPE), random(*SHAPE)
     before = keys.clone(), values.clone()
-    turn = rope_shift_tables([0, 0], head_dim=20)
-    copy_slots(keys, values, keys, values, [1, 2], [3, 0], turn, backend="triton")
+    shift = rope_shift_tables([0, 0], head_dim=20)
+    copy_slots(keys, values, keys, values, [1, 2], [3, 0], shift, backend="triton")
     for held, old in zip((keys, values), before, strict=True):
         assert torch.equal(held, old[:, :, [2, 1, 2, 1]])
 
@@ -81,9 +81,9 @@ def test_a_slot_larger_than_a_program_is_copied_whole(monkeypatch):
     monkeypatch.setattr(triton_slots, "BLOCK", 64)
     keys, values = random(*SHAPE), random(*SHAPE)
     to_keys, to_values = buffers(1)
-    turn = rope_shift_tables([7], head_dim=20)
-    copy_slots(keys, values, to_keys, to_values, [2], [0], turn, backend="triton")
-    assert_near(to_keys[:, :, 0], reference.apply_rope(keys[:, :, 2], *turn))
+    shift = rope_shift_tables([7], head_dim=20)
+    copy_slots(keys, values, to_keys, to_values, [2], [0], shift, backend="triton")
+    assert_near(to_keys[:, :, 0], reference.apply_rope(keys[:, :, 2], *shift))
     assert torch.equal(to_values[:, :, 0], values[:, :, 2])
 
 

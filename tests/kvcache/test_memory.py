@@ -41,11 +41,11 @@ def slots_of(memory):
 
 def test_nothing_is_held_at_first_and_the_first_slot_is_never_given_away():
     rollout, state, _ = make_rollout()
-    owners = state.cache.slot_frames
-    assert owners == [RESERVED, *[FREE] * state.cache.policy.num_slots]
+    slot_frames = state.cache.slot_frames
+    assert slot_frames == [RESERVED, *[FREE] * state.cache.policy.num_slots]
     commit(rollout, state, 9)
-    assert owners[CURRENT] == RESERVED
-    assert len({owner for owner in owners if owner >= 0}) == state.cache.policy.num_slots
+    assert slot_frames[CURRENT] == RESERVED
+    assert len({first for first in slot_frames if first >= 0}) == state.cache.policy.num_slots
 
 
 @pytest.mark.parametrize("backend", ["reference", "sdpa"])

@@ -250,5 +250,5 @@ def test_odd_sides_are_refused_where_colour_is_halved(tmp_path: Path):
 
 def test_frames_of_another_size_are_a_mistake(tmp_path: Path):
     writer = VideoWriter.open(tmp_path / "clip.mp4", size=SIZE, fps=16)
-    with pytest.raises(ValueError, match="was announced"):
+    with pytest.raises(ValueError, match="is expected"):
         writer.write(np.zeros((1, 64, 64, 3), np.uint8))

@@ -1,1 +1,1 @@
-"""Triton kernels and their launches, one file per family; see the files of the same name above."""
+"""Triton kernels and their launches; the files of the same name above define the operations."""

@@ -14,14 +14,14 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from afstream_kernels.triton.numerics import EMULATED, dot, jit, kernel, narrow, turn
+from afstream_kernels.triton.numerics import EMULATED, dot, jit, kernel, narrow, rotate
 from afstream_kernels.triton.tiles import Tile, capability, forward_tile
 
 LOG2_E = math.log2(math.e)
 LN_2 = tl.constexpr(math.log(2))
 # below any sum of weights that is not 0, so that no logarithm of 0 is ever taken
 TINY = tl.constexpr(1e-37)
-# a launch is cut along the keys where that fills the multiprocessors this much better
+# a launch is split along the keys if that fills the multiprocessors this much better
 SPLIT_GAIN = 1.05
 MAX_SPLITS = 8
 
@@ -103,8 +103,8 @@ def forward_kernel(
         c = tl.load(cos + entry * (HEAD_DIM // 2) + pairs)[None, :] * scale_log2
         s = tl.load(sin + entry * (HEAD_DIM // 2) + pairs)[None, :] * scale_log2
         plain = load_tile(q, batch, first, column, T, width, BLOCK_M, HEAD_DIM, TMA)
-        turned = turn(plain.to(tl.float32), c, s, BLOCK_M, HEAD_DIM)
-        query = narrow(turned, plain.dtype, EMULATED)
+        shifted = rotate(plain.to(tl.float32), c, s, BLOCK_M, HEAD_DIM)
+        query = narrow(shifted, plain.dtype, EMULATED)
         place = batch * N + slot
         for tile in tl.range(low, high):
             row = tile * BLOCK_N
@@ -170,7 +170,7 @@ def merge_kernel(
 
 
 def blocks(x: Tensor, rows: int, columns: int, *, descriptors: bool) -> Tensor | TensorDescriptor:
-    """What a kernel takes to read x [places, length, width] in tiles of rows x columns."""
+    """The arguments with which a kernel reads x [places, length, width] in tiles."""
     return TensorDescriptor.from_tensor(x, [1, rows, columns]) if descriptors else x
 
 
@@ -180,7 +180,7 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def choose_splits(programs: int, multiprocessors: int) -> int:
-    """How often to cut the keys so that the last wave of programs is full enough.
+    """Into how many parts to split the keys, so that the last wave of programs is full enough.
 
     The fewest splits that come within `SPLIT_GAIN` of the best filling.
     """
@@ -245,7 +245,7 @@ def _launch(
     part_lse: Tensor,
     tile: Tile,
 ) -> None:
-    """One launch; the parts [n, B, T, H, D] and [n, B, H, T] say in how many it cuts the keys."""
+    """Launch once; the keys are split into n parts [n, B, T, H, D] and [n, B, H, T]."""
     batch, num_tokens, num_heads, head_dim = q.shape
     _, num_slots, slot_tokens, _, _ = keys.shape
     tma = tile.descriptors
@@ -278,7 +278,7 @@ def _launch(
 
 
 def merge(part_out: Tensor, part_lse: Tensor, out: Tensor, lse: Tensor) -> None:
-    """Join parts [n, B, T, H, D] float32, [n, B, H, T] of one softmax into out and lse."""
+    """Merge parts [n, B, T, H, D] float32, [n, B, H, T] of one softmax into out and lse."""
     num_splits, batch, num_tokens, num_heads, head_dim = part_out.shape
     rows = 32
     merge_kernel[(triton.cdiv(num_tokens, rows), batch * num_heads)](

@@ -1,9 +1,9 @@
-"""Attention over slots, backward: to the queries over all slots, to the block's own keys.
+"""Attention over slots, backward: gradients of the queries and of the block's own keys.
 
 With weights w = exp(scores - lse) and delta = sum(out * grad), the gradient of a score is
 w * (grad . value - delta). Cached slots carry no gradient, so their share of the keys' and
-values' gradients is never computed: 3 products over all keys and 4 over the block's own,
-where an ordinary backward after recomputation makes 7 over all.
+values' gradients is never computed: 3 products over all keys and 4 over the block's own, where an
+ordinary backward pass with recomputation makes 7 over all keys.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from afstream_kernels.triton.attention import LOG2_E, blocks, load_tile, score_tile
-from afstream_kernels.triton.numerics import EMULATED, dot, kernel, narrow, turn
+from afstream_kernels.triton.numerics import EMULATED, dot, kernel, narrow, rotate
 from afstream_kernels.triton.tiles import backward_tile
 
 
@@ -52,7 +52,7 @@ def to_queries_kernel(
     rows = first + tl.arange(0, BLOCK_M)
     inside = rows < T
     per_row = tl.program_id(1).to(tl.int64) * T + rows
-    # a row outside sees everything with weight 0
+    # a row outside has weight 0 everywhere
     log2_sum = tl.load(lse + per_row, inside, other=float("inf")) * 1.4426950408889634
     row_delta = tl.load(delta + per_row, inside, other=0.0)
     upstream = load_tile(grad, batch, first, column, T, width, BLOCK_M, HEAD_DIM, TMA)
@@ -63,8 +63,8 @@ def to_queries_kernel(
         c = tl.load(cos + entry * (HEAD_DIM // 2) + pairs)[None, :]
         s = tl.load(sin + entry * (HEAD_DIM // 2) + pairs)[None, :]
         plain = load_tile(q, batch, first, column, T, width, BLOCK_M, HEAD_DIM, TMA)
-        turned = turn(plain.to(tl.float32), c * scale_log2, s * scale_log2, BLOCK_M, HEAD_DIM)
-        query = narrow(turned, plain.dtype, EMULATED)
+        shifted = rotate(plain.to(tl.float32), c * scale_log2, s * scale_log2, BLOCK_M, HEAD_DIM)
+        query = narrow(shifted, plain.dtype, EMULATED)
         place = batch * N + slot
         acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
         for tile in tl.range(0, tl.where(slot >= 0, tl.cdiv(R, BLOCK_N), 0)):
@@ -77,8 +77,8 @@ def to_queries_kernel(
             to_weights = dot(upstream, value.T, zeros, EMULATED)
             to_scores = weights * (to_weights - row_delta[:, None])
             acc = dot(narrow(to_scores, key.dtype, EMULATED), key, acc, EMULATED)
-        # the sum over slots lives in memory: a second accumulator would spill
-        back = turn(acc, c, -s, BLOCK_M, HEAD_DIM) * (scale_log2 / 1.4426950408889634)
+        # the sum over slots is kept in memory: a second accumulator would spill
+        back = rotate(acc, c, -s, BLOCK_M, HEAD_DIM) * (scale_log2 / 1.4426950408889634)
         back += tl.load(at, inside[:, None], other=0.0)
         tl.store(at, back, inside[:, None])
 

@@ -1,4 +1,4 @@
-"""Host integers as kernels read them."""
+"""Host integers as tensors on the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @cache
 def device_ints(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """int32 tensor of a few host integers, sent to the device once and kept.
+    """A few host integers as an int32 tensor, sent to the device once and cached.
 
-    Slots are few, so the same tuples come back for ever: the steady loop sends nothing, and
-    a captured graph may rely on the address. For the bodies of operators only: to
-    torch.compile, host integers that change are symbols.
+    Slots are few, so the same tuples come back: the steady loop sends nothing, and a CUDA graph may
+    rely on the address. Only for the bodies of operators, because torch.compile makes symbols of
+    host integers that change.
     """
     return torch.tensor(values, dtype=torch.int32, device=device)

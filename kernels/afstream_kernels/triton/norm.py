@@ -16,9 +16,9 @@ from torch import Tensor
 from afstream_kernels.triton.host import device_ints
 from afstream_kernels.triton.numerics import EMULATED, jit, kernel, narrow
 
-# programs that share the rows of a backward pass; each leaves one partial sum for the weight
+# programs that share the rows of a backward pass; each writes one partial sum for the weight
 BACKWARD_PROGRAMS = 256
-# tokens of a program: a GPU has programs enough, the interpreter is paid by the program
+# tokens of a program: a GPU has programs enough, the interpreter's cost is per program
 ROWS = 64 if EMULATED else 1
 
 
@@ -26,9 +26,9 @@ ROWS = 64 if EMULATED else 1
 def load_pairs(at, inside, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     """Even and odd values [ROWS, BLOCK] of rows of interleaved pairs, in float32.
 
-    `at` [ROWS] points at the rows, `inside` [ROWS, 2 * BLOCK] tells what is there.
+    `at` [ROWS] points at the rows, `inside` [ROWS, 2 * BLOCK] is true within them.
     """
-    # read as it lies, 16 bytes a thread, and only then seen as pairs
+    # read contiguously, 16 bytes a thread, and only then split into pairs
     flat = tl.load(at[:, None] + tl.arange(0, 2 * BLOCK)[None, :], inside, other=0.0)
     return tl.split(flat.to(tl.float32).reshape(ROWS, BLOCK, 2))
 
@@ -63,7 +63,7 @@ def norm_rope_rows(
     even, odd = load_pairs(source, inside, ROWS, BLOCK)
     w_even, w_odd = load_pairs(weight + tl.arange(0, 1), whole, 1, BLOCK)
     scale = tl.rsqrt(tl.sum(even * even + odd * odd, 1) / C + eps)[:, None]
-    # every head has the same angles, so what lies beyond the last head may be read as well
+    # every head has the same angles, so values beyond the last head may be rotated as well
     angles = (tl.arange(0, BLOCK) % HALF)[None, :]
     c = tl.load(cos[:, None] + angles, there[:, None], other=0.0)
     s = tl.load(sin[:, None] + angles, there[:, None], other=0.0)
@@ -351,7 +351,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     """See `afstream_kernels.modulate`."""
     batch, num_frames, num_patches, width = x.shape
     out = torch.empty_like(x)
-    # repeated by strides of 0, and read where they stand: slices of one projection
+    # repeated by strides of 0 and read in place: both are slices of one projection
     shift, scale = (vector.expand(batch, num_frames, 1, width) for vector in (shift, scale))
     rows = batch * num_frames * num_patches
     modulate_kernel[(math.ceil(rows / ROWS),)](

@@ -1,7 +1,7 @@
-"""Arithmetic that the interpreter does otherwise than a GPU, in one place.
+"""Arithmetic in which Triton's interpreter differs from a GPU.
 
-On a CPU Triton's interpreter multiplies the bit patterns of bfloat16 as integers and cuts
-float32 off instead of rounding it. `EMULATED` asks for the same results by other means.
+On a CPU Triton's interpreter multiplies the bit patterns of bfloat16 as integers and cuts float32
+off instead of rounding it. With `EMULATED` the same results are computed in other ways.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ jit: Callable[[Callable[..., Any]], Any] = triton.jit
 
 
 def kernel(*lengths: str) -> Callable[[Callable[..., Any]], Any]:
-    """`jit` for what is launched; the named arguments are read as they come.
+    """`jit` for kernels that are launched, without specialization on the named arguments.
 
-    Triton compiles anew where a number is 1 or a multiple of 16. A re-cache, whose blocks are
-    longer than a chunk's, would meet the compiler in the middle of a stream.
+    Triton compiles again where such a number is 1 or a multiple of 16. A re-cache, whose blocks are
+    longer than a chunk's, would then be compiled in the middle of a stream.
     """
     return triton.jit(do_not_specialize=list(lengths))  # pyright: ignore[reportReturnType]
 
@@ -48,7 +48,7 @@ def narrow(x, dtype: tl.constexpr, EMULATED: tl.constexpr):
 
 
 @jit
-def turn(x, cos, sin, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def rotate(x, cos, sin, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Rotate the interleaved pairs of x [ROWS, COLUMNS] by cos and sin, broadcast to the pairs."""
     even, odd = tl.split(x.reshape(ROWS, COLUMNS // 2, 2))
     return tl.join(even * cos - odd * sin, even * sin + odd * cos).reshape(ROWS, COLUMNS)

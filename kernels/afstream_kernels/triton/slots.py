@@ -30,7 +30,7 @@ def copy_slots_kernel(
     M,
     E,
     HALF: tl.constexpr,
-    TURN: tl.constexpr,
+    SHIFT: tl.constexpr,
     BLOCK: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
@@ -41,14 +41,14 @@ def copy_slots_kernel(
     source = (layer_batch * N + tl.load(sources + index)) * E + first + tl.arange(0, 1)
     target = (layer_batch * M + tl.load(targets + index)) * E + first + tl.arange(0, 1)
     even, odd = load_pairs(keys + source, inside, 1, BLOCK)
-    if TURN:
+    if SHIFT:
         pairs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         angles = index * HALF + (pairs % HALF)[None, :]
         c = tl.load(cos + angles)
         s = tl.load(sin + angles)
-        turned = even * c - odd * s
+        shifted = even * c - odd * s
         odd = even * s + odd * c
-        even = turned
+        even = shifted
     store_pairs(to_keys + target, even, odd, inside, 1, BLOCK, EMULATED)
     even, odd = load_pairs(values + source, inside, 1, BLOCK)
     store_pairs(to_values + target, even, odd, inside, 1, BLOCK, EMULATED)
@@ -81,7 +81,7 @@ def copy_slots(
         to_keys.shape[2],
         size,
         HALF=head_dim // 2,
-        TURN=cos is not None,
+        SHIFT=cos is not None,
         BLOCK=BLOCK,
         EMULATED=EMULATED,
         num_warps=8,

@@ -1,4 +1,4 @@
-"""Tile sizes by chip: found by cross-compilation, so that nothing spills.
+"""Tile sizes by chip, found by cross-compilation so that nothing spills.
 
 `benchmarks/cross_compile.py` prints registers, shared memory and spills of each choice.
 """
@@ -17,12 +17,12 @@ HOPPER, BLACKWELL, BLACKWELL_SMALL = 90, 100, 120
 
 
 class Tile(NamedTuple):
-    """How one attention kernel is cut up.
+    """How one attention kernel is tiled.
 
     Attributes:
         rows: queries of a program (keys, where a program owns keys).
         columns: keys of one step (queries, where a program owns keys).
-        warps: of a program.
+        warps: warps of a program.
         stages: tiles in flight.
         descriptors: loads through tensor descriptors (TMA) instead of pointers.
     """
@@ -35,7 +35,7 @@ class Tile(NamedTuple):
 
 
 def forward_tile(dtype: torch.dtype) -> Tile:
-    """For the forward kernel on the current device."""
+    """The tile of the forward kernel on the current device."""
     chip = capability()
     if chip == 0:
         return Tile(32, 32, 4, 1, descriptors=True)
@@ -52,7 +52,7 @@ def forward_tile(dtype: torch.dtype) -> Tile:
 
 
 def backward_tile(dtype: torch.dtype) -> Tile:
-    """For both backward kernels on the current device."""
+    """The tile of both backward kernels on the current device."""
     chip = capability()
     if chip == 0:
         return Tile(32, 32, 4, 1, descriptors=True)
@@ -62,7 +62,7 @@ def backward_tile(dtype: torch.dtype) -> Tile:
 
 
 def capability() -> int:
-    """Of the current device, as major * 10 + minor; 0 in the interpreter."""
+    """Compute capability of the current device, major * 10 + minor; 0 in the interpreter."""
     if EMULATED:
         return 0
     target: Any = driver.active.get_current_target()

@@ -26,7 +26,8 @@ def choose_attention(
     """The backend for a model on a device.
 
     Args:
-        backend: chosen before; or a key of `ATTENTION`, or `auto`; None asks AFSTREAM_BACKEND.
+        backend: a `Backend` chosen before, a key of `ATTENTION`, or `auto`. None takes
+            AFSTREAM_BACKEND, or `auto` where that is not set.
         device: where the model computes.
         dtype: of queries, keys and values.
 

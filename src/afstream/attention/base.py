@@ -1,7 +1,7 @@
-"""The seams of attention: between a layer and a model call, and between a call and a backend.
+"""The interfaces of attention: from a layer to its model call, and from a call to a backend.
 
-A layer makes queries, keys and values. Whoever opened the call, a KV cache or a whole clip, says
-where keys and values go. A backend attends.
+A layer makes queries, keys and values. The call's context, made by a KV cache or for a whole clip,
+says where keys and values go. A backend attends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from afstream_kernels import Backend
 
 KeysValues = tuple[Tensor, Tensor]
 
-# the slot of the chunk in the making
+# the slot of the chunk that is being denoised
 CURRENT = 0
 
 
@@ -85,12 +85,12 @@ class AttentionContext(Protocol):
         ...
 
     def layer(self, index: int) -> LayerContext:
-        """One layer's part."""
+        """The context of one layer."""
         ...
 
 
 class SlotRead(Protocol):
-    """What one call sees, ready to be read."""
+    """The slots that one call attends to, prepared for reading."""
 
     def attend(
         self, query: Tensor, keys: Tensor, values: Tensor, own: KeysValues | None = None
@@ -101,8 +101,8 @@ class SlotRead(Protocol):
             query: [B, T, H, D], normed and rotated.
             keys: [B, N, R, H, D], the layer's slots; values likewise.
             values: see keys.
-            own: keys and values [B, T, H, D] of the query's tokens, with gradients, in the place
-                of those in the slot of the chunk in the making.
+            own: keys and values [B, T, H, D] of the query's tokens, with gradients, used instead of
+                those in the slot `CURRENT`.
 
         Returns:
             [B, T, H, D].
@@ -112,15 +112,15 @@ class SlotRead(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChunkRead:
-    """How the chunk in the making sees itself and the chunks before it.
+    """How the current chunk reads its own slot and those of the chunks before it.
 
     Attributes:
-        keys: [L, B, N, R, H, D], the slots where it is written (in `CURRENT`) and reads; values
+        keys: [L, B, N, R, H, D], the slots that it reads; it is written into `CURRENT`; values
             likewise.
         values: see keys.
-        read: all that it sees.
-        graph_key: calls of one key do the same work at the same addresses, so that a CUDA graph
-            of one serves all; None where a call cannot be captured, or not with profit.
+        read: reads all that it sees.
+        graph_key: calls with equal keys do the same work at the same addresses, so that one CUDA
+            graph serves all; None where capture is impossible or not worthwhile.
     """
 
     keys: Tensor
@@ -130,7 +130,7 @@ class ChunkRead:
 
 
 class SlotReader(Protocol):
-    """What a backend keeps to read one KV cache; it goes when the cache goes."""
+    """What a backend keeps to read one KV cache; it is freed with the cache."""
 
     @property
     def copies(self) -> Sequence[Tensor]:
@@ -138,11 +138,11 @@ class SlotReader(Protocol):
         ...
 
     def chunk(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> ChunkRead:
-        """Prepare to read the chunk in the making and the chunks that it sees.
+        """Prepare to read the current chunk and the chunks that it sees.
 
         Args:
             slots: of the finished chunks that it sees.
-            offsets: latent frames by which the chunk stands after each of them.
+            offsets: distance in latent frames from each of them to the chunk.
         """
         ...
 
@@ -158,10 +158,10 @@ class SlotPool:
     Attributes:
         keys: [L, B, N, R, H, D], rotated at the positions of their own chunk; values likewise.
         values: see keys.
-        num_visible: chunks that a chunk can see at most, itself included.
-        window_chunks: chunks that it sees once the window is full and there is no junction.
+        num_visible: the most chunks that a chunk can see, itself included.
+        window_chunks: chunks that it sees once the window is full, a junction not counted.
         rope: rotation tables.
-        backend: of the kernels.
+        backend: backend of the kernels.
     """
 
     keys: Tensor = field(repr=False)
@@ -176,15 +176,15 @@ class AttentionBackend(Protocol):
     """One way to attend to slots; a row of `afstream.attention.ATTENTION`."""
 
     def backend(self, device: torch.device, dtype: torch.dtype) -> Backend:
-        """What the other operations run on beside it, under the row's name.
+        """The backend of the other operations, under the name of this row.
 
         Raises:
-            ValueError: it cannot run there; says why.
+            ValueError: the backend cannot run there; the message says why.
         """
         ...
 
     def num_graphs(self, num_visible: int, window_chunks: int) -> int:
-        """How many CUDA graphs serve each kind of chunk call, 0 where none can; see `SlotPool`."""
+        """Number of CUDA graphs for each kind of chunk call, 0 without capture; see `SlotPool`."""
         ...
 
     def reader(self, pool: SlotPool) -> SlotReader:

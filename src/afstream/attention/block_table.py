@@ -12,7 +12,7 @@ from afstream_kernels import rope_shift_tables
 
 
 class BlockTable(NamedTuple):
-    """Slots, and how far after each of them the query stands.
+    """The slots that a query block reads, and the RoPE shift to each of them.
 
     Attributes:
         slots: S slots; host integers, or int32 on the device with -1 for none.
@@ -26,7 +26,7 @@ class BlockTable(NamedTuple):
 
 
 class StaticBlockTable:
-    """A block table at addresses that a captured graph may keep; filled anew for each chunk.
+    """A block table at fixed addresses, as CUDA graphs need; refilled for each chunk.
 
     Args:
         count: S, the most slots that a chunk can see.
@@ -35,7 +35,7 @@ class StaticBlockTable:
     """
 
     def __init__(self, count: int, head_dim: int, device: torch.device) -> None:
-        # kernels load whole 16 bytes
+        # kernels load 16 bytes at a time
         self._ints = -(-count // 4) * 4
         self.packed = torch.empty(self._ints + count * head_dim, dtype=torch.int32, device=device)
         tables = self.packed[self._ints :].view(torch.float32).view(2, count, head_dim // 2)
@@ -49,7 +49,7 @@ class StaticBlockTable:
 
         Args:
             slots: at most `count`.
-            offsets: latent frames by which the query stands after each slot.
+            offsets: distance in latent frames from each slot to the query.
         """
         if self._filled != (slots, offsets):
             self._filled = slots, offsets
@@ -58,11 +58,11 @@ class StaticBlockTable:
         return self.table
 
     def _pack(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> Tensor:
-        """Slots, cosines and sines, one behind the other, as int32 on the host."""
+        """Slots, cosines and sines, concatenated, as int32 on the host."""
         missing = self._count - len(slots)
         head = torch.full((self._ints,), -1, dtype=torch.int32)
         head[: len(slots)] = torch.tensor(slots, dtype=torch.int32)
         tables = rope_shift_tables((*offsets, *[0] * missing), head_dim=self._head_dim)
         packed = torch.cat([head, *(table.flatten().view(torch.int32) for table in tables)])
-        # a copy from ordinary memory would make the host wait
+        # a copy from pageable memory would make the host wait
         return packed.pin_memory() if self.packed.is_cuda else packed

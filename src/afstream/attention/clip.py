@@ -1,8 +1,8 @@
-"""Attention within one clip that is there as a whole, with gradients to keys and values.
+"""Attention within a whole clip, with gradients to keys and values.
 
-A clip is a row of blocks of one size. In a full clip all tokens are one block, which attends to
-itself; in a block-causal one each block attends to blocks before it and to itself, each read at a
-temporal position of its own.
+A clip is a sequence of blocks of equal size. In a full clip all tokens are one block, which attends
+to itself; in a block-causal one each block attends to blocks before it and to itself, each read at
+a temporal position of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from afstream_kernels import Backend, apply_rope, vendor_attention
 
 
 class BlockRead(NamedTuple):
-    """A block's keys, at the temporal position at which somebody reads them."""
+    """A block's keys, at the temporal position at which they are read."""
 
     block: int
     position: int
@@ -28,7 +28,7 @@ class BlockRead(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipLayout:
-    """Who sees whom in a clip, and at which temporal positions.
+    """Which blocks of a clip attend to which, and at which temporal positions.
 
     Attributes:
         positions: temporal position of each block's query.
@@ -41,7 +41,7 @@ class ClipLayout:
     reads: tuple[tuple[int, ...], ...]
 
 
-# All tokens see each other, at the positions at which they stand.
+# All tokens attend to each other, at their own positions.
 FULL = ClipLayout(positions=(0,), keys=(BlockRead(0, 0),), reads=((0,),))
 
 
@@ -49,7 +49,7 @@ class ClipContext:
     """One model call over a clip, the same for every layer; an `AttentionContext`.
 
     Args:
-        layout: who sees whom.
+        layout: which blocks attend to which.
         grid: latent frames, rows and columns of tokens in one block (F, R, C).
         rope: rotation tables.
         backend: of the kernels around attention.
@@ -74,7 +74,7 @@ class ClipContext:
         self._blocks = [read.block for read in layout.keys]
 
     def layer(self, index: int) -> ClipContext:
-        """The same for every layer."""
+        """This context, which serves every layer."""
         del index
         return self
 
@@ -103,6 +103,6 @@ class ClipContext:
 def _joined(
     rope: RopeTables, grid: tuple[int, int, int], starts: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """The tables of blocks at temporal positions, one behind the other."""
+    """The concatenated tables of blocks that start at the given temporal positions."""
     cos, sin = zip(*(rope.block(grid, start) for start in starts), strict=True)
     return torch.cat(cos), torch.cat(sin)

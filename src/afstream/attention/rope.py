@@ -1,4 +1,4 @@
-"""Rotation tables on a device, made once and kept as long as whoever uses them."""
+"""RoPE tables on a device, cached by the object that uses them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ V = TypeVar("V")
 
 
 class Recent(Generic[V]):
-    """The values made most recently, by key; the oldest goes when there are too many.
+    """A small cache; when it is full, the least recently used value is dropped.
 
     Args:
-        size: how many are kept.
+        size: the most values that are kept.
     """
 
     def __init__(self, size: int) -> None:
@@ -29,7 +29,7 @@ class Recent(Generic[V]):
         self._values: OrderedDict[Hashable, V] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        """The value of a key, made now if it is not kept."""
+        """The value of a key, made now if it is not in the cache."""
         if key not in self._values:
             self._values[key] = make()
             if len(self._values) > self._size:
@@ -39,11 +39,11 @@ class Recent(Generic[V]):
 
 
 class RopeTables:
-    """Rotation tables of one head size on one device.
+    """RoPE tables of one head size on one device.
 
     Args:
         head_dim: D, even.
-        dtype: of what is rotated; float64 gets float64 tables, everything else float32.
+        dtype: of the tensors to rotate; float64 gets float64 tables, all others float32.
         device: where the tables are read.
     """
 
@@ -70,10 +70,10 @@ class RopeTables:
         return self._blocks.get((grid, start), make)
 
     def shift(self, offsets: tuple[int, ...]) -> RopeTable:
-        """Tables [S, D / 2] that move a rotated block by each offset in latent frames.
+        """RoPE shifts [S, D / 2]: tables that move a rotated block by each offset, latent frames.
 
-        Bounded positions ask for the same few for ever, so nothing is computed or sent to the
-        device there.
+        With bounded positions the same few offsets come back, so a steady stream computes and sends
+        nothing.
         """
 
         def make() -> RopeTable:
@@ -84,6 +84,6 @@ class RopeTables:
         return self._shifts.get(offsets, make)
 
     def _place(self, table: RopeTable) -> RopeTable:
-        # ordinary tensors, whoever asks first: a training step may need them later
+        # made outside of inference mode, because a training step may use the same tables later
         with torch.inference_mode(mode=False):
             return table[0].to(self._device), table[1].to(self._device)

@@ -1,7 +1,7 @@
-"""Torch's own attention, which takes one query and keys that lie together.
+"""Torch's own attention (SDPA), which takes one query and contiguous keys.
 
-What a chunk sees is gathered in one launch for all layers, keys shifted on the way, and the chunk
-is written into the first place of the gathered copy.
+The slots that a chunk sees are gathered in one launch for all layers, which also shifts their keys.
+The chunk itself is written into the first slot of this gathered KV.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from afstream_kernels import (
 
 @dataclass(frozen=True, slots=True)
 class GatheredRead:
-    """Reads the first slots of a gathered copy as they lie.
+    """Reads the leading slots of the gathered KV in place.
 
     Attributes:
-        count: slots that hold what is seen, the chunk in the making first.
-        pool: the slots that were gathered.
+        count: number of leading slots to read, the current chunk first.
+        pool: the pool from which they were gathered.
     """
 
     count: int
@@ -49,7 +49,7 @@ class GatheredRead:
 
 
 class GatheredSlots:
-    """Reads one KV cache through a gathered copy of what the chunk in the making sees.
+    """Reads one KV cache through the gathered KV of the current chunk.
 
     Args:
         pool: the slots.
@@ -70,7 +70,7 @@ class GatheredSlots:
         return self._keys, self._values
 
     def chunk(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> ChunkRead:
-        """Warm start: bring what a chunk sees to where it sees it; see `SlotReader`."""
+        """Gather what a chunk sees, its keys shifted by their offsets; see `SlotReader`."""
         pool = self._pool
         count = 1 + len(slots)
         if slots:
@@ -80,7 +80,7 @@ class GatheredSlots:
                 pool.rope.shift(tuple(-offset for offset in offsets)),
                 backend=pool.backend,
             )
-        # a copy that still grows is met once a scene: not worth a graph
+        # while the window fills, each count occurs once a scene: not worth a graph
         graph_key = count if count >= pool.window_chunks else None
         return ChunkRead(self._keys, self._values, GatheredRead(count, pool), graph_key)
 
@@ -95,11 +95,11 @@ class Sdpa:
     """Torch's own attention, on every device."""
 
     def backend(self, device: torch.device, dtype: torch.dtype) -> Backend:
-        """Our own kernels for everything else on a GPU."""
+        """On a GPU, all other operations run as Triton kernels."""
         return choose_backend("sdpa", device=device, dtype=dtype)
 
     def num_graphs(self, num_visible: int, window_chunks: int) -> int:
-        """One for each number of chunks that a full window sees."""
+        """One graph for each number of chunks that a chunk with a full window can see."""
         return 1 + num_visible - window_chunks
 
     def reader(self, pool: SlotPool) -> GatheredSlots:

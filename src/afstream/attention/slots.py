@@ -1,4 +1,4 @@
-"""Attention that reads slots where they lie, the query shifted to each of them."""
+"""Attention that reads slots in place, the query shifted to each of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class TableRead:
     """Reads the slots of a block table.
 
     Attributes:
-        table: all that is seen.
+        table: all slots that the call sees.
         pool: the slots.
-        others: slots of earlier chunks, for a chunk whose own keys and values are handed over.
-        offsets: latent frames by which the chunk stands after each of them.
+        others: slots of earlier chunks, for a call that passes the chunk's own keys and values.
+        offsets: distance in latent frames from each of them to the chunk.
     """
 
     table: BlockTable
@@ -51,7 +51,7 @@ class SlotsInPlace:
 
     @property
     def copies(self) -> Sequence[Tensor]:
-        """None: slots are read where they lie."""
+        """No copies: slots are read in place."""
         return ()
 
     def chunk(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> ChunkRead:
@@ -67,7 +67,7 @@ class SlotsInPlace:
 
     @property
     def _graph_key(self) -> object | None:
-        """Host integers are part of a captured call, so another chunk could not replay it."""
+        """No capture: a graph would hold this chunk's host integers, which the next one changes."""
         return None
 
     def _chunk_table(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> BlockTable:
@@ -98,14 +98,14 @@ class StaticSlots(SlotsInPlace):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The PyTorch twin, for every device and dtype."""
+    """The PyTorch twins, on every device and for every dtype."""
 
     def backend(self, device: torch.device, dtype: torch.dtype) -> Backend:
-        """Twins for everything else, too."""
+        """All other operations run as twins, too."""
         return choose_backend("reference", device=device, dtype=dtype)
 
     def num_graphs(self, num_visible: int, window_chunks: int) -> int:
-        """None: host integers change from chunk to chunk."""
+        """No graphs: host integers change from chunk to chunk."""
         return 0
 
     def reader(self, pool: SlotPool) -> SlotsInPlace:
@@ -115,14 +115,14 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Triton:
-    """Our own kernel, which finds slots and shifts in device memory."""
+    """The Triton kernel, which reads slots and shifts from device memory."""
 
     def backend(self, device: torch.device, dtype: torch.dtype) -> Backend:
-        """Our own kernels for everything else, too."""
+        """All other operations run as Triton kernels, too."""
         return choose_backend("triton", device=device, dtype=dtype)
 
     def num_graphs(self, num_visible: int, window_chunks: int) -> int:
-        """One, which reads its block table from the device."""
+        """One graph, which reads its block table from the device."""
         return 1
 
     def reader(self, pool: SlotPool) -> StaticSlots:

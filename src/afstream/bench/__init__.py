@@ -1,4 +1,4 @@
-"""Measures a whole stream: speed, latency, stalls and memory, with the machine they hold for."""
+"""Measures a whole stream: speed, latency, stalls and memory, and describes the machine."""
 
 from afstream.bench.load import Load
 from afstream.bench.machine import Machine

@@ -1,4 +1,4 @@
-"""The load that a stream is measured under."""
+"""The load under which a stream is measured."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PROMPTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """A stream and what is asked of it.
+    """A stream and its load.
 
     Attributes:
-        stream: how it is opened; its prompts are asked for one after the other, and again.
+        stream: how it is opened; its prompts are used in turn, again and again.
         duration_s: seconds of video to make.
         switch_every_s: seconds of video from one prompt to the next; 0 for no switches.
-        stretch_s: seconds of video over which speed and memory are taken together.
+        stretch_s: seconds of video that are summed up in one stretch.
         consumer: what takes the frames, in words.
     """
 
@@ -37,7 +37,7 @@ class Load:
     consumer: str = "none"
 
     def __post_init__(self) -> None:
-        """Refuse times that measure nothing."""
+        """Refuse times with which nothing would be measured."""
         if not self.duration_s > 0:
             raise ConfigError(f"duration is {self.duration_s} s; give more than 0, such as 60")
         if not self.stretch_s > 0:
@@ -55,5 +55,5 @@ class Load:
         return self.stream.prompts[segment % len(self.stream.prompts)]
 
     def segment_at(self, seconds: float) -> int:
-        """The segment that is asked for at a time of the video."""
+        """The segment at a time of the video."""
         return int(seconds // self.switch_every_s) if self.switch_every_s else 0

@@ -1,4 +1,4 @@
-"""The machine and software that a measurement holds for, and the memory of this process."""
+"""The machine and software of a measurement, and the memory of this process."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Machine:
         cpu: name of the processor.
         cores: logical cores that this process may run on.
         threads: threads that torch computes with.
-        load: processes that wanted a core during the last minute; None where the system does not
-            say. Much above 0 before a measurement means that it shared the machine.
+        load: load average of the last minute; None where the system does not say. Much above 0
+            before a measurement means that other processes were running.
         gpu: name of the GPU, None when it was not used.
         platform: operating system and architecture.
         python: version.
@@ -94,7 +94,7 @@ def cpu_name() -> str:
 
 
 def checkout_commit() -> str | None:
-    """The commit that this package runs from, None when it is not a file of a checkout."""
+    """The commit that this package runs from, None outside of a checkout."""
     folder = str(Path(__file__).resolve().parent)
     # An installed package may lie inside the checkout of something else.
     if command_output("git", "-C", folder, "ls-files", Path(__file__).name) is None:
@@ -103,7 +103,7 @@ def checkout_commit() -> str | None:
 
 
 def command_output(*command: str) -> str | None:
-    """What a command prints; None when it is missing, fails or prints nothing."""
+    """Output of a command; None when it is missing, fails or prints nothing."""
     try:
         done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
@@ -112,13 +112,13 @@ def command_output(*command: str) -> str | None:
 
 
 def resident_bytes() -> int | None:
-    """RAM that this process holds now; None where the system does not say."""
+    """Bytes of RAM that this process holds now; None where the system does not say."""
     held = _entry(Path("/proc/self/status"), "VmRSS")
     return None if held is None else int(held.split()[0]) * KIB
 
 
 def peak_resident_bytes() -> int | None:
-    """The most RAM that this process ever held; None where the system does not say."""
+    """The most bytes of RAM that this process ever held; None where the system does not say."""
     # Not getrusage first, whose peak a process inherits from the one that started it.
     held = _entry(Path("/proc/self/status"), "VmHWM")
     if held is not None:
@@ -133,7 +133,7 @@ def peak_resident_bytes() -> int | None:
 
 
 def peak_device_bytes(device: torch.device) -> int | None:
-    """The most that tensors took on a GPU since the last call; None on a CPU."""
+    """The most bytes of tensors on a GPU since the last call; None on a CPU."""
     if device.type != "cuda":
         return None
     peak = torch.cuda.max_memory_allocated(device)
@@ -142,7 +142,7 @@ def peak_device_bytes(device: torch.device) -> int | None:
 
 
 def _entry(listing: Path, key: str) -> str | None:
-    """What stands behind the first `key:` of a file; None without such a line or file."""
+    """The text after the first `key:` of a file; None without such a line or file."""
     if listing.is_file():
         for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

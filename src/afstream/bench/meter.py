@@ -33,17 +33,17 @@ def discard(frames: NDArray[np.uint8]) -> None:
 
 
 class Meter:
-    """Opens a stream and measures it while its chunks go by.
+    """Opens a stream and measures it while its chunks are made.
 
-    Time that whoever iterates spends between two chunks is not counted, so a progress bar
-    does not disturb the measurement; what shall count goes into the consumer.
+    Time that the caller spends between two chunks is not counted, so a progress bar does not
+    disturb the measurement; work that is to count belongs in the consumer.
 
     Example:
         >>> meter = Meter(Load(duration_s=3.0))
         >>> for chunk in meter.run():
         ...     pass
         >>> meter.result().frames
-        39
+        48
 
     Args:
         load: what to measure.
@@ -71,7 +71,7 @@ class Meter:
         self._stretches = Stretches(load.stretch_s)
 
     def run(self, consume: Consumer = discard) -> Iterator[Chunk]:
-        """Make the video chunk by chunk; may be broken off between two chunks.
+        """Make the video chunk by chunk; may be stopped between two chunks.
 
         Args:
             consume: given the frames [N, H, W, 3] of every chunk; its time is measured.
@@ -102,7 +102,7 @@ class Meter:
         self._warm_ms = statistics.median(self._cut_ms(chunks) for _ in range(WARM_STARTS))
 
     def result(self) -> Measurement:
-        """What was found so far."""
+        """The measurement so far."""
         parts, wall_ms = self._parts, self._parts["all"].total
         end_to_end = _per_s(self._frames, wall_ms)
         stretches = self._stretches.read()
@@ -143,7 +143,7 @@ class Meter:
         )
 
     def _count(self, chunk: Chunk, made_ms: float, all_ms: float, device_bytes: int | None) -> None:
-        """Take in a chunk that was made and consumed."""
+        """Add a chunk that was made and consumed."""
         timing = chunk.timing
         spent = {
             "denoise": timing.denoise_ms,
@@ -173,10 +173,10 @@ class Meter:
         )
 
     def _cut_ms(self, chunks: Iterator[Chunk]) -> float:
-        """From the request of a fresh scene to its first frames."""
+        """Milliseconds from the request of a fresh scene to its first frames."""
         began = time.perf_counter()
         receipt = self.stream.cue(self.load.prompt(0), transition="cut")
-        # a chunk that was launched before comes first
+        # a chunk that was submitted before comes first
         while receipt not in next(chunks).receipts:
             pass
         return _since_ms(began)
@@ -195,7 +195,7 @@ def describe_model(stream: Stream) -> dict[str, Any]:
         "graphs": stream.graphs,
         "ahead": stream.ahead,
         "backbone_parameters": sum(weight.numel() for weight in backbone.parameters()),
-        # A result is passed on; where the file lies on this machine is nobody's business.
+        # Results are shared, and must not show paths of this machine.
         **{key: text for key, text in stream.model.details.items() if key != "path"},
     }
 

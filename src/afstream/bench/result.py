@@ -1,4 +1,4 @@
-"""What a measurement found, as plain data."""
+"""The results of a measurement, as plain data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class FirstFrame:
     """Milliseconds to the first decoded frames.
 
     Attributes:
-        open_ms: to read the model and make the stream.
+        open_ms: reading the model and making the stream.
         cold_ms: from the first prompt on, in a stream that has just been opened.
         warm_up_ms: all chunks, the first among them, during which something was loaded, compiled
             or captured for later ones.
-        warm_ms: from a cut in a running stream, the median of a few; a chunk that was launched
-            ahead comes first. None when the measurement was broken off.
+        warm_ms: from a cut in a running stream, the median of a few; a chunk that was submitted
+            ahead comes first. None when the measurement was stopped.
     """
 
     open_ms: float
@@ -38,10 +38,10 @@ class Rates:
     """Video frames a second.
 
     Attributes:
-        denoise: of the backbone's time: denoise steps, context passes, re-caches.
-        decode: of the decoder's time. On a GPU both run at the same time and slow each other
-            down, so neither is what it could do alone.
-        end_to_end: of everything, from the request for a chunk until it is consumed.
+        denoise: per second of the backbone: denoise steps, context passes, re-caches.
+        decode: per second of the decoder. On a GPU both run at the same time and slow each other
+            down, so each would be faster alone.
+        end_to_end: per second of wall time, from the request for a chunk until it is consumed.
         times_real_time: `end_to_end` relative to the rate at which the video plays.
     """
 
@@ -57,7 +57,7 @@ class Measurement:
 
     Attributes:
         load: what was measured.
-        machine: where.
+        machine: the machine and its software.
         model: the model's own details, with its name, device, dtype and parameters.
         size: width and height of the frames, px.
         fps: rate at which the video plays.
@@ -67,9 +67,9 @@ class Measurement:
         cpu_s: processor seconds of all threads meanwhile; below `wall_s` times the threads in
             use when other processes took the cores.
         first_frame: latency at the start.
-        switch_ms: from the request of a prompt, between two chunks, to the first frame under
-            it. A request that comes while a chunk is made, or was launched ahead, waits for
-            that chunk as well.
+        switch_ms: from the request of a prompt, between two chunks, to the first frame under it. A
+            request that comes while a chunk is made, or was submitted ahead, waits for that chunk
+            as well.
         parts_ms: of a chunk: `denoise`, `recache` (of chunks that begin a prompt), `context`
             and `decode`, on a GPU partly at the same time; in `total` how long it was waited
             for, in `consume` what the consumer took; `all` is these two together. See
@@ -83,7 +83,7 @@ class Measurement:
         memory_estimate: the estimate made before loading, whose `tensor_bytes` are what
             `device_bytes` measures. None where there was no GPU to fit.
         stretches: speed and memory along the video.
-        complete: the whole duration was made.
+        complete: whether the whole duration was made.
     """
 
     load: Load
@@ -115,7 +115,7 @@ class Measurement:
 
     @property
     def growth_bytes(self) -> int | None:
-        """How much more memory the last quarter held than the first; None if too short."""
+        """Bytes of memory that the last quarter held beyond the first; None if too short."""
         early, late = (
             [part.resident_bytes for part in end if part.resident_bytes is not None]
             for end in self._ends()

@@ -7,7 +7,7 @@ from array import array
 from dataclasses import dataclass
 
 DIGITS = 3
-# Even, so that all of them can be joined in pairs.
+# Even, so that all of them can be merged in pairs.
 MAX_STRETCHES = 240
 
 
@@ -47,7 +47,7 @@ class Series:
         return math.fsum(self._values)
 
     def add(self, value: float) -> None:
-        """Take in a value."""
+        """Add a value."""
         self._values.append(value)
 
     def spread(self) -> Spread:
@@ -65,7 +65,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """A stretch of the video: how fast it came and what memory was held meanwhile.
+    """A stretch of the video: how fast it was made and how much memory was held.
 
     Attributes:
         start_s: where in the video its first chunk starts.
@@ -89,7 +89,7 @@ class Stretch:
         return self.frames / self.wall_s
 
     def joined(self, following: Stretch) -> Stretch:
-        """This stretch and the one after it as one."""
+        """This stretch and the one after it, merged into one."""
         return Stretch(
             start_s=self.start_s,
             frames=self.frames + following.frames,
@@ -112,7 +112,7 @@ class Stretches:
         self._kept: list[Stretch] = []
 
     def add(self, chunk: Stretch) -> None:
-        """Take in a chunk, as a stretch of its own."""
+        """Add a chunk, given as a stretch of its own."""
         last = self._kept[-1] if self._kept else None
         if last is not None and self._number(last) == self._number(chunk):
             self._kept[-1] = last.joined(chunk)

@@ -1,4 +1,4 @@
-"""What a stream hands out: decoded chunks, receipts of prompt changes, timings."""
+"""What a stream yields: decoded chunks, receipts of prompt changes, timings."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Receipt:
-    """A prompt change: the cue that asked for it, and what became of it.
+    """A prompt change: the cue that requested it, and when it took effect.
 
     Attributes:
-        cue: what was asked for.
-        requested_s: when it was asked for, in seconds of video.
-        blend_chunks: chunks over which the text goes from the old prompt to the new one.
+        cue: the request.
+        requested_s: the time in the video for which it was requested, seconds.
+        blend_chunks: chunks over which the text moves from the old prompt to the new one.
         asked_at: when a live cue was given, in seconds of the host's clock; None in a timeline.
         chunk: index of the first chunk under the new prompt; None until that chunk is submitted.
             No frame of the old prompt comes after that chunk begins.
-        superseded: another change fell on the same chunk and took its place.
+        superseded: whether a later change fell on the same chunk and replaced it.
         switch_ms: milliseconds from the request (or, in a timeline, from its chunk's submission)
-            until the first frames under the new prompt are handed out; None before that.
+            until the first frames under the new prompt are yielded; None before that.
     """
 
     cue: Cue
@@ -55,11 +55,11 @@ class Receipt:
 
     @property
     def note(self) -> str:
-        """The user's own remark."""
+        """The note of the cue."""
         return self.cue.note
 
     def as_data(self) -> dict[str, object]:
-        """The change in plain values."""
+        """The receipt as plain values."""
         return {
             "prompt": self.prompt,
             "transition": self.transition,
@@ -76,20 +76,20 @@ class Receipt:
 class ChunkTiming:
     """Milliseconds of one chunk.
 
-    On a GPU a chunk is decoded beside its own context pass and, in a stream that runs ahead,
-    beside the next chunk's denoising. Each part is timed on the CUDA stream it runs on, so parts
-    that run at the same time slow each other down, and their sum is more than the time they took.
+    On a GPU a chunk is decoded while its own context pass runs and, in a stream that runs ahead,
+    while the next chunk is denoised. Each part is timed on its own CUDA stream; parts that overlap
+    slow each other down, and sum to more than the time they took together.
 
     Attributes:
-        switch_ms: bringing a new prompt into force, re-cache included.
+        switch_ms: applying a new prompt, re-cache included.
         denoise_ms: its denoise steps.
-        decode_ms: from clean latents to pictures.
+        decode_ms: decoding clean latents to pictures.
         context_ms: its context pass.
         model_ms: from the end of the chunk before until its frames are on the host and its context
             pass is done. Over a stream it sums to total model time, overlaps counted once.
-        total_ms: the time that the consumer waited for it. With the consumer's own time it sums
-            to the time that the stream took. Where the stream runs ahead, most of a chunk's work
-            is done before it is asked for, and the next chunk is submitted during the wait.
+        total_ms: the time that the consumer waited for the chunk. With the consumer's own time it
+            sums to the time that the stream took. Where the stream runs ahead, most of a chunk's
+            work is done before it is asked for, and the next chunk is submitted during the wait.
     """
 
     switch_ms: float
@@ -106,15 +106,15 @@ class Chunk:
 
     Attributes:
         index: counted from the stream's start.
-        segment: index of the prompt in force, counted from 0.
-        prompt: the prompt in force.
+        segment: index of the current prompt, counted from 0.
+        prompt: the current prompt.
         frames: uint8 [N, H, W, 3]; fewer at a scene's start than later.
         latents: [1, c, C, h, w], clean; on a GPU, reading them waits for all that was submitted.
         start_s: time of its first frame in the video.
         receipts: prompt changes that took effect with this chunk.
-        timing: where its time went.
-        warm_up: something that later chunks use was loaded, compiled or captured for it, or during
-            the wait for it.
+        timing: milliseconds of each part.
+        warm_up: whether something that later chunks reuse was loaded, compiled or captured for it,
+            or during the wait for it.
     """
 
     index: int

@@ -15,7 +15,7 @@ Call = Callable[[Tensor], Results]
 
 @dataclass(slots=True)
 class _Captured:
-    """A graph, where it reads, and where it leaves its results."""
+    """A captured graph, its input buffer and its results' buffers."""
 
     graph: Any
     source: Tensor
@@ -24,10 +24,10 @@ class _Captured:
 
 @dataclass(slots=True)
 class Graphs:
-    """The captured calls of one rollout state, whose buffers never move.
+    """The CUDA graphs of one rollout state, whose buffers stay at fixed addresses.
 
-    A call of a new kind is run as it is, which compiles and loads all that it needs. The
-    second time it is captured, from then on replayed.
+    The first call of a kind runs eagerly, which compiles and loads all that it needs. The second
+    one is captured, and from then on the graph is replayed.
 
     Attributes:
         num_new: calls so far that were not replayed.
@@ -42,7 +42,7 @@ class Graphs:
 
         Args:
             kind: calls of one kind do the same work on the same addresses.
-            call: everything it reads but its argument must stay where it is.
+            call: everything that it reads, except its argument, must stay at the same address.
             source: its argument, on any device.
             device: where the work is done.
 
@@ -63,7 +63,7 @@ class Graphs:
     def _capture(self, call: Call, source: Tensor, device: torch.device) -> _Captured:
         graph = torch.cuda.CUDAGraph()
         place = torch.zeros_like(source, device=device)
-        # a cue may be encoded meanwhile, in a thread of its own
+        # another thread may encode a cue meanwhile
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             results = call(place)
         self.num_new += 1

@@ -1,6 +1,6 @@
-"""From clean latents to frames in the host's memory, on a GPU beside the next denoising.
+"""Decodes latents to frames in host memory, on a GPU while the next chunk is denoised.
 
-A decode stream says where that is done. On a GPU it is a CUDA stream of its own, so that the main
+A decode stream says where that happens. On a GPU it is a CUDA stream of its own, so that the main
 stream goes on with the context pass and the next chunk as soon as the last denoise step is done.
 The host waits once for a chunk, when it is collected.
 """
@@ -33,14 +33,14 @@ def decode_pictures(
 
 
 class DecodeStream(Protocol):
-    """Where chunks are decoded, relative to the main stream, on which they are denoised."""
+    """Where chunks are decoded; they are denoised on the main stream."""
 
     def event(self) -> Event:
         """Record an event on the CUDA stream that is current."""
         ...
 
     def decoding(self, latents: Tensor) -> AbstractContextManager[None]:
-        """Run what is in here on this stream, after all that the latents wait for."""
+        """Run the block on this stream, once the latents are ready."""
         ...
 
     def to_host(self, pictures: Tensor) -> Tensor:
@@ -57,32 +57,32 @@ class DecodeStream(Protocol):
 
 
 class HostDecode:
-    """Decoding on the CPU: everything is done when a call returns."""
+    """Decodes on the CPU, where all work is done when a call returns."""
 
     def event(self) -> Event:
-        """The host's clock."""
+        """The present time of the host's clock."""
         return host_event()
 
     def decoding(self, latents: Tensor) -> AbstractContextManager[None]:
-        """Nothing to do."""
+        """Run the block at once: the latents are ready."""
         return nullcontext()
 
     def to_host(self, pictures: Tensor) -> Tensor:
-        """They are there."""
+        """Return the pictures, which are in host memory already."""
         return pictures
 
     def finish(self) -> Event:
-        """The host's clock."""
+        """The present time of the host's clock."""
         return host_event()
 
     def wait(self, event: Event) -> None:
-        """All is done."""
+        """Return at once: all work is done."""
 
 
 class CudaDecodeStream:
-    """Decoding on a CUDA stream beside the one that is current.
+    """Decodes on a CUDA stream of its own, in parallel with the current one.
 
-    The decoder's state is made and read here only, so its memory needs no further care.
+    The decoder's state is made and read on this stream only, so it needs no synchronization.
 
     Args:
         device: the GPU.
@@ -93,22 +93,22 @@ class CudaDecodeStream:
         self._side = torch.cuda.Stream(device)
 
     def event(self) -> Event:
-        """An event on the current stream."""
+        """Record an event on the current stream."""
         return gpu_event(self._device)
 
     @contextmanager
     def decoding(self, latents: Tensor) -> Generator[None, None, None]:
-        """Behind an event of the main stream, and with the latents' memory held meanwhile."""
+        """Run the block after the main stream's work so far; the latents' memory is kept."""
         denoised = torch.cuda.Event()
         denoised.record(torch.cuda.current_stream(self._device))
         self._side.wait_event(denoised)
-        # the main stream may drop them, and must not get their memory before they are read
+        # the main stream may free the latents, but must not reuse their memory before they are read
         latents.record_stream(self._side)
         with torch.cuda.stream(self._side):
             yield
 
     def to_host(self, pictures: Tensor) -> Tensor:
-        """Into pinned memory, without waiting.
+        """Copy to pinned memory without waiting.
 
         Each chunk gets a pinned block from torch's caching allocator, which reuses it after the
         copy completes; two or three of them serve a whole stream.
@@ -117,10 +117,10 @@ class CudaDecodeStream:
         return host.copy_(pictures, non_blocking=True)
 
     def finish(self) -> Event:
-        """An event on the side stream, behind the frames' copy and the main stream so far.
+        """Record an event on the side stream, after the main stream's work so far as well.
 
-        The context pass is far shorter than decoding as a rule, so frames hardly ever wait for
-        it; and one wait then serves for the frames and for all of the chunk's timings.
+        The context pass is usually far shorter than decoding, so frames hardly ever wait for it,
+        and one wait then serves for the frames and for all of the chunk's timings.
         """
         submitted = torch.cuda.Event()
         submitted.record(torch.cuda.current_stream(self._device))
@@ -129,9 +129,9 @@ class CudaDecodeStream:
             return self.event()
 
     def wait(self, event: Event) -> None:
-        """Until the GPU has reached an event."""
+        """Make the host wait until the GPU has reached an event."""
         if isinstance(event, (int, float)):
-            raise TypeError("a GPU never reaches a time of the host's clock")
+            raise TypeError("cannot wait on a GPU for a time of the host's clock")
         event.synchronize()
 
 
@@ -142,7 +142,7 @@ def decode_stream_on(device: torch.device) -> DecodeStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingChunk:
-    """A chunk that was submitted: only its frames and timings are not known yet.
+    """A submitted chunk, whose frames and timings are not known yet.
 
     May be collected more than once, by a stream and its forks.
 
@@ -154,11 +154,11 @@ class PendingChunk:
         start_s: see `Chunk`.
         receipts: see `Chunk`.
         began: when it was submitted, seconds of the host's clock.
-        frames: uint8 [N, H, W, 3] in the host's memory, not there before `done`.
-        watch: its laps: switch, denoise, decode, context.
-        before: when all of the chunk before it was done; None for the first.
-        done: when all of it is done.
-        warm_up: something that later chunks use was prepared for it.
+        frames: uint8 [N, H, W, 3] in host memory, valid once `done` is reached.
+        watch: times its laps switch, denoise, decode and context.
+        before: `done` of the chunk before it; None for the first.
+        done: reached when all of its work is done.
+        warm_up: whether something that later chunks reuse was prepared for it.
     """
 
     index: int
@@ -195,16 +195,16 @@ class ChunkDecoder:
         state: Any,  # noqa: ANN401
         watch: Stopwatch,
     ) -> tuple[Tensor, Any]:
-        """Begin to decode a chunk.
+        """Start to decode a chunk.
 
         Args:
-            latents: [1, c, C, h, w], clean, of the current stream.
+            latents: [1, c, C, h, w], clean, made on the current stream.
             state: the decoder's, None at a scene's start.
-            watch: given the lap `decode`.
+            watch: times the lap `decode`.
 
         Returns:
-            Frames, uint8 [N, H, W, 3] on the host, not there before the decode stream's next
-            `finish`, and the decoder's new state.
+            Frames, uint8 [N, H, W, 3] on the host, valid once the decode stream's next `finish` is
+            reached, and the decoder's new state.
         """
         with self.stream.decoding(latents):
             with watch.lap("decode"):
@@ -216,16 +216,16 @@ class ChunkDecoder:
 
         Args:
             pending: the chunk.
-            began: when it was asked for, seconds of the host's clock.
-            warm_up: what was submitted since then prepared something.
+            began: when the consumer asked for it, seconds of the host's clock.
+            warm_up: whether a chunk submitted since then prepared something.
         """
         self.stream.wait(pending.done)
-        # Into ordinary memory: whoever keeps the frames of a long video keeps no pinned pages,
-        # and a fork's frames are its own.
+        # copied to pageable memory: a consumer that keeps frames must not hold pinned pages, and
+        # a fork's frames are its own
         frames = pending.frames.numpy().copy()
         ended = time.perf_counter()
         for receipt in pending.receipts:
-            # a fork may have been faster
+            # a fork may have collected it before
             if receipt.switch_ms is None:
                 asked_at = pending.began if receipt.asked_at is None else receipt.asked_at
                 receipt.switch_ms = 1000 * (ended - asked_at)
@@ -244,7 +244,7 @@ class ChunkDecoder:
 
 def _timing(pending: PendingChunk, *, total_ms: float) -> ChunkTiming:
     spent = pending.watch.read_ms()
-    # where it began before the chunk before it was done, that time is counted there
+    # time before the previous chunk was done is counted for that chunk
     starts = [start for start in (pending.watch.began, pending.before) if start is not None]
     return ChunkTiming(
         switch_ms=spent["switch"],

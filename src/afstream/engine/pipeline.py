@@ -1,7 +1,7 @@
-"""Chunks submitted and collected in their order: the loop of every stream.
+"""The loop of every stream: chunks are submitted, then collected in order.
 
-Submitting brings prompts into force, denoises, begins to decode and makes the context pass, and on
-a GPU waits for none of it. Collecting waits for the frames. A pipeline that runs ahead submits each
+Submitting applies prompt changes, denoises, starts decoding and runs the context pass, and on a GPU
+waits for none of these. Collecting waits for the frames. A pipeline that runs ahead submits each
 chunk before it collects the one before.
 """
 
@@ -23,13 +23,13 @@ from afstream.errors import ConfigError
 
 
 class ChunkPipeline:
-    """What one stream computes with, and its state.
+    """Submits and collects the chunks of one stream, and holds its state.
 
     Args:
         rollout: denoises chunks and writes their context.
-        prompts: brings prompt changes into force.
+        prompts: applies prompt changes.
         decoder: decodes chunks.
-        seed: of the noise.
+        seed: seed of the noise.
         ahead: submit each chunk, from the second one on, before the one before it is collected.
 
     Attributes:
@@ -51,7 +51,7 @@ class ChunkPipeline:
         self.ahead = ahead
         self.state = StreamState(seed=seed)
         self.closed = False
-        # held by the iterator that takes the chunks
+        # held by the iterator that is taking the chunks
         self._running = Lock()
 
     def fork(self, prompts: PromptScheduler) -> ChunkPipeline:
@@ -68,7 +68,7 @@ class ChunkPipeline:
         return other
 
     def close(self) -> None:
-        """Let go of all state; an iterator that is still there ends."""
+        """Drop all state; a running iterator ends."""
         self.closed = True
         self.state = StreamState(seed=self.state.seed)
 
@@ -81,7 +81,7 @@ class ChunkPipeline:
             planned: prompt changes for the next chunk; None when there shall be no more chunks.
 
         Raises:
-            ConfigError: another iterator takes the chunks, or there is no prompt yet.
+            ConfigError: another iterator is taking the chunks, or there is no prompt yet.
         """
         if not self._running.acquire(blocking=False):
             raise ConfigError(
@@ -102,7 +102,7 @@ class ChunkPipeline:
                         warm_up |= pending[-1].warm_up
                 if not pending:
                     return
-                # taken away once it is there: a wait that is broken off loses nothing
+                # removed after it is collected, so that an interrupted wait loses nothing
                 chunk = self.decoder.collect(pending[0], began=began, warm_up=warm_up)
                 pending.popleft()
                 yield chunk
@@ -116,13 +116,13 @@ class ChunkPipeline:
 
     @property
     def _depth(self) -> int:
-        """How many chunks to have under way: the first one is collected as soon as it can be."""
+        """Number of chunks to keep pending; the stream's first one is collected at once."""
         pending = self.state.pending
         return 2 if self.ahead and pending and pending[0].index > 0 else 1
 
     @torch.inference_mode()
     def _submit(self, planned: Sequence[PendingPrompt]) -> PendingChunk:
-        """Compute the next chunk; on a GPU all of it may still lie before us afterwards."""
+        """Submit the next chunk; on a GPU its work may not have begun when this returns."""
         began = time.perf_counter()
         state, rollout, decoding = self.state, self.rollout, self.decoder.stream
         watch = Stopwatch(decoding.event)
@@ -159,9 +159,9 @@ class ChunkPipeline:
         return submitted
 
     def _warms_up(self, scene: RolloutState, new_before: int) -> bool:
-        """Whether the chunk just submitted prepared something that later ones use."""
+        """Whether the chunk just submitted prepared something that later ones reuse."""
         if scene.graphs is not None and scene.graphs.num_new > new_before:
             return True
-        # compiled layers meet other lengths until the window is full
+        # compiled layers see new lengths until the window is full
         lengths = self.rollout.policy.lengths
         return self.state.chunk < (lengths.window_chunks if self.rollout.model.is_compiled else 1)

@@ -1,7 +1,7 @@
-"""The only loop body: denoise a chunk, pass it through as context, switch, cut.
+"""The steps of every stream: denoise a chunk, context pass, switch, cut.
 
-Streams, benchmarks, parity checks and distillation all advance through `Rollout`.
-Everything that belongs to one stream of latents stands in `RolloutState`.
+Streams, benchmarks, parity checks and distillation all advance through `Rollout`. All state of one
+stream of latents is in `RolloutState`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from afstream_kernels import AnyBackend, Backend
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """A backbone, a schedule and a memory policy: what advances a `RolloutState`.
+    """Advances a `RolloutState` with a backbone, a schedule and a memory policy.
 
     Attributes:
         model: predicts flows.
-        policy: what is remembered.
+        policy: what the stream remembers.
         schedule: the denoise steps.
         first_schedule: those of a scene's first chunk; None where they are the same.
         backend: of the kernels.
-        use_graphs: capture the model calls of a chunk and replay them, on a GPU, with all
-            weights there, and where the attention backend can be captured.
+        use_graphs: whether a chunk's model calls are captured as CUDA graphs. That takes a GPU that
+            holds all weights, and an attention backend that can be captured.
         times: the schedule's timesteps, embedded; the last one is the context pass's 0.
         first_times: likewise of the first schedule.
     """
@@ -67,9 +67,10 @@ class Rollout:
 
         Args:
             model: predicts flows.
-            policy: what is remembered.
+            policy: what the stream remembers.
             sampler: the denoise steps.
-            backend: chosen before, or its name; None chooses by the model's device and dtype.
+            backend: a `Backend` chosen before, or its name; None chooses by the model's device and
+                dtype.
             use_graphs: see the attribute.
 
         Raises:
@@ -131,7 +132,7 @@ class Rollout:
         )
 
     def restart(self, state: RolloutState, text: TextContext) -> None:
-        """Cut: a fresh scene in the same buffers."""
+        """Cut: begin a fresh scene in the same buffers."""
         state.cache.clear()
         state.recent.clear()
         self._set_text(state, text)
@@ -152,37 +153,37 @@ class Rollout:
         generator = torch.Generator().manual_seed(int.from_bytes(number, "big"))
         # latents stay in float32 or better: the sampler's sums lose too much in bfloat16
         dtype = torch.promote_types(self.model.dtype, torch.float32)
-        # a copy from ordinary memory would make the host wait
+        # a copy from pageable memory would make the host wait
         pinned = self.model.device.type == "cuda"
         shape = (len(self.schedule_at(state.frame)[0].sigmas), *state.shape)
         return torch.empty(shape, pin_memory=pinned).normal_(generator=generator).to(dtype)
 
     def denoise(self, state: RolloutState, noise: Tensor) -> Tensor:
-        """All denoise steps of the next chunk.
+        """Run all denoise steps of the next chunk.
 
         Args:
-            state: only read; keys of unfinished chunks have a place of their own.
-            noise: [steps, B, c, C, h, w], on any device: where the chunk starts, then what
-                is added after each step but the last.
+            state: not advanced; an unfinished chunk has a slot of its own.
+            noise: [steps, B, c, C, h, w], on any device: the chunk's start, then the noise that is
+                added after each step but the last.
 
         Returns:
             The clean chunk [B, c, C, h, w].
         """
         noisy, flow = self.predict(state, noise)
         schedule, _ = self.schedule_at(state.frame)
-        # outside of the graph, whose results are overwritten by the next chunk's
+        # not part of the graph, whose results the next chunk overwrites
         return clean_from_flow(noisy, flow, schedule.sigmas[-1])
 
     @torch.no_grad()
     def predict(self, state: RolloutState, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The next chunk's denoise steps, as many as there is noise for.
+        """Run the next chunk's first denoise steps, one for each noise given.
 
         Args:
             state: see `denoise`.
             noise: [steps or fewer, B, c, C, h, w]; see `denoise`.
 
         Returns:
-            What the last of these steps starts from, and its flow, [B, c, C, h, w] both.
+            The input of the last of these steps, and its flow, both [B, c, C, h, w].
         """
         context = state.cache.chunk_context(state.frame)
         schedule, times = self.schedule_at(state.frame)
@@ -196,7 +197,7 @@ class Rollout:
                 noisy = add_noise(clean, noise[step + 1], sigmas[step + 1])
             return noisy, self.model(noisy, times[len(sigmas) - 1], state.text, context)
 
-        # a captured call holds its sigmas
+        # the sigmas are constants of a captured graph
         noisy, flow = self._run(state, f"denoise {sigmas}", predict, noise, context)
         return noisy, flow
 
@@ -206,10 +207,10 @@ class Rollout:
         The chunk's own keys and values carry gradients, those of finished chunks none.
 
         Args:
-            state: only read; call `backward` before it changes.
-            noisy: where the step starts [B, c, C, h, w].
-            index: of the step, 0 the noisiest.
-            text: the prompt in force, with gradients if they shall reach its projections.
+            state: not advanced; call `backward` before it changes.
+            noisy: input of the step [B, c, C, h, w].
+            index: index of the step; 0 is the noisiest.
+            text: the current prompt, with gradients where its projections are trained.
 
         Returns:
             The clean chunk [B, c, C, h, w] as this step sees it.
@@ -222,7 +223,7 @@ class Rollout:
 
     @torch.no_grad()
     def commit(self, state: RolloutState, clean: Tensor) -> None:
-        """Context pass: compute the finished chunk's keys and values, keep them, and move on."""
+        """Context pass: store the finished chunk's keys and values, and advance by a chunk."""
         context = state.cache.chunk_context(state.frame)
 
         def write(clean: Tensor) -> tuple[()]:
@@ -239,9 +240,10 @@ class Rollout:
         """Change the prompt before the next chunk, as the memory policy says.
 
         Args:
-            state: its text and cache are changed.
+            state: its text and cache are changed in place.
             text: the new prompt.
-            anchor: whether the next chunk becomes a junction; false on the way of a blend.
+            anchor: whether the next chunk becomes a junction; false for all but the last step of a
+                blend.
         """
         self._set_text(state, text)
         if state.frame == 0:
@@ -256,17 +258,17 @@ class Rollout:
     def _run(
         self, state: RolloutState, name: str, call: Call, source: Tensor, context: CacheContext
     ) -> Results:
-        """`call(source)`, replayed where that can be."""
+        """Run `call(source)`, or replay its CUDA graph."""
         device = self.model.device
         if state.graphs is None or context.graph_key is None:
             return call(source.to(device, non_blocking=True))
         return state.graphs.run((name, context.graph_key), call, source, device)
 
     def _recache(self, state: RolloutState, recache: Recache) -> None:
-        """One call on finished clean latents under the new prompt, warm from the anchors."""
+        """Recompute the window's keys and values under the new prompt, in one call."""
         context = state.cache.recache_context(recache)
         latents = torch.cat(tuple(state.recent), dim=1)
-        # once a switch, with other slots each time: a compiled call would be compiled anew
+        # other slots at each switch: a compiled call would be compiled again
         eager = (
             torch.compiler.set_stance("force_eager") if self.model.is_compiled else nullcontext()
         )
@@ -275,7 +277,7 @@ class Rollout:
 
     @staticmethod
     def _set_text(state: RolloutState, text: TextContext) -> None:
-        """Bring a prompt into force; a captured graph reads it where the last one stood."""
+        """Set the prompt, with CUDA graphs at the addresses of the one before."""
         if state.graphs is None:
             state.text = text
         else:

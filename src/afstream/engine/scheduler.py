@@ -1,4 +1,4 @@
-"""Prompt changes: asked for from any thread, brought into force when a chunk is submitted."""
+"""Prompt changes: requested from any thread, applied when a chunk is submitted."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from afstream.timeline.plan import blend_length
 
 
 class PendingPrompt(NamedTuple):
-    """A prompt change that waits for its chunk: its receipt, and its prompt [1, T, text_dim]."""
+    """A prompt change that waits for its chunk: receipt and embeddings [1, T, text_dim]."""
 
     receipt: Receipt
     embeds: Tensor
 
 
 class PromptScheduler:
-    """Takes prompt changes in, and applies those of the next chunk to a stream's state.
+    """Accepts prompt changes, and applies those of the next chunk to a stream's state.
 
     Args:
         model: its text encoder reads the prompts, its backbone takes them.
@@ -41,10 +41,10 @@ class PromptScheduler:
         self._waiting: queue.SimpleQueue[PendingPrompt] = queue.SimpleQueue()
 
     def ask(self, cue: Cue, *, now_s: float, asked_at: float) -> Receipt:
-        """Let a cue wait for the next chunk, whatever its start; may be called from any thread.
+        """Queue a cue for the next chunk, whatever its start; may be called from any thread.
 
         Args:
-            cue: what is asked for.
+            cue: the prompt change.
             now_s: start of the next chunk, in seconds of video.
             asked_at: seconds of the host's clock (`time.perf_counter`).
 
@@ -52,7 +52,7 @@ class PromptScheduler:
             PromptError: the model cannot understand the prompt.
         """
         start = cue.start
-        # Latent frames and chunks have no time of their own; they are due when they are here.
+        # a start in latent frames or chunks has no time in seconds: it counts as requested now
         here = start.relative or start.counts_latents
         receipt = Receipt(
             cue=cue,
@@ -83,18 +83,18 @@ class PromptScheduler:
         }
 
     def waiting(self) -> list[PendingPrompt]:
-        """All changes that were asked for since the last call."""
+        """All changes queued since the last call."""
         found: list[PendingPrompt] = []
         while not self._waiting.empty():
             found.append(self._waiting.get())
         return found
 
     def apply(self, changes: Sequence[PendingPrompt], state: StreamState, rollout: Rollout) -> None:
-        """Bring the newest change into force, or go on with a blend.
+        """Apply the newest change, or the next step of a blend.
 
         Args:
             changes: those of the next chunk; their receipts are filled in.
-            state: is changed.
+            state: changed in place.
             rollout: advances the state.
         """
         for change in changes:
@@ -136,7 +136,7 @@ class PromptScheduler:
         state.rollout = rollout.start(text, shape)
 
     def _step_blend(self, blend: Blend, state: StreamState, rollout: Rollout) -> None:
-        """Go one chunk further between two prompts; the last step becomes the junction."""
+        """Move one step from one prompt to the next; the last step's chunk becomes the junction."""
         if state.rollout is None:
             return
         blend.done += 1

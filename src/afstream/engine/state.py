@@ -1,4 +1,4 @@
-"""All that changes while a stream runs, in one place; nothing of it grows."""
+"""All state of a running stream, whose size stays constant."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RolloutState:
         cache: keys and values of finished chunks, sink and junctions.
         shape: of one chunk of latents, (B, c, C, h, w).
         recent: the last finished chunks, oldest first, kept for re-caches.
-        text: the prompt in force.
-        graphs: captured model calls; None where every call is launched anew.
+        text: the current prompt.
+        graphs: CUDA graphs of the model calls; None where calls are not captured.
         frame: the next chunk's first latent frame, counted from the scene's start.
     """
 
@@ -36,7 +36,7 @@ class RolloutState:
     frame: int = 0
 
     def fork(self) -> RolloutState:
-        """A state of its own that goes on from here."""
+        """An independent copy."""
         return replace(
             self,
             cache=self.cache.fork(),
@@ -48,7 +48,7 @@ class RolloutState:
 
 @dataclass(slots=True, kw_only=True)
 class Blend:
-    """A text on its way from one prompt's embeddings to another's."""
+    """A blend from one prompt's embeddings to another's."""
 
     start: Tensor
     goal: Tensor
@@ -58,20 +58,20 @@ class Blend:
 
 @dataclass(slots=True, kw_only=True)
 class StreamState:
-    """A stream as the next chunk to be submitted will find it.
+    """State of a stream before its next chunk is submitted.
 
     Attributes:
         rollout: memory, recent latents and position in the scene; None before the start.
         decoder: the decoder's own state, None at a scene's start.
-        seed: of the noise.
+        seed: seed of the noise.
         chunk: index of the next chunk to be submitted.
-        segment: index of the prompt in force, -1 before the first.
+        segment: index of the current prompt, -1 before the first.
         video_frame: video frames before that chunk.
-        prompt: the prompt in force.
+        prompt: the current prompt.
         embeds: its embeddings [1, T, text_dim].
         blend: set while one prompt turns into another.
         pending: chunks that were submitted and not collected yet, two at most.
-        done: when the chunk submitted last is done; None before the first.
+        done: reached when the chunk submitted last is done; None before the first.
     """
 
     seed: int
@@ -87,7 +87,7 @@ class StreamState:
     done: Event | None = None
 
     def fork(self) -> StreamState:
-        """A state of its own that goes on from here; chunks in pending belong to both."""
+        """An independent copy; pending chunks belong to both."""
         return replace(
             self,
             rollout=self.rollout and self.rollout.fork(),

@@ -26,7 +26,7 @@ class Stopwatch:
 
     @contextmanager
     def lap(self, name: str) -> Generator[None, None, None]:
-        """Time what is done in here."""
+        """Time the block."""
         start = self._event()
         yield
         self._laps[name] = start, self._event()
@@ -42,7 +42,7 @@ def host_event() -> float:
 
 
 def gpu_event(device: torch.device) -> torch.cuda.Event:
-    """Reached when the device's current stream has done all that it was given so far."""
+    """An event that is reached when the device's current stream has done its work so far."""
     event = torch.cuda.Event(enable_timing=True)
     event.record(torch.cuda.current_stream(device))
     return event

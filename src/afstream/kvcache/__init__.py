@@ -1,1 +1,1 @@
-"""The streaming KV cache: what is kept of finished chunks, and where it is read."""
+"""The streaming KV cache: which chunks are kept, and at which positions they are read."""

@@ -1,12 +1,12 @@
 """The streaming KV cache: chunk slots that are written once and read at any distance.
 
 Ageing, eviction, the sink and the promotion to a junction are edits of a few host integers: no
-finished slot is moved or rotated again, and no device value is read back. The chunk in the making
-has a slot of its own, at a fixed address, and is stored when it is finished.
+finished slot is moved or rotated again, and no device value is read back. The current chunk has a
+slot of its own, at a fixed address, and is stored when it is finished.
 
-Keys are stored rotated at temporal positions 0 .. c-1 of their own chunk, rows and columns true. A
-query is rotated at 0 .. n-1 of its own block and shifted by its distance to each slot, so stored
-keys are read at any distance without being touched.
+Keys are stored rotated at temporal positions 0 .. c-1 of their own chunk. A query is rotated at 0
+.. n-1 of its own block and shifted by its distance to each slot (the RoPE shift), so stored keys
+can be read at any distance as they are.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ FREE, RESERVED = -1, -2
 
 @dataclass(slots=True, kw_only=True)
 class KVCache:
-    """Keys and values of one scene, and the host integers that say what they are.
+    """Keys and values of one scene, and the host integers that say which chunks they hold.
 
     Attributes:
-        policy: how many chunks are held, and which.
+        policy: which chunks are kept.
         grid: rows and columns of tokens in one latent frame.
         pool: the slots [L, B, N, R, H, D] of keys and values, allocated once.
-        reader: what the attention backend keeps to read them.
+        reader: the attention backend's reader of the pool.
         slot_frames: per slot, the first latent frame of the chunk it holds, -1 when free.
-        anchors: what the policy holds on to.
+        anchors: the policy's state.
     """
 
     policy: MemoryPolicy
@@ -62,16 +62,16 @@ class KVCache:
         device: torch.device | str = "cpu",
         backend: Backend,
     ) -> KVCache:
-        """Reserve the slots.
+        """Allocate the slots.
 
         Args:
-            policy: how many chunks, and which.
+            policy: which chunks are kept.
             backbone: layers, heads and head dim.
             grid: rows and columns of tokens in one latent frame.
-            batch: B, streams run side by side.
+            batch: B, the number of streams in the batch.
             dtype: of keys and values.
-            device: where they live.
-            backend: of attention and the other kernels.
+            device: where the slots are allocated.
+            backend: backend of attention and the other kernels.
         """
         num_slots = 1 + policy.num_slots
         tokens = policy.lengths.chunk_frames * grid[0] * grid[1]
@@ -98,9 +98,9 @@ class KVCache:
         )
 
     def chunk_context(self, frame: int) -> CacheContext:
-        """Open the chunk at `frame`, which is written into its own slot until `store`.
+        """The context of the chunk at `frame`, which is written into slot `CURRENT` until `store`.
 
-        May be called again and again until then; the context opened last is the one that holds.
+        May be called repeatedly until then; only the newest context is valid.
         """
         if self._open is None or self._open[0] != frame:
             chunk = self.policy.lengths.chunk_frames
@@ -121,7 +121,7 @@ class KVCache:
         return self._open[1]
 
     def store(self, frame: int) -> None:
-        """Keep the finished chunk at `frame`: from its own slot into one that is free."""
+        """Copy the finished chunk at `frame` from slot `CURRENT` into a slot that is free."""
         pool, context = self.pool, self.chunk_context(frame)
         seen = self.policy.visible(self.anchors, frame, self.policy.lengths.chunk_frames)
         slot = self._claim(frame, {visible.frame for visible in seen})
@@ -132,7 +132,7 @@ class KVCache:
         self._open = None
 
     def recache_context(self, recache: Recache) -> CacheContext:
-        """Open finished frames to be written anew; all else that they see is read as stored."""
+        """The context that rewrites finished chunks; all others that they see stay as stored."""
         frame, num_frames, rewritten = recache
         seen = self.policy.visible(self.anchors, frame, num_frames)
         keep = {visible.frame for visible in seen}
@@ -150,13 +150,13 @@ class KVCache:
         )
 
     def clear(self) -> None:
-        """Forget everything: a new scene begins."""
+        """Drop all chunks, because a new scene begins."""
         self.slot_frames = [RESERVED] + [FREE] * (len(self.slot_frames) - 1)
         self.anchors = self.policy.start()
         self._open = None
 
     def fork(self) -> KVCache:
-        """A cache of its own with the same content, copied in one launch."""
+        """An independent copy, made in one launch."""
         old = self.pool
         pool = replace(old, keys=torch.zeros_like(old.keys), values=torch.zeros_like(old.values))
         held = [slot for slot, frame in enumerate(self.slot_frames) if frame >= 0]
@@ -173,7 +173,7 @@ class KVCache:
     def _places(
         self, frame: int, num_frames: int, seen: Sequence[Visible]
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Slots of what a block at `frame` sees, and how far after each of them it stands."""
+        """Slots of the chunks that a block at `frame` sees, and its distance to each of them."""
         at = self.policy.query_position(frame, num_frames)
         slots = tuple(self.slot_frames.index(visible.frame) for visible in seen)
         return slots, tuple(at - visible.position for visible in seen)
@@ -182,9 +182,9 @@ class KVCache:
         return self.pool.rope.block((num_frames, *self.grid))
 
     def _claim(self, frame: int, keep: set[int]) -> int:
-        """The slot of the chunk at `frame`; if it has none, the one of the oldest not needed."""
+        """The slot of the chunk at `frame`; if it has none, that of the oldest chunk not needed."""
         if frame not in self.slot_frames:
             held = {*keep, *self.policy.held(self.anchors), RESERVED}
-            free = [slot for slot, owner in enumerate(self.slot_frames) if owner not in held]
+            free = [slot for slot, first in enumerate(self.slot_frames) if first not in held]
             self.slot_frames[min(free, key=lambda slot: self.slot_frames[slot])] = frame
         return self.slot_frames.index(frame)

@@ -22,7 +22,7 @@ class CacheContext:
         values: see keys.
         targets: the slots that the call writes, one chunk after the other.
         first_row: index of the first token that is written.
-        read: what the call sees, the chunks that it writes among it.
+        read: reads all that the call sees, including the chunks that it writes.
         graph_key: see `ChunkRead`.
         rope: rotation [T, D / 2] of the block at its own positions.
         backend: of the kernels.
@@ -45,7 +45,7 @@ class CacheContext:
         )
 
     def layer(self, index: int) -> LayerKV:
-        """One layer's part."""
+        """The context of one layer."""
         return self._layers[index]
 
 
@@ -56,8 +56,8 @@ class LayerKV:
     autograd can follow them; slots never carry gradients.
 
     Args:
-        context: of all layers.
-        slots: of this layer.
+        context: the call's context for all layers.
+        slots: the slots of this layer.
     """
 
     def __init__(self, context: CacheContext, slots: KVSlots) -> None:

@@ -1,4 +1,4 @@
-"""The seam of memory: what a stream keeps of its past, and what a prompt switch does to it.
+"""The interface of a memory: what a stream keeps of its past, and what a prompt switch does.
 
 A memory is one class with the methods of `MemoryPolicy` and one row in
 `afstream.kvcache.memories`. All lengths are latent frames and whole chunks; frames count from the
@@ -17,7 +17,7 @@ from afstream.kvcache.positions import Visible
 
 @dataclass(slots=True)
 class Anchors:
-    """Which frames a stream holds on to.
+    """State of a memory policy in one scene: which frames it keeps.
 
     Attributes:
         sink: first frame of the sink; 0 until a switch replaces it.
@@ -33,7 +33,7 @@ class Anchors:
 
 
 class Recache(NamedTuple):
-    """Finished frames that a switch computes anew under the new prompt, in one call.
+    """Finished frames that a switch recomputes under the new prompt, in one call.
 
     Attributes:
         frame: the first of them.
@@ -47,7 +47,7 @@ class Recache(NamedTuple):
 
 
 class MemoryPolicy(Protocol):
-    """What a stream remembers. Its state is an `Anchors` of each scene; it keeps none itself."""
+    """What a stream remembers. Stateless: the state of a scene is an `Anchors`."""
 
     @property
     def name(self) -> str:
@@ -61,21 +61,21 @@ class MemoryPolicy(Protocol):
 
     @property
     def settings(self) -> dict[str, object]:
-        """All that tells it from others, plain data for a run record."""
+        """All settings as plain data, for a run record."""
         ...
 
     @property
     def num_slots(self) -> int:
-        """Finished chunks that must be held at once."""
+        """Number of finished chunks that are kept at the same time."""
         ...
 
     @property
     def num_visible(self) -> int:
-        """Chunks that a chunk can see at most, itself included."""
+        """The most chunks that a chunk can see, itself included."""
         ...
 
     def with_junction(self, junction: str) -> MemoryPolicy:
-        """The same with another hand-over between two junctions.
+        """The same policy with another hand-over between two junctions.
 
         Raises:
             ConfigError: an unknown hand-over, or a memory without junctions.
@@ -94,28 +94,28 @@ class MemoryPolicy(Protocol):
         """The chunks that a query block sees, its own chunks last.
 
         Args:
-            anchors: what the stream holds on to.
+            anchors: the state of the scene.
             frame: the block's first frame.
             num_frames: n, a multiple of the chunk.
         """
         ...
 
     def held(self, anchors: Anchors) -> Collection[int]:
-        """First frames of the chunks that must stay, though nothing may see them now."""
+        """First frames of chunks that must be kept although no query may see them now."""
         ...
 
     def switch(self, anchors: Anchors, frame: int) -> Recache | None:
-        """Change what is held on to, before the chunk at `frame` runs under a new prompt.
+        """Update the anchors before the chunk at `frame` runs under a new prompt.
 
         Args:
             anchors: changed in place.
             frame: above 0.
 
         Returns:
-            What is to be computed anew; None where stored keys and values stay as they are.
+            The frames to recompute; None where stored keys and values stay as they are.
         """
         ...
 
     def promote(self, anchors: Anchors, frame: int) -> None:
-        """Hold on to the chunk at `frame`, the first of its prompt, where there are junctions."""
+        """Make the chunk at `frame`, the first of its prompt, the newest junction, if any."""
         ...

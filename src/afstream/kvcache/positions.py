@@ -27,11 +27,11 @@ class Visible(NamedTuple):
 
 
 class Positions(Protocol):
-    """Where a query, the sink and the junction stand; local frames follow from the query."""
+    """Positions of a query, the sink and the junction; local frames follow from the query."""
 
     @property
     def name(self) -> str:
-        """What a run record calls them."""
+        """The name in a run record."""
         ...
 
     def query(self, lengths: WindowLengths, frame: int, num_frames: int) -> int:
@@ -47,7 +47,7 @@ class Positions(Protocol):
         ...
 
     def needed_frames(self, lengths: WindowLengths, *, junction: bool) -> int:
-        """Positions that are taken up at most; no more than the horizon may be."""
+        """The most positions in use; they must not exceed the horizon."""
         ...
 
 
@@ -69,7 +69,7 @@ class TriRegion:
         return lengths.horizon_frames - lengths.window_frames - lengths.chunk_frames
 
     def needed_frames(self, lengths: WindowLengths, *, junction: bool) -> int:
-        """Sink, junction and local window side by side: none may overlap."""
+        """Sink, junction and local window, none of which may overlap."""
         return lengths.window_frames + junction * (lengths.chunk_frames + lengths.sink_frames)
 
 
@@ -91,7 +91,7 @@ class Absolute:
         return frame
 
     def needed_frames(self, lengths: WindowLengths, *, junction: bool) -> int:
-        """The horizon means nothing here."""
+        """None are limited: the horizon does not apply."""
         return 0
 
 

@@ -1,1 +1,1 @@
-"""The backbone, its weights, and the small protocols of text encoder and VAE."""
+"""The backbone, its layers, block swap, and the protocols of a model's parts."""

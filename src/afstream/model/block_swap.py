@@ -19,7 +19,7 @@ from afstream.errors import ConfigError
 L = TypeVar("L", bound=nn.Module)
 
 NUM_BUFFERS = 2
-# weights of a layer start at multiples of so many values: kernels load whole 16 bytes
+# weights of a layer start at multiples of this many values: kernels load 16 bytes at a time
 ALIGNMENT = 64
 
 
@@ -66,12 +66,12 @@ class BlockSwap:
             _view_weights(layer, flat)
 
     def bind(self) -> None:
-        """The weights are filled in: from now on the layers compute with the device buffers."""
+        """Switch the layers to the device buffers; their weights must be filled in by now."""
         for number, layer in enumerate(self._layers):
             _view_weights(layer, self._buffers[number % len(self._buffers)])
 
     def visit(self, layers: Sequence[L]) -> Iterator[L]:
-        """All layers of a model in order, each while its weights are on the device."""
+        """Yield all layers of a model in order, each while its weights are on the device."""
         for layer in layers:
             number = self._number.get(id(layer))
             if number is None:
@@ -110,12 +110,12 @@ class BlockSwap:
 
 
 def flat_size(layer: nn.Module) -> int:
-    """Values in the flat tensor that holds a layer's weights, alignment included."""
+    """Number of values in the flat tensor of a layer's weights, alignment included."""
     return sum(_aligned(weight) for weight in layer.parameters())
 
 
 def materialize(module: nn.Module, device: torch.device) -> None:
-    """Give every weight that is on the meta device memory on a device; it is not filled."""
+    """Allocate, but do not fill, memory on a device for every weight on the meta device."""
     for owner in module.modules():
         for name, weight in list(owner.named_parameters(recurse=False)):
             if weight.is_meta:
@@ -123,7 +123,7 @@ def materialize(module: nn.Module, device: torch.device) -> None:
 
 
 def _view_weights(layer: nn.Module, flat: Tensor) -> None:
-    """Make a layer's weights views of one flat tensor, in their order."""
+    """Make a layer's weights views of one flat tensor, in order."""
     start = 0
     for owner in layer.modules():
         for name, weight in list(owner.named_parameters(recurse=False)):

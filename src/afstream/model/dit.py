@@ -25,7 +25,7 @@ TIME_BASE = 10000.0
 
 
 class TimeContext(NamedTuple):
-    """A timestep as the layers and the head see it.
+    """An embedded timestep, as the layers and the head take it.
 
     Attributes:
         embedding: [B or 1, F or 1, C], for the head.
@@ -88,12 +88,12 @@ class Backbone(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights as they compute."""
+        """Dtype of the weights in computation."""
         return self.compute_dtype or self.head.head.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the weights live."""
+        """Device of the weights."""
         return self.head.head.weight.device
 
     def time_context(self, timestep: Tensor) -> TimeContext:
@@ -115,7 +115,7 @@ class Backbone(nn.Module):
         return self._swap is not None
 
     def materialize(self, device: torch.device, *, offload: int = 0) -> None:
-        """Give weights on the meta device memory, to be filled; then call `bind`.
+        """Allocate weights that are on the meta device; fill them, then call `bind`.
 
         Args:
             device: where the model will run.
@@ -130,7 +130,7 @@ class Backbone(nn.Module):
         materialize(self, device)
 
     def bind(self) -> None:
-        """The weights are filled in: swapped layers compute with buffers on the device."""
+        """Switch swapped layers to buffers on the device, once all weights are filled in."""
         if self._swap:
             self._swap.bind()
 
@@ -180,7 +180,7 @@ class Backbone(nn.Module):
     ) -> None:
         """Only write the keys and values of every layer; see `forward`.
 
-        The last layer's output, and a flow, are then of no use to anyone.
+        The last layer stops after its keys and values, and no flow is computed.
         """
         x = self._tokens(latents)
         last = len(self.blocks) - 1
@@ -210,7 +210,7 @@ class Backbone(nn.Module):
         return patches
 
     def _visit(self) -> Iterator[Layer]:
-        """The layers in order, each while its weights are on the device."""
+        """Yield the layers in order, each while its weights are on the device."""
         layers = self._layers()
         return self._swap.visit(layers) if self._swap else iter(layers)
 

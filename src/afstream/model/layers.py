@@ -33,11 +33,11 @@ class TextKeys(NamedTuple):
     mask: Tensor | None = None
 
     def clone(self) -> TextKeys:
-        """The same at other addresses."""
+        """A copy at other addresses."""
         return TextKeys(self.k.clone(), self.v.clone(), self.mask)
 
     def copy_(self, other: TextKeys) -> None:
-        """Take over the other's keys and values, address by address."""
+        """Copy the other's keys, values and mask into these tensors."""
         self.k.copy_(other.k)
         self.v.copy_(other.v)
 
@@ -66,7 +66,7 @@ class Projections(nn.Module):
 
 
 class SelfAttention(Projections):
-    """Attention to what the call's context says; see `LayerContext`."""
+    """Self-attention through the call's context; see `LayerContext`."""
 
     def forward(self, x: Tensor, context: LayerContext) -> Tensor:
         """[B, F, P, C] to the same."""
@@ -87,7 +87,7 @@ class SelfAttention(Projections):
         return key, self.v(tokens).view_as(key)
 
     def write_kv(self, x: Tensor, context: LayerContext) -> None:
-        """Only write the keys and values of x [B, F, P, C], where nobody needs the output."""
+        """Only write the keys and values of x [B, F, P, C]; the output is not computed."""
         slots = context.slots
         if slots is None:
             return
@@ -100,21 +100,21 @@ class SelfAttention(Projections):
         slots: KVSlots,
         context: LayerContext,
     ) -> Tensor:
-        """Keys and values straight into slots; returns the query, normed and rotated.
+        """Write keys and values straight into slots; return the query, normed and rotated.
 
         Args:
             query: [B, T, C], projected, with its cosines and sines; without one, the keys are
                 returned in its place.
             tokens: [B, T, C].
             slots: where keys and values go.
-            context: of the layer.
+            context: the layer's context.
         """
         rows = tokens[:, slots.first_row :] if slots.first_row else tokens
         num_tokens = slots.values.shape[2]
         for target, part in zip(slots.targets, rows.split(num_tokens, dim=1), strict=True):
             project_into(self.v, part, slots.values[:, target].flatten(2))
         key = self.k(rows)
-        # the operator norms a query, too, wanted or not
+        # the operator always norms a query as well
         cos, sin = context.key_rope
         q, cos, sin = query or (key, cos[: key.shape[1]], sin[: key.shape[1]])
         return norm_rope_write(
@@ -202,7 +202,7 @@ class Layer(nn.Module):
             [B, F, P, C].
         """
         if self.recomputes and torch.is_grad_enabled():
-            # nothing here is random, so there is no state to keep
+            # nothing here is random, so no RNG state is saved
             return checkpoint(
                 *(self._compute, x, time, text, context),
                 use_reentrant=False,
@@ -215,7 +215,7 @@ class Layer(nn.Module):
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = vectors
         backend = context.backend
         normed = modulate(x, shift, scale, eps=self.eps, backend=backend)
-        # addcmul reads and writes once: there is nothing for a kernel of our own to save
+        # addcmul reads and writes once, so a kernel of our own would save nothing
         x = torch.addcmul(x, gate, self.self_attn(normed, context))
         x = x + self.cross_attn(self.norm3(x), text)
         normed = modulate(x, ffn_shift, ffn_scale, eps=self.eps, backend=backend)

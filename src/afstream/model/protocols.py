@@ -14,10 +14,10 @@ from afstream.model.dit import TextContext, TimeContext
 
 
 class TextEncoder(Protocol):
-    """Prompts to embeddings."""
+    """Encodes prompts."""
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        """[B, T, text_dim], T at most the backbone's text_len, zero behind a prompt's end.
+        """Embeddings [B, T, text_dim], T at most the backbone's text_len, padded with zeros.
 
         Raises:
             PromptError: the model cannot understand a prompt.
@@ -34,12 +34,12 @@ class DenoisingBackbone(Protocol):
 
     @property
     def config(self) -> BackboneConfig:
-        """Its sizes, by which the KV cache is allotted."""
+        """Its sizes, which determine those of the KV cache."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its activations, and of cached keys and values."""
+        """Dtype of its activations, and of cached keys and values."""
         ...
 
     @property
@@ -58,7 +58,7 @@ class DenoisingBackbone(Protocol):
         ...
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """All weights, to be counted."""
+        """All of its weights."""
         ...
 
     def time_context(self, timestep: Tensor) -> TimeContext:
@@ -83,15 +83,15 @@ class DenoisingBackbone(Protocol):
 
 
 class VideoDecoder(Protocol):
-    """Latents to pictures, chunk by chunk."""
+    """Decodes latents to video, chunk by chunk."""
 
     def decode(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
         """Decode the next latent frames of a scene.
 
         Args:
             latents: [B, F, C, h, w], normalised.
-            state: what the last call gave back, None at a scene's start. It is never
-                changed in place, so a caller may keep it and come back to it.
+            state: what the last call returned, None at a scene's start. It is never changed in
+                place, so a caller may keep it and go back to it.
 
         Returns:
             Video [B, N, 3, H, W] in [-1, 1] and the new state.

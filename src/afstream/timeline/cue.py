@@ -16,15 +16,15 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cue:
-    """A prompt change as it is asked for. Two cues are equal wherever they were written.
+    """A requested prompt change. Two cues are equal wherever they were written.
 
     Attributes:
-        start: the time that was asked for; the plan says when the cue takes effect.
+        start: the requested time; the plan says when the cue takes effect.
         prompt: the text that the model gets, in one paragraph: runs of blanks become one.
         transition: "switch" keeps the scene and re-caches from the anchors, "cut" begins a fresh
             scene.
         blend_s: seconds over which the previous prompt fades into this one, 0 for none.
-        seed: seed of the noise from here on, None to keep the one before.
+        seed: seed of the noise from this cue on, None to keep the one before.
         note: a remark for people and for the run record.
         place: where the cue stands in its file.
         blend_place: where its `blend=` stands.
@@ -55,7 +55,7 @@ class Cue:
     def _fault(self) -> str:
         """What is wrong with this cue, empty when nothing is."""
         if not self.prompt:
-            return "a cue has no prompt; say what is to be seen"
+            return "a cue has no prompt; describe what to show"
         if len(self.prompt) > MAX_PROMPT_CHARS:
             return (
                 f"a prompt has {len(self.prompt):,} characters; at most {MAX_PROMPT_CHARS:,} are"

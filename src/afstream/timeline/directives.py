@@ -62,7 +62,7 @@ class Directives:
         self._places[name] = line.place(0)
 
     def _read_let(self, line: LogicalLine, start: int) -> None:
-        """`name = text`, in which names given above may stand."""
+        """Read `name = text`; the text may use names given above."""
         match = LET.match(line.text, start)
         if match is None or not NAME.fullmatch(match[1]):
             raise line.place(start).error(
@@ -74,7 +74,7 @@ class Directives:
         self._places[match[1]] = line.place(start)
 
     def _read_text(self, line: LogicalLine, start: int) -> str:
-        """The text from an offset on, names replaced; it may not be empty."""
+        """The text from an offset on, with names replaced; it must not be empty."""
         text = substitute(line.text[start:], self.names, lambda at: line.place(start + at))
         if paragraph := one_paragraph(text):
             return paragraph

@@ -1,4 +1,4 @@
-"""The text of a timeline to its cues, and back to the one form that is printed."""
+"""Parses the text of a timeline, and prints a timeline in one canonical form."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from afstream.timeline.moment import TIME_FORMS, Moment, Unit, decimal
 from afstream.timeline.words import WORD, escape_braces, quote_note, read_words, substitute
 
 UNTIMED_CUE_S = 5.0
-# What begins like this is meant as a time; if it is none, the user is told.
+# Text that begins like this is meant as a time, so anything else in it is an error.
 TIME = re.compile(r"(\[[^\]]*\]?|[0-9]+:[0-9]\S*)\s*")
 BARE_NUMBER = re.compile(r"\+?[0-9]+(\.[0-9]+)?[sflc]?")
-# Prompts line up behind times and words of up to this width.
+# Prompts are aligned after times and words of up to this width.
 HEAD_WIDTH = 19
 
 
 def parse(text: str, source: str) -> tuple[tuple[Cue, ...], Directives]:
-    """Read a whole timeline; whether its cues fit together is for the plan to check."""
+    """Read a whole timeline; `Timeline.plan` checks whether its cues fit together."""
     directives = Directives()
     timed: list[Cue] = []
     untimed: list[Cue] = []
@@ -37,7 +37,7 @@ def parse(text: str, source: str) -> tuple[tuple[Cue, ...], Directives]:
             timed.append(read_cue(line, start, end, directives.names))
     if not timed and not untimed:
         raise Place(source, 1, 1).error(
-            "found no cue; a timeline has at least one; write '0:00' and what is to be seen"
+            "found no cue; a timeline has at least one; write '0:00' and what to show"
         )
     if timed and untimed:
         raise no_time(untimed[0], timed[0])
@@ -48,7 +48,7 @@ def parse(text: str, source: str) -> tuple[tuple[Cue, ...], Directives]:
 
 
 def read_opening(line: LogicalLine) -> tuple[Moment | None, int]:
-    """The time at the start of a line, None if there is none, and the offset behind it."""
+    """The time at the start of a line, None if there is none, and the offset after it."""
     match = TIME.match(line.text)
     if match is None:
         return None, 0
@@ -80,7 +80,7 @@ def read_prompt(line: LogicalLine, offset: int, names: Mapping[str, str]) -> str
     if one_paragraph(prompt):
         return prompt
     raise line.place(len(line.text)).error(
-        "found no prompt; a cue needs one; write what is to be seen here or on indented lines"
+        "found no prompt; a cue needs one; write what to show here or on indented lines"
     )
 
 

@@ -1,4 +1,4 @@
-"""A file's bytes to its logical lines, and the place of every character in the file."""
+"""Splits a file into logical lines, which know the place of each character in the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_CHARS = 40
 
 
 class Place(NamedTuple):
-    """A character in a file; lines and columns count from 1, 0 means that there is none."""
+    """A character in a file; lines and columns are counted from 1; 0 means none."""
 
     source: str = ""
     line: int = 0
@@ -111,7 +111,7 @@ def logical_lines(text: str, source: str, *, first_line: int = 1) -> list[Logica
 
 
 def joined(pieces: Sequence[tuple[str, Place]]) -> LogicalLine:
-    """Trimmed lines of the file as one, each with its place."""
+    """Trimmed lines of the file joined into one, each with its place."""
     offsets = accumulate((len(text) + 1 for text, _ in pieces), initial=0)
     starts = zip(offsets, (place for _, place in pieces), strict=False)
     return LogicalLine(" ".join(text for text, _ in pieces), tuple(starts))

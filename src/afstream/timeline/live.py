@@ -19,8 +19,8 @@ NOW = re.compile(r"now(?!\S)\s*")
 class LiveReader:
     """Reads the grammar of a timeline line by line, with `now` among the times.
 
-    A line without a time means now, and may begin with words. A relative time counts from
-    now. Lines do not continue each other.
+    A line without a time means now, and may begin with words. A relative time counts from now. A
+    line cannot continue the one before.
 
     Attributes:
         clock: lengths of the stream's chunks and frames.
@@ -45,8 +45,8 @@ class LiveReader:
             The cue with an absolute start, or None for a directive, a comment or a blank line.
 
         Raises:
-            TimelineError: the line is no cue, or asks for a time that is past; the reader can
-                go on with the next one.
+            TimelineError: the line is no cue, or its time is past; the reader can continue with the
+                next line.
         """
         self.line += 1
         for line in logical_lines(text.strip(), self.source, first_line=self.line):
@@ -57,7 +57,7 @@ class LiveReader:
         return None
 
     def _read_cue(self, line: LogicalLine, now_s: float) -> Cue:
-        """A line that is not a directive."""
+        """Read a line that is not a directive."""
         now = Moment(now_s)
         if match := NOW.match(line.text):
             start, offset = now, match.end()

@@ -1,4 +1,4 @@
-"""The time at which a cue is asked for, in any of the units that a timeline knows."""
+"""The time requested for a cue, in any of the units that a timeline knows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BRACKET = re.compile(r"\[(\+?)([0-9]{1,9})((?:\.[0-9]{1,6})?)([sflc])\]")
 
 
 class Unit(Enum):
-    """What a moment counts; the letter is the one written in brackets."""
+    """The unit of a moment; its letter is written in brackets."""
 
     SECONDS = "s"
     VIDEO_FRAMES = "f"
@@ -56,7 +56,7 @@ class Moment:
         object.__setattr__(self, "value", value)
 
     def __str__(self) -> str:
-        """As a timeline writes it: `0:10` or a bracket."""
+        """The moment as a timeline writes it: `0:10`, or in brackets."""
         if self.unit is Unit.SECONDS and not self.relative:
             return clock_time(self.value)
         return f"[{'+' if self.relative else ''}{decimal(self.value)}{self.unit.value}]"

@@ -1,4 +1,4 @@
-"""The plan of a stream: the chunk at which each cue takes effect, and how long everything lasts.
+"""The plan of a stream: the chunk at which each cue takes effect, and how long it lasts.
 
 A stream is made chunk by chunk, so a cue takes effect at the first chunk start at or after its
 time. Latent frames and chunks are counted through the whole stream; the video frames they decode
@@ -58,12 +58,12 @@ class Scene:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCue:
-    """A cue and the chunks that it holds for.
+    """A cue and its segment: the chunks for which it holds.
 
     Attributes:
-        cue: what was asked for.
-        requested_s: when it was asked for, in seconds of video.
-        requested_latent: when it was asked for, in latent frames of the stream.
+        cue: the request.
+        requested_s: the time in the video for which it was requested, seconds.
+        requested_latent: the same in latent frames of the stream.
         in_scene: the scene that it belongs to; every cut begins one.
         chunk: the first chunk of its segment, counted through the stream.
         num_chunks: chunks of its segment.
@@ -120,14 +120,14 @@ class Plan:
 
     @property
     def duration_s(self) -> float:
-        """Seconds of video: at least what was asked for, in whole chunks."""
+        """Seconds of video: at least the requested duration, in whole chunks."""
         return self.num_video_frames / self.clock.fps
 
 
 def plan_cues(
     cues: Sequence[Cue], clock: ChunkClock, *, duration: Moment | None, live: bool
 ) -> Plan:
-    """Put cues on chunks.
+    """Assign cues to chunks.
 
     Args:
         cues: in the order of time.
@@ -165,7 +165,7 @@ def plan_cues(
 
 
 def snap(cue: Cue, scene: Scene, previous: PlannedCue | None) -> PlannedCue:
-    """Find the chunk of a cue, which ends or goes on with a scene; the first cue's is 0."""
+    """Find the chunk of a cue, which continues a scene or begins one; the first cue's is 0."""
     if previous is None:
         return PlannedCue(cue=cue, requested_s=0.0, requested_latent=0, in_scene=scene, chunk=0)
     clock, start = scene.clock, cue.start

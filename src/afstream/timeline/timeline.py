@@ -17,7 +17,7 @@ from afstream.timeline.plan import Plan, plan_cues
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Cues in the order of time; `plan` puts them on the chunks of a stream.
+    """Cues in the order of time; `plan` assigns them to the chunks of a stream.
 
     `str(timeline)` is its text, and `Timeline.parse` reads that back to an equal timeline.
 
@@ -34,7 +34,7 @@ class Timeline:
     live: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no stream could play."""
+        """Refuse a timeline that no stream could play."""
         if not self.cues:
             raise TimelineError("a timeline has no cue; it needs at least one, at 0:00")
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
@@ -84,7 +84,7 @@ class Timeline:
         Args:
             applied: the chunk at which each cue took effect, and the cue, in that order; of two
                 on one chunk the later counts.
-            num_chunks: chunks that were made; a cue that was to begin after them is left out.
+            num_chunks: chunks that were made; a cue that would begin after them is left out.
             seed: seed of the stream.
         """
         cues = {
@@ -100,7 +100,7 @@ class Timeline:
         )
 
     def plan(self, clock: ChunkClock) -> Plan:
-        """Put the cues on chunks.
+        """Assign the cues to chunks.
 
         Args:
             clock: lengths of chunks and frames, `stream.clock` of the stream that will play it.

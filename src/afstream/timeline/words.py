@@ -36,7 +36,7 @@ class Words(TypedDict, total=False):
 
 
 def read_words(line: LogicalLine, start: int) -> tuple[Words, int]:
-    """What the words from offset `start` on say, and the offset at which the prompt begins."""
+    """Read words from offset `start` on; also returns the offset at which the prompt begins."""
     text, end = line.text, start
     words = Words()
     seen: set[str] = set()
@@ -103,7 +103,7 @@ def quote_note(note: str) -> str:
 
 
 def substitute(text: str, names: Mapping[str, str], place: Callable[[int], Place]) -> str:
-    """Put each name's text for `{name}`, and one brace for a doubled one.
+    """Replace each `{name}` by its text, and a doubled brace by one brace.
 
     `place` tells where in the file a character of the text stands.
     """
@@ -128,7 +128,7 @@ def substitute(text: str, names: Mapping[str, str], place: Callable[[int], Place
         )
 
     result = BRACES.sub(replacement, text)
-    # Names made of names can double with every line.
+    # Texts that contain names can double in length with every line.
     if len(result) > MAX_PROMPT_CHARS:
         raise place(0).error(
             f"the text grows to {len(result):,} characters; at most {MAX_PROMPT_CHARS:,} are"

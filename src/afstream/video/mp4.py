@@ -1,9 +1,9 @@
 """H.264 in an mp4 made of fragments, one a chunk.
 
-A player needs only the header and whole fragments, so the file can be played up to its last
-chunk while it grows and after the process was killed. FFmpeg's muxer holds a fragment back
-until the next one begins. Here every chunk is muxed by itself in memory and appended with a
-single write, which leaves nothing to be held back and makes memory independent of length.
+A player needs only the header and whole fragments, so the file can be played up to its last chunk
+while it grows and after the process was killed. FFmpeg's muxer holds a fragment back until the next
+one begins. Here every chunk is muxed by itself in memory and appended with a single write, so
+nothing is held back and memory does not depend on the length.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NO_OTHER_KEYFRAMES = 1 << 20
 
 
 class FragmentedMp4:
-    """An mp4 that is whole after every chunk."""
+    """An mp4 file that is complete after every chunk."""
 
     def __init__(self, path: Path, picture: Picture) -> None:
         self._scaler = Scaler(picture)
@@ -63,12 +63,12 @@ class FragmentedMp4:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError:
-            # A full disk takes part of a fragment; what stands before it is kept.
+            # A full disk may take part of a fragment; everything before it is kept.
             self._file.truncate(whole)
             raise
 
     def close(self) -> None:
-        """Close the file; all of it is written already."""
+        """Close the file, which is complete already."""
         self._container.close()
         self._file.close()
 

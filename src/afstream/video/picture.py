@@ -20,7 +20,7 @@ LIMITED_RANGE = 1
 
 
 def default_scale(size: tuple[int, int]) -> int:
-    """The smallest whole factor that brings the shorter side to 256 px or more.
+    """The smallest whole factor that enlarges the shorter side to 256 px or more.
 
     Args:
         size: width and height of the frames, px.
@@ -30,12 +30,12 @@ def default_scale(size: tuple[int, int]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """How frames of a model become pictures of a file.
+    """How a model's frames become a file's pictures.
 
     Attributes:
-        width_px: width of the frames as they come.
-        height_px: height of the frames as they come.
-        scale: whole factor from there to the file.
+        width_px: width of the model's frames.
+        height_px: height of the model's frames.
+        scale: whole factor by which they are enlarged in the file.
         fps: video frames per second.
     """
 
@@ -68,14 +68,14 @@ class Scaler:
                 height,
                 pixels,
                 dst_colorspace=Colorspace.ITU709 if pixels == "yuv420p" else None,
-                # Beside it nearest shows stairs and Lanczos shows halos round a small model's
-                # shapes; all three cost the same here.
+                # Nearest shows stairs and Lanczos shows halos round a small model's shapes; all
+                # three cost the same here.
                 interpolation=Interpolation.BICUBIC,
             )
 
 
 def mark_colours(codec: VideoCodecContext) -> None:
-    """Say in the file which yuv420p `Scaler` makes; players guess by picture size otherwise."""
+    """Write into the file which yuv420p `Scaler` makes; players would guess by size."""
     codec.colorspace = BT709
     codec.color_primaries = BT709
     codec.color_trc = BT709

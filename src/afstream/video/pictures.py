@@ -35,10 +35,10 @@ class PngFolder:
             try:
                 file.write_bytes(data)
             except OSError:
-                # Half a picture is none.
+                # An incomplete picture is of no use.
                 file.unlink(missing_ok=True)
                 raise
             self._frames += 1
 
     def close(self) -> None:
-        """Every picture is written already."""
+        """Do nothing, because every picture is written already."""

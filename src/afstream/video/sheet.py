@@ -38,7 +38,7 @@ SMOOTHING = 4
 
 @dataclass(slots=True)
 class _Row:
-    """One segment: its caption and the pictures that stand for it."""
+    """One segment: its caption and the pictures that represent it."""
 
     segment: int
     start_s: float
@@ -92,7 +92,7 @@ class ContactSheet:
             raise OutputError.of(path, error) from error
 
     def draw(self) -> Image.Image:
-        """The sheet as a picture with rounded corners on nothing."""
+        """The sheet as a picture with rounded, transparent corners."""
         width, height = self._picture
         hidden = self._segments - len(self._rows)
         pitch = CAPTION_PX + height + ROW_GAP_PX

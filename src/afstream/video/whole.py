@@ -35,7 +35,7 @@ class _Muxed(ABC):
         self._fps = picture.fps
         self._ticks_per_s = self.ticks(picture.fps)
         self._frames = 0
-        # The file is Python's, so that a failed write comes back as the OSError that it was.
+        # A Python file, so that a failed write raises its own OSError.
         self._file = path.open("wb", buffering=0)
         self._container = av.open(
             self._file,
@@ -62,7 +62,7 @@ class _Muxed(ABC):
             self._frames += 1
 
     def close(self) -> None:
-        """Write what the encoder still holds, then the file's end."""
+        """Write the packets that the encoder still holds, then the file's end."""
         try:
             self._container.mux(self._stream.encode(None))
             self._container.close()

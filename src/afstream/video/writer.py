@@ -1,4 +1,4 @@
-"""One writer for every kind of file: opened at the first frame, complete after every chunk."""
+"""One writer for every kind of file, which is created at the first frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from afstream.video.whole import Gif, WebM
 
 
 class Encoder(Protocol):
-    """One kind of file; its file is created when the encoder is."""
+    """An encoder of one kind of file, which it creates when it is made."""
 
     def write(self, frames: Frames) -> None:
         """Append frames [N, H, W, 3]."""
@@ -110,7 +110,7 @@ class VideoWriter:
         """
         expected = (self.picture.height_px, self.picture.width_px, 3)
         if frames.shape[1:] != expected:
-            raise ValueError(f"frames are {frames.shape}; [N, {expected}] was announced")
+            raise ValueError(f"frames are {frames.shape}; [N, {expected}] is expected")
         try:
             if self._encoder is None:
                 self._encoder = KINDS[self.path.suffix](self.path, self.picture)
@@ -132,7 +132,7 @@ class VideoWriter:
         try:
             encoder.close()
         except WRITE_ERRORS as error:
-            # After a failed write the end fails too, and the user has been told.
+            # After a failed write closing fails too, and the first error was raised already.
             if not self._failed:
                 raise self._stopped(error) from error
 
@@ -148,7 +148,7 @@ class VideoWriter:
         if kind is None:
             self.close()
             return
-        # The error on its way out is the one to tell about.
+        # The error that is being raised is the one to report.
         with suppress(OutputError):
             self.close()
 
@@ -165,9 +165,9 @@ class VideoWriter:
 
 
 def check_output(path: Path) -> None:
-    """Make sure that a video can be written at `path`, and make its parent folders.
+    """Check that a video can be written at `path`, and make its parent folders.
 
-    What stands there already is left as it is.
+    An existing file or folder is left as it is.
 
     Raises:
         OutputError: the suffix is unknown or the place cannot be written to.

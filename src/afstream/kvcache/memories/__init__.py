@@ -1,4 +1,4 @@
-"""The memories by name; a new one is a file beside these and a row here."""
+"""Memory policies by name; a new one is a file in this folder and a row of `MEMORIES`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anchor Forcing's memory: sink, local window, and the first chunk behind a switch as junction."""
+"""Anchor Forcing's memory: sink, local window, and the first chunk after a switch as junction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Junction = Literal["hold", "gap"]
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor(WindowMemory):
-    """A switch re-caches the window, and the first chunk behind it becomes the junction.
+    """A switch re-caches the window, and the first chunk after it becomes the junction.
 
     Attributes:
         junction: whether the previous junction stays visible (`hold`) or not (`gap`) until the
@@ -43,7 +43,7 @@ class Anchor(WindowMemory):
         return self.lengths.window_chunks + 1
 
     def with_junction(self, junction: str) -> Anchor:
-        """The same with another hand-over.
+        """The same policy with another hand-over.
 
         Raises:
             ConfigError: it is neither hold nor gap.
@@ -53,7 +53,7 @@ class Anchor(WindowMemory):
         raise ConfigError(f"junction hand-over is {junction!r}; choose hold or gap")
 
     def visible_junction(self, anchors: Anchors, frame: int) -> int | None:
-        """The newest junction, once the whole of it has left the local window; see `junction`."""
+        """The newest junction, once all of it has left the local window; see `junction`."""
         newest, previous = anchors.junction, anchors.previous_junction
         local = self.lengths.local_frames
         if newest is None:
@@ -65,12 +65,12 @@ class Anchor(WindowMemory):
         return previous
 
     def held(self, anchors: Anchors) -> tuple[int, ...]:
-        """Both junctions, before the newest can be seen and while the previous one is."""
+        """Both junctions: the newest before it is visible, the previous one while it is."""
         both = anchors.junction, anchors.previous_junction
         return tuple(frame for frame in both if frame is not None)
 
     def switch(self, anchors: Anchors, frame: int) -> Recache:
-        """The window is computed anew, warm from the sink and the previous junction."""
+        """Re-cache the window, with the sink and the previous junction as context."""
         return self.recache(anchors, frame)
 
     def promote(self, anchors: Anchors, frame: int) -> None:

@@ -1,4 +1,4 @@
-"""Memories that compute their window anew at a switch, without a junction."""
+"""Memories that re-cache their window at a switch and have no junction."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from afstream.kvcache.positions import TRI_REGION, Positions
 
 @dataclass(frozen=True, kw_only=True)
 class RecacheWindow(WindowMemory):
-    """LongLive's memory: a switch computes the local window anew and keeps the sink."""
+    """LongLive's memory: a switch re-caches the local window and keeps the sink."""
 
     name = "recache"
 
     def switch(self, anchors: Anchors, frame: int) -> Recache:
-        """The window is computed anew, warm from the sink."""
+        """Re-cache the window, with the sink as context."""
         return self.recache(anchors, frame)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recapture(RecacheWindow):
-    """A switch computes the whole window anew; its first chunks become the sink."""
+    """A switch re-caches the whole window, whose first chunks become the sink."""
 
     name = "recapture"
 
     positions: Positions = TRI_REGION
 
     def switch(self, anchors: Anchors, frame: int) -> Recache:
-        """The sink moves to the window's start, and the window is computed anew from nothing."""
+        """Move the sink to the window's start, and re-cache the window without context."""
         anchors.sink = max(0, frame - self.lengths.window_frames)
         return self.recache(anchors, frame)

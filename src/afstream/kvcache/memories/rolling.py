@@ -1,4 +1,4 @@
-"""Memories that compute nothing anew at a switch."""
+"""Memories that re-cache nothing at a switch."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Clear(WindowMemory):
     name = "clear"
 
     def switch(self, anchors: Anchors, frame: int) -> None:
-        """Nothing before `frame` is seen any more."""
+        """Hide everything before `frame`."""
         anchors.floor = frame

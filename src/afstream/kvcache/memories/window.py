@@ -1,4 +1,4 @@
-"""What all memories here share: a sink, and a local window of the most recent frames."""
+"""The base of all memories here: a sink, and a local window of the most recent frames."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class WindowMemory:
         positions: tri-region or absolute.
     """
 
-    # what users type; each memory has its own
+    # the name that users type; every subclass has its own
     name = "window"
 
     lengths: WindowLengths
     positions: Positions = ABSOLUTE
 
     def __post_init__(self) -> None:
-        """Refuse a window that has no room in the horizon."""
+        """Refuse a window that does not fit into the horizon."""
         needed = self.positions.needed_frames(
             self.lengths, junction=self.num_visible > self.lengths.window_chunks
         )
@@ -52,7 +52,7 @@ class WindowMemory:
         return self.lengths.window_chunks
 
     def with_junction(self, junction: str) -> MemoryPolicy:
-        """There are no junctions to hand over.
+        """Refuse, because this memory has no junctions.
 
         Raises:
             ConfigError: always.
@@ -60,7 +60,7 @@ class WindowMemory:
         raise ConfigError(f"memory {self.name!r} keeps no junction; leave the hand-over out")
 
     def start(self) -> Anchors:
-        """The sink begins with the scene."""
+        """The state of a new scene, whose first chunks are the sink."""
         return Anchors()
 
     def query_position(self, frame: int, num_frames: int) -> int:
@@ -71,7 +71,7 @@ class WindowMemory:
         """The sink, a junction where there is one, then the local window."""
         lengths, positions = self.lengths, self.positions
         chunk, stop = lengths.chunk_frames, frame + num_frames
-        # a sink that is still in the making goes no further than the block
+        # a sink that is not complete yet ends with the block
         sink = range(anchors.sink, min(anchors.sink + lengths.sink_frames, stop), chunk)
         seen = [Visible(k, positions.sink(lengths, k, k - anchors.sink)) for k in sink]
         junction = self.visible_junction(anchors, frame)
@@ -82,22 +82,22 @@ class WindowMemory:
         return seen + [Visible(k, k + shift) for k in range(first, stop, chunk)]
 
     def visible_junction(self, anchors: Anchors, frame: int) -> int | None:
-        """First frame of the junction that a query at `frame` sees; here there is none."""
+        """First frame of the junction that a query at `frame` sees; None in this memory."""
         return None
 
     def held(self, anchors: Anchors) -> tuple[int, ...]:
-        """Nothing beyond what is seen."""
+        """No chunks beyond the visible ones."""
         return ()
 
     def switch(self, anchors: Anchors, frame: int) -> Recache | None:
-        """Only the text changes."""
+        """Re-cache nothing: only the text changes."""
         return None
 
     def promote(self, anchors: Anchors, frame: int) -> None:
-        """There are no junctions."""
+        """Do nothing, because this memory has no junctions."""
 
     def recache(self, anchors: Anchors, frame: int) -> Recache:
-        """The last W frames before `frame`; a sink that began before them stays as it was."""
+        """Re-cache the last W frames before `frame`, except a sink that began before them."""
         num_frames = min(self.lengths.window_frames, frame)
         first = frame - num_frames
         kept = anchors.sink + self.lengths.sink_frames if anchors.sink < first else first

@@ -1,4 +1,4 @@
-"""What an import of timelines is, what it is given, and the import of afstream's own timelines."""
+"""The interface of timeline imports, and the import of afstream's own format."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PromptFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportOptions:
-    """Settings for what a file does not say itself.
+    """Settings that a file of prompts may lack.
 
     Attributes:
         clock: lengths of chunks and frames of the stream that will play it.
@@ -83,7 +83,7 @@ class TextImport:
     options: tuple[str, ...] = ()
 
     def recognises(self, file: PromptFile) -> bool:
-        """Any file: the grammar has a sentence for one that is no timeline."""
+        """Always true: the grammar reports files that are not timelines."""
         return True
 
     def read(self, file: PromptFile, options: ImportOptions) -> list[Timeline]:

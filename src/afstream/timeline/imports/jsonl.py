@@ -21,7 +21,7 @@ from afstream.timeline.lines import BYTE_ORDER_MARK, LINE_END, Place, shown
 from afstream.timeline.moment import Moment, Unit
 from afstream.timeline.timeline import Timeline
 
-# What these projects' own settings use between two prompts: 40 latent frames, about 10 s.
+# These projects use 40 latent frames between two prompts, about 10 s.
 SWITCH_EVERY = 40
 PROMPT_KEYS = ("prompts", "prompts_list", "prompt")
 OBJECT = re.compile(r'\s*\{\s*"')
@@ -41,7 +41,7 @@ class JsonlImport:
     options: tuple[str, ...] = ("switch_frames", "num_latents", "line")
 
     def recognises(self, file: PromptFile) -> bool:
-        """Whether it begins as a JSON object does, and no timeline can."""
+        """Whether it begins like a JSON object; no timeline does."""
         return OBJECT.match(file.text) is not None
 
     def read(self, file: PromptFile, options: ImportOptions) -> list[Timeline]:
