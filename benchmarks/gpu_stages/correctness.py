@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from afstream.families.base import VideoModel
+from afstream.families.opening import open_model
 from afstream.families.pocket.family import POCKET
-from afstream.families.pocket.model import load_pocket
 from afstream.kvcache.memories import memory_policy
 from afstream.model.protocols import VideoDecoder
-from afstream.spec import StreamConfig
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
 from afstream.timeline import Timeline
 from afstream_kernels import (
@@ -208,7 +208,7 @@ def check_ahead(device: torch.device, num_chunks: int) -> Iterator[Check]:
     for slow, graphs in itertools.product((False, True), (False, True)):
         if graphs and device.type != "cuda":
             continue
-        model = load_pocket(device=device, dtype=torch.float32)
+        model = open_model(ModelSpec(device=str(device), dtype="float32"))
         if slow:
             model = replace(model, vae=SlowDecoder(model.vae))
         waits, ahead = (
@@ -263,6 +263,6 @@ def play(
     graphs: bool = False,
 ) -> Tensor:
     """Clean latents [chunks, 1, c, C, h, w] of a pocket stream."""
-    model = load_pocket(device=device, dtype=dtype)
+    model = open_model(ModelSpec(device=str(device), dtype=str(dtype).removeprefix("torch.")))
     stream = Stream(model, StreamConfig(seed=3, backend=backend, graphs=graphs))
     return torch.stack([chunk.latents.cpu() for chunk in stream.play(timeline(num_chunks))])

@@ -173,7 +173,7 @@ def estimated_bytes(scale: Scale, variant: Variant) -> int:
     """Most memory that tensors will take in this stage, which decodes nothing."""
     backbone = random_backbone(scale.backbone, device="meta", dtype=scale.dtype)
     stand_ins = HashedText(scale.backbone, "meta"), ChannelsAsColours()
-    model = MetaModel(wan_model("chunk", backbone, *stand_ins, {}), ModelSpec())
+    model = MetaModel(wan_model("chunk", WAN, backbone, *stand_ins, {}), ModelSpec())
     size = scale.geometry.width_px, scale.geometry.height_px
     config = StreamConfig(size=size, memory=POLICY, backend=variant.backend, graphs=variant.graphs)
     found = estimate(model, config)

@@ -10,7 +10,7 @@ import numpy as np
 
 from afstream.families.pocket.captions import caption, parse
 from afstream.families.pocket.clips import follow_up, random_scene
-from afstream.families.pocket.family import FORMAT, POCKET
+from afstream.families.pocket.facts import FORMAT, LENGTHS
 from afstream.families.pocket.scene import Scene
 from afstream.geometry import ChunkClock
 from afstream.timeline import Cue, Moment, Timeline
@@ -21,7 +21,7 @@ HELD_OUT_SEED = 777
 KINDS = ("steady", "switch", "long")
 SETTLE_S, SWITCH_SETTLE_S = 3.0, 2.0
 PART_S, END_S = 5.0, 10.0
-CLOCK = ChunkClock(format=FORMAT, chunk_frames=POCKET.lengths.chunk_frames)
+CLOCK = ChunkClock(format=FORMAT, chunk_frames=LENGTHS.chunk_frames)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from afstream.families.pocket.clips import random_clip
-from afstream.families.pocket.family import FORMAT
+from afstream.families.pocket.facts import FORMAT
 from afstream.families.pocket.world import render
 from pocket_oracle.oracle import READABLE, attributes, read
 from pocket_oracle.regions import Array

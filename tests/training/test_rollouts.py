@@ -11,10 +11,10 @@ from torch.testing import assert_close
 from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.engine.schedule import clean_from_flow
-from afstream.families.pocket.model import load_pocket
+from afstream.families.opening import open_model
 from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
-from afstream.spec import StreamConfig
+from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
 from afstream.training.dmd.losses import dmd_loss
 from afstream.training.dmd.sequences import LongSequence, WindowPlan, replay
@@ -26,7 +26,7 @@ POLICY = memory_policy("anchor", replace(LENGTHS, window_frames=6))
 
 
 def test_a_rollout_without_gradients_is_a_stream_bit_for_bit():
-    model, policy, seed = load_pocket(), memory_policy("anchor", LENGTHS), 7
+    model, policy, seed = open_model(ModelSpec(device="cpu")), memory_policy("anchor", LENGTHS), 7
     plan = WindowPlan(horizon_frames=9, overlap_frames=3, max_frames=15)
     stream = Stream(model, StreamConfig(memory=policy, seed=seed))
     stream.cue(FIRST)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 from afstream.config import SamplerConfig, WindowLengths
 from afstream.errors import ConfigError
-from afstream.families.wan.family import LENGTHS
+from afstream.families.wan.facts import LENGTHS
 from afstream.kvcache.memories import memory_policy
 from afstream.kvcache.memories.anchor import Anchor
 from afstream.kvcache.memories.recache import RecacheWindow

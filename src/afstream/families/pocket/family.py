@@ -6,19 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afstream.config import WindowLengths
 from afstream.families.base import ModelFamily, Placement, VideoModel
-from afstream.geometry import Geometry, VideoFormat
+from afstream.families.pocket.facts import FORMAT, GEOMETRY, KIND, LENGTHS, NAME, POCKET_PATH
 from afstream.spec import ModelSpec
 
 if TYPE_CHECKING:
     from afstream.checkpoints.findings import Finding
-
-NAME = "pocket"
-# in the metadata of a model file
-KIND = "afstream-pocket"
-POCKET_PATH = Path(__file__).with_name("pocket.safetensors")
-FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
 
 
 class PocketFamily(ModelFamily):
@@ -27,8 +20,8 @@ class PocketFamily(ModelFamily):
     name = NAME
     given_as = f"{NAME!r} (built in), the path of a pocket model file (.safetensors)"
     format = FORMAT
-    geometry = Geometry(width_px=64, height_px=64, spatial_stride=FORMAT.spatial_stride, patch=2)
-    lengths = WindowLengths(window_frames=12, sink_frames=3, chunk_frames=3, horizon_frames=21)
+    geometry = GEOMETRY
+    lengths = LENGTHS
 
     def names(self, spec: ModelSpec) -> bool:
         """Whether it is the embedded model, or a file."""
@@ -49,7 +42,7 @@ class PocketFamily(ModelFamily):
         from afstream.families.pocket.model import load_pocket  # noqa: PLC0415
 
         path = POCKET_PATH if spec.name == NAME else Path(spec.name)
-        return load_pocket(path, device=where.device, dtype=where.dtype)
+        return load_pocket(path, self, where)
 
 
 POCKET = PocketFamily()

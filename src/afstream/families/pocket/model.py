@@ -15,8 +15,8 @@ from torch import nn
 from afstream.checkpoints.files import file_weights, load_into, read_metadata, save_tensors
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
-from afstream.families.base import VideoModel
-from afstream.families.pocket.family import KIND, NAME, POCKET, POCKET_PATH
+from afstream.families.base import ModelFamily, Placement, VideoModel
+from afstream.families.pocket.facts import GEOMETRY, KIND, NAME, POCKET_PATH
 from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae, VaeConfig
 from afstream.model.dit import Backbone
@@ -72,7 +72,7 @@ def load_parts(
     try:
         config = json.loads(metadata["config"])
         # the embedded file is older than this entry
-        given = {"patch": POCKET.geometry.patch, **config["backbone"]}
+        given = {"patch": GEOMETRY.patch, **config["backbone"]}
         sizes = validated(BackboneConfig, given, source="backbone")
         vae = PocketVae(validated(VaeConfig, config["vae"], source="vae"))
         sampler = validated(SamplerConfig, config["sampler"], source="sampler")
@@ -98,30 +98,27 @@ def _joined(backbone: Backbone, text: PocketText, vae: PocketVae) -> nn.ModuleDi
     return nn.ModuleDict({"backbone": backbone, "text": text, "vae": vae})
 
 
-def load_pocket(
-    path: Path = POCKET_PATH,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> VideoModel:
+def load_pocket(path: Path, family: ModelFamily, where: Placement) -> VideoModel:
     """A pocket model, ready to stream; see `load_parts`.
 
     Raises:
         CheckpointError: no such file, or not a pocket model.
     """
     details = {"path": str(path)}
-    parts = load_parts(path, device=device, dtype=dtype)
-    if torch.device(device).type != "meta":
+    parts = load_parts(path, device=where.device, dtype=where.dtype)
+    if where.device.type != "meta":
         details["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     name = NAME if path == POCKET_PATH else path.stem
-    return bundle(parts, name=name, details=details)
+    return bundle(parts, family, name=name, details=details)
 
 
-def bundle(parts: PocketParts, *, name: str, details: Mapping[str, str]) -> VideoModel:
+def bundle(
+    parts: PocketParts, family: ModelFamily, *, name: str, details: Mapping[str, str]
+) -> VideoModel:
     """Networks of the pocket world as one model; `details` go into run records."""
     return VideoModel(
         name=name,
-        family=POCKET,
+        family=family,
         backbone=parts.backbone,
         text=parts.text,
         vae=parts.vae,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afstream.families.pocket.family import POCKET
+from afstream.families.pocket.facts import FORMAT, GEOMETRY, LENGTHS
 from afstream.geometry import ChunkClock
 
-WORLD_PX = POCKET.geometry.width_px
-CLOCK = ChunkClock(format=POCKET.format, chunk_frames=POCKET.lengths.chunk_frames)
+WORLD_PX = GEOMETRY.width_px
+CLOCK = ChunkClock(format=FORMAT, chunk_frames=LENGTHS.chunk_frames)
 SHAPES = ("ball", "square", "triangle", "star", "heart")
 COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
 MOTIONS = ("left", "right", "up", "down", "circles", "bounces", "spins", "pulses", "rests")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from afstream.checkpoints.files import save_tensors
-from afstream.families.pocket.family import FORMAT
+from afstream.families.pocket.facts import FORMAT
 
 RGB = 3
 # frames of the past that a causal convolution sees beside the present one

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from afstream.config import WAN_BACKBONES
+from afstream.errors import CheckpointError
 from afstream.families.base import ModelFamily, Placement, VideoModel
-from afstream.families.wan.family import WAN
+from afstream.families.wan.facts import FORMAT, GEOMETRY, LENGTHS
 from afstream.spec import Addition, ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
     from afstream.model.protocols import VideoDecoder
+
 
 PREFIX = "random:"
 
@@ -22,10 +24,10 @@ class RandomFamily(ModelFamily):
     """`random:` and a size of Wan2.1; in everything but its parts like the real one."""
 
     name = "random"
-    given_as = " or ".join(PREFIX + size for size in WAN_BACKBONES) + " (random weights)"
-    format = WAN.format
-    geometry = WAN.geometry
-    lengths = WAN.lengths
+    given_as = " or ".join(f"{PREFIX}{size}" for size in WAN_BACKBONES) + " (random weights)"
+    format = FORMAT
+    geometry = GEOMETRY
+    lengths = LENGTHS
     any_size = True
     takes: frozenset[Addition] = frozenset(("offloaded layers",))
 
@@ -37,11 +39,17 @@ class RandomFamily(ModelFamily):
         """See `ModelFamily`."""
         from afstream.families.random.model import open_random  # noqa: PLC0415
 
-        return open_random(spec.name, where, offload=spec.offload)
+        size = spec.name.removeprefix(PREFIX)
+        if size not in WAN_BACKBONES:
+            known = " or ".join(f"{PREFIX}{known}" for known in WAN_BACKBONES)
+            raise CheckpointError(f"there is no model {spec.name!r}; give {known}")
+        return open_random(spec, WAN_BACKBONES[size], self, where)
 
     def tiny_decoder(self, dtype: torch.dtype) -> VideoDecoder | None:
         """The real one's."""
-        return WAN.tiny_decoder(dtype)
+        from afstream.families.wan.tiny import meta_tiny  # noqa: PLC0415
+
+        return meta_tiny(dtype)
 
 
 RANDOM = RandomFamily()

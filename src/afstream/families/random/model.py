@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from afstream.config import WAN_BACKBONES, BackboneConfig, SamplerConfig
-from afstream.errors import CheckpointError
-from afstream.families.base import Placement, VideoModel
-from afstream.families.random.family import PREFIX, RANDOM
+from afstream.config import BackboneConfig, SamplerConfig
+from afstream.families.base import ModelFamily, Placement, VideoModel
+from afstream.families.wan.facts import FORMAT
 from afstream.geometry import VideoFormat
 from afstream.model.dit import Backbone
+from afstream.spec import ModelSpec
 
 # of the matrices: what keeps values near 1 through many layers
 SPREAD = 0.02
@@ -45,7 +45,7 @@ class HashedText:
 class ChannelsAsColours:
     """Three latent channels as red, green and blue, enlarged by a codec's strides; no picture."""
 
-    def __init__(self, format: VideoFormat = RANDOM.format) -> None:  # noqa: A002
+    def __init__(self, format: VideoFormat = FORMAT) -> None:  # noqa: A002
         self._format = format
 
     def decode(self, latents: Tensor, state: bool | None) -> tuple[Tensor, bool]:
@@ -60,27 +60,21 @@ class ChannelsAsColours:
         return enlarged.unflatten(0, frames.shape[:2]), True
 
 
-def open_random(name: str, where: Placement, *, offload: int = 0) -> VideoModel:
-    """A model of a known size, `random:` and a key of `WAN_BACKBONES`, made up on the device.
-
-    Raises:
-        CheckpointError: no such size.
-        ConfigError: there are fewer layers than are to be offloaded.
-    """
-    size = name.removeprefix(PREFIX)
-    if size not in WAN_BACKBONES:
-        known = " or ".join(PREFIX + known for known in WAN_BACKBONES)
-        raise CheckpointError(f"there is no model {name!r}; give {known}")
-    config = WAN_BACKBONES[size]
+def open_random(
+    spec: ModelSpec, config: BackboneConfig, family: ModelFamily, where: Placement
+) -> VideoModel:
+    """A model of a size, made up on the device; see `ModelFamily.open`."""
     details = {
         "backbone": "random weights: speed and memory are real, pictures are not",
         "text": "stand-in: random embeddings by hash",
         "vae": "stand-in: three latent channels enlarged",
     }
     return VideoModel(
-        name=name,
-        family=RANDOM,
-        backbone=random_backbone(config, device=where.device, dtype=where.dtype, offload=offload),
+        name=spec.name,
+        family=family,
+        backbone=random_backbone(
+            config, device=where.device, dtype=where.dtype, offload=spec.offload
+        ),
         text=HashedText(config, where.device),
         vae=ChannelsAsColours(),
         sampler=SamplerConfig(),

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afstream.config import WindowLengths
 from afstream.families.base import ModelFamily, Placement, VideoModel
-from afstream.geometry import Geometry, VideoFormat
+from afstream.families.wan.facts import FORMAT, GEOMETRY, KEPT_PROMPTS, LENGTHS
 from afstream.spec import Addition, ModelSpec
 
 if TYPE_CHECKING:
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
 
     from afstream.checkpoints.findings import Finding
     from afstream.model.protocols import TextEncoder, VideoDecoder
-
-FORMAT = VideoFormat(fps=16, temporal_stride=4, spatial_stride=8)
-# what the public models were trained at
-GEOMETRY = Geometry(width_px=832, height_px=480, spatial_stride=FORMAT.spatial_stride, patch=2)
-LENGTHS = WindowLengths(window_frames=12, sink_frames=3, chunk_frames=3, horizon_frames=21)
 
 
 class WanFamily(ModelFamily):
@@ -32,8 +26,7 @@ class WanFamily(ModelFamily):
     geometry = GEOMETRY
     lengths = LENGTHS
     any_size = True
-    # one of a prompt of Wan's length takes up to 4 MB
-    kept_prompts = 32
+    kept_prompts = KEPT_PROMPTS
     takes: frozenset[Addition] = frozenset(
         ("student", "LoRA", "other VAE", "place for the text encoder", "offloaded layers")
     )
@@ -46,7 +39,7 @@ class WanFamily(ModelFamily):
         """See `ModelFamily`."""
         from afstream.families.wan.model import open_wan  # noqa: PLC0415
 
-        return open_wan(spec, where, prompts)
+        return open_wan(spec, self, where, prompts)
 
     def identify(self, path: Path) -> Finding | None:
         """See `ModelFamily`: folders, students, LoRAs and parts alone."""

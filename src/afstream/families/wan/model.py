@@ -18,9 +18,8 @@ from afstream.checkpoints import (
 from afstream.checkpoints.files import Weights
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
-from afstream.families.base import Placement, VideoModel
+from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.families.wan.decoders import find_tiny, open_decoder
-from afstream.families.wan.family import WAN
 from afstream.families.wan.text import EncodedPrompts, load_text
 from afstream.model.protocols import DenoisingBackbone, TextEncoder, VideoDecoder
 from afstream.spec import TINY_VAE, ModelSpec, TextPlace
@@ -36,7 +35,9 @@ PLACES: dict[TextPlace, str] = {
 SHARED = ("head_dim", "text_len", "eps")
 
 
-def open_wan(spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
+def open_wan(
+    spec: ModelSpec, family: ModelFamily, where: Placement, prompts: Sequence[str] = ()
+) -> VideoModel:
     """Load a model folder of any layout; see `ModelFamily.open`.
 
     What the spec replaces may be absent. Prompts are encoded at once; a text encoder that is
@@ -61,11 +62,12 @@ def open_wan(spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> 
         path = find_tiny(folder) if spec.vae == TINY_VAE else Path(spec.vae)
     vae = open_decoder(path, device=where.device, dtype=where.dtype)
     backbone = source.build(device=where.device, dtype=where.dtype, offload=spec.offload)
-    return wan_model(folder.resolve().name, backbone, text, vae, details)
+    return wan_model(folder.resolve().name, family, backbone, text, vae, details)
 
 
 def wan_model(
     name: str,
+    family: ModelFamily,
     backbone: DenoisingBackbone,
     text: TextEncoder,
     vae: VideoDecoder,
@@ -74,7 +76,7 @@ def wan_model(
     """A model of Wan's kind, with the sampler that the public students were distilled for."""
     return VideoModel(
         name=name,
-        family=WAN,
+        family=family,
         backbone=backbone,
         text=text,
         vae=vae,

@@ -8,6 +8,7 @@ import torch
 
 from afstream.config import WAN_BACKBONES
 from afstream.families.base import VideoModel
+from afstream.families.wan.family import WAN
 from afstream.families.wan.loading import optional
 from afstream.families.wan.model import wan_model
 from afstream.families.wan.text import WanText
@@ -48,4 +49,4 @@ def published_wan(size: str, *, dtype: torch.dtype) -> VideoModel:
     mean, std = vae.config.latents_mean, vae.config.latents_std
     encode = WanText(text, lambda prompt: [len(prompt)], text_len=config.text_len)
     decode = WanVae(vae, latent_mean=mean, latent_std=std)
-    return wan_model(size, backbone, encode, decode, {})
+    return wan_model(size, WAN, backbone, encode, decode, {})

@@ -24,7 +24,7 @@ from afstream.checkpoints.files import (
 from afstream.checkpoints.names import CONFIG, TEXT_STEM
 from afstream.checkpoints.names import TEXT_TYPE as KIND
 from afstream.errors import CheckpointError, PromptError
-from afstream.families.wan.family import WAN
+from afstream.families.wan.facts import KEPT_PROMPTS
 from afstream.families.wan.loading import ModuleSource, optional
 from afstream.families.wan.tokenizer import (
     TEXT_LEN,
@@ -121,7 +121,7 @@ class WanText:
             ids = torch.tensor([self.tokens(prompt)])
             row = self._kept[prompt] = self.encode_ids(ids, torch.ones_like(ids))[0]
         self._kept.move_to_end(prompt)
-        if len(self._kept) > WAN.kept_prompts:
+        if len(self._kept) > KEPT_PROMPTS:
             self._kept.popitem(last=False)
         return row
 

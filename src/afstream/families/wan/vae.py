@@ -28,7 +28,7 @@ from afstream.checkpoints.kinds import CHANNELS
 from afstream.checkpoints.names import CONFIG, STEM
 from afstream.checkpoints.names import VAE_CLASS as KIND
 from afstream.errors import CheckpointError
-from afstream.families.wan.family import FORMAT
+from afstream.families.wan.facts import FORMAT
 from afstream.families.wan.loading import ModuleSource, optional
 from afstream.validation import show_name
 

@@ -176,7 +176,7 @@ def _student(context: PocketContext) -> Stage:
         trainer = StudentTrainer(config, POCKET_BACKBONE, vocabulary(), clips, firsts)
         student, vae = trainer.student, context.codec()
         parts = PocketParts(student.backbone, student.text, vae, SamplerConfig())
-        model = bundle(parts, name="pocket", details={})
+        model = bundle(parts, POCKET, name="pocket", details={})
         policy = memory_policy("anchor", POCKET.lengths)
 
         draw = context.sheets(trainer.ema, model, policy, WORLD)
@@ -237,7 +237,7 @@ def _dmd(context: PocketContext, name: str, config: DmdConfig, before: str) -> S
             codec=begun.vae,
             prompts=PocketPrompts(begun.text, config.seed),
         )
-        return models, bundle(begun._replace(backbone=student), name="pocket", details={})
+        return models, bundle(begun._replace(backbone=student), POCKET, name="pocket", details={})
 
     return dmd_stage(
         *(context, name, config),

@@ -187,7 +187,7 @@ def _dmd(context: WanContext, name: str, config: DmdConfig, before: str) -> Stag
         )
         prompts = context.prompts(config.seed)
         models, vae = open_models(networks, prompts, context.processes)
-        return models, wan_model("student", models.student, prompts, vae, {})
+        return models, wan_model("student", WAN, models.student, prompts, vae, {})
 
     return dmd_stage(
         *(context, name, config),
