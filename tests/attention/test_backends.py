@@ -138,10 +138,11 @@ def test_replayed_calls_see_what_a_stream_sees(backend, replayed):
     stream._pipeline.rollout = replace(stream._pipeline.rollout, use_graphs=True)
     assert torch.equal(latents_of(stream, 9, switches), plain)
     made = stream.state.rollout.graphs.num_new
-    latents_of(stream, 2)
+    latents_of(stream, 1)
     assert stream.state.rollout.graphs.num_new == made
     branch = stream.fork()
-    assert torch.equal(latents_of(branch, 3), latents_of(stream, 3))
+    # its first chunk runs as it is, the second is captured
+    assert torch.equal(latents_of(branch, 2), latents_of(stream, 2))
 
 
 def test_chunks_that_capture_are_warm_up(replayed):
