@@ -17,14 +17,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from afstream.errors import AfstreamError
-from afstream.kvcache.memories import MEMORIES
-from afstream.kvcache.policy import MemoryPolicy
 from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Cue, Plan, Timeline
 
 if TYPE_CHECKING:
     from afstream.families.base import VideoModel
     from afstream.families.opening import open_model
+    from afstream.kvcache.memories import MEMORIES
+    from afstream.kvcache.policy import MemoryPolicy
     from afstream.stream import Chunk, Receipt, Stream
     from afstream.video import VideoWriter
     from afstream.video.sheet import ContactSheet
@@ -51,6 +51,8 @@ __all__ = [
 
 # Most of these need torch or an encoder, which take seconds to import: imported on first use.
 _LATE = {
+    "MEMORIES": "afstream.kvcache.memories",
+    "MemoryPolicy": "afstream.kvcache.policy",
     "Chunk": "afstream.stream",
     "ContactSheet": "afstream.video.sheet",
     "Receipt": "afstream.stream",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from afstream.errors import ConfigError
-from afstream.kvcache.policy import MemoryPolicy
 from afstream.timeline.cue import MAX_SEED
+
+if TYPE_CHECKING:
+    from afstream.kvcache.policy import MemoryPolicy
 
 TextPlace = Literal["device", "cpu", "drop"]
 # `--vae tiny`: the tiny VAE that lies in the model's folder
