@@ -1,9 +1,7 @@
 """A stream: prompts in at any time, decoded video out chunk by chunk, for as long as wanted.
 
-`Stream` is the one place where prompts, rollout and decoding meet. Generating, benchmarking and
-evaluating all iterate over it.
-
-`afstream.engine.pipeline` submits and collects the chunks.
+Generating, benchmarking and evaluating all iterate over a `Stream`; the chunks are submitted and
+collected by `afstream.engine.pipeline`.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from afstream.engine.pipeline import ChunkPipeline
 from afstream.engine.rollout import Rollout
 from afstream.engine.scheduler import PendingPrompt, PromptScheduler
 from afstream.engine.state import StreamState
-from afstream.errors import ConfigError, TimelineError
+from afstream.errors import ConfigError
 from afstream.families.base import VideoModel
 from afstream.families.opening import open_model
 from afstream.families.presets import find_preset, memory_of
@@ -44,8 +42,6 @@ class Stream:
         config: how to run it; its field `model` is not used.
 
     Attributes:
-        model: see above.
-        config: see above.
         geometry: the video's size in pixels, latent values and tokens.
         clock: lengths of chunks and frames, for `Timeline.plan`.
         estimate: memory that a GPU needs; None where `open` found no GPU to fit.
@@ -262,8 +258,7 @@ class Stream:
         did not yield comes first.
 
         Args:
-            timeline: a timeline, its plan, or its text: a single prompt, or lines of time and
-                prompt.
+            timeline: a timeline, its plan, or its text (a single prompt will do).
 
         Raises:
             PromptError: the model cannot understand a prompt; no frame has been made.
@@ -274,22 +269,15 @@ class Stream:
         if isinstance(timeline, str):
             timeline = Timeline.parse(timeline, source="the text")
         plan = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
-        if plan.clock != self.clock:
-            raise TimelineError(
-                f"the plan is for {plan.clock}; the stream has {self.clock}; plan the timeline"
-                " with stream.clock"
-            )
-        due = self._pipeline.prompts.planned(plan)
-        changes = iter([due.get(index, []) for index in range(plan.num_chunks)])
+        changes = iter(self._pipeline.prompts.planned(plan))
         return self._pipeline.run(lambda: next(changes, None))
 
     def chunks(self, before: Callable[[], object] | None = None) -> Generator[Chunk, None, None]:
         """Yield chunks without end; give a first prompt with `cue` before taking one.
 
-        Where the stream runs ahead, the next chunk has been submitted when a chunk is yielded. A
-        cue given then changes the one after it: it waits one chunk longer than in a stream that was
-        opened with `ahead=False`. An iterator may be abandoned at any chunk; the next one continues
-        after it.
+        Where the stream runs ahead, the next chunk has been submitted when a chunk is yielded, and
+        a cue given then changes the one after it. An iterator may be abandoned at any chunk; the
+        next one continues after it.
 
         Args:
             before: called before each chunk is submitted; cues that it gives take effect with it.

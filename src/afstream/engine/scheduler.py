@@ -12,6 +12,7 @@ from torch import Tensor
 from afstream.engine.chunk import Receipt
 from afstream.engine.rollout import Rollout
 from afstream.engine.state import Blend, StreamState
+from afstream.errors import TimelineError
 from afstream.families.base import VideoModel
 from afstream.geometry import ChunkClock, Geometry
 from afstream.timeline import Cue, Plan
@@ -63,24 +64,27 @@ class PromptScheduler:
         self._waiting.put(self._encode(receipt))
         return receipt
 
-    def planned(self, plan: Plan) -> dict[int, list[PendingPrompt]]:
-        """The changes of a plan, by the chunk at which they are due.
+    def planned(self, plan: Plan) -> list[list[PendingPrompt]]:
+        """The changes of a plan, for each of its chunks.
 
         Raises:
             PromptError: the model cannot understand a prompt.
+            TimelineError: the plan is for another clock.
         """
-        return {
-            planned.chunk: [
-                self._encode(
-                    Receipt(
-                        cue=planned.cue,
-                        requested_s=planned.requested_s,
-                        blend_chunks=planned.blend_chunks,
-                    )
-                )
-            ]
-            for planned in plan.cues
-        }
+        if plan.clock != self.clock:
+            raise TimelineError(
+                f"the plan is for {plan.clock}; the stream has {self.clock}; plan the timeline"
+                " with stream.clock"
+            )
+        changes: list[list[PendingPrompt]] = [[] for _ in range(plan.num_chunks)]
+        for planned in plan.cues:
+            receipt = Receipt(
+                cue=planned.cue,
+                requested_s=planned.requested_s,
+                blend_chunks=planned.blend_chunks,
+            )
+            changes[planned.chunk].append(self._encode(receipt))
+        return changes
 
     def waiting(self) -> list[PendingPrompt]:
         """All changes queued since the last call."""
