@@ -218,7 +218,11 @@ ROOMS = (
     ),
     Room(
         "src/afstream/engine/decode.py",
-        ("tests/engine/test_decode.py", "tests/bench/test_measure.py"),
+        (
+            "tests/engine/test_scheduler.py",
+            "tests/engine/test_decode.py",
+            "tests/bench/test_measure.py",
+        ),
         (
             Fault(
                 "a chunk's model time counts the chunk before again",

@@ -129,3 +129,12 @@ def test_one_plan_can_be_played_twice(model):
     first, second = runs
     assert [receipt.chunk for receipt in first] == [receipt.chunk for receipt in second] == [0, 2]
     assert all(a is not b for a, b in zip(first, second, strict=True))
+
+
+def test_a_switch_takes_at_least_as_long_as_its_chunk(model):
+    stream = make_stream(model)
+    receipt = stream.cue(STAR)
+    (chunk,) = take(stream, 1)
+    # asked for before the chunk was, in the same unit
+    assert receipt.switch_ms is not None
+    assert receipt.switch_ms >= chunk.timing.total_ms > 0
