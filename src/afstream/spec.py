@@ -111,9 +111,20 @@ class StreamConfig:
     gpu_memory: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a seed that no timeline could name."""
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ConfigError(f"seed is {self.seed}; it must be from 0 to {MAX_SEED}")
+        """Refuse values of another type, and a seed that no timeline could name."""
+        if type(self.seed) is not int or not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed is {self.seed!r}; it must be a whole number, 0 to {MAX_SEED}")
+        if self.size is not None and [type(side) for side in self.size] != [int, int]:
+            raise ConfigError(f"size is {self.size!r}; give width and height, such as (832, 480)")
+        named = self.memory is None or isinstance(self.memory, str)
+        if not named and not hasattr(self.memory, "visible"):
+            raise ConfigError(f"memory is {self.memory!r}; give a memory's name or a MemoryPolicy")
+        if self.gpu_memory is not None and not self.gpu_memory > 0:
+            raise ConfigError(
+                f"gpu_memory is {self.gpu_memory!r}; give a number of bytes above 0, or None"
+            )
+        if isinstance(self.prompts, str):
+            raise ConfigError(f"prompts is the text {self.prompts!r}; give a tuple of prompts")
 
 
 def split_scale(given: str) -> tuple[Path, float]:

@@ -268,8 +268,8 @@ class Stream:
         self._refuse_closed()
         if isinstance(timeline, str):
             timeline = Timeline.parse(timeline, source="the text")
-        plan = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
-        changes = iter(self._pipeline.prompts.planned(plan))
+        planned = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
+        changes = iter(self._pipeline.prompts.planned(planned))
         return self._pipeline.run(lambda: next(changes, None))
 
     def chunks(self, before: Callable[[], object] | None = None) -> Generator[Chunk, None, None]:

@@ -41,10 +41,29 @@ def test_settings_and_one_config_open_the_same_stream():
         frames.append(next(stream.chunks()).frames)
     assert np.array_equal(frames[0], frames[1])
     assert np.array_equal(frames[0], frames[2])
-    with pytest.raises(ConfigError, match="seed is -1; it must be from 0"):
-        Stream.open(seed=-1)
     with pytest.raises(TypeError, match="colour"):
         Stream.open(colour="red")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"seed": -1}, "seed is -1; it must be a whole number"),
+        ({"seed": 1.5}, r"seed is 1\.5; it must be a whole number"),
+        ({"seed": True}, "seed is True; it must be a whole number"),
+        ({"seed": "x"}, "seed is 'x'; it must be a whole number"),
+        ({"size": (64,)}, r"size is \(64,\); give width and height"),
+        ({"size": "64x64"}, "size is '64x64'; give width and height"),
+        ({"size": (64, 64.0)}, r"size is \(64, 64\.0\); give width and height"),
+        ({"memory": 3}, "memory is 3; give a memory's name or a MemoryPolicy"),
+        ({"gpu_memory": -5}, "gpu_memory is -5; give a number of bytes above 0"),
+        ({"prompts": "a star"}, "prompts is the text 'a star'; give a tuple"),
+    ],
+    ids=str,
+)
+def test_values_of_another_type_are_refused(settings, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Stream.open(**settings)
 
 
 def test_a_policy_of_ones_own_is_accepted(model):
@@ -123,6 +142,9 @@ def test_words_are_played_as_a_timeline(model):
     text = f"@duration 0:02\n0:00 {STAR}\n0:01 {TURN}"
     prompts = [chunk.prompt for chunk in stream.play(text)]
     assert (prompts[0], prompts[-1]) == (STAR, TURN)
+    number: Any = 3
+    with pytest.raises(TimelineError, match="3 cannot be played; give a Timeline, its plan"):
+        stream.play(number)
     with pytest.raises(TimelineError, match="the text:1:5: found no prompt"):
         stream.play("0:00")
 

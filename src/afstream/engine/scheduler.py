@@ -69,8 +69,11 @@ class PromptScheduler:
 
         Raises:
             PromptError: the model cannot understand a prompt.
-            TimelineError: the plan is for another clock.
+            TimelineError: it is no plan, or one for another clock.
         """
+        # whoever calls `Stream.play` may have no type checker
+        if not isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TimelineError(f"{plan!r} cannot be played; give a Timeline, its plan or its text")
         if plan.clock != self.clock:
             raise TimelineError(
                 f"the plan is for {plan.clock}; the stream has {self.clock}; plan the timeline"
