@@ -17,7 +17,7 @@ from afstream_cli.convert import convert
 from afstream_cli.distill import distill
 from afstream_cli.generate import generate
 from afstream_cli.inspect import inspect
-from afstream_cli.versions import package_version
+from afstream.film.versions import package_version
 
 USER_ERROR = 2
 INTERRUPTED = 130
