@@ -111,7 +111,8 @@ def generate(
             if timeline
             else play_stdin(stream, warn=report.warn, seed=seed, duration=length)
         )
-        stopped_by = session.run(source)
+        with source:
+            stopped_by = session.run(source)
     made = f"{session.writer.seconds:.2f} s of video ({session.writer.frames} frames)"
     if stopped_by is not None:
         kept = f"{made} are kept in {out}" if session.writer.frames else "nothing was made"

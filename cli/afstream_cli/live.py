@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from afstream.errors import AfstreamError, TimelineError
 from afstream.timeline import Cue, LiveReader, Moment, Timeline
+from afstream.timeline.lines import shown
 from afstream.timeline.plan import LAST_CUE_S
 
 if TYPE_CHECKING:
@@ -61,7 +60,9 @@ class LiveCues:
         self._lock = threading.Lock()
         self._started = threading.Event()
         self._ended = threading.Event()
+        self._stopping = threading.Event()
         self._news = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
 
     def wait(self) -> None:
         """Start reading, and return when the stream has its first prompt.
@@ -69,7 +70,7 @@ class LiveCues:
         Raises:
             TimelineError: the lines ended without one.
         """
-        threading.Thread(target=self._read, daemon=True).start()
+        self._thread.start()
         self._started.wait()
         with self._lock:
             if not self._asked:
@@ -77,6 +78,15 @@ class LiveCues:
                     "standard input ended without a prompt; write at least one line, such as"
                     " 'A red ball bounces.'"
                 )
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Read no further, and wait until the line that was read last is done with.
+
+        Python aborts when it exits while another thread computes.
+        """
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the stream's chunks, giving it the cues that are due."""
@@ -100,6 +110,8 @@ class LiveCues:
     def _read(self) -> None:
         try:
             for line in self._lines:
+                if self._stopping.is_set():
+                    break
                 try:
                     self._take(line)
                 except AfstreamError as error:
@@ -111,12 +123,18 @@ class LiveCues:
     def _take(self, line: str) -> None:
         """Read a line: give the stream a cue that is due now, keep any other for later."""
         with self._lock:
+            seed = self._reader.directives.seed
             cue = self._reader.read(line, self._next_s)
             if cue is None:
+                if self._reader.directives.seed != seed and self._began:
+                    raise self._reader.place.error(
+                        "@seed has no effect once the stream has begun; write seed=7 before a"
+                        " prompt to change the noise from there on"
+                    )
                 return
             if self._due(cue):
                 self._ask(cue)
-            elif self._asked or self._applied:
+            elif self._began:
                 self._later.append(cue)
             else:
                 raise TimelineError(
@@ -126,8 +144,13 @@ class LiveCues:
         self._started.set()
         self._news.set()
 
+    @property
+    def _began(self) -> bool:
+        """Whether the stream has its first prompt."""
+        return bool(self._asked or self._applied)
+
     def _ask(self, cue: Cue) -> None:
-        first = not (self._asked or self._applied)
+        first = not self._began
         self._asked.append(self._stream.cue(cue))
         if first:
             directive = None if self._seed_given else self._reader.directives.seed
@@ -153,9 +176,19 @@ class LiveCues:
             if chunk.receipts:
                 # Of several on one chunk the last one counts.
                 self._applied.append(chunk.receipts[-1])
+                self._tell_superseded(chunk)
                 self._newest_s = chunk.start_s
             self._next_chunk = chunk.index + 1
             self._next_s = chunk.start_s + len(chunk.frames) / self._stream.fps
+
+    def _tell_superseded(self, chunk: Chunk) -> None:
+        """Warn that some cues were never seen."""
+        count, newest = len(chunk.receipts), chunk.receipts[-1].prompt
+        if count > 1:
+            self._warn(
+                f"{count} cues came within one chunk; only the last, {shown(newest)}, counts; give"
+                " them times such as [+5s] to play them in turn"
+            )
 
     def _over(self) -> bool:
         with self._lock:
@@ -188,17 +221,3 @@ class LiveCues:
 def _shown(receipt: Receipt, chunk: Chunk) -> bool:
     """Whether a change took effect with this chunk or before, not with a pending one."""
     return receipt.chunk is not None and receipt.chunk <= chunk.index
-
-
-def stdin_lines() -> Iterator[str]:
-    """Lines of standard input as they come."""
-    try:
-        descriptor = sys.stdin.fileno()
-    except io.UnsupportedOperation:
-        yield from sys.stdin
-        return
-    # Not through sys.stdin: a thread that waits in it holds its lock, and Python aborts when
-    # it exits while a lock of a standard stream is held.
-    with io.FileIO(descriptor, closefd=False) as raw:
-        while line := raw.readline():
-            yield line.decode("utf-8", errors="replace")
