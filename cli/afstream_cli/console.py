@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from afstream.errors import OutputError
+from afstream.text import printable
 from afstream.video.sheet import clock
 from afstream_cli.progress import Display
 
@@ -36,7 +36,7 @@ class Report(Display):
 
     def warn(self, text: str) -> None:
         """Print a message that must be seen; may be called from any thread."""
-        self.console.print(f"afstream: {text}")
+        self.console.print(f"afstream: {printable(text)}")
 
     def chunk(self, chunk: Chunk, tally: Tally) -> None:
         """Report that a chunk was made and written."""
@@ -60,12 +60,8 @@ class JsonLines(Report):
         try:
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()
-        except BrokenPipeError as error:
-            # Python flushes once more when it exits, which only succeeds into the null device.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise OutputError(
-                f"the reader of the lines of JSON went away; {tally.seconds:.2f} s were made"
-            ) from error
+        except OutputError as error:
+            raise OutputError(f"{error}; {tally.seconds:.2f} s were made") from error
 
 
 class Lines(Report):
@@ -83,7 +79,7 @@ class Lines(Report):
 
     def say(self, text: str) -> None:
         """Print the message."""
-        self.console.print(text)
+        self.console.print(printable(text))
 
     def chunk(self, chunk: Chunk, tally: Tally) -> None:
         """Print the prompt when it is new, and every few seconds the progress."""
@@ -117,7 +113,7 @@ class Bar(Report):
 
     def say(self, text: str) -> None:
         """Print the message above the bar."""
-        self.console.print(text)
+        self.console.print(printable(text))
 
     def chunk(self, chunk: Chunk, tally: Tally) -> None:
         """Move the bar; print the prompt above it when it is new."""
@@ -146,7 +142,7 @@ def headline(chunk: Chunk) -> Text:
     """The line at the start of a segment: its time and prompt, and the switch's latency."""
     text = Text()
     text.append(f"{clock(chunk.start_s):>8}", TIME_STYLE)
-    text.append(f"  {chunk.prompt}", PROMPT_STYLE)
+    text.append(f"  {printable(chunk.prompt)}", PROMPT_STYLE)
     newest = chunk.receipts[-1]
     if chunk.index and newest.switch_ms is not None:
         word = "cut" if newest.transition == "cut" else "switch"

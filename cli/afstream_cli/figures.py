@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from afstream.text import printable
+
 if TYPE_CHECKING:
     from afstream.bench import Measurement
 
@@ -25,7 +27,7 @@ CPU_NOTE = "Measured on a CPU: these figures say nothing about a GPU."
 def show_figures(result: Measurement) -> None:
     """Write tables to standard output."""
     console = Console(highlight=False, markup=False)
-    console.print("\n".join(describe(result)), soft_wrap=True)
+    console.print("\n".join(map(printable, describe(result))), soft_wrap=True)
     if not result.chunks:
         console.print("\nNothing was measured: the first chunk is the warm-up.")
         return

@@ -56,6 +56,7 @@ def generate(
     from afstream.film.film import FilmOptions
     from afstream.timeline.imports import ImportOptions
     from afstream_cli.inputs import (
+        check_report,
         check_subtitles,
         exact_length,
         model_files,
@@ -67,8 +68,7 @@ def generate(
     from afstream_cli.making import Making, make
     from afstream_cli.preview import show_plan
 
-    if quiet and as_json:
-        raise ConfigError("--quiet and --json were both given; choose one of them")
+    check_report(quiet=quiet, as_json=as_json)
     if as_json and str(out) == STDOUT:
         raise ConfigError("--json and --out - both write to standard output; choose one of them")
     check_subtitles(subtitles)

@@ -48,6 +48,14 @@ def read_moment(duration: str | None) -> Moment | None:
     return None if duration is None else read_duration(duration, Place("--duration"))
 
 
+def read_time(text: str, option: str) -> Moment:
+    """The time that an option gives; errors name the option."""
+    moment = Moment.parse(text) or Moment.parse(f"[{text}]")
+    if moment is None or moment.relative:
+        raise ConfigError(f"{option} is {text!r}; write a time such as 0:20, 12.5s or 13c")
+    return moment
+
+
 def read_timeline(
     path: Path, options: ImportOptions, *, seed: int | None, duration: Moment | None
 ) -> Timeline:
@@ -109,6 +117,12 @@ def exact_length(timeline: Timeline, clock: ChunkClock) -> int:
     if length.counts_latents:
         return timeline.plan(clock).num_video_frames
     return max(1, round(length.in_seconds(clock) * clock.fps))
+
+
+def check_report(*, quiet: bool, as_json: bool) -> None:
+    """Refuse two kinds of report at once."""
+    if quiet and as_json:
+        raise ConfigError("--quiet and --json were both given; choose one of them")
 
 
 def check_subtitles(given: str | None) -> None:

@@ -72,6 +72,7 @@ def inspect(
     from afstream.spec import StreamConfig
     from afstream_cli.findings import as_data, show_findings
     from afstream_cli.inputs import read_memory, read_pixels
+    from afstream_cli.streams import tell
 
     pixels, room = read_pixels(size), read_memory(gpu_memory)
     preset, policy = memory_settings(paths, memory)
@@ -91,12 +92,11 @@ def inspect(
     except AfstreamError as error:
         faults.append(f"its memory cannot be counted: {error}")
     if as_json:
-        json.dump(as_data(findings, together, fit, preset), sys.stdout, indent=2)
-        typer.echo()
+        sys.stdout.write(json.dumps(as_data(findings, together, fit, preset), indent=2) + "\n")
     else:
         show_findings(findings, together, fit, preset)
     for fault in faults:
-        typer.echo(f"afstream: {fault}", err=True)
+        tell(f"afstream: {fault}")
     if faults:
         raise typer.Exit(USER_ERROR)
 

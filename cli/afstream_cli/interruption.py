@@ -1,17 +1,41 @@
-"""Ctrl-C that lets the current chunk finish."""
+"""Signals that end a run: Ctrl-C, SIGTERM, and SIGHUP of a terminal that was closed."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Windows has no SIGHUP.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+# What a shell adds to the number of the signal that ended a command.
+SIGNAL_EXIT = 128
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+class Stopped(KeyboardInterrupt):  # noqa: N818 - an end, not an error
+    """A signal ended the run, as Ctrl-C does.
+
+    Attributes:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+def stop_code(error: KeyboardInterrupt) -> int:
+    """The exit code of a run that a signal ended."""
+    return SIGNAL_EXIT + (error.number if isinstance(error, Stopped) else signal.SIGINT)
 
 
 class Interruption:
-    """Notes the first Ctrl-C or SIGTERM, so that a run ends cleanly; the second one interrupts.
+    """Notes the first signal, so that a run ends cleanly; the second one interrupts.
 
     Attributes:
         signal: number of the signal, None before there was one.
@@ -21,7 +45,8 @@ class Interruption:
         self.signal: int | None = None
 
     def __enter__(self) -> Interruption:
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._handling = handling(self._note)
+        self._handling.__enter__()
         return self
 
     def __exit__(
@@ -30,24 +55,38 @@ class Interruption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handling.__exit__(kind, error, traceback)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            raise Stopped(number)
         self.signal = number
 
 
 @contextmanager
 def stopped_like_ctrl_c() -> Generator[None, None, None]:
-    """Make SIGTERM a KeyboardInterrupt inside the block, so that half-made files are removed."""
+    """Make each signal a KeyboardInterrupt inside the block, so that half-made files are removed."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Stopped(number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    with handling(stop):
+        yield
+
+
+@contextmanager
+def handling(handler: Handler) -> Generator[None, None, None]:
+    """Handle the signals inside the block.
+
+    Those that the parent process had ignored stay so: `nohup` and background jobs rely on it.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    ours = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+    for number in ours:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in ours:
+            # None stands for a handler that Python did not set and cannot set again.
+            signal.signal(number, before[number] or signal.SIG_DFL)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING
 
 from afstream.errors import AfstreamError, TimelineError
-from afstream.timeline import Cue, LiveReader, Moment, Timeline
+from afstream.timeline import Cue, LiveReader, Moment
+from afstream.timeline.lines import shown
 from afstream.timeline.plan import LAST_CUE_S
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ class LiveCues:
     can change.
 
     Args:
-        stream: a stream without a prompt.
+        stream: without a prompt, or where an earlier run has left it.
         lines: as they come; reading may block, it happens in a thread of its own.
         warn: called with a message about a line that cannot be used; the stream goes on.
         seed: the seed that the stream was opened with; None leaves the choice to the lines.
@@ -53,23 +52,30 @@ class LiveCues:
         self._reader = LiveReader(clock=self._clock)
         self._later: list[Cue] = []
         self._asked: list[Receipt] = []
-        self._applied: list[Receipt] = []
-        self._next_chunk = 0
-        self._next_s = 0.0
-        self._newest_s = 0.0
+        # The prompt that is seen, None before the first, and since when.
+        self._newest: Cue | None = stream.history[-1].cue if stream.history else None
+        self._next_chunk = stream.next_chunk
+        self._newest_s = self._next_s = stream.next_s
         # Guards all of the above, because another thread reads the lines.
         self._lock = threading.Lock()
         self._started = threading.Event()
         self._ended = threading.Event()
+        self._stopping = threading.Event()
         self._news = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
 
-    def wait(self) -> None:
+    def wait(self) -> Cue | None:
         """Start reading, and return when the stream has its first prompt.
+
+        Returns:
+            The first prompt; None where an earlier run has given it.
 
         Raises:
             TimelineError: the lines ended without one.
         """
-        threading.Thread(target=self._read, daemon=True).start()
+        self._thread.start()
+        if self._newest:
+            return None
         self._started.wait()
         with self._lock:
             if not self._asked:
@@ -77,29 +83,32 @@ class LiveCues:
                     "standard input ended without a prompt; write at least one line, such as"
                     " 'A red ball bounces.'"
                 )
+            return self._asked[-1].cue
 
-    def chunks(self) -> Iterator[Chunk]:
+    def join(self, timeout_s: float | None = None) -> None:
+        """Read no further, and wait until the line that was read last is done with.
+
+        Python aborts when it exits while another thread computes.
+        """
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def chunks(self) -> Generator[Chunk, None, None]:
         """Yield the stream's chunks, giving it the cues that are due."""
         source = self._stream.chunks(before=self._ask_due)
-        began = time.monotonic()
+        began = time.monotonic() - self._next_s
         while not self._over():
             self._keep_pace(began)
             chunk = next(source)
             self._advance(chunk)
             yield chunk
 
-    def replay(self, num_chunks: int) -> Timeline:
-        """The timeline that makes the same video again."""
-        applied = ((receipt.chunk, receipt.cue) for receipt in self._applied)
-        return Timeline.from_applied(
-            [(chunk, cue) for chunk, cue in applied if chunk is not None],
-            num_chunks=num_chunks,
-            seed=self.seed,
-        )
-
     def _read(self) -> None:
         try:
             for line in self._lines:
+                if self._stopping.is_set():
+                    break
                 try:
                     self._take(line)
                 except AfstreamError as error:
@@ -111,12 +120,18 @@ class LiveCues:
     def _take(self, line: str) -> None:
         """Read a line: give the stream a cue that is due now, keep any other for later."""
         with self._lock:
+            seed = self._reader.directives.seed
             cue = self._reader.read(line, self._next_s)
             if cue is None:
+                if self._reader.directives.seed != seed and self._began:
+                    raise self._reader.place.error(
+                        "@seed has no effect once the stream has begun; write seed=7 before a"
+                        " prompt to change the noise from there on"
+                    )
                 return
             if self._due(cue):
                 self._ask(cue)
-            elif self._asked or self._applied:
+            elif self._began:
                 self._later.append(cue)
             else:
                 raise TimelineError(
@@ -126,8 +141,13 @@ class LiveCues:
         self._started.set()
         self._news.set()
 
+    @property
+    def _began(self) -> bool:
+        """Whether the stream has its first prompt."""
+        return bool(self._asked or self._newest)
+
     def _ask(self, cue: Cue) -> None:
-        first = not (self._asked or self._applied)
+        first = not self._began
         self._asked.append(self._stream.cue(cue))
         if first:
             directive = None if self._seed_given else self._reader.directives.seed
@@ -152,10 +172,20 @@ class LiveCues:
             self._asked = [receipt for receipt in self._asked if not _shown(receipt, chunk)]
             if chunk.receipts:
                 # Of several on one chunk the last one counts.
-                self._applied.append(chunk.receipts[-1])
+                self._newest = chunk.receipts[-1].cue
+                self._tell_superseded(chunk)
                 self._newest_s = chunk.start_s
             self._next_chunk = chunk.index + 1
             self._next_s = chunk.start_s + len(chunk.frames) / self._stream.fps
+
+    def _tell_superseded(self, chunk: Chunk) -> None:
+        """Warn that some cues were never seen."""
+        count, newest = len(chunk.receipts), chunk.receipts[-1].prompt
+        if count > 1:
+            self._warn(
+                f"{count} cues came within one chunk; only the last, {shown(newest)}, counts; give"
+                " them times such as [+5s] to play them in turn"
+            )
 
     def _over(self) -> bool:
         with self._lock:
@@ -164,8 +194,8 @@ class LiveCues:
                 return self._reached(duration, self._next_chunk, self._next_s)
             if not self._ended.is_set() or self._later or self._asked:
                 return False
-            newest = self._applied[-1].cue
-            return self._next_s - self._newest_s >= max(LAST_CUE_S, newest.blend_s)
+            blend_s = self._newest.blend_s if self._newest else 0.0
+            return self._next_s - self._newest_s >= max(LAST_CUE_S, blend_s)
 
     def _keep_pace(self, began: float) -> None:
         """Wait while the video is more than a chunk ahead of the clock and no line came."""
@@ -188,17 +218,3 @@ class LiveCues:
 def _shown(receipt: Receipt, chunk: Chunk) -> bool:
     """Whether a change took effect with this chunk or before, not with a pending one."""
     return receipt.chunk is not None and receipt.chunk <= chunk.index
-
-
-def stdin_lines() -> Iterator[str]:
-    """Lines of standard input as they come."""
-    try:
-        descriptor = sys.stdin.fileno()
-    except io.UnsupportedOperation:
-        yield from sys.stdin
-        return
-    # Not through sys.stdin: a thread that waits in it holds its lock, and Python aborts when
-    # it exits while a lock of a standard stream is held.
-    with io.FileIO(descriptor, closefd=False) as raw:
-        while line := raw.readline():
-            yield line.decode("utf-8", errors="replace")

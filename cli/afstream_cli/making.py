@@ -70,34 +70,68 @@ def make(making: Making, *, quiet: bool, as_json: bool) -> None:
         AfstreamError: the model, the stream or a file failed; what was made is kept.
         Exit: a signal stopped the run.
     """
-    typing = making.timeline is None and sys.stdin is not None and sys.stdin.isatty()
+    going_on = making.going_on
+    typing = making.timeline is None and sys.stdin.isatty()
     with open_report(quiet=quiet, as_json=as_json, typing=typing) as report, making.files.locked():
         # these import torch; all that can fail without it was checked before
         from afstream.film.film import Film
         from afstream.stream import Stream
+        from afstream_cli.source import play_stdin, play_timeline
 
         began = time.perf_counter()
-        if making.going_on:
-            set_threads(making.going_on.film.record.stream.threads)
+        if going_on:
+            set_threads(going_on.film.record.stream.threads)
         stream = Stream.open(making.config)
         load_s = time.perf_counter() - began
-        if making.going_on:
-            return_to(making.going_on, stream, report)
+        if going_on:
+            catch_up(going_on, stream, report)
         if typing:
             report.say("Type a prompt and press Enter; Ctrl-D ends, Ctrl-C stops.")
-        source = open_source(making, stream, report)
-        going_on = making.going_on
-        film = Film.open(
-            making.files,
-            stream,
-            making.options,
-            timeline=source.timeline,
-            live=making.timeline is None,
-            load_s=load_s,
-            kept=going_on and going_on.film.keep(going_on.chunks, branch=going_on.branch),
-            warn=report.warn,
-        )
-        run(film, source, report)
+        if making.timeline:
+            source = play_timeline(stream, making.timeline)
+        else:
+            source = play_stdin(
+                stream,
+                known=going_on and going_on.film.timeline,
+                warn=report.warn,
+                seed=making.seed,
+                duration=making.duration,
+            )
+        with source:
+            film = Film.open(
+                making.files,
+                stream,
+                making.options,
+                timeline=source.timeline,
+                live=making.timeline is None,
+                load_s=load_s,
+                kept=going_on and going_on.film.keep(going_on.chunks, branch=going_on.branch),
+                warn=report.warn,
+            )
+            run(film, source, report)
+
+
+def set_threads(count: int) -> None:
+    """Use as many threads as the film was begun with: sums in another order round differently."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def catch_up(going_on: GoingOn, stream: Stream, report: Report) -> None:
+    """Bring the stream to where the film goes on, and say how long that takes."""
+    from afstream.film.found import return_to
+
+    film, chunk = going_on.film, going_on.chunks
+    fps = film.record.timings.frames_per_s
+
+    def begin(count: int) -> None:
+        frames = film.plan.frame_of_chunk(chunk) - film.plan.frame_of_chunk(chunk - count)
+        if frames:
+            took = f", about {frames / fps:.0f} s" if fps else ""
+            report.say(f"Computing {frames / film.plan.clock.fps:.1f} s of video again{took}")
+
+    return_to(stream, film, chunk, begin=begin, warn=report.warn)
 
 
 def run(film: Film, source: Source, report: Report) -> None:

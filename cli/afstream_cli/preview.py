@@ -49,6 +49,7 @@ def show_table(plan: Plan) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from afstream.text import printable
     from afstream.timeline.moment import clock_time
 
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -70,7 +71,7 @@ def show_table(plan: Plan) -> None:
             str(planned.chunk),
             " ".join(words if planned.chunk else words[1:]),
             # A prompt may hold what rich would read as markup.
-            Text(f"{cue.prompt}  ({cue.note})" if cue.note else cue.prompt),
+            Text(printable(f"{cue.prompt}  ({cue.note})" if cue.note else cue.prompt)),
         )
     console = Console(highlight=False, markup=False)
     console.print(table)

@@ -10,6 +10,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from afstream.text import printable
+
 LINE_EVERY_S = 5.0
 D = TypeVar("D", bound="Display")
 
@@ -53,7 +55,7 @@ class Job(Display):
 
     def say(self, text: str) -> None:
         """Print a message that must be seen."""
-        self.console.print(f"afstream: {text}")
+        self.console.print(f"afstream: {printable(text)}")
 
 
 class SilentJob(Job):
@@ -80,7 +82,7 @@ class LinesJob(Job):
         """Print a line if it is time."""
         if time.monotonic() >= self._due or done >= self._total:
             self._due = time.monotonic() + LINE_EVERY_S
-            self.console.print(f"{self._name}  {text}")
+            self.console.print(printable(f"{self._name}  {text}"))
 
 
 class BarJob(Job):
@@ -105,7 +107,7 @@ class BarJob(Job):
 
     def update(self, done: float, text: str) -> None:
         """Move the bar."""
-        self._progress.update(self._task, completed=done, description=text)
+        self._progress.update(self._task, completed=done, description=printable(text))
 
 
 def open_job(*, quiet: bool = False) -> Job:

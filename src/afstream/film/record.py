@@ -171,6 +171,12 @@ class CueEntry(SettingsFile):
         )
 
 
+class Timings(SettingsFile):
+    """How fast a run was, as far as going on with it needs to know."""
+
+    frames_per_s: Annotated[float, Field(ge=0)] = 0.0
+
+
 class RunRecord(SettingsFile):
     """A run record as it is read; `RecordWriter` writes it.
 
@@ -193,6 +199,7 @@ class RunRecord(SettingsFile):
     model: dict[str, str]
     past: Past | None = None
     cues: tuple[CueEntry, ...] = ()
+    timings: Timings = Timings()
 
     @property
     def config(self) -> StreamConfig:

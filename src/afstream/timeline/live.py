@@ -9,9 +9,10 @@ from afstream.geometry import ChunkClock
 from afstream.timeline.cue import Cue
 from afstream.timeline.directives import Directives
 from afstream.timeline.grammar import read_cue, read_opening, with_suffix
-from afstream.timeline.lines import LogicalLine, logical_lines
+from afstream.timeline.lines import LogicalLine, Place, logical_lines
 from afstream.timeline.moment import Moment, clock_time
 
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 NOW = re.compile(r"now(?!\S)\s*")
 
 
@@ -34,11 +35,16 @@ class LiveReader:
     directives: Directives = field(default_factory=Directives)
     line: int = 0
 
+    @property
+    def place(self) -> Place:
+        """Where the last line begins."""
+        return Place(self.source, self.line, 1)
+
     def read(self, text: str, now_s: float) -> Cue | None:
         """Read one line.
 
         Args:
-            text: the line.
+            text: the line; bytes that are not UTF-8 are the surrogates of `surrogateescape`.
             now_s: the time of the next chunk, in seconds of video.
 
         Returns:
@@ -49,12 +55,21 @@ class LiveReader:
                 next line.
         """
         self.line += 1
+        self._refuse_other_encodings(text)
         for line in logical_lines(text.strip(), self.source, first_line=self.line):
             if line.text.startswith("@"):
                 self.directives.read(line)
             else:
                 return self._read_cue(line, now_s)
         return None
+
+    def _refuse_other_encodings(self, text: str) -> None:
+        if found := SURROGATE.search(text):
+            byte = ord(found[0]) & 0xFF
+            raise self.place.moved(found.start()).error(
+                f"byte 0x{byte:02x} is not UTF-8; prompts are UTF-8 text; send them in that"
+                " encoding"
+            )
 
     def _read_cue(self, line: LogicalLine, now_s: float) -> Cue:
         """Read a line that is not a directive."""
