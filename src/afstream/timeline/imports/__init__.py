@@ -12,12 +12,13 @@ from afstream.timeline.imports.base import (
     TimelineImport,
 )
 from afstream.timeline.imports.jsonl import JsonlImport
+from afstream.timeline.imports.record import RecordImport
 from afstream.timeline.timeline import Timeline
 
 __all__ = ["IMPORTS", "ImportOptions", "PromptFile", "TimelineImport", "find_import", "pick_line"]
 
 # Asked in this order; the last one takes every file that no other recognises.
-IMPORTS: tuple[TimelineImport, ...] = (JsonlImport(), TextImport())
+IMPORTS: tuple[TimelineImport, ...] = (RecordImport(), JsonlImport(), TextImport())
 
 
 def find_import(file: PromptFile) -> TimelineImport:
