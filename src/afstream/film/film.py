@@ -213,8 +213,8 @@ class Film:
         elif chunk.receipts and self.record.live:
             # what was typed is kept even if its first frames are not
             self._save(self.chunks + 1)
-        frames = self._cut(chunk)
-        self.writer.write(frames, self._note() and [self._note()] * len(frames))
+        frames, note = self._cut(chunk), self._note()
+        self.writer.write(frames, [note] * len(frames) if note else None)
         self.chunks = chunk.index + 1
         if self._sheet:
             self._sheet.add(chunk)
@@ -310,10 +310,10 @@ class Film:
             return chunk.frames
         return chunk.frames[: self._options.exact_frames - self.writer.frames]
 
-    def _note(self) -> str | None:
-        """The text to draw into the next pictures, None for none."""
+    def _note(self) -> str:
+        """The text to draw into the next pictures, empty for none."""
         burn = self._options.subtitles == BURN and self.record.cues
-        return self.record.cues[-1].note or None if burn else None
+        return self.record.cues[-1].note if burn else ""
 
     def _captions(self) -> list[Caption]:
         return [

@@ -12,7 +12,7 @@ from afstream.errors import OutputError
 from afstream.families.registry import clock_of
 from afstream.film.files import FilmFiles
 from afstream.film.film import RUN, FilmOptions, Kept
-from afstream.film.record import RunRecord, read_record, refuse_other_model
+from afstream.film.record import Origin, RunRecord, read_record, refuse_other_model
 from afstream.film.states import StateStore, Warn
 from afstream.timeline import Plan, Timeline
 from afstream.video import frames_in, read_tags
@@ -128,7 +128,7 @@ class FoundFilm:
             chunks=chunks,
             cues=[cue for cue in self.record.cues if cue.chunk < chunks],
             run=None if branch else run,
-            past=Past(film=self.video.name, run=run, chunks=chunks) if branch else self.record.past,
+            origin=Origin(film=self.video.name, run=run, chunks=chunks) if branch else self.record.origin,
         )
 
 
