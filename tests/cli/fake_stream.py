@@ -11,7 +11,7 @@ import time
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +63,7 @@ class Saved(NamedTuple):
     chunk: int
 
 
-KEPT = ("history", "_index", "_in_scene", "_frames", "_segment", "_prompt")
+KEPT = ("state", "_index", "_in_scene", "_frames", "_segment", "_prompt")
 
 
 class Stream:
@@ -86,9 +86,8 @@ class Stream:
 
     def __init__(self, config: StreamConfig) -> None:
         self.config = config
-        self.history: list[Applied] = []
-        seed = config.seed
-        self.state = types.SimpleNamespace(seed=seed)
+        history: list[Applied] = []
+        self.state = types.SimpleNamespace(seed=config.seed, history=history)
         self.model = types.SimpleNamespace(
             name="fake",
             details={"sha256": "0"},
@@ -119,12 +118,12 @@ class Stream:
 
     def save(self, path: Path) -> Saved:
         kept = {name: value for name, value in vars(self).items() if name in KEPT}
-        path.write_bytes(pickle.dumps((self.state.seed, kept)))
+        path.write_bytes(pickle.dumps(kept))
         return Saved(path.stat().st_size, self._index)
 
     def load(self, path: Path) -> None:
         try:
-            self.state.seed, kept = pickle.loads(path.read_bytes())
+            kept = pickle.loads(path.read_bytes())
         except pickle.UnpicklingError as error:
             raise CheckpointError(f"{path} is damaged; remove it") from error
         vars(self).update(kept)
@@ -174,7 +173,8 @@ class Stream:
             if receipt.seed is not None:
                 self.state.seed = receipt.seed
         if receipts:
-            self.history.append(Applied(self._index, receipts[-1].cue))
+            cue = replace(receipts[-1].cue, seed=self.state.seed)
+            self.state.history.append(Applied(self._index, cue))
             self._segment += 1
             self._prompt = receipts[-1].prompt
             if receipts[-1].transition == "cut":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ from afstream.video import Caption, Chapter, Past, VideoWriter, srt, vtt
 from afstream.video.picture import Frames
 
 if TYPE_CHECKING:
+    from afstream.engine.state import Change
     from afstream.stream import Chunk, Stream
 
 SAVE_EVERY_S = 5.0
@@ -292,11 +293,7 @@ class Film:
         if self.writer.frames:
             self.writer.sync()
         if self.record.live:
-            replay = Timeline.from_applied(
-                [(applied.chunk, applied.cue) for applied in self._stream.history],
-                num_chunks=chunks,
-                seed=self.record.seed,
-            )
+            replay = replay_of(self._stream.state.history, chunks)
             self.record.timeline = str(replay)
             if self.files.replay:
                 write_text(self.files.replay, f"{REPLAY_MARK} of {self.files.video}\n{replay}")
@@ -326,3 +323,19 @@ class Film:
         cues = [cue for cue in self.record.cues if cue.effective_s < self.writer.seconds]
         starts = [cue.effective_s for cue in cues]
         return list(zip(starts, [*starts[1:], self.writer.seconds], cues, strict=True))
+
+
+def replay_of(history: Sequence[Change], num_chunks: int) -> Timeline:
+    """The timeline that makes the first chunks of a stream again.
+
+    Args:
+        history: the prompt changes that took effect, each with the seed from there on.
+        num_chunks: chunks to make; changes after them are left out.
+    """
+    first = history[0].cue.seed
+    seeds = [first, *(change.cue.seed for change in history)]
+    applied = [
+        (change.chunk, change.cue if change.cue.seed != before else replace(change.cue, seed=None))
+        for change, before in zip(history, seeds, strict=False)
+    ]
+    return Timeline.from_applied(applied, num_chunks=num_chunks, seed=first)

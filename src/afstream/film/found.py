@@ -128,7 +128,9 @@ class FoundFilm:
             chunks=chunks,
             cues=[cue for cue in self.record.cues if cue.chunk < chunks],
             run=None if branch else run,
-            origin=Origin(film=self.video.name, run=run, chunks=chunks) if branch else self.record.origin,
+            origin=Origin(film=self.video.name, run=run, chunks=chunks)
+            if branch
+            else self.record.origin,
         )
 
 
