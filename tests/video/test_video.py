@@ -120,7 +120,7 @@ def test_mp4_of_a_killed_process_can_be_played(tmp_path: Path):
 
 
 def write_forever(writer: VideoWriter) -> None:
-    for index in itertools.count():
+    for index in range(1000):
         writer.write(chunk_of(index))
         print(writer.frames, flush=True)  # noqa: T201  for whoever started this as a process
 
@@ -166,12 +166,11 @@ def test_full_disk_is_said_and_leaves_whole_fragments(
 ):
     path = tmp_path / "clip.mp4"
 
-    def open_on_filling_disk(path: Path, mode: str, buffering: int) -> FillingDisk:
-        assert (mode, buffering) == ("wb", 0)
-        return FillingDisk(path, "w")
+    def create_on_filling_disk(path: Path, *, overwrite: bool) -> FillingDisk:
+        return FillingDisk(path, "w+")
 
     with VideoWriter.open(path, size=SIZE, fps=16, scale=1) as writer:
-        monkeypatch.setattr(Path, "open", open_on_filling_disk)
+        monkeypatch.setattr("afstream.video.growing.create", create_on_filling_disk)
         with pytest.raises(OutputError) as caught:
             write_forever(writer)
     assert str(caught.value) == (
