@@ -70,7 +70,9 @@ class Session:
         """
         return cls(
             outputs=outputs,
-            writer=VideoWriter.open(outputs.video, size=stream.size, fps=stream.fps, scale=scale, overwrite=True),
+            writer=VideoWriter.open(
+                outputs.video, size=stream.size, fps=stream.fps, scale=scale, overwrite=True
+            ),
             sheet=ContactSheet(stream.size) if outputs.sheet else None,
             record=RunRecord(settings=settings, load_s=load_s),
             tally=Tally(stream.fps),

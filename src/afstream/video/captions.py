@@ -125,8 +125,10 @@ def lacks(font: Font, letter: str) -> bool:
 
 def drawn(font: ImageFont.FreeTypeFont, letter: str) -> tuple[tuple[int, int], bytes]:
     """The size and pixels of a letter."""
-    mask = font.getmask(letter)
-    return mask.size, bytes(mask)
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(letter))
+    image = Image.new("L", (max(right, 1), max(bottom, 1)))
+    ImageDraw.Draw(image).text((0, 0), letter, 255, font)
+    return (right - left, bottom - top), image.tobytes()
 
 
 def wrapped(text: str, font: Font, room_px: float) -> list[str]:

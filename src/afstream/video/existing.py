@@ -19,8 +19,8 @@ from av.video.stream import VideoStream
 
 from afstream.errors import OutputError
 from afstream.video import gif, pictures
-from afstream.video.film import tags_in
 from afstream.video.files import open_existing, what_is_at
+from afstream.video.film import tags_in
 from afstream.video.h264 import annex_b
 from afstream.video.pieces import Pieces, PiecesOf, mkv_pieces, mp4_pieces
 
@@ -177,7 +177,9 @@ class ExistingFilm:
     def _read(cls, path: Path, file: BinaryIO) -> ExistingFilm:
         found = format_of(file)
         if not found:
-            raise OutputError(f"{path} is no film that can be gone on with: an mp4, mov, m4v or mkv")
+            raise OutputError(
+                f"{path} is no film that can be gone on with: an mp4, mov, m4v or mkv"
+            )
         name, pieces_of = found
         pieces = pieces_of(file)
         frames, starts, positions = 0, list[int](), list[int]()
@@ -191,6 +193,8 @@ class ExistingFilm:
                     positions.append(packet.pos or 0)
                 frames += 1
             tags = tags_in(comment_of(container))
+        if not frames:
+            raise OutputError(f"{path} holds no whole chunk of a film")
         return cls(
             path=path,
             tags=tags,

@@ -66,9 +66,7 @@ def is_folder(path: Path) -> bool:
     """
     kind = what_is_at(path)
     if kind not in (None, stat.S_IFDIR):
-        raise OutputError(
-            f"{path} is {OTHER_KINDS.get(kind, 'a file')}, not a directory; {CHOOSE}"
-        )
+        raise OutputError(f"{path} is {OTHER_KINDS.get(kind, 'a file')}, not a directory; {CHOOSE}")
     return kind is not None
 
 

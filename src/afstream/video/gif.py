@@ -58,9 +58,7 @@ def table_end(head: bytes) -> int | None:
 
 def blocks(comment: bytes) -> bytes:
     """A comment extension."""
-    parts = (
-        comment[at : at + MAX_BLOCK_BYTES] for at in range(0, len(comment), MAX_BLOCK_BYTES)
-    )
+    parts = (comment[at : at + MAX_BLOCK_BYTES] for at in range(0, len(comment), MAX_BLOCK_BYTES))
     return COMMENT + b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
 
 

@@ -12,8 +12,8 @@ from av.error import FFmpegError
 from afstream.atomic import replace_file
 from afstream.errors import OutputError
 from afstream.video.existing import ExistingFilm
-from afstream.video.film import Chapter, Film
 from afstream.video.files import create, open_existing
+from afstream.video.film import Chapter, Film
 from afstream.video.h264 import CRF, DEFAULT_CRF, ChunkEncoder
 from afstream.video.muxing import MKV, MOV, MP4, Container, PieceMuxer, chunks_with_starts
 from afstream.video.past import Past, same_file

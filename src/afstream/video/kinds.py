@@ -52,10 +52,14 @@ class EncoderKind(Protocol):
     """
 
     @property
-    def crf(self) -> range | None: ...
+    def crf(self) -> range | None:
+        """See above."""
+        ...
 
     @property
-    def default_crf(self) -> int | None: ...
+    def default_crf(self) -> int | None:
+        """See above."""
+        ...
 
     def check_past(self, past: Past, film: Film) -> None:
         """Check that a film can begin with the past.

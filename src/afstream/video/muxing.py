@@ -16,6 +16,7 @@ from typing import BinaryIO
 import av
 from av.container import OutputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from afstream.video import h264
@@ -144,7 +145,7 @@ class PieceMuxer:
     def _mux(
         self,
         muxer: OutputContainer,
-        packet: Packet[VideoStream],
+        packet: Packet[Stream] | Packet[VideoStream],
         stream: VideoStream,
         frame: int,
     ) -> None:

@@ -103,7 +103,7 @@ class Scaler:
             picture = VideoFrame.from_ndarray(frame, format="rgb24")
             text = captions.texts[index] if captions else ""
             if captions and text:
-                enlarged = self._converted(picture, "rgb24").to_ndarray()
+                enlarged = np.asarray(self._converted(picture, "rgb24").to_ndarray(), np.uint8)
                 drawn = captions.painter.paint(enlarged, text)
                 picture = VideoFrame.from_ndarray(drawn, format="rgb24")
             yield self._converted(picture, pixels)

@@ -18,8 +18,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from afstream.atomic import sync_folder
 from afstream.errors import OutputError
-from afstream.video.film import ENCODER, Chapter, Film, tags_in
 from afstream.video.files import create, is_file, is_folder, open_existing
+from afstream.video.film import ENCODER, Chapter, Film, tags_in
 from afstream.video.past import Past, same_file
 from afstream.video.picture import Captions, Frames, Scaler
 

@@ -76,6 +76,8 @@ def check_standard_output() -> None:
         terminal = os.isatty(HANDLE)
         os.fstat(HANDLE)
     except OSError:
-        raise OutputError("standard output is closed; give a file, or pipe it into a player") from None
+        raise OutputError(
+            "standard output is closed; give a file, or pipe it into a player"
+        ) from None
     if terminal:
         raise OutputError("standard output is a terminal; give a file, or pipe it into a player")

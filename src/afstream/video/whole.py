@@ -39,6 +39,8 @@ class _Muxed(ABC):
     codec: ClassVar[Literal["libvpx-vp9", "gif"]]
     pixels: ClassVar[str]
     muxer_options: ClassVar[dict[str, str]]
+    # Whether a packet of which the end is missing is read, and must be decoded to be told.
+    may_tear: ClassVar[bool] = False
 
     def __init__(self, path: Path, film: Film, *, past: Past | None, overwrite: bool) -> None:
         picture = film.picture
@@ -106,13 +108,17 @@ class _Muxed(ABC):
         """Whole frames in the file after a failure; the muxer may have held some back."""
         with suppress(OSError, FFmpegError):
             self.close()
+        whole = 0
         try:
             with open_existing(self._path) as file:
                 size = file.seek(0, os.SEEK_END)
                 with opened(file, self.container, size) as container:
-                    return sum(bool(packet.size) for packet in container.demux(video=0))
+                    for packet in container.demux(video=0):
+                        whole += len(packet.decode()) if self.may_tear else bool(packet.size)
         except (OutputError, OSError, FFmpegError):
-            return 0
+            # Beyond this nothing can be read.
+            pass
+        return whole
 
     def ticks(self, fps: int) -> int:
         """Time stamps a second."""
@@ -162,6 +168,7 @@ class Gif(_Muxed):
     codec = "gif"
     pixels = "pal8"
     muxer_options: ClassVar = {"loop": "0"}
+    may_tear: ClassVar = True
 
     def ticks(self, fps: int) -> int:
         """Hundredths of a second, the only unit that a gif has."""

@@ -249,7 +249,7 @@ def checked_crf(path: Path, kind: EncoderKind, crf: int | None) -> int | None:
         return kind.default_crf
     if kind.crf is None:
         raise ConfigError(
-            f"crf is {crf}, but {path} keeps every picture as it is; leave it out, or choose a video"
+            f"crf is {crf}, but {path} keeps pictures as they are; leave it out, or choose a video"
         )
     if crf not in kind.crf:
         raise ConfigError(f"crf is {crf}; {path} takes {kind.crf[0]} to {kind.crf[-1]}")
