@@ -96,11 +96,11 @@ def test_what_was_made_outlives_a_file_that_cannot_grow(tmp_path: Path, name: st
 class FillingDisk(io.FileIO):
     """Has room for 12,000 bytes, and takes a part of what is more."""
 
-    def write(self, data: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        room = 12_000 - self.tell()
-        if room <= 0:
+    def write(self, data: bytes) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        written = super().write(data[: max(12_000 - self.tell(), 0)])
+        if written < len(data):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return super().write(data[:room])
+        return written
 
 
 def test_full_disk_is_said_and_leaves_whole_fragments(
@@ -167,7 +167,12 @@ def test_parents_are_made(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "scale", "error", "sentence"),
     [
-        ("clip.avi", None, OutputError, "ends in '.avi'; use .mp4, .m4v, .mov, .mkv, .webm, .gif, or no suffix"),
+        (
+            "clip.avi",
+            None,
+            OutputError,
+            "ends in '.avi'; use .mp4, .m4v, .mov, .mkv, .webm, .gif, or no suffix",
+        ),
         ("file/clip.mp4", None, OutputError, "choose another path"),
         ("file/clip", None, OutputError, "choose another path"),
         ("folder.mp4", None, OutputError, "is a directory"),

@@ -281,7 +281,8 @@ def h264_stream(container: InputContainer, path: Path) -> VideoStream:
         OutputError: it has none, or of another codec.
     """
     for stream in container.streams.video:
-        if stream.codec_context.name == "h264":
+        # There is no context where FFmpeg does not know the codec; PyAV's types do not say so.
+        if getattr(stream.codec_context, "name", "") == "h264":
             return stream
     raise OutputError(f"{path} holds no H.264 video, so it cannot be gone on with")
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from afstream.errors import OutputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 # Not every system has all of these.
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -26,6 +30,22 @@ OTHER_KINDS = {
     stat.S_IFBLK: "a device",
 }
 CHOOSE = "choose another path"
+
+
+class WholeFile(io.FileIO):
+    """A file without a buffer that takes all of what is written, or raises."""
+
+    def write(self, data: Buffer, /) -> int:
+        """Write all of some bytes, of which the system may take a part at a time.
+
+        Raises:
+            OSError: the system took none of the rest.
+        """
+        everything = memoryview(data).cast("B")
+        rest = everything
+        while rest:
+            rest = rest[super().write(rest) :]
+        return len(everything)
 
 
 def what_is_at(path: Path) -> int | None:
@@ -70,7 +90,7 @@ def is_folder(path: Path) -> bool:
     return kind is not None
 
 
-def open_existing(path: Path, *, write: bool = False) -> BinaryIO:
+def open_existing(path: Path, *, write: bool = False) -> WholeFile:
     """Open a file that is there; never a link, a pipe or a device.
 
     Raises:
@@ -84,14 +104,14 @@ def open_existing(path: Path, *, write: bool = False) -> BinaryIO:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
             raise OutputError(f"{path} is no ordinary file; {CHOOSE}")
-        return os.fdopen(handle, "r+b" if write else "rb", buffering=0)
+        return WholeFile(handle, "r+" if write else "r")
     except OSError as error:
         verb = "write" if write else "read"
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"cannot {verb} {path} ({reason}); {CHOOSE}") from error
 
 
-def create(path: Path, *, overwrite: bool) -> BinaryIO:
+def create(path: Path, *, overwrite: bool) -> WholeFile:
     """Make a new file, in place of an old one only if that is allowed.
 
     The old one is not emptied but unlinked: it may have a second name.
@@ -102,7 +122,7 @@ def create(path: Path, *, overwrite: bool) -> BinaryIO:
     """
     if is_file(path) and overwrite:
         path.unlink()
-    return os.fdopen(os.open(path, NEW, ORDINARY_MODE), "w+b", buffering=0)
+    return WholeFile(os.open(path, NEW, ORDINARY_MODE), "r+")
 
 
 def probe(path: Path) -> None:

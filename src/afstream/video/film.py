@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ OWN_TAGS = ("title", "encoder", "size", "scale", "fps", "crf")
 # A QuickTime text holds 65,535 bytes, and some space is left for the title.
 MAX_TAG_BYTES = 60_000
 MAX_TITLE_BYTES = 250
+# Controls, halves of surrogate pairs, and the separators of lines and paragraphs.
+CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +123,16 @@ def chapter_spans(
 ) -> list[tuple[int, int, str]]:
     """First frame, end and title of each chapter that has a frame in the film."""
     starts = [min(max(round(chapter.start_s * fps), 0), frames) for chapter in chapters]
-    spans = zip(starts, [*starts[1:], frames], chapters, strict=True)
+    spans = zip(starts, [*starts, frames][1:], chapters, strict=True)
     return [(start, end, one_line(chapter.title)) for start, end, chapter in spans if start < end]
 
 
 def one_line(text: str) -> str:
     """A text without line breaks and control characters, of 250 bytes of UTF-8 at most."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    line = " ".join(plain.split()).encode(errors="replace")
+    line = " ".join(without_controls(text).split()).encode()
     return line[:MAX_TITLE_BYTES].decode(errors="ignore")
+
+
+def without_controls(text: str) -> str:
+    """A text with spaces in place of control characters and of what is no character."""
+    return "".join(" " if unicodedata.category(c) in CONTROLS else c for c in text)

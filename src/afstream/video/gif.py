@@ -41,9 +41,7 @@ class WithComment(io.RawIOBase):
                 return len(data)
             out = self._head[:end] + blocks(self._comment.encode()) + self._head[end:]
             self._head = None
-        rest = memoryview(out)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        self._file.write(out)
         return len(data)
 
 

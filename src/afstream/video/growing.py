@@ -119,7 +119,7 @@ class GrowingFile:
         data = piece if self._header else header + piece
         whole = file.tell()
         try:
-            write_all(file, data)
+            file.write(data)
         except OSError:
             # A full disk may take part of a piece; everything before it is kept.
             file.seek(whole)
@@ -144,10 +144,3 @@ class Mkv(GrowingFile):
     """A Matroska file."""
 
     container = MKV
-
-
-def write_all(file: BinaryIO, data: bytes) -> None:
-    """Write all of some bytes, of which the system may take a part at a time."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]

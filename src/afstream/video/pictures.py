@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -63,7 +62,7 @@ class PngFolder:
         elif past:
             for number in range(past.frames):
                 with open_existing(past.path / NAME.format(number)) as picture:
-                    self._put(picture)
+                    self._put(picture.read())
 
     @classmethod
     def check_past(cls, past: Past, film: Film) -> None:
@@ -84,8 +83,7 @@ class PngFolder:
             Image.fromarray(picture.to_ndarray()).save(
                 data, "png", compress_level=COMPRESSION, pnginfo=self._texts
             )
-            data.seek(0)
-            self._put(data)
+            self._put(data.getvalue())
 
     def sync(self) -> None:
         """Wait until the pictures since the last call have reached the disk."""
@@ -106,8 +104,8 @@ class PngFolder:
         """Whole pictures."""
         return self.frames
 
-    def _put(self, picture: BinaryIO | io.BytesIO) -> None:
-        """Make a copy of an open picture the next one."""
+    def _put(self, data: bytes) -> None:
+        """Make the bytes of a picture the next one."""
         path = self._folder / NAME.format(self.frames)
         part = path.with_name(f".{path.name}.partial")
         # One of a process that was killed.
@@ -115,7 +113,7 @@ class PngFolder:
             part.unlink()
         try:
             with create(part, overwrite=False) as file:
-                shutil.copyfileobj(picture, file)
+                file.write(data)
             if is_file(path):
                 raise FileExistsError(f"{path.name} has come into the folder meanwhile")
             part.rename(path)

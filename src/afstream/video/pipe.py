@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from afstream.errors import OutputError
+from afstream.video.files import WholeFile
 from afstream.video.film import Chapter, Film
-from afstream.video.growing import write_all
 from afstream.video.h264 import CRF, DEFAULT_CRF, ChunkEncoder
 from afstream.video.muxing import MP4, PieceMuxer
 from afstream.video.past import Past
@@ -30,7 +30,7 @@ class PipedMp4:
         self._encoder = ChunkEncoder(film)
         self._muxer = PieceMuxer(MP4, film)
         # A handle of its own, so that closing it leaves the process's output alone.
-        self._file = os.fdopen(os.dup(HANDLE), "wb", buffering=0)
+        self._file = WholeFile(os.dup(HANDLE), "w")
         os.set_blocking(self._file.fileno(), True)
 
     @classmethod
@@ -46,7 +46,7 @@ class PipedMp4:
         """Write frames [N, H, W, 3] as one fragment."""
         packets = self._encoder.encode(frames, captions)
         header, piece = self._muxer.piece(packets, self.frames)
-        write_all(self._file, piece if self.frames else header + piece)
+        self._file.write(piece if self.frames else header + piece)
         self.frames += len(frames)
 
     def sync(self) -> None:

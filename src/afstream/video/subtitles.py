@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from afstream.video.film import without_controls
+
 ARROW = "-->"
 # The same in other characters, since an arrow ends a text in both formats.
 SAFE_ARROW = "->"
@@ -47,14 +49,11 @@ def vtt(captions: Iterable[Caption]) -> str:
 
 def plain(text: str) -> str:
     """A text without blank lines, control characters and arrows, which mean something here."""
-    lines = (
-        " ".join("".join(c if c.isprintable() else " " for c in line).split())
-        for line in text.splitlines()
-    )
+    lines = (" ".join(without_controls(line).split()) for line in text.splitlines())
     kept = "\n".join(line for line in lines if line)
     while ARROW in kept:
         kept = kept.replace(ARROW, SAFE_ARROW)
-    return kept.encode(errors="replace").decode()
+    return kept
 
 
 def times(caption: Caption, point: str) -> str:
