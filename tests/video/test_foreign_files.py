@@ -183,14 +183,11 @@ def test_a_probe_leaves_nothing_and_changes_nothing(tmp_path):
 
 def test_a_full_disk_keeps_whole_pictures(tmp_path):
     folder = tmp_path / "film"
-    with (
-        files_limited_to(2_000),
-        pytest.raises(OutputError, match=r"the 0\.75 s before that are kept"),
-        open_film(folder, scale=1) as writer,
-    ):
+    noise = np.random.default_rng(0).integers(0, 256, chunk_of(1).shape, np.uint8)
+    with open_film(folder, scale=1) as writer, files_limited_to(2_000):
         writer.write(chunk_of(0))
-        noise = np.random.default_rng(0).integers(0, 256, chunk_of(1).shape, np.uint8)
-        writer.write(noise)
+        with pytest.raises(OutputError, match=r"the 0\.75 s before that are kept"):
+            writer.write(noise)
     assert writer.frames == frames_in(folder) == len(list(folder.iterdir())) == 12
 
 

@@ -2,7 +2,9 @@
 
 import io
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from tests.crash_points import crash_points
 from tests.video.films import SIZE, chunk_of, read
 
+from afstream.atomic import replace_file
 from afstream.errors import OutputError
 from afstream.video import Chapter, Past, VideoWriter, frames_in, read_tags
 
@@ -22,9 +25,9 @@ CHAPTERS = (Chapter(0, "a red star"), Chapter(0.56, "ein grüner Ball\nspringt")
 FILES = ("film.mp4", "film.mov", "film.m4v", "film.MKV")
 
 
-def open_film(path, **given):
-    given = {"title": "A red star", "tags": TAGS, "scale": 2, "fps": 16, "size": SIZE} | given
-    return VideoWriter.open(path, **given)
+def open_film(path, **given: Any):
+    usual: Any = {"title": "A red star", "tags": TAGS, "scale": 2, "fps": 16, "size": SIZE}
+    return VideoWriter.open(path, **usual | given)
 
 
 def add(writer, first, last=CHUNKS):
@@ -66,8 +69,8 @@ def test_a_torn_film_goes_on(tmp_path, whole, name, done):
     length = path.stat().st_size
     writer.write(chunk_of(done)[: LENGTHS[done]])
     # Dropped without an end, and torn within its last chunk.
-    writer._encoder._file.close()
-    del writer
+    encoder: Any = writer._encoder
+    encoder._file.close()
     assert grown.startswith(path.read_bytes())
     with path.open("r+b") as file:
         file.truncate((length + path.stat().st_size) // 2)
@@ -84,7 +87,7 @@ def test_a_torn_film_goes_on(tmp_path, whole, name, done):
 def test_a_film_without_a_whole_chunk_cannot_go_on(tmp_path, whole, name):
     path = tmp_path / name
     path.write_bytes(whole[name][0][:2000])
-    with pytest.raises(OutputError, match="no whole chunk|damaged or no film"):
+    with pytest.raises(OutputError, match=r"no whole chunk|damaged or no film"):
         frames_in(path)
 
 
@@ -260,8 +263,7 @@ def test_a_process_that_ends_within_finish_leaves_a_whole_film(tmp_path, whole, 
     assert seen == {grown, finished}
 
 
-@pytest.mark.parametrize("name", ["film.mp4", "film.MKV"])
-@pytest.mark.parametrize("done", [1, CHUNKS])
+@pytest.mark.parametrize(("name", "done"), [("film.mp4", CHUNKS), ("film.MKV", 1)])
 def test_a_process_that_ends_while_a_finished_film_is_reopened(tmp_path, whole, name, done):
     path = tmp_path / name
     grown, finished = whole[name]
@@ -284,9 +286,6 @@ def test_a_film_without_room_for_its_end_stays_as_it_grew(tmp_path, whole, monke
 
     with open_film(path) as writer:
         add(writer, 0)
-        from contextlib import contextmanager
-
-        from afstream.atomic import replace_file
 
         @contextmanager
         def full(path):

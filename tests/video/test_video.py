@@ -171,7 +171,7 @@ def test_parents_are_made(tmp_path: Path):
             "clip.avi",
             None,
             OutputError,
-            "ends in '.avi'; use .mp4, .m4v, .mov, .mkv, .webm, .gif, or no suffix",
+            "ends in '.avi'; use .mp4, .m4v, .mov, .mkv",
         ),
         ("file/clip.mp4", None, OutputError, "choose another path"),
         ("file/clip", None, OutputError, "choose another path"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from afstream.errors import OutputError
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from _typeshed import ReadableBuffer
 
 # Not every system has all of these.
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -35,7 +35,7 @@ CHOOSE = "choose another path"
 class WholeFile(io.FileIO):
     """A file without a buffer that takes all of what is written, or raises."""
 
-    def write(self, data: Buffer, /) -> int:
+    def write(self, data: ReadableBuffer, /) -> int:
         """Write all of some bytes, of which the system may take a part at a time.
 
         Raises:
