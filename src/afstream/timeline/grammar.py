@@ -10,6 +10,7 @@ from afstream.errors import TimelineError
 from afstream.timeline.cue import Cue, one_paragraph
 from afstream.timeline.directives import Directives
 from afstream.timeline.lines import LogicalLine, Place, logical_lines, shown
+from afstream.timeline.lookalikes import Fault, timed_fault, untimed_fault
 from afstream.timeline.moment import TIME_FORMS, Moment, Unit, decimal
 from afstream.timeline.words import WORD, escape_braces, quote_note, read_words, substitute
 
@@ -27,6 +28,7 @@ def parse(text: str, source: str) -> tuple[tuple[Cue, ...], Directives]:
     timed: list[Cue] = []
     untimed: list[Cue] = []
     for line in logical_lines(text, source):
+        refuse_indented_times(line)
         if line.text.startswith("@"):
             directives.read(line)
             continue
@@ -54,6 +56,7 @@ def read_opening(line: LogicalLine) -> tuple[Moment | None, int]:
         return None, 0
     start = Moment.parse(match[1])
     if start is None:
+        refuse_lookalikes(line)
         raise line.place(0).error(
             f"{shown(match[1])} is not a time; times are {TIME_FORMS}, minutes and seconds below"
             " 60; write '|' before a prompt that begins like one"
@@ -64,6 +67,8 @@ def read_opening(line: LogicalLine) -> tuple[Moment | None, int]:
 def read_cue(line: LogicalLine, start: Moment, offset: int, names: Mapping[str, str]) -> Cue:
     """Read words and prompt from `offset` on."""
     words, end = read_words(line, offset)
+    if not line.text[offset:end].rstrip().endswith("|"):
+        refuse(line, end, timed_fault(line.text[end:]))
     prompt = read_prompt(line, end, names)
     return Cue(start=start, prompt=prompt, place=line.place(0), **words)
 
@@ -71,7 +76,31 @@ def read_cue(line: LogicalLine, start: Moment, offset: int, names: Mapping[str, 
 def read_untimed(line: LogicalLine, names: Mapping[str, str]) -> Cue:
     """Read a line that is all prompt; words would need a time before them."""
     offset = 1 if line.text.startswith("|") else 0
+    if not offset:
+        refuse_lookalikes(line)
     return Cue(start=Moment(0), prompt=read_prompt(line, offset, names), place=line.place(0))
+
+
+def refuse_lookalikes(line: LogicalLine) -> None:
+    """Refuse a line without a time that looks like anything but a prompt."""
+    refuse(line, 0, untimed_fault(line.text))
+
+
+def refuse(line: LogicalLine, offset: int, fault: Fault | None) -> None:
+    """Raise the fault of a text that begins at `offset`, if there is one."""
+    if fault is not None:
+        raise line.place(offset + fault.offset).error(fault.message)
+
+
+def refuse_indented_times(line: LogicalLine) -> None:
+    """Refuse a line that continues a prompt and begins with a time."""
+    for offset, place in line.starts[1:]:
+        match = TIME.match(line.text, offset)
+        if match and Moment.parse(match[1]):
+            raise place.error(
+                f"found {shown(match[1])} on an indented line, which continues the prompt above;"
+                " remove the blanks before the time, or break the prompt at another word"
+            )
 
 
 def read_prompt(line: LogicalLine, offset: int, names: Mapping[str, str]) -> str:
@@ -128,7 +157,7 @@ def print_timeline(
 def print_cue(cue: Cue) -> str:
     """One cue on one line; names and suffix are already in its prompt."""
     head = " ".join([str(cue.start), *words_of(cue)])
-    bar = "| " if WORD.match(cue.prompt) else ""
+    bar = "| " if WORD.match(cue.prompt) or timed_fault(cue.prompt) else ""
     return f"{head:<{HEAD_WIDTH}} {bar}{escape_braces(cue.prompt)}"
 
 
