@@ -11,8 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from afstream.errors import OutputError
+from afstream.film.versions import package_version
 from afstream_cli.bench import bench
 from afstream_cli.bench_kernels import bench_kernels
+from afstream_cli.continuing import branch, extend, resume
 from afstream_cli.convert import convert
 from afstream_cli.distill import distill
 from afstream_cli.faults import explain
@@ -20,9 +22,9 @@ from afstream_cli.generate import generate
 from afstream_cli.inspect import inspect
 from afstream_cli.interruption import stop_code
 from afstream_cli.streams import safe_streams, tell
-from afstream_cli.versions import package_version
 
-COMMANDS = ("generate", "inspect", "convert", "bench", "distill")
+
+COMMANDS = ("generate", "resume", "extend", "branch", "inspect", "convert", "bench", "distill")
 
 
 class Commands(TyperGroup):
@@ -51,7 +53,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # Importing a command must stay cheap: modules that need torch are imported when it runs.
-app.command()(generate)
+for command in (generate, resume, extend, branch):
+    app.command()(command)
 app.command()(inspect)
 app.command()(convert)
 # `afstream bench` alone measures a stream; other benchmarks are its subcommands.

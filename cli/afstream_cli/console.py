@@ -18,7 +18,7 @@ from afstream_cli.progress import Display
 
 if TYPE_CHECKING:
     from afstream.stream import Chunk
-    from afstream_cli.tally import Tally
+    from afstream.film.tally import Tally
 
 STATUS_EVERY_S = 5.0
 PROMPT_STYLE = "bold"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afstream.errors import AfstreamError
-from afstream_cli.versions import package_version
+from afstream.film.versions import package_version
 
 USER_ERROR = 2
 OWN_FAULT = 1

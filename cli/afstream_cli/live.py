@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING
 
 from afstream.errors import AfstreamError, TimelineError
-from afstream.timeline import Cue, LiveReader, Moment, Timeline
+from afstream.timeline import Cue, LiveReader, Moment
 from afstream.timeline.lines import shown
 from afstream.timeline.plan import LAST_CUE_S
 
@@ -26,7 +26,7 @@ class LiveCues:
     can change.
 
     Args:
-        stream: a stream without a prompt.
+        stream: without a prompt, or where an earlier run has left it.
         lines: as they come; reading may block, it happens in a thread of its own.
         warn: called with a message about a line that cannot be used; the stream goes on.
         seed: the seed that the stream was opened with; None leaves the choice to the lines.
@@ -52,10 +52,10 @@ class LiveCues:
         self._reader = LiveReader(clock=self._clock)
         self._later: list[Cue] = []
         self._asked: list[Receipt] = []
-        self._applied: list[Receipt] = []
-        self._next_chunk = 0
-        self._next_s = 0.0
-        self._newest_s = 0.0
+        # The prompt that is seen, None before the first, and since when.
+        self._newest: Cue | None = stream.history[-1].cue if stream.history else None
+        self._next_chunk = stream.next_chunk
+        self._newest_s = self._next_s = stream.next_s
         # Guards all of the above, because another thread reads the lines.
         self._lock = threading.Lock()
         self._started = threading.Event()
@@ -64,13 +64,18 @@ class LiveCues:
         self._news = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
 
-    def wait(self) -> None:
+    def wait(self) -> Cue | None:
         """Start reading, and return when the stream has its first prompt.
+
+        Returns:
+            The first prompt; None where an earlier run has given it.
 
         Raises:
             TimelineError: the lines ended without one.
         """
         self._thread.start()
+        if self._newest:
+            return None
         self._started.wait()
         with self._lock:
             if not self._asked:
@@ -78,6 +83,7 @@ class LiveCues:
                     "standard input ended without a prompt; write at least one line, such as"
                     " 'A red ball bounces.'"
                 )
+            return self._asked[-1].cue
 
     def join(self, timeout_s: float | None = None) -> None:
         """Read no further, and wait until the line that was read last is done with.
@@ -88,24 +94,15 @@ class LiveCues:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Generator[Chunk, None, None]:
         """Yield the stream's chunks, giving it the cues that are due."""
         source = self._stream.chunks(before=self._ask_due)
-        began = time.monotonic()
+        began = time.monotonic() - self._next_s
         while not self._over():
             self._keep_pace(began)
             chunk = next(source)
             self._advance(chunk)
             yield chunk
-
-    def replay(self, num_chunks: int) -> Timeline:
-        """The timeline that makes the same video again."""
-        applied = ((receipt.chunk, receipt.cue) for receipt in self._applied)
-        return Timeline.from_applied(
-            [(chunk, cue) for chunk, cue in applied if chunk is not None],
-            num_chunks=num_chunks,
-            seed=self.seed,
-        )
 
     def _read(self) -> None:
         try:
@@ -147,7 +144,7 @@ class LiveCues:
     @property
     def _began(self) -> bool:
         """Whether the stream has its first prompt."""
-        return bool(self._asked or self._applied)
+        return bool(self._asked or self._newest)
 
     def _ask(self, cue: Cue) -> None:
         first = not self._began
@@ -175,7 +172,7 @@ class LiveCues:
             self._asked = [receipt for receipt in self._asked if not _shown(receipt, chunk)]
             if chunk.receipts:
                 # Of several on one chunk the last one counts.
-                self._applied.append(chunk.receipts[-1])
+                self._newest = chunk.receipts[-1].cue
                 self._tell_superseded(chunk)
                 self._newest_s = chunk.start_s
             self._next_chunk = chunk.index + 1
@@ -197,8 +194,8 @@ class LiveCues:
                 return self._reached(duration, self._next_chunk, self._next_s)
             if not self._ended.is_set() or self._later or self._asked:
                 return False
-            newest = self._applied[-1].cue
-            return self._next_s - self._newest_s >= max(LAST_CUE_S, newest.blend_s)
+            blend_s = self._newest.blend_s if self._newest else 0.0
+            return self._next_s - self._newest_s >= max(LAST_CUE_S, blend_s)
 
     def _keep_pace(self, began: float) -> None:
         """Wait while the video is more than a chunk ahead of the clock and no line came."""

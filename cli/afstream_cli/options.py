@@ -52,18 +52,29 @@ Prompts = Annotated[
     ),
 ]
 Out = Annotated[
-    Path,
+    Path | None,
     option(
         VIDEO,
-        "Video: .mp4, .webm, .gif, or a folder of PNGs (no suffix).",
+        "Video: .mp4, .mov, .mkv, .webm, .gif, a folder of PNGs (no suffix), or - for standard"
+        " output.",
         "--out",
         "-o",
         metavar="PATH",
+        default="out.mp4, or out-2.mp4 ...",
     ),
+]
+Overwrite = Annotated[
+    bool, option(VIDEO, "Replace an earlier film in the same place.", "--overwrite")
 ]
 Duration = Annotated[
     str | None,
     option(VIDEO, "Length, such as 1:00, 12.5s or 160f.", metavar="TIME", default="the timeline's"),
+]
+Exact = Annotated[
+    bool,
+    option(
+        VIDEO, "End at the frame that the length names, within a chunk if need be.", "--exact"
+    ),
 ]
 Scale = Annotated[
     int | None,
@@ -72,6 +83,25 @@ Scale = Annotated[
         "Enlarge pictures N times.",
         metavar="N",
         default="until the shorter side is 256 px or more",
+    ),
+]
+Crf = Annotated[
+    int | None,
+    option(
+        VIDEO,
+        "Quality of the video: lower is better and larger.",
+        metavar="N",
+        default="18; 24 for .webm",
+        least=0,
+    ),
+]
+Subtitles = Annotated[
+    str | None,
+    option(
+        VIDEO,
+        "Write notes, or else prompts, as subtitles beside the video (srt or vtt), or draw the"
+        " notes into the pictures (burn).",
+        metavar="srt|vtt|burn",
     ),
 ]
 Sheet = Annotated[
@@ -223,10 +253,34 @@ Record = Annotated[
     Path | None,
     option(REPORT, "Path of the run record.", metavar="JSON", default="beside the video"),
 ]
+NoState = Annotated[
+    bool,
+    option(
+        REPORT,
+        "Save no state of the stream; going on then computes every chunk again.",
+        "--no-state",
+    ),
+]
 Quiet = Annotated[bool, option(REPORT, "Print no progress.", "--quiet", "-q")]
 Json = Annotated[
     bool,
     option(
         REPORT, "Print one line of JSON per chunk on standard output, and no progress.", "--json"
+    ),
+]
+Film = Annotated[Path, typer.Argument(metavar="FILM", help="The video, or its run record.")]
+At = Annotated[
+    str,
+    option(
+        VIDEO, "Time at which the new film leaves the old one, such as 0:20.", metavar="TIME"
+    ),
+]
+More = Annotated[
+    str,
+    typer.Option(
+        "--prompts",
+        "-p",
+        metavar="FILE",
+        help="Timeline of what follows, its times counted from there.",
     ),
 ]

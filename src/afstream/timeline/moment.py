@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from math import ceil
 
 from afstream.errors import TimelineError
 from afstream.geometry import ChunkClock
@@ -85,6 +86,24 @@ class Moment:
     def in_latents(self, clock: ChunkClock) -> int:
         """Latent frames of a moment that is written in latent frames or chunks."""
         return int(self.value) * (clock.chunk_frames if self.unit is Unit.CHUNKS else 1)
+
+    def later(self, chunk: int, frame: int, clock: ChunkClock) -> Moment:
+        """The moment counted from the stream's start, if this one counts from a chunk of it.
+
+        Args:
+            chunk: that chunk.
+            frame: its first video frame.
+            clock: lengths of chunks and frames.
+        """
+        if self.relative:
+            return self
+        if self.unit is Unit.CHUNKS:
+            return Moment(self.value + chunk, self.unit)
+        if self.unit is Unit.LATENT_FRAMES:
+            return Moment(self.value + chunk * clock.chunk_frames, self.unit)
+        # whole frames, because seconds of a chunk's start are not exact at every frame rate
+        frames = ceil(round(self.in_seconds(clock) * clock.fps, DIGITS))
+        return Moment(frames + frame, Unit.VIDEO_FRAMES)
 
     def in_seconds(self, clock: ChunkClock) -> float:
         """Seconds of a moment that is written in seconds or video frames."""

@@ -7,6 +7,7 @@ to depend on the scenes, since a scene's first chunk gives fewer than the later 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -122,6 +123,28 @@ class Plan:
     def duration_s(self) -> float:
         """Seconds of video: at least the requested duration, in whole chunks."""
         return self.num_video_frames / self.clock.fps
+
+    def frame_of_chunk(self, chunk: int) -> int:
+        """First video frame of a chunk; that of `num_chunks` is the number of video frames."""
+        return self._scene(chunk).frame_of_chunk(chunk)
+
+    def whole_chunks(self, frames: int) -> int:
+        """Chunks that lie wholly within the first so many video frames."""
+        ends = range(1, self.num_chunks + 1)
+        return bisect_right(ends, frames, key=self.frame_of_chunk)
+
+    def chunk_at(self, moment: Moment) -> int:
+        """The first chunk that starts at or after an absolute moment, `num_chunks` at most."""
+        if moment.counts_latents:
+            latent = moment.in_latents(self.clock)
+            return min(ceil(latent / self.clock.chunk_frames), self.num_chunks)
+        frame = ceil(round(moment.in_seconds(self.clock) * self.clock.fps, DIGITS))
+        return bisect_left(range(self.num_chunks), frame, key=self.frame_of_chunk)
+
+    def _scene(self, chunk: int) -> Scene:
+        """The scene of a chunk."""
+        index = bisect_right(self.cues, chunk, key=lambda planned: planned.chunk)
+        return self.cues[index - 1].in_scene
 
 
 def plan_cues(

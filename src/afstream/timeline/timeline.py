@@ -99,6 +99,36 @@ class Timeline:
             live=True,
         )
 
+    def continued(self, more: Timeline, *, chunk: int, clock: ChunkClock) -> Timeline:
+        """This timeline up to the start of a chunk, and another one from there on.
+
+        Args:
+            more: its times count from that chunk; its seed becomes that of its first cue.
+            chunk: above 0, and at most the number of chunks of this timeline.
+            clock: lengths of chunks and frames.
+
+        Raises:
+            TimelineError: one of the two cannot be planned.
+        """
+        plan = self.plan(clock)
+        before = [
+            replace(planned.cue, start=Moment(planned.chunk, Unit.CHUNKS))
+            for planned in plan.cues
+            if planned.chunk < chunk
+        ]
+        frame = plan.frame_of_chunk(chunk)
+        first, *rest = (
+            replace(cue, start=cue.start.later(chunk, frame, clock)) for cue in more.cues
+        )
+        start = Moment(chunk, Unit.CHUNKS)
+        seed = more.seed if first.seed is None else first.seed
+        return Timeline(
+            cues=(*before, replace(first, start=start, seed=seed), *rest),
+            seed=self.seed,
+            duration=more.duration and more.duration.later(chunk, frame, clock),
+            live=True,
+        )
+
     def plan(self, clock: ChunkClock) -> Plan:
         """Assign the cues to chunks.
 

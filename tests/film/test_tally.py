@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from afstream_cli.tally import Spread
+from afstream.film.tally import Spread
 
 
 def test_figures_of_a_long_series():

@@ -1,0 +1,1 @@
+"""A film on disk: the video and what stands beside it, so that it can be gone on with."""

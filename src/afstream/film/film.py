@@ -1,0 +1,334 @@
+"""A film while it is made: everything that one run writes, in the order that loses nothing.
+
+The record is there before the first frame, frames are on the disk before a record or a state that
+counts them, and each file but the growing video is replaced in one step. Wherever the process is
+killed, the video holds all chunks but the one being written, and the record never says more than
+the video holds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from afstream.atomic import write_text
+from afstream.errors import OutputError
+from afstream.film.files import REPLAY_MARK, FilmFiles
+from afstream.film.record import (
+    CueEntry,
+    OutputSettings,
+    Past,
+    RecordWriter,
+    State,
+    StreamSettings,
+    describe_run,
+    run_name,
+)
+from afstream.film.sheet import FilmSheet
+from afstream.film.states import StateStore, Warn
+from afstream.film.tally import Tally
+from afstream.film.versions import versions
+from afstream.timeline import Timeline
+from afstream.video import Chapter, Frames, KeptFrames, VideoWriter
+from afstream.video.subtitles import Caption, subtitle_text
+
+if TYPE_CHECKING:
+    from afstream.stream import Chunk, Stream
+
+SAVE_EVERY_S = 5.0
+TITLE_CHARS = 100
+BURN = "burn"
+# the tag of a video by which its run is known
+TAG = "afstream"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmOptions:
+    """How a film is written.
+
+    Attributes:
+        scale: whole factor by which pictures are enlarged; None brings the shorter side to 256 px
+            or more.
+        crf: quality of the encoder, lower is better; None is the format's own.
+        exact_frames: cut the film off after so many video frames, within a chunk if need be.
+        subtitles: srt or vtt for a file beside the video, burn for the notes in the pictures.
+        overwrite: whether an earlier film in the same place is replaced.
+    """
+
+    scale: int | None = None
+    crf: int | None = None
+    exact_frames: int | None = None
+    subtitles: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a film keeps of one that was made before: its first chunks.
+
+    Attributes:
+        video: the video that they are taken from, which may be the film itself.
+        frames: video frames of these chunks.
+        chunks: how many they are.
+        cues: the prompt changes that took effect in them.
+        run: name of the run that goes on; None begins another, a branch.
+        past: what the record says of a branch.
+    """
+
+    video: Path
+    frames: int
+    chunks: int
+    cues: Sequence[CueEntry] = ()
+    run: str | None = None
+    past: Past | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Film:
+    """What one run writes; use it in a `with` statement, `end` it, and nothing is lost.
+
+    Attributes:
+        files: where everything lies.
+        writer: writes the video.
+        record: the run record.
+        tally: counts and times of this run.
+        states: the saved states.
+        chunks: chunks that the film holds, those of earlier runs included.
+    """
+
+    files: FilmFiles
+    writer: VideoWriter
+    record: RecordWriter
+    tally: Tally
+    states: StateStore
+    chunks: int = 0
+    _stream: Stream
+    _options: FilmOptions
+    _sheet: FilmSheet | None
+    _warn: Warn
+    _begun: bool = False
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def open(
+        cls,
+        files: FilmFiles,
+        stream: Stream,
+        options: FilmOptions,
+        *,
+        timeline: Timeline,
+        live: bool = False,
+        load_s: float = 0.0,
+        kept: Kept | None = None,
+        warn: Warn,
+    ) -> Film:
+        """Prepare to write a film; nothing is created or replaced before its first chunk.
+
+        Args:
+            files: paths that were checked, and are locked.
+            stream: the stream that makes it.
+            options: how it is written.
+            timeline: what it plays; of a live run, what is known so far.
+            live: whether prompts come while it runs.
+            load_s: seconds that the model took to load.
+            kept: the chunks that it begins with, if any.
+            warn: called with a sentence about what could not be done, such as a state that the
+                disk has no room for.
+
+        Raises:
+            OutputError: the video cannot be written, or what it shall begin with is not there.
+            ConfigError: scale or quality are impossible.
+        """
+        settings, described = StreamSettings.of(stream), describe_run(stream)
+        seed, text = timeline.seed or 0, str(timeline)
+        # where a run goes on it keeps its name
+        decides = (described, settings.threads, seed, text, str(options), versions())
+        run = (kept and kept.run) or run_name(*decides, live=live)
+        about = {"run": run, "model": stream.model.name, "memory": stream.policy.name, "seed": seed}
+        writer = VideoWriter.open(
+            files.video,
+            size=stream.size,
+            fps=stream.fps,
+            scale=options.scale,
+            crf=options.crf,
+            title=timeline.cues[0].prompt[:TITLE_CHARS],
+            tags={TAG: json.dumps(about)},
+            overwrite=options.overwrite or kept is not None,
+            past=KeptFrames(path=kept.video, frames=kept.frames) if kept else None,
+        )
+        output = OutputSettings(
+            path=files.video.name,
+            fps=stream.fps,
+            scale=writer.picture.scale,
+            crf=writer.crf,
+            exact_frames=options.exact_frames,
+            sheet=str(files.sheet.absolute()) if files.sheet else None,
+            subtitles=options.subtitles,
+        )
+        record = RecordWriter(
+            path=files.record,
+            run=run,
+            timeline=text,
+            output=output,
+            stream=settings,
+            described=described,
+            live=live,
+            seed=seed,
+            load_s=load_s,
+            past=kept and kept.past,
+            cues=list(kept.cues) if kept else [],
+        )
+        sheet = FilmSheet(stream.size) if files.sheet else None
+        if sheet and kept:
+            sheet.add_kept(kept.video, kept.frames, kept.cues, stream.fps)
+        return cls(
+            files=files,
+            writer=writer,
+            record=record,
+            tally=Tally(stream.fps),
+            states=StateStore(files.states),
+            chunks=kept.chunks if kept else 0,
+            _stream=stream,
+            _options=options,
+            _sheet=sheet,
+            _warn=warn,
+        )
+
+    def add(self, chunk: Chunk) -> None:
+        """Write a chunk.
+
+        Raises:
+            OutputError: the video cannot grow; what it holds is kept.
+        """
+        self.tally.add(chunk)
+        if chunk.receipts:
+            self.record.cues.append(CueEntry.of(chunk))
+        if not self._begun:
+            self._begin()
+        elif chunk.receipts and self.record.live:
+            # what was typed is kept even if its first frames are not
+            self._save(self.chunks + 1)
+        self.writer.write(self._cut(chunk), caption=self._caption())
+        self.chunks = chunk.index + 1
+        if self._sheet:
+            self._sheet.add(chunk)
+        if self.states.is_due(self._stream):
+            self.save_state()
+        if time.monotonic() - self._saved_at > SAVE_EVERY_S:
+            self._save(self.chunks)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the film has the exact length that was asked for."""
+        exact = self._options.exact_frames
+        return exact is not None and self.writer.frames >= exact
+
+    def save_state(self) -> None:
+        """Save a state after the newest chunk; where the disk refuses, the film goes on without."""
+        self.writer.sync()
+        try:
+            self.states.save(self._stream, self.chunks)
+        except OutputError as error:
+            self._warn(f"{error}; the film goes on without it")
+
+    def end(self, state: State, error: str | None = None) -> None:
+        """Complete the files: of a finished film the video is made an ordinary one.
+
+        Args:
+            state: how the run ended.
+            error: the message of the error that ended a failed run.
+
+        Raises:
+            OutputError: something cannot be written; the video is whole all the same.
+        """
+        if not self.writer.frames:
+            return
+        if state == "finished":
+            if self._stream.next_chunk:
+                self.save_state()
+            if not self._begun:
+                self._begin()
+            if not self.writer.finish(self._chapters()):
+                self._warn(
+                    f"there is no room to complete {self.files.video}: it can be played, but"
+                    " has no index; free some space and resume it"
+                )
+        self.writer.close()
+        self.tally.end()
+        self.record.state, self.record.error = state, error
+        self._save(self.chunks)
+        if self._sheet and self.files.sheet:
+            self._sheet.save(self.files.sheet)
+
+    def __enter__(self) -> Film:
+        self.tally.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        if error is not None:
+            state: State = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            # the first error is the one to report, and a full disk takes no record either
+            with suppress(OutputError):
+                self.end(state, str(error) or type(error).__name__)
+        self.writer.close()
+
+    def _begin(self) -> None:
+        """Write the record before anything of an earlier film is replaced."""
+        self._begun = True
+        self._save(self.chunks)
+        if not self.chunks:
+            self.files.remove_stale()
+        self.states.keep_until(self.chunks)
+
+    def _save(self, chunks: int) -> None:
+        """Write the record, and of a live run the replay of so many chunks."""
+        self._saved_at = time.monotonic()
+        if self.writer.frames:
+            self.writer.sync()
+        if self.record.live:
+            replay = Timeline.from_applied(
+                [(applied.chunk, applied.cue) for applied in self._stream.history],
+                num_chunks=chunks,
+                seed=self.record.seed,
+            )
+            self.record.timeline = str(replay)
+            if self.files.replay:
+                write_text(self.files.replay, f"{REPLAY_MARK} of {self.files.video}\n{replay}")
+        if self.files.subtitles:
+            text = subtitle_text(self._captions(), self.files.subtitles.suffix)
+            write_text(self.files.subtitles, text)
+        self.record.write(self.writer, self.tally, self.chunks)
+
+    def _cut(self, chunk: Chunk) -> Frames:
+        if self._options.exact_frames is None:
+            return chunk.frames
+        return chunk.frames[: self._options.exact_frames - self.writer.frames]
+
+    def _caption(self) -> str:
+        """The text to draw into the next pictures."""
+        burn = self._options.subtitles == BURN and self.record.cues
+        return self.record.cues[-1].note if burn else ""
+
+    def _chapters(self) -> list[Chapter]:
+        return [
+            Chapter(start_s=start_s, stop_s=stop_s, title=cue.prompt)
+            for start_s, stop_s, cue in self._spans()
+        ]
+
+    def _captions(self) -> list[Caption]:
+        return [
+            Caption(start_s=start_s, stop_s=stop_s, text=cue.note or cue.prompt)
+            for start_s, stop_s, cue in self._spans()
+        ]
+
+    def _spans(self) -> list[tuple[float, float, CueEntry]]:
+        """Start and end of every prompt in the video so far, seconds."""
+        cues = [cue for cue in self.record.cues if cue.effective_s < self.writer.seconds]
+        starts = [cue.effective_s for cue in cues]
+        return list(zip(starts, [*starts[1:], self.writer.seconds], cues, strict=True))

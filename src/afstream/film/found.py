@@ -1,0 +1,171 @@
+"""A film that was made before: what it holds, and going on from one of its chunks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from afstream.errors import OutputError
+from afstream.families.registry import clock_of
+from afstream.film.files import FilmFiles
+from afstream.film.film import TAG, FilmOptions, Kept
+from afstream.film.record import Past, RunRecord, read_record, refuse_other_model
+from afstream.film.states import StateStore, Warn
+from afstream.timeline import Plan, Timeline
+from afstream.video import frames_in, read_tags
+
+if TYPE_CHECKING:
+    from afstream.stream import Stream
+
+RECORD_SUFFIX = ".json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFilm:
+    """A film on disk.
+
+    Attributes:
+        video: the video, or the folder of PNGs.
+        path: of its record.
+        record: the record.
+        frames: whole video frames that it holds.
+        timeline: what it plays; of a live run, what it has come to.
+        plan: the timeline's plan.
+    """
+
+    video: Path
+    path: Path
+    record: RunRecord
+    frames: int
+    timeline: Timeline
+    plan: Plan
+
+    @classmethod
+    def find(cls, given: Path, *, record: Path | None = None) -> FoundFilm:
+        """Read a film's record, and count its frames.
+
+        Args:
+            given: the video, or its record.
+            record: path of the record, where it is not beside the video.
+
+        Raises:
+            OutputError: there is no such film, or video and record are of two runs.
+            TimelineError: the timeline in the record cannot be read.
+        """
+        if given.suffix.lower() == RECORD_SUFFIX:
+            path, read = given, read_record(given)
+            video = given.parent / read.output.path
+        else:
+            path = record or FilmFiles.beside(given).record or given
+            video, read = given, read_record(path)
+        frames = frames_in(video) if os.path.lexists(video) else 0
+        if frames and run_of(video) != read.run:
+            raise OutputError(
+                f"{video} and its record {path} are of two runs, so it cannot be gone on with; make"
+                " it again with generate --overwrite"
+            )
+        timeline = Timeline.parse(read.timeline, source=str(path))
+        plan = timeline.plan(clock_of(read.config))
+        return cls(
+            video=video, path=path, record=read, frames=frames, timeline=timeline, plan=plan
+        )
+
+    @property
+    def whole_chunks(self) -> int:
+        """Whole chunks that it holds."""
+        return self.plan.whole_chunks(self.frames)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds every frame of its timeline."""
+        exact = self.record.output.exact_frames
+        return self.frames >= (exact or self.plan.num_video_frames)
+
+    @property
+    def options(self) -> FilmOptions:
+        """How it is written."""
+        output = self.record.output
+        return FilmOptions(
+            scale=output.scale,
+            crf=output.crf,
+            exact_frames=output.exact_frames,
+            subtitles=output.subtitles,
+        )
+
+    def files(self, video: Path | None = None, *, live: bool) -> FilmFiles:
+        """Its files, or those of another film of its kind.
+
+        Args:
+            video: the other film's; None means its own.
+            live: whether prompts come from standard input.
+        """
+        output = self.record.output
+        own = video is None
+        return FilmFiles.beside(
+            self.video if video is None else video,
+            record=self.path if own else None,
+            sheet=Path(output.sheet) if own and output.sheet else None,
+            subtitles=output.subtitles,
+            live=live,
+        )
+
+    def followed(self, more: Timeline, chunk: int) -> Timeline:
+        """Its timeline up to a chunk, and another one from there on."""
+        return self.timeline.continued(more, chunk=chunk, clock=self.plan.clock)
+
+    def keep(self, chunks: int, *, branch: bool = False) -> Kept:
+        """Its first chunks, for a film that goes on with them.
+
+        Args:
+            chunks: how many.
+            branch: whether another film goes on, not this one.
+        """
+        run = self.record.run
+        return Kept(
+            video=self.video,
+            frames=self.plan.frame_of_chunk(chunks),
+            chunks=chunks,
+            cues=[cue for cue in self.record.cues if cue.chunk < chunks],
+            run=None if branch else run,
+            past=Past(film=self.video.name, run=run, chunks=chunks)
+            if branch
+            else self.record.past,
+        )
+
+
+def return_to(
+    stream: Stream, film: FoundFilm, chunk: int, *, begin: Callable[[int], None], warn: Warn
+) -> None:
+    """Bring a fresh stream to the start of one of a film's chunks.
+
+    Chunks after the nearest saved state are computed again, bit for bit as they were.
+
+    Args:
+        stream: has made nothing yet.
+        film: the film.
+        chunk: where the stream shall stand.
+        begin: called with the number of chunks to compute again.
+        warn: called with a sentence for every state that cannot be used.
+
+    Raises:
+        ConfigError: the stream is of another model than the film.
+    """
+    refuse_other_model(film.record, stream, film.video)
+    at = StateStore(film.files(live=False).states).restore(stream, chunk, warn=warn)
+    begin(chunk - at)
+    past = tuple(cue for cue in film.plan.cues if cue.chunk < chunk)
+    for _ in stream.play(replace(film.plan, cues=past, num_chunks=chunk), from_chunk=at):
+        pass
+
+
+def run_of(video: Path) -> str | None:
+    """The name of the run that made a video, None where it was not afstream."""
+    try:
+        about: Any = json.loads(read_tags(video).get(TAG, "{}"))
+    except ValueError:
+        return None
+    return about.get("run") if isinstance(about, dict) else None
