@@ -73,7 +73,9 @@ def test_the_worked_example_of_contributing_is_a_class_and_a_row(
     """What CONTRIBUTING shows reads files, in the command's own way, once its row stands."""
     by_suffix = saved(tmp_path, "p.csv", "seconds,prompt\n0,a fox\n2.5,an owl\n")
     by_content = saved(tmp_path, "p.txt", "seconds,prompt\n0,a fox\n2.5,an owl\n")
-    assert read(by_suffix).cues[0].prompt == "seconds,prompt"
+    for path, words in ((by_suffix, "a table"), (by_content, "headings of a table")):
+        with pytest.raises(TimelineError, match=words):
+            read(path)
 
     before = imports.IMPORTS
     shown = worked_example("A new import of timelines", **vars(imports))

@@ -18,7 +18,7 @@ COLON = "[:：∶꞉]"  # noqa: RUF001 - as East Asian keyboards write it
 DASH = "[-–—]"  # noqa: RUF001
 CLOCK = rf"\d{{1,6}}{COLON}[0-5]\d(?:{COLON}[0-5]\d)?(?:[.,]\d{{1,6}})?"
 NUMBER = r"\d{1,9}(?:\.\d{1,6})?"
-SECONDS = rf"{NUMBER}\s?(?:secs?|s)|\d{{1,6}}m\s?\d\d?s"
+SECONDS = rf"{NUMBER}(?:secs?|s)|\d{{1,6}}m\s?\d\d?s"
 # `80s neon street` and `1950s car` begin with a decade, and no time.
 DECADE = r"(?:[2-9]|\d{3})0s\s"
 MARK = rf"(?:(?:{DASH}|[*+•]|\d{{1,3}}[.)])\s+)"
@@ -58,7 +58,9 @@ SHAPES = (
         rf"[\[(<{{【（［「](?P<time>{CLOCK}|{SECONDS})[])>}}】）］」]\s*(?:{COLON}|{DASH})?\s*(?P<text>.+)",
     ),
     shape("a time", rf"(?P<time>{CLOCK}){AFTER}(?P<text>.+)"),
-    shape("a time", rf"(?!{DECADE})(?P<time>{SECONDS})\b{AFTER}(?P<text>.+)"),
+    shape("a time", rf"(?!{DECADE})(?P<time>{SECONDS}){AFTER}(?P<text>.+)"),
+    # Not so `12.5 s of rain`.
+    shape("a time", rf"(?P<time>{NUMBER} (?:secs?|s))\s+(?P<text>(?-i:[A-Z]).+)"),
     shape("a time", rf"(?P<time>{NUMBER}\s?s(?:ec(?:ond)?s?)?)\s*(?:{COLON}|{DASH})\s*(?P<text>.+)"),
     shape("a time", rf"(?P<counted>\d{{1,9}}[fl]|\d{{2,9}}c){AFTER}(?P<text>.+)"),
     shape("a time", rf"(?P<number>{NUMBER})\s+{DASH}\s+(?P<text>.+)"),
