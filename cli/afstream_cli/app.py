@@ -23,7 +23,6 @@ from afstream_cli.inspect import inspect
 from afstream_cli.interruption import stop_code
 from afstream_cli.streams import safe_streams, tell
 
-
 COMMANDS = ("generate", "resume", "extend", "branch", "inspect", "convert", "bench", "distill")
 
 

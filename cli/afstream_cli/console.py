@@ -17,8 +17,8 @@ from afstream.video.sheet import clock
 from afstream_cli.progress import Display
 
 if TYPE_CHECKING:
-    from afstream.stream import Chunk
     from afstream.film.tally import Tally
+    from afstream.stream import Chunk
 
 STATUS_EVERY_S = 5.0
 PROMPT_STYLE = "bold"

@@ -53,7 +53,8 @@ class LiveCues:
         self._later: list[Cue] = []
         self._asked: list[Receipt] = []
         # The prompt that is seen, None before the first, and since when.
-        self._newest: Cue | None = stream.history[-1].cue if stream.history else None
+        history = stream.state.history
+        self._newest: Cue | None = history[-1].cue if history else None
         self._next_chunk = stream.next_chunk
         self._newest_s = self._next_s = stream.next_s
         # Guards all of the above, because another thread reads the lines.

@@ -72,9 +72,7 @@ Duration = Annotated[
 ]
 Exact = Annotated[
     bool,
-    option(
-        VIDEO, "End at the frame that the length names, within a chunk if need be.", "--exact"
-    ),
+    option(VIDEO, "End at the frame that the length names, within a chunk if need be.", "--exact"),
 ]
 Scale = Annotated[
     int | None,
@@ -271,9 +269,7 @@ Json = Annotated[
 Film = Annotated[Path, typer.Argument(metavar="FILM", help="The video, or its run record.")]
 At = Annotated[
     str,
-    option(
-        VIDEO, "Time at which the new film leaves the old one, such as 0:20.", metavar="TIME"
-    ),
+    option(VIDEO, "Time at which the new film leaves the old one, such as 0:20.", metavar="TIME"),
 ]
 More = Annotated[
     str,

@@ -4,13 +4,16 @@ It has the shape of `afstream.stream` and needs no torch. Run as a script it is 
 command with this stream inside.
 """
 
+import pickle
 import queue
 import sys
 import time
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,6 +53,19 @@ class Chunk:
     warm_up: bool = False
 
 
+class Applied(NamedTuple):
+    chunk: int
+    cue: Cue
+
+
+class Saved(NamedTuple):
+    bytes: int
+    chunk: int
+
+
+KEPT = ("state", "_index", "_in_scene", "_frames", "_segment", "_prompt")
+
+
 class Stream:
     """Colours depend on prompt, seed and frame; prompts with the word 'wug' are not understood."""
 
@@ -65,8 +81,13 @@ class Stream:
 
     policy: MemoryPolicy
 
-    def __init__(self, seed: int) -> None:
-        self.state = types.SimpleNamespace(seed=seed)
+    # as small as can be; a state is a few fields
+    state_bytes = 1000
+
+    def __init__(self, config: StreamConfig) -> None:
+        self.config = config
+        history: list[Applied] = []
+        self.state = types.SimpleNamespace(seed=config.seed, history=history)
         self.model = types.SimpleNamespace(
             name="fake",
             details={"sha256": "0"},
@@ -85,7 +106,7 @@ class Stream:
         name = config.model.name
         if name != "pocket":
             raise CheckpointError(f"there is no model {name!r}; give 'pocket'")
-        stream = cls(config.seed)
+        stream = cls(config)
         stream.policy = memory_of(config, POCKET.lengths)
         return stream
 
@@ -95,14 +116,27 @@ class Stream:
         self._requests.put(receipt)
         return receipt
 
-    def play(self, timeline: Timeline | Plan) -> Iterator[Chunk]:
+    def save(self, path: Path) -> Saved:
+        kept = {name: value for name, value in vars(self).items() if name in KEPT}
+        path.write_bytes(pickle.dumps(kept))
+        return Saved(path.stat().st_size, self._index)
+
+    def load(self, path: Path) -> None:
+        try:
+            kept = pickle.loads(path.read_bytes())
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(f"{path} is damaged; remove it") from error
+        vars(self).update(kept)
+
+    def play(self, timeline: Timeline | Plan, *, from_chunk: int = 0) -> Iterator[Chunk]:
         plan = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
         due = {
             planned.chunk: self._checked(Receipt(cue=planned.cue, requested_s=planned.requested_s))
             for planned in plan.cues
         }
         return (
-            self._next([due[index]] if index in due else []) for index in range(plan.num_chunks)
+            self._next([due[index]] if index in due else [])
+            for index in range(from_chunk, plan.num_chunks)
         )
 
     @property
@@ -139,6 +173,8 @@ class Stream:
             if receipt.seed is not None:
                 self.state.seed = receipt.seed
         if receipts:
+            cue = replace(receipts[-1].cue, seed=self.state.seed)
+            self.state.history.append(Applied(self._index, cue))
             self._segment += 1
             self._prompt = receipts[-1].prompt
             if receipts[-1].transition == "cut":

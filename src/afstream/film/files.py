@@ -14,13 +14,14 @@ from pathlib import Path
 
 from afstream.errors import OutputError
 from afstream.lock import hold
-from afstream.video import STDOUT, check_output
+from afstream.video.kinds import check_output, taken
 
 # the key by which a run record is known
 RECORD_KEY = "afstream_record"
 # the first line of a replay, by which it is known
 REPLAY_MARK = "# afstream replay"
 DEFAULT_VIDEO = "out.mp4"
+STDOUT = "-"
 # what subtitles are called that are a file
 SUBTITLES = ("srt", "vtt")
 MAX_RECORD_BYTES = 64_000_000
@@ -104,14 +105,19 @@ class FilmFiles:
         if self.sheet and self.sheet.suffix.lower() != ".png":
             raise OutputError(f"the contact sheet {self.sheet} must end in .png")
         self._refuse_shared(inputs)
-        check_output(self.video, overwrite=overwrite)
+        check_output(self.video)
+        if taken(self.video) and not overwrite:
+            raise OutputError(
+                f"{self.video} exists already; give --overwrite to replace it, or choose another"
+                " path"
+            )
         for path, what, is_ours in self._claims():
             try:
                 _check_file(path, what, is_ours, overwrite=overwrite)
             except OSError as error:
                 raise OutputError.of(path, error) from error
-        if self.states and _kind(self.states) not in ("", "folder"):
-            raise OutputError(f"{self.states} is no folder, and saved states need one; rename it")
+        if self.states:
+            _check_states(self.states, overwrite=overwrite)
 
     @contextmanager
     def locked(self) -> Generator[None, None, None]:
@@ -188,7 +194,8 @@ def free_video(first: Path = Path(DEFAULT_VIDEO)) -> Path:
 def is_record(path: Path) -> bool:
     """Whether a file is a run record of afstream."""
     try:
-        if path.stat().st_size > MAX_RECORD_BYTES:
+        # what is no file, such as a pipe, could be read once only
+        if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
             return False
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -225,6 +232,21 @@ def _kind(path: Path) -> str:
         "socket": stat.S_ISSOCK,
     }
     return next((name for name, is_kind in kinds.items() if is_kind(mode)), "device")
+
+
+def _check_states(folder: Path, *, overwrite: bool) -> None:
+    """Check the folder of saved states."""
+    kind = _kind(folder)
+    if kind not in ("", "folder"):
+        raise OutputError(
+            f"{folder} is a {kind}, and saved states need a folder of this name; rename it, or give"
+            " --no-state"
+        )
+    if kind and not overwrite and any(folder.iterdir()):
+        raise OutputError(
+            f"{folder} holds the saved states of another film; give --overwrite to replace them, or"
+            " choose another path for the video"
+        )
 
 
 def _check_file(

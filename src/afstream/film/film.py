@@ -8,11 +8,10 @@ the video holds.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,8 @@ from afstream.errors import OutputError
 from afstream.film.files import REPLAY_MARK, FilmFiles
 from afstream.film.record import (
     CueEntry,
+    Origin,
     OutputSettings,
-    Past,
     RecordWriter,
     State,
     StreamSettings,
@@ -34,17 +33,19 @@ from afstream.film.states import StateStore, Warn
 from afstream.film.tally import Tally
 from afstream.film.versions import versions
 from afstream.timeline import Timeline
-from afstream.video import Chapter, Frames, KeptFrames, VideoWriter
-from afstream.video.subtitles import Caption, subtitle_text
+from afstream.video import Caption, Chapter, Past, VideoWriter, srt, vtt
+from afstream.video.picture import Frames
 
 if TYPE_CHECKING:
+    from afstream.engine.state import Change
     from afstream.stream import Chunk, Stream
 
 SAVE_EVERY_S = 5.0
 TITLE_CHARS = 100
 BURN = "burn"
 # the tag of a video by which its run is known
-TAG = "afstream"
+RUN = "run"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmOptions:
@@ -76,7 +77,7 @@ class Kept:
         chunks: how many they are.
         cues: the prompt changes that took effect in them.
         run: name of the run that goes on; None begins another, a branch.
-        past: what the record says of a branch.
+        origin: what the record says of a branch.
     """
 
     video: Path
@@ -84,7 +85,7 @@ class Kept:
     chunks: int
     cues: Sequence[CueEntry] = ()
     run: str | None = None
-    past: Past | None = None
+    origin: Origin | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,7 +149,7 @@ class Film:
         # where a run goes on it keeps its name
         decides = (described, settings.threads, seed, text, str(options), versions())
         run = (kept and kept.run) or run_name(*decides, live=live)
-        about = {"run": run, "model": stream.model.name, "memory": stream.policy.name, "seed": seed}
+        about = {RUN: run, "model": stream.model.name, "memory": stream.policy.name}
         writer = VideoWriter.open(
             files.video,
             size=stream.size,
@@ -156,15 +157,16 @@ class Film:
             scale=options.scale,
             crf=options.crf,
             title=timeline.cues[0].prompt[:TITLE_CHARS],
-            tags={TAG: json.dumps(about)},
+            tags=about,
             overwrite=options.overwrite or kept is not None,
-            past=KeptFrames(path=kept.video, frames=kept.frames) if kept else None,
+            past=Past(kept.video, kept.frames) if kept and kept.frames else None,
+            warn=warn,
         )
         output = OutputSettings(
             path=files.video.name,
             fps=stream.fps,
             scale=writer.picture.scale,
-            crf=writer.crf,
+            crf=writer.film.crf,
             exact_frames=options.exact_frames,
             sheet=str(files.sheet.absolute()) if files.sheet else None,
             subtitles=options.subtitles,
@@ -179,7 +181,7 @@ class Film:
             live=live,
             seed=seed,
             load_s=load_s,
-            past=kept and kept.past,
+            origin=kept and kept.origin,
             cues=list(kept.cues) if kept else [],
         )
         sheet = FilmSheet(stream.size) if files.sheet else None
@@ -212,7 +214,8 @@ class Film:
         elif chunk.receipts and self.record.live:
             # what was typed is kept even if its first frames are not
             self._save(self.chunks + 1)
-        self.writer.write(self._cut(chunk), caption=self._caption())
+        frames, note = self._cut(chunk), self._note()
+        self.writer.write(frames, [note] * len(frames) if note else None)
         self.chunks = chunk.index + 1
         if self._sheet:
             self._sheet.add(chunk)
@@ -252,11 +255,9 @@ class Film:
                 self.save_state()
             if not self._begun:
                 self._begin()
-            if not self.writer.finish(self._chapters()):
-                self._warn(
-                    f"there is no room to complete {self.files.video}: it can be played, but"
-                    " has no index; free some space and resume it"
-                )
+            chapters = [Chapter(start_s, cue.prompt) for start_s, _, cue in self._spans()]
+            if why_not := self.writer.finish(chapters):
+                self._warn(why_not)
         self.writer.close()
         self.tally.end()
         self.record.state, self.record.error = state, error
@@ -292,17 +293,13 @@ class Film:
         if self.writer.frames:
             self.writer.sync()
         if self.record.live:
-            replay = Timeline.from_applied(
-                [(applied.chunk, applied.cue) for applied in self._stream.history],
-                num_chunks=chunks,
-                seed=self.record.seed,
-            )
+            replay = replay_of(self._stream.state.history, chunks)
             self.record.timeline = str(replay)
             if self.files.replay:
                 write_text(self.files.replay, f"{REPLAY_MARK} of {self.files.video}\n{replay}")
         if self.files.subtitles:
-            text = subtitle_text(self._captions(), self.files.subtitles.suffix)
-            write_text(self.files.subtitles, text)
+            form = {".srt": srt, ".vtt": vtt}[self.files.subtitles.suffix]
+            write_text(self.files.subtitles, form(self._captions()))
         self.record.write(self.writer, self.tally, self.chunks)
 
     def _cut(self, chunk: Chunk) -> Frames:
@@ -310,20 +307,14 @@ class Film:
             return chunk.frames
         return chunk.frames[: self._options.exact_frames - self.writer.frames]
 
-    def _caption(self) -> str:
-        """The text to draw into the next pictures."""
+    def _note(self) -> str:
+        """The text to draw into the next pictures, empty for none."""
         burn = self._options.subtitles == BURN and self.record.cues
         return self.record.cues[-1].note if burn else ""
 
-    def _chapters(self) -> list[Chapter]:
-        return [
-            Chapter(start_s=start_s, stop_s=stop_s, title=cue.prompt)
-            for start_s, stop_s, cue in self._spans()
-        ]
-
     def _captions(self) -> list[Caption]:
         return [
-            Caption(start_s=start_s, stop_s=stop_s, text=cue.note or cue.prompt)
+            Caption(start_s, stop_s, cue.note or cue.prompt)
             for start_s, stop_s, cue in self._spans()
         ]
 
@@ -332,3 +323,19 @@ class Film:
         cues = [cue for cue in self.record.cues if cue.effective_s < self.writer.seconds]
         starts = [cue.effective_s for cue in cues]
         return list(zip(starts, [*starts[1:], self.writer.seconds], cues, strict=True))
+
+
+def replay_of(history: Sequence[Change], num_chunks: int) -> Timeline:
+    """The timeline that makes the first chunks of a stream again.
+
+    Args:
+        history: the prompt changes that took effect, each with the seed from there on.
+        num_chunks: chunks to make; changes after them are left out.
+    """
+    first = history[0].cue.seed
+    seeds = [first, *(change.cue.seed for change in history)]
+    applied = [
+        (change.chunk, change.cue if change.cue.seed != before else replace(change.cue, seed=None))
+        for change, before in zip(history, seeds, strict=False)
+    ]
+    return Timeline.from_applied(applied, num_chunks=num_chunks, seed=first)

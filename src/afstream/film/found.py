@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from afstream.errors import OutputError
 from afstream.families.registry import clock_of
 from afstream.film.files import FilmFiles
-from afstream.film.film import TAG, FilmOptions, Kept
-from afstream.film.record import Past, RunRecord, read_record, refuse_other_model
+from afstream.film.film import RUN, FilmOptions, Kept
+from afstream.film.record import Origin, RunRecord, read_record, refuse_other_model
 from afstream.film.states import StateStore, Warn
 from afstream.timeline import Plan, Timeline
 from afstream.video import frames_in, read_tags
@@ -63,16 +62,14 @@ class FoundFilm:
             path = record or FilmFiles.beside(given).record or given
             video, read = given, read_record(path)
         frames = frames_in(video) if os.path.lexists(video) else 0
-        if frames and run_of(video) != read.run:
+        if frames and read_tags(video).get(RUN) != read.run:
             raise OutputError(
                 f"{video} and its record {path} are of two runs, so it cannot be gone on with; make"
                 " it again with generate --overwrite"
             )
         timeline = Timeline.parse(read.timeline, source=str(path))
         plan = timeline.plan(clock_of(read.config))
-        return cls(
-            video=video, path=path, record=read, frames=frames, timeline=timeline, plan=plan
-        )
+        return cls(video=video, path=path, record=read, frames=frames, timeline=timeline, plan=plan)
 
     @property
     def whole_chunks(self) -> int:
@@ -131,9 +128,9 @@ class FoundFilm:
             chunks=chunks,
             cues=[cue for cue in self.record.cues if cue.chunk < chunks],
             run=None if branch else run,
-            past=Past(film=self.video.name, run=run, chunks=chunks)
+            origin=Origin(film=self.video.name, run=run, chunks=chunks)
             if branch
-            else self.record.past,
+            else self.record.origin,
         )
 
 
@@ -160,12 +157,3 @@ def return_to(
     past = tuple(cue for cue in film.plan.cues if cue.chunk < chunk)
     for _ in stream.play(replace(film.plan, cues=past, num_chunks=chunk), from_chunk=at):
         pass
-
-
-def run_of(video: Path) -> str | None:
-    """The name of the run that made a video, None where it was not afstream."""
-    try:
-        about: Any = json.loads(read_tags(video).get(TAG, "{}"))
-    except ValueError:
-        return None
-    return about.get("run") if isinstance(about, dict) else None

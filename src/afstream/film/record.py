@@ -128,7 +128,7 @@ class OutputSettings(SettingsFile):
     subtitles: str | None = None
 
 
-class Past(SettingsFile):
+class Origin(SettingsFile):
     """The film that a branch shares its first chunks with."""
 
     film: str
@@ -186,7 +186,7 @@ class RunRecord(SettingsFile):
         live: whether the prompts came while it ran.
         timeline: the text of the timeline; of a live run, what it has come to.
         model: name and details of the model.
-        past: set where the film is a branch of another.
+        origin: set where the film is a branch of another.
     """
 
     run: Annotated[str, Field(max_length=64)]
@@ -197,7 +197,7 @@ class RunRecord(SettingsFile):
     output: OutputSettings
     stream: StreamSettings
     model: dict[str, str]
-    past: Past | None = None
+    origin: Origin | None = None
     cues: tuple[CueEntry, ...] = ()
     timings: Timings = Timings()
 
@@ -221,7 +221,7 @@ class RecordWriter:
         live: see `RunRecord`.
         seed: likewise.
         load_s: seconds that the model took to load.
-        past: see `RunRecord`.
+        origin: see `RunRecord`.
         state: likewise.
         error: the message of the error that ended a failed run.
         cues: every prompt that took effect.
@@ -236,7 +236,7 @@ class RecordWriter:
     live: bool = False
     seed: int = 0
     load_s: float = 0.0
-    past: Past | None = None
+    origin: Origin | None = None
     state: State = "running"
     error: str | None = None
     cues: list[CueEntry] = field(default_factory=list[CueEntry])
@@ -273,7 +273,7 @@ class RecordWriter:
             "live": self.live,
             "seed": self.seed,
             "timeline": self.timeline,
-            "past": self.past and self.past.model_dump(),
+            "origin": self.origin and self.origin.model_dump(),
             "cues": [cue.model_dump() for cue in self.cues],
             "stream": self.stream.model_dump(),
             "timings": {"load_s": round(self.load_s, 3), **tally.summary()},

@@ -7,7 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afstream.video import Frames, read_frames
+import imageio.v3 as iio
+
+from afstream.video.picture import Frames
 from afstream.video.sheet import ContactSheet
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class FilmSheet:
             cues: the prompt changes in them.
             fps: frames a second.
         """
-        pictures = islice(read_frames(video), frames)
+        pictures = islice(_pictures(video), frames)
         starts = [round(cue.effective_s * fps) for cue in cues]
         for cue, start, stop in zip(cues, starts, [*starts[1:], frames], strict=True):
             for picture in islice(pictures, stop - start):
@@ -51,3 +53,11 @@ class FilmSheet:
     def save(self, path: Path) -> None:
         """See `ContactSheet.save`."""
         self._sheet.save(path)
+
+
+def _pictures(video: Path) -> Iterator[Frames]:
+    """The pictures [H, W, 3] of a video, or of a folder of PNGs, one by one."""
+    if video.is_dir():
+        yield from (iio.imread(path) for path in sorted(video.glob("frame_*.png")))
+    else:
+        yield from iio.imiter(video, plugin="pyav")

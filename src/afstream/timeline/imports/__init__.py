@@ -11,11 +11,12 @@ from afstream.timeline.imports.base import (
 )
 from afstream.timeline.imports.jsonl import JsonlImport
 from afstream.timeline.imports.others import OTHER_TOOLS
+from afstream.timeline.imports.record import RecordImport
 
 __all__ = ["IMPORTS", "Imported", "ImportOptions", "PromptFile", "TimelineImport", "find_import"]
 
 # Asked in this order; the last one takes every file that no other recognises.
-IMPORTS: tuple[TimelineImport, ...] = (JsonlImport(), *OTHER_TOOLS, TextImport())
+IMPORTS: tuple[TimelineImport, ...] = (RecordImport(), JsonlImport(), *OTHER_TOOLS, TextImport())
 
 
 def find_import(file: PromptFile) -> TimelineImport:
