@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -77,6 +77,11 @@ def read_text(path: str | Path) -> str:
 
 def decode(data: bytes, source: str) -> str:
     """UTF-8 bytes to text, a byte-order mark dropped."""
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 0 in data[:2]:
+        raise Place(source, 1, 1).error(
+            "this is UTF-16, as PowerShell's '>' writes it; a timeline is UTF-8 text; save the"
+            " file in that encoding"
+        )
     data = data.removeprefix(BOM_UTF8)
     try:
         return data.decode("utf-8")

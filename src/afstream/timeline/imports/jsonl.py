@@ -66,12 +66,16 @@ def parse(text: str, source: str, options: ImportOptions) -> Imported:
         )
     place = Place(source, number, 1)
     record = read_record(lines[number], place)
-    notes = [f"{source} holds the prompts of {len(numbers)} videos; line {number} is played, --line"
-             " chooses another"] if options.line is None and len(numbers) > 1 else []  # fmt: skip
+    notes: list[str] = []
+    if options.line is None and len(numbers) > 1:
+        notes.append(
+            f"{source} holds the prompts of {len(numbers)} videos; line {number} is played, --line"
+            " chooses another"
+        )
     if unknown := [key for key in record if key not in (*PROMPT_KEYS, "seed")]:
         notes.append(
-            f"{source}:{number}: {', '.join(map(shown, unknown[:MOST_NAMED]))} is left out; of such"
-            " lines only prompts and seed are read"
+            f"{source}:{number}: of such lines only prompts and seed are read; left out:"
+            f" {', '.join(map(shown, unknown[:MOST_NAMED]))}"
         )
     return Imported(read_timeline(record, place, options), tuple(notes))
 

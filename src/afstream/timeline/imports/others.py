@@ -35,10 +35,10 @@ class OtherTool:
 
     def read(self, file: PromptFile, options: ImportOptions) -> Imported:
         """Refuse the file."""
-        jsonl = ' or {"prompts": ["...", "..."]} on one line of a .jsonl file,'
+        jsonl = ', or {"prompts": ["...", "..."]} on one line of a .jsonl file'
         raise Place(str(file.path), 1, 1).error(
-            f"this is {self.name}, which is no timeline; write one cue a line, such as"
-            f" '{EXAMPLE}',{jsonl if '.json' in self.endings else ''} in a text file of its own"
+            f"this is {self.name}, which is no timeline; write one cue a line into a text file,"
+            f" such as '{EXAMPLE}'{jsonl if '.json' in self.endings else ''}"
         )
 
 
