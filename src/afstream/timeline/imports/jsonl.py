@@ -13,9 +13,10 @@ from itertools import pairwise
 from math import ceil
 from typing import cast
 
+from afstream.bounded import parse_json
 from afstream.errors import TimelineError
 from afstream.geometry import ChunkClock
-from afstream.timeline.cue import MAX_SEED, Cue
+from afstream.timeline.cue import MAX_CUES, MAX_SEED, Cue
 from afstream.timeline.imports.base import ImportOptions, PromptFile
 from afstream.timeline.lines import BYTE_ORDER_MARK, LINE_END, Place, shown
 from afstream.timeline.moment import Moment, Unit
@@ -53,11 +54,15 @@ def parse(text: str, source: str, options: ImportOptions) -> list[Timeline]:
     """The timelines of all lines of a text; errors begin with `source`."""
     check_switch_frames(options.switch_frames, options.clock)
     lines = LINE_END.split(text.removeprefix(BYTE_ORDER_MARK))
-    timelines = [
-        read_line(line, Place(source, number, 1), options)
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
+    timelines: list[Timeline] = []
+    num_prompts = 0
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            place = Place(source, number, 1)
+            timelines.append(read_line(line, place, options))
+            num_prompts += len(timelines[-1].cues)
+            if num_prompts > MAX_CUES:
+                raise place.error(f"more than {MAX_CUES:,} prompts; split the file")
     if not timelines:
         raise Place(source, 1, 1).error(f"found no prompts; write one object a line, {EXAMPLE}")
     return timelines
@@ -81,13 +86,13 @@ def read_line(line: str, place: Place, options: ImportOptions) -> Timeline:
 def read_record(line: str, place: Place) -> dict[str, object]:
     """The JSON object of one line."""
     try:
-        record = json.loads(line)
+        record = parse_json(line, most_values=2 * MAX_CUES)
     except json.JSONDecodeError as error:
         raise place._replace(column=error.colno).error(
             f"not JSON ({error.msg}); write one object a line, {EXAMPLE}"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise place.error("JSON with too long a number or too deep a nesting; simplify") from error
+    except ValueError as error:
+        raise place.error(f"{error}; write one object a line, {EXAMPLE}") from error
     if not isinstance(record, dict):
         raise place.error(f"found {shown(line.strip())}; write one object a line, {EXAMPLE}")
     return cast("dict[str, object]", record)
