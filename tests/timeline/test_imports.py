@@ -61,8 +61,10 @@ def test_options_that_a_format_does_not_use_are_refused(tmp_path: Path, options:
 def test_a_pipe_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = saved(tmp_path, "p", JSON_LINE)
     reads: list[Path] = []
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or read_bytes(self))
+    open_file = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode: reads.append(self) or open_file(self, mode)
+    )
     read(path)
     assert reads == [path]
 

@@ -146,9 +146,11 @@ def test_the_example_of_the_docs():
         ('{"prompts": ["a"], "seed": true}', 1, "seed is 'true'"),
         ('{"prompts": ["a"], "seed": "7"}', 1, "whole number"),
         ('{"prompts": ["\\ud800"]}', 1, "surrogate"),
+        ('{"prompts": ["a\\u001b]0;b\\u0007"]}', 1, "the control character \\x1b behind 'a'"),
+        ('{"prompts": ["a"], "prompts": ["b"]}', 1, "something twice under one name"),
         ('{"prompts": ["a", "b", "c", "d"]}', 1, "4 prompts, but 2 switch frames; 3 are needed"),
-        ('{"a": ' + "9" * 5000 + "}", 1, "too long a number"),
-        ('{"a": ' + "[" * 100_000, 1, "too deep a nesting"),
+        ('{"a": ' + "9" * 5000 + "}", 1, "a number in it has 5,000 digits"),
+        ('{"a": ' + "[" * 1_000, 1, "nested more than 64 deep"),
     ],
     ids=lambda value: str(value)[:30],
 )

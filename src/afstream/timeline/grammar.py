@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from afstream.errors import TimelineError
-from afstream.timeline.cue import Cue, one_paragraph
+from afstream.timeline.cue import MAX_CUES, MAX_TOTAL_CHARS, Cue, one_paragraph
 from afstream.timeline.directives import Directives
 from afstream.timeline.lines import LogicalLine, Place, logical_lines, shown
 from afstream.timeline.lookalikes import Fault, timed_fault, untimed_fault
@@ -27,6 +27,7 @@ def parse(text: str, source: str) -> tuple[tuple[Cue, ...], Directives]:
     directives = Directives()
     timed: list[Cue] = []
     untimed: list[Cue] = []
+    num_chars = 0
     for line in logical_lines(text, source):
         refuse_indented_times(line)
         if line.text.startswith("@"):
@@ -37,6 +38,9 @@ def parse(text: str, source: str) -> tuple[tuple[Cue, ...], Directives]:
             untimed.append(read_untimed(line, directives.names))
         else:
             timed.append(read_cue(line, start, end, directives.names))
+        num_cues = len(timed) + len(untimed)
+        num_chars += len((untimed if start is None else timed)[-1].prompt)
+        check_amount(num_cues, num_chars + num_cues * len(directives.suffix), line.place(0))
     if not timed and not untimed:
         raise Place(source, 1, 1).error(
             "found no cue; a timeline has at least one; write '0:00' and what to show"
@@ -47,6 +51,22 @@ def parse(text: str, source: str) -> tuple[tuple[Cue, ...], Directives]:
         directives.duration = directives.duration or Moment(UNTIMED_CUE_S * len(untimed))
         timed = spread(untimed, directives.duration)
     return tuple(with_suffix(cue, directives.suffix) for cue in timed), directives
+
+
+def check_amount(num_cues: int, num_chars: int, place: Place) -> None:
+    """Refuse more cues than a stream can be planned for at once, or more text.
+
+    Args:
+        num_cues: cues so far.
+        num_chars: characters of their prompts.
+        place: where the last of them stands.
+    """
+    for count, most, what in (
+        (num_cues, MAX_CUES, "cues"),
+        (num_chars, MAX_TOTAL_CHARS, "characters of prompts, names' texts put in"),
+    ):
+        if count > most:
+            raise place.error(f"more than {most:,} {what}; split it into several timelines")
 
 
 def read_opening(line: LogicalLine) -> tuple[Moment | None, int]:

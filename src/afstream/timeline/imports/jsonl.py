@@ -13,9 +13,10 @@ from itertools import pairwise
 from math import ceil
 from typing import cast
 
+from afstream.bounded import parse_json
 from afstream.errors import TimelineError
 from afstream.geometry import ChunkClock
-from afstream.timeline.cue import MAX_SEED, Cue
+from afstream.timeline.cue import MAX_CUES, MAX_SEED, Cue
 from afstream.timeline.imports.base import Imported, ImportOptions, PromptFile
 from afstream.timeline.lines import BYTE_ORDER_MARK, LINE_END, Place, shown
 from afstream.timeline.moment import Moment, Unit
@@ -83,6 +84,8 @@ def parse(text: str, source: str, options: ImportOptions) -> Imported:
 def read_timeline(record: dict[str, object], place: Place, options: ImportOptions) -> Timeline:
     """The timeline of the object on one line."""
     prompts = read_prompts(record, place)
+    if len(prompts) > MAX_CUES:
+        raise place.error(f"more than {MAX_CUES:,} prompts; split the file")
     starts, stop = schedule(len(prompts), options.switch_frames, options.num_latents, place)
     return Timeline(
         cues=tuple(
@@ -97,13 +100,13 @@ def read_timeline(record: dict[str, object], place: Place, options: ImportOption
 def read_record(line: str, place: Place) -> dict[str, object]:
     """The JSON object of one line."""
     try:
-        record = json.loads(line)
+        record = parse_json(line, most_values=2 * MAX_CUES)
     except json.JSONDecodeError as error:
         raise place._replace(column=error.colno).error(
             f"not JSON ({error.msg}); write one object a line, {EXAMPLE}"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise place.error("JSON with too long a number or too deep a nesting; simplify") from error
+    except ValueError as error:
+        raise place.error(f"{error}; write one object a line, {EXAMPLE}") from error
     if not isinstance(record, dict):
         raise place.error(f"found {shown(line.strip())}; write one object a line, {EXAMPLE}")
     return cast("dict[str, object]", record)
