@@ -23,9 +23,10 @@ from afstream.timeline.imports import (
     TimelineImport,
     find_import,
 )
-from afstream.timeline.lines import Place
+from afstream.timeline.lines import Place, shown
 from afstream_cli.streams import tell
 
+FRAME = re.compile(r"[0-9]{1,9}")
 SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 
 
@@ -35,7 +36,7 @@ def read_pixels(size: str | None) -> tuple[int, int] | None:
         return None
     match = SIZE.fullmatch(size)
     if match is None:
-        raise ConfigError(f"--size is {size!r}; write width x height in pixels, such as 832x480")
+        raise ConfigError(f"--size is {shown(size)}; write width x height in pixels, such as 832x480")
     return int(match[1]), int(match[2])
 
 
@@ -109,9 +110,9 @@ def read_frames(text: str | None) -> tuple[int, ...]:
     if text is None:
         return ()
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words):
+    if not all(FRAME.fullmatch(word) for word in words):
         raise ConfigError(
-            f"--switch-frames is {text!r}; write latent frames with commas between, such as 40,80"
+            f"--switch-frames is {shown(text)}; write latent frames with commas between, such as 40,80"
         )
     return tuple(map(int, words))
 

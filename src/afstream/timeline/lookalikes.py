@@ -12,6 +12,8 @@ from typing import NamedTuple
 from afstream.timeline.lines import shown
 from afstream.timeline.moment import HOUR_S, LIMIT, MINUTE_S, clock_time
 
+# A time is among the first characters of a line.
+HEAD_CHARS = 40
 EXAMPLE = "0:05 A red star"
 
 COLON = "[:：∶꞉]"  # noqa: RUF001 - as East Asian keyboards write it
@@ -86,7 +88,8 @@ INSIDE = (
 
 def untimed_fault(line: str) -> Fault | None:
     """What is wrong with a line without a time, if it looks like anything but a prompt."""
-    text = "".join(map(ascii_digit, line))
+    head, rest = line[:HEAD_CHARS], line[HEAD_CHARS:]
+    text = "".join(map(ascii_digit, head)) + rest
     if looks_like_headings(text):
         return Fault(0, told(line, "the headings of a table", f"'{EXAMPLE}' for each row"))
     for what, pattern in SHAPES:
