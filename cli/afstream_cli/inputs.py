@@ -36,7 +36,9 @@ def read_pixels(size: str | None) -> tuple[int, int] | None:
         return None
     match = SIZE.fullmatch(size)
     if match is None:
-        raise ConfigError(f"--size is {shown(size)}; write width x height in pixels, such as 832x480")
+        raise ConfigError(
+            f"--size is {shown(size)}; write width x height in pixels, such as 832x480"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -112,7 +114,8 @@ def read_frames(text: str | None) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")]
     if not all(FRAME.fullmatch(word) for word in words):
         raise ConfigError(
-            f"--switch-frames is {shown(text)}; write latent frames with commas between, such as 40,80"
+            f"--switch-frames is {shown(text)}; write latent frames with commas between, such as"
+            " 40,80"
         )
     return tuple(map(int, words))
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 from afstream.engine.chunk import Chunk, Receipt
 from afstream.engine.decode import ChunkDecoder, decode_stream_on
+from afstream.engine.facts import StreamFacts
 from afstream.engine.pipeline import ChunkPipeline
 from afstream.engine.rollout import Rollout
+from afstream.engine.saved.files import SavedState
+from afstream.engine.saved.kind import StreamKind
+from afstream.engine.saved.states import SavedStates
 from afstream.engine.scheduler import PendingPrompt, PromptScheduler
 from afstream.engine.state import StreamState
 from afstream.errors import ConfigError
@@ -23,18 +28,16 @@ from afstream.families.opening import open_model
 from afstream.families.presets import find_preset, memory_of
 from afstream.families.registry import family_of
 from afstream.geometry import ChunkClock
-from afstream.kvcache.policy import MemoryPolicy
 from afstream.memory_plan.fit import fit
 from afstream.memory_plan.report import MemoryReport
 from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Cue, Moment, Plan, Timeline
 from afstream.timeline.cue import Transition
-from afstream_kernels import Backend
 
-__all__ = ["Chunk", "Receipt", "Stream", "StreamState"]
+__all__ = ["Chunk", "Receipt", "SavedState", "Stream", "StreamState"]
 
 
-class Stream:
+class Stream(StreamFacts):
     """A running video.
 
     Args:
@@ -80,6 +83,9 @@ class Stream:
             ChunkDecoder(model.vae, decode_stream_on(device)),
             seed=self.config.seed,
             ahead=device.type == "cuda" if ahead is None else ahead,
+        )
+        self._states = SavedStates(
+            self._pipeline, StreamKind(model, self.geometry, self._pipeline.rollout)
         )
         self.estimate: MemoryReport | None = None
 
@@ -133,15 +139,6 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        width, height = self.size
-        place = f"next chunk {self.next_chunk} at {self.next_s:g} s"
-        return (
-            f"<Stream of {self.model.name}: {width}x{height} at {self.fps} fps,"
-            f" memory {self.policy.name}, {self.backend.name} on {self.model.backbone.device},"
-            f" {'closed' if self._pipeline.closed else place}>"
-        )
-
     def fork(self) -> Stream:
         """An independent stream that goes on from here.
 
@@ -156,57 +153,55 @@ class Stream:
         other = Stream(self.model, config)
         other.estimate = self.estimate
         other._pipeline = self._pipeline.fork(other._pipeline.prompts)
+        other._states = self._states.fork(other._pipeline)
         return other
 
-    @property
-    def state(self) -> StreamState:
-        """All state of the running stream."""
-        return self._pipeline.state
+    def save(self, path: str | PathLike[str]) -> SavedState:
+        """Write all that decides the chunks to come into one file, whole or not at all.
 
-    @property
-    def ahead(self) -> bool:
-        """Whether each chunk is submitted before the one before it is collected."""
-        return self._pipeline.ahead
+        May be called from any thread, also while an iterator is suspended. Cues that wait for
+        their chunk are not saved.
 
-    @property
-    def fps(self) -> int:
-        """Video frames a second."""
-        return self.model.format.fps
+        Args:
+            path: replaced if it exists; a safetensors file, whatever it is called.
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return self.geometry.width_px, self.geometry.height_px
+        Raises:
+            OutputError: it cannot be written; an old file there is left as it was.
+            ConfigError: the stream is closed, or its decoder's state cannot be saved.
+        """
+        self._refuse_closed()
+        return self._states.save(path)
 
-    @property
-    def policy(self) -> MemoryPolicy:
-        """The memory policy."""
-        return self._pipeline.rollout.policy
+    def load(self, path: str | PathLike[str]) -> None:
+        """Go on from a state that a stream of the same model and settings has saved.
 
-    @property
-    def backend(self) -> Backend:
-        """The backend of attention and the other kernels."""
-        return self._pipeline.rollout.backend
+        Frames are those of that stream, bit for bit. Cues that wait for their chunk stay.
 
-    @property
-    def compiled(self) -> bool:
-        """Whether torch compiles the layers."""
-        return self.model.backbone.is_compiled
+        Raises:
+            CheckpointError: the file is missing, damaged, or of another stream; nothing changes.
+            ConfigError: the stream is closed, or an iterator has not come to its end: close it
+                first.
+        """
+        self._refuse_closed()
+        self._states.load(path)
 
-    @property
-    def graphs(self) -> bool:
-        """Whether model calls are captured as CUDA graphs."""
-        return self._pipeline.rollout.use_graphs
+    def rewind(self, chunk: int) -> None:
+        """Go back to just before a chunk; the prompt changes from there on are forgotten.
 
-    @property
-    def next_chunk(self) -> int:
-        """Index of the next chunk to be submitted: the first that a cue can change."""
-        return self.state.chunk
+        The nearest earlier state that this stream saved or loaded is taken up, or its scene's
+        beginning, and the chunks in between are computed again. Cues that wait for their chunk
+        stay. Where this is interrupted, the stream stands at an earlier chunk.
 
-    @property
-    def next_s(self) -> float:
-        """Time in the video at which that chunk begins, seconds."""
-        return self._pipeline.next_s
+        Args:
+            chunk: 0 to `position`.
+
+        Raises:
+            ConfigError: there is no such chunk, the stream is closed, or an iterator has not come
+                to its end: close it first.
+            PromptError: the text encoder knows a prompt no more; nothing changes.
+        """
+        self._refuse_closed()
+        self._states.rewind(chunk)
 
     def cue(
         self,
@@ -251,26 +246,29 @@ class Stream:
             )
         return self._pipeline.prompts.ask(cue, now_s=now_s, asked_at=asked_at)
 
-    def play(self, timeline: str | Timeline | Plan) -> Generator[Chunk, None, None]:
-        """Play a timeline from its start to its end; every prompt is checked beforehand.
+    def play(
+        self, timeline: str | Timeline | Plan, *, from_chunk: int = 0
+    ) -> Generator[Chunk, None, None]:
+        """Play a timeline to its end; every prompt is checked beforehand.
 
         Nothing is computed beyond its last chunk. A chunk that an earlier iterator submitted and
         did not yield comes first.
 
         Args:
             timeline: a timeline, its plan, or its text (a single prompt will do).
+            from_chunk: its first chunk to be yielded, which must be the stream's `position`; 0
+                plays it from its start, wherever the stream stands.
 
         Raises:
             PromptError: the model cannot understand a prompt; no frame has been made.
             TimelineError: the timeline cannot be read, or does not fit on the stream's chunks.
-            ConfigError: the stream is closed.
+            ConfigError: the stream is closed, or stands at another chunk.
         """
         self._refuse_closed()
         if isinstance(timeline, str):
             timeline = Timeline.parse(timeline, source="the text")
         planned = timeline.plan(self.clock) if isinstance(timeline, Timeline) else timeline
-        changes = iter(self._pipeline.prompts.planned(planned))
-        return self._pipeline.run(lambda: next(changes, None))
+        return self._pipeline.play(planned, from_chunk)
 
     def chunks(self, before: Callable[[], object] | None = None) -> Generator[Chunk, None, None]:
         """Yield chunks without end; give a first prompt with `cue` before taking one.

@@ -59,7 +59,7 @@ class Applied(NamedTuple):
 
 
 class Saved(NamedTuple):
-    bytes: int
+    num_bytes: int
     chunk: int
 
 

@@ -33,7 +33,8 @@ FAULTS = {
     "fault": Case(arguments=[*DRY, "--json"], plant=FAULT),
     "no memory": Case(arguments=[*DRY, "--json"], plant=FAULT.replace("[][1]", "[0] * 2**60")),
     "full disk": Case(
-        arguments=[*DRY, "--json"], plant=FAULT.replace("[][1]", "open('/dev/full', 'w', 1).write('x\\n')")
+        arguments=[*DRY, "--json"],
+        plant=FAULT.replace("[][1]", "open('/dev/full', 'w', 1).write('x\\n')"),
     ),
     "traceback": Case(
         arguments=[*DRY, "--json"],
@@ -64,7 +65,9 @@ def test_standard_streams_of_every_kind(tmp_path: Path):
         video = STREAMS[name].arguments[-1]
         assert (tmp_path / video).read_bytes() == usual, name
     # Data that are not all there are an error, whoever writes them.
-    for name in [name for name in STREAMS if name.split()[0] in ("data", "table", "help", "version")]:
+    for name in [
+        name for name in STREAMS if name.split()[0] in ("data", "table", "help", "version")
+    ]:
         assert done[name].code == 2, name
         assert done[name].err.startswith("afstream: cannot write to standard output, "), name
         assert len(done[name].err.splitlines()) == 1, name

@@ -6,6 +6,7 @@ Run as a script it reads a list of cases as JSON, and prints a list of outcomes.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -104,7 +105,7 @@ def main() -> None:
 
         sys.modules["afstream.stream"] = fake_stream.as_module()
     else:
-        import afstream.stream  # noqa: F401
+        importlib.import_module("afstream.stream")
 
     for name in WARM:
         importlib.import_module(name)
@@ -112,13 +113,13 @@ def main() -> None:
 
     outcomes: list[dict[str, object]] = []
     for case in (Case(**one) for one in json.load(sys.stdin)):
-        out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - ends with main
         child = os.fork()
         if not child:
             outcomes.clear()
             for number, place in enumerate((case.stdin, case.stdout, case.stderr)):
                 redirect(number, place, (0, out.fileno(), err.fileno())[number])
-            if sys.stdout:
+            if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(encoding=case.encoding, errors="strict")
             exec(case.plant)
             try:
@@ -133,7 +134,7 @@ def main() -> None:
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
         outcomes.append({"code": code, "out": texts[0], "err": texts[1]})
-    print(json.dumps(outcomes))
+    sys.stdout.write(json.dumps(outcomes))
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - marks and digits of other scripts are what is tested
 """What looks like a time or another tool's file is refused; ordinary prompts are not."""
 
 from pathlib import Path
@@ -53,15 +54,50 @@ MEANT = {
     "A red star --neg blurry --seed 42": "remove it",
     "A red star [5s] | A blue ball [5s#]; drift": "remove it",
 }
-ORDINARY = (
-    "5 stars drift|A: a fox|1950s car|80s neon street at night|3 dogs run|1,000 balloons rise"
-    "|1,000,000 balloons|A red star - slowly|2001 was a year|Time: night, a city|a star, a ball"
-    "|3 seconds later the ball falls|12.5 s of rain|5m tall statue|4c curly hair|Scene 1: a fox"
-    "|a star -- then a ball|well--known|star,time,space|1girl,solo|16mm film|🦊🌊|...and then"
-    "|3D render|4K, a fox|a fox at 5:30 in the morning|3, two, one|24 hours later|20s flapper"
-    "|(a fox) runs|-20 degrees|t-shirt|1st person|8-bit castle|100% wool|1/2 moon|At night: a fox"
-    "|(red:1.3) star, <lora:style:0.8>|the text: hello|prompters: a crowd|1980|text, logo"
-).split("|")
+ORDINARY = [
+    "5 stars drift",
+    "A: a fox",
+    "1950s car",
+    "80s neon street at night",
+    "3 dogs run",
+    "1,000 balloons rise",
+    "1,000,000 balloons",
+    "A red star - slowly",
+    "2001 was a year",
+    "Time: night, a city",
+    "a star, a ball",
+    "3 seconds later the ball falls",
+    "12.5 s of rain",
+    "5m tall statue",
+    "4c curly hair",
+    "Scene 1: a fox",
+    "a star -- then a ball",
+    "well--known",
+    "star,time,space",
+    "1girl,solo",
+    "16mm film",
+    "🦊🌊",
+    "...and then",
+    "3D render",
+    "4K, a fox",
+    "a fox at 5:30 in the morning",
+    "3, two, one",
+    "24 hours later",
+    "20s flapper",
+    "(a fox) runs",
+    "-20 degrees",
+    "t-shirt",
+    "1st person",
+    "8-bit castle",
+    "100% wool",
+    "1/2 moon",
+    "At night: a fox",
+    "(red:1.3) star, <lora:style:0.8>",
+    "the text: hello",
+    "prompters: a crowd",
+    "1980",
+    "text, logo",
+]
 
 
 @pytest.mark.parametrize("line", MEANT)

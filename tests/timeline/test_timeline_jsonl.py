@@ -120,7 +120,9 @@ def test_what_is_left_out_is_said():
     plain = ImportOptions(clock=CLOCK)
     others, keys = jsonl.parse(text, "p.jsonl", plain).notes
     assert "2 videos; line 1 is played, --line" in others
-    assert keys == ("p.jsonl:1: of such lines only prompts and seed are read; left out: 'num', 'id'")
+    assert keys == (
+        "p.jsonl:1: of such lines only prompts and seed are read; left out: 'num', 'id'"
+    )
     assert jsonl.parse(text, "p.jsonl", ImportOptions(clock=CLOCK, line=2)).notes == ()
     assert jsonl.parse(line("a", seed=3), "p.jsonl", plain).notes == ()
 

@@ -1,5 +1,7 @@
 """Safetensors files, read as views of the file and written tensor by tensor.
 
+A file may end with a checksum: a tensor of its own, so that the file stays an ordinary one.
+
 safetensors' own reader maps a file so that the system reserves memory for all of it, and cannot
 open one that is larger than memory; a test checks both. Its writers take all tensors at once.
 Here nothing is reserved, and no more than one tensor is in memory. The format is simple: eight
@@ -43,6 +45,9 @@ DTYPES = {
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 METADATA = "__metadata__"
 LENGTH_BYTES = 8
+# the last tensor of a file with a checksum: the SHA-256 of all bytes before it
+CHECKSUM = "sha256"
+BLOCK_BYTES = 2**20
 # of the header, so that every value of a mapped file lies at a multiple of its size
 ALIGNMENT = 8
 # far above any model's; safetensors itself allows 100 MB
@@ -51,6 +56,7 @@ MAX_TENSORS = 100_000
 MAX_AXES = 8
 # of a tensor: itself, its three settings, and what its shape and its place hold
 VALUES_OF_TENSOR = 1 + 3 + MAX_AXES + 2
+SEAL = (torch.uint8, (hashlib.sha256().digest_size,))
 # Linux's number; Python names it since 3.13
 MAP_NORESERVE = 0x4000
 
@@ -88,6 +94,28 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
         places = _header(file).places
         view = _mapped(file)
     return {name: _tensor(view, place) for name, place in places.items()}
+
+
+def map_checked(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The texts and tensors of a file that ends with a checksum; see `map_tensors`.
+
+    Raises:
+        ValueError: as `map_tensors`; or its checksum is missing, or that of other bytes.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        metadata, places = _header(file)
+        seal = places.pop(CHECKSUM, None)
+        size = os.fstat(file.fileno()).st_size
+        if seal is None or seal[:2] != SEAL or seal.stop != size:
+            raise ValueError("its checksum is missing")
+        view = _mapped(file)
+    digest = hashlib.sha256()
+    for start in range(0, seal.start, BLOCK_BYTES):
+        digest.update(view[start : min(start + BLOCK_BYTES, seal.start)])
+    if digest.digest() != view[seal.start :]:
+        raise ValueError("it is damaged: its bytes do not have the checksum that it ends with")
+    return metadata, {name: _tensor(view, place) for name, place in places.items()}
 
 
 def _header(file: BinaryIO) -> Header:
@@ -174,7 +202,7 @@ def write_safetensors(
     change: Callable[[str, Tensor], Tensor] = unchanged,
     report: Callable[[int], None] = ignore,
 ) -> str:
-    """Write a file of tensors, all of one of `DTYPES`, each read only when its turn comes.
+    """Write a new file of tensors, all of one of `DTYPES`, each read only when its turn comes.
 
     `change` returns what to write for a name and a tensor, of the same shape. `report` is called
     after the header and after each tensor with the bytes that it took.
@@ -200,6 +228,34 @@ def write_safetensors(
     return digest.hexdigest()
 
 
+def write_checked(
+    file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write tensors of any of `DTYPES` and texts, and a checksum at the end; see `map_checked`.
+
+    Tensors on a GPU are copied to the host one at a time.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: the header would be longer than readers take.
+    """
+    digest = hashlib.sha256()
+    # large values first: every tensor then lies at a multiple of its values' size
+    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
+    sealed = {**ordered, CHECKSUM: torch.empty(SEAL[1], dtype=SEAL[0], device="meta")}
+    header = _header_of(sealed, None, metadata)
+    if len(header) > MAX_HEADER_BYTES:
+        raise ValueError(f"its header would have {len(header)} bytes, more than readers take")
+    file.write(header)
+    digest.update(header)
+    for value in ordered.values():
+        part = _bytes_of(value)
+        file.write(part)
+        digest.update(part)
+        del part
+    file.write(digest.digest())
+
+
 def _bytes_of(tensor: Tensor) -> memoryview:
     # flat, because a tensor without axes cannot be seen as bytes
     return tensor.reshape(-1).cpu().contiguous().view(torch.uint8).numpy().data
@@ -211,13 +267,19 @@ def size_of(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> int:
     return len(_header_of(tensors, dtype)) + values
 
 
-def _header_of(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
-    entries: dict[str, object] = {METADATA: {"format": "pt"}}
+def _header_of(
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    """The header of tensors of one dtype, or of each its own."""
+    entries: dict[str, object] = {METADATA: {"format": "pt", **(metadata or {})}}
     end = 0
     for name, value in tensors.items():
-        start, end = end, end + value.numel() * dtype.itemsize
+        kind = dtype or value.dtype
+        start, end = end, end + value.numel() * kind.itemsize
         entries[name] = {
-            "dtype": DTYPE_NAMES[dtype],
+            "dtype": DTYPE_NAMES[kind],
             "shape": list(value.shape),
             "data_offsets": [start, end],
         }

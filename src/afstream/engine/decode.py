@@ -8,7 +8,7 @@ The host waits once for a chunk, when it is collected.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -188,6 +188,25 @@ class ChunkDecoder:
     def __init__(self, vae: VideoDecoder, stream: DecodeStream) -> None:
         self._vae = vae
         self.stream = stream
+
+    def restore(self, make: Callable[[], Any], latents: Tensor) -> Any:  # noqa: ANN401
+        """Make a saved state where it will be used, and see that a chunk can be decoded after it.
+
+        Args:
+            make: makes it; raises `ValueError` where it cannot.
+            latents: [1, c, C, h, w], any; their values do not matter.
+
+        Raises:
+            ValueError: it is no state of this decoder.
+        """
+        try:
+            with self.stream.decoding(latents):
+                state = make()
+                if state is not None:
+                    decode_pictures(self._vae, latents, state)
+                return state
+        except (RuntimeError, TypeError, LookupError, AttributeError) as error:
+            raise ValueError("its decoder's state cannot be that of this stream") from error
 
     def submit(
         self,

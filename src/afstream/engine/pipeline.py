@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from threading import Lock
+from contextlib import contextmanager
+from threading import Lock, RLock
 
 import torch
 
@@ -20,6 +21,7 @@ from afstream.engine.scheduler import PendingPrompt, PromptScheduler
 from afstream.engine.state import RolloutState, StreamState
 from afstream.engine.stopwatch import Stopwatch
 from afstream.errors import ConfigError
+from afstream.timeline import Plan
 
 
 class ChunkPipeline:
@@ -49,10 +51,12 @@ class ChunkPipeline:
         self.prompts = prompts
         self.decoder = decoder
         self.ahead = ahead
-        self.state = StreamState(seed=seed)
+        self.state = StreamState.begin(seed)
         self.closed = False
         # held by the iterator that is taking the chunks
         self._running = Lock()
+        # held while the state changes; it may be saved and forked in between
+        self.changing = RLock()
 
     def fork(self, prompts: PromptScheduler) -> ChunkPipeline:
         """A pipeline that goes on from here; weights and the decode stream are shared.
@@ -63,14 +67,30 @@ class ChunkPipeline:
         other = ChunkPipeline(
             self.rollout, prompts, self.decoder, seed=self.state.seed, ahead=self.ahead
         )
-        with torch.inference_mode():
+        with torch.inference_mode(), self.changing:
             other.state = self.state.fork()
         return other
 
     def close(self) -> None:
         """Drop all state; a running iterator ends."""
         self.closed = True
-        self.state = StreamState(seed=self.state.seed)
+        self.state = StreamState.begin(self.state.seed)
+
+    def play(self, plan: Plan, from_chunk: int) -> Generator[Chunk, None, None]:
+        """Submit and collect the chunks of a plan; see `Stream.play`."""
+        changes = self.prompts.planned(plan)
+        state = self.state
+        if from_chunk:
+            if from_chunk != state.position or from_chunk > len(changes):
+                raise ConfigError(
+                    f"the timeline cannot be played from chunk {from_chunk!r}: it has"
+                    f" {len(changes)} chunks, and the stream stands at chunk {state.position};"
+                    " load or rewind the stream, or play from there"
+                )
+            # one may be submitted already, and comes first
+            changes = changes[state.chunk :]
+        left = iter(changes)
+        return self.run(lambda: next(left, None))
 
     def run(
         self, planned: Callable[[], Sequence[PendingPrompt] | None]
@@ -83,12 +103,7 @@ class ChunkPipeline:
         Raises:
             ConfigError: another iterator is taking the chunks, or there is no prompt yet.
         """
-        if not self._running.acquire(blocking=False):
-            raise ConfigError(
-                "another iterator or thread is taking this stream's chunks; let it come to its"
-                " end or close() it first, or go on with a fork() of the stream"
-            )
-        try:
+        with self.alone():
             more = True
             while not self.closed:
                 began, warm_up = time.perf_counter(), False
@@ -98,14 +113,31 @@ class ChunkPipeline:
                     if changes is None:
                         more = False
                     else:
-                        pending.append(self._submit(changes))
+                        with self.changing:
+                            pending.append(self.submit([*changes, *self.prompts.waiting()]))
                         warm_up |= pending[-1].warm_up
                 if not pending:
                     return
                 # removed after it is collected, so that an interrupted wait loses nothing
                 chunk = self.decoder.collect(pending[0], began=began, warm_up=warm_up)
-                pending.popleft()
+                with self.changing:
+                    pending.popleft()
                 yield chunk
+
+    @contextmanager
+    def alone(self) -> Generator[None, None, None]:
+        """Keep iterators away from the stream.
+
+        Raises:
+            ConfigError: one is taking the chunks already.
+        """
+        if not self._running.acquire(blocking=False):
+            raise ConfigError(
+                "another iterator or thread is taking this stream's chunks; let it come to its"
+                " end or close() it first, or go on with a fork() of the stream"
+            )
+        try:
+            yield
         finally:
             self._running.release()
 
@@ -121,12 +153,18 @@ class ChunkPipeline:
         return 2 if self.ahead and pending and pending[0].index > 0 else 1
 
     @torch.inference_mode()
-    def _submit(self, planned: Sequence[PendingPrompt]) -> PendingChunk:
-        """Submit the next chunk; on a GPU its work may not have begun when this returns."""
+    def submit(self, changes: Sequence[PendingPrompt]) -> PendingChunk:
+        """Submit the next chunk; on a GPU its work may not have begun when this returns.
+
+        Args:
+            changes: prompt changes that take effect with it.
+
+        Raises:
+            ConfigError: there is no prompt yet.
+        """
         began = time.perf_counter()
         state, rollout, decoding = self.state, self.rollout, self.decoder.stream
         watch = Stopwatch(decoding.event)
-        changes = [*planned, *self.prompts.waiting()]
         with watch.lap("switch"):
             self.prompts.apply(changes, state, rollout)
         scene = state.rollout

@@ -105,6 +105,11 @@ class Rollout:
             first_times=first_times,
         )
 
+    @property
+    def latent_dtype(self) -> torch.dtype:
+        """Float32 or better: the sampler's sums lose too much in bfloat16."""
+        return torch.promote_types(self.model.dtype, torch.float32)
+
     def start(self, text: TextContext, shape: Sequence[int]) -> RolloutState:
         """Begin a scene.
 
@@ -151,12 +156,12 @@ class Rollout:
         """
         number = hashlib.blake2b(f"{seed}:{chunk}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(number, "big"))
-        # latents stay in float32 or better: the sampler's sums lose too much in bfloat16
-        dtype = torch.promote_types(self.model.dtype, torch.float32)
         # a copy from pageable memory would make the host wait
         pinned = self.model.device.type == "cuda"
         shape = (len(self.schedule_at(state.frame)[0].sigmas), *state.shape)
-        return torch.empty(shape, pin_memory=pinned).normal_(generator=generator).to(dtype)
+        return (
+            torch.empty(shape, pin_memory=pinned).normal_(generator=generator).to(self.latent_dtype)
+        )
 
     def denoise(self, state: RolloutState, noise: Tensor) -> Tensor:
         """Run all denoise steps of the next chunk.

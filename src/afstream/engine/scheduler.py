@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from afstream.engine.chunk import Receipt
 from afstream.engine.rollout import Rollout
-from afstream.engine.state import Blend, StreamState
+from afstream.engine.state import Blend, Change, StreamState
 from afstream.errors import TimelineError
 from afstream.families.base import VideoModel
 from afstream.geometry import ChunkClock, Geometry
@@ -89,6 +90,18 @@ class PromptScheduler:
             changes[planned.chunk].append(self._encode(receipt))
         return changes
 
+    def again(self, history: Sequence[Change]) -> dict[int, list[PendingPrompt]]:
+        """Changes that took effect before, by the chunk at which they did.
+
+        Raises:
+            PromptError: the model cannot understand a prompt.
+        """
+        changes: dict[int, list[PendingPrompt]] = {}
+        for chunk, cue in history:
+            receipt = Receipt(cue=cue, blend_chunks=blend_length(cue.blend_s, self.clock))
+            changes.setdefault(chunk, []).append(self._encode(receipt))
+        return changes
+
     def waiting(self) -> list[PendingPrompt]:
         """All changes queued since the last call."""
         found: list[PendingPrompt] = []
@@ -120,6 +133,7 @@ class PromptScheduler:
 
     def _begin_segment(self, change: PendingPrompt, state: StreamState, rollout: Rollout) -> None:
         receipt, embeds = change
+        state.history.append(Change(state.chunk, replace(receipt.cue, seed=state.seed)))
         before, state.embeds, state.blend = state.embeds, embeds, None
         state.prompt = receipt.prompt
         state.segment += 1

@@ -1,10 +1,10 @@
-"""All state of a running stream, whose size stays constant."""
+"""All state of a running stream; its size stays constant but for the list of prompt changes."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from afstream.engine.decode import PendingChunk
 from afstream.engine.stopwatch import Event
 from afstream.kvcache.cache import KVCache
 from afstream.model.dit import TextContext
+from afstream.timeline import Cue
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +57,18 @@ class Blend:
     done: int = 0
 
 
+class Change(NamedTuple):
+    """A prompt change that took effect.
+
+    Attributes:
+        chunk: the first chunk under it.
+        cue: the request; its seed is the one in effect from that chunk on, whoever set it.
+    """
+
+    chunk: int
+    cue: Cue
+
+
 @dataclass(slots=True, kw_only=True)
 class StreamState:
     """State of a stream before its next chunk is submitted.
@@ -64,6 +77,8 @@ class StreamState:
         rollout: memory, recent latents and position in the scene; None before the start.
         decoder: the decoder's own state, None at a scene's start.
         seed: seed of the noise.
+        first_seed: the seed before the first prompt change.
+        history: all prompt changes that took effect, oldest first.
         chunk: index of the next chunk to be submitted.
         segment: index of the current prompt, -1 before the first.
         video_frame: video frames before that chunk.
@@ -75,6 +90,8 @@ class StreamState:
     """
 
     seed: int
+    first_seed: int
+    history: list[Change] = field(default_factory=list[Change], repr=False)
     rollout: RolloutState | None = None
     decoder: Any = None
     chunk: int = 0
@@ -86,11 +103,22 @@ class StreamState:
     pending: deque[PendingChunk] = field(default_factory=deque[PendingChunk])
     done: Event | None = None
 
+    @classmethod
+    def begin(cls, seed: int) -> StreamState:
+        """The state before the first prompt."""
+        return cls(seed=seed, first_seed=seed)
+
+    @property
+    def position(self) -> int:
+        """Index of the first chunk that was not collected yet."""
+        return self.chunk - len(self.pending)
+
     def fork(self) -> StreamState:
         """An independent copy; pending chunks belong to both."""
         return replace(
             self,
             rollout=self.rollout and self.rollout.fork(),
+            history=self.history.copy(),
             blend=self.blend and replace(self.blend),
             pending=self.pending.copy(),
         )

@@ -82,7 +82,7 @@ def model_device(name: str | None) -> torch.device:
             f"device is {name!r}, but this machine or torch build has no CUDA; use cpu"
         )
     count = torch.cuda.device_count()
-    if device.type == "cuda" and device.index is not None and device.index >= count:
+    if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(
             f"device is {name!r}, but this machine has {count} of them; choose from cuda:0 to"
             f" cuda:{count - 1}"

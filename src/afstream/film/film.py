@@ -210,10 +210,10 @@ class Film:
         if chunk.receipts:
             self.record.cues.append(CueEntry.of(chunk))
         if not self._begun:
-            self._begin()
+            self._begin(chunk.index + 1)
         elif chunk.receipts and self.record.live:
             # what was typed is kept even if its first frames are not
-            self._save(self.chunks + 1)
+            self._save(chunk.index + 1)
         frames, note = self._cut(chunk), self._note()
         self.writer.write(frames, [note] * len(frames) if note else None)
         self.chunks = chunk.index + 1
@@ -251,10 +251,9 @@ class Film:
         if not self.writer.frames:
             return
         if state == "finished":
-            if self._stream.next_chunk:
-                self.save_state()
+            self.save_state()
             if not self._begun:
-                self._begin()
+                self._begin(self.chunks)
             chapters = [Chapter(start_s, cue.prompt) for start_s, _, cue in self._spans()]
             if why_not := self.writer.finish(chapters):
                 self._warn(why_not)
@@ -279,21 +278,21 @@ class Film:
                 self.end(state, str(error) or type(error).__name__)
         self.writer.close()
 
-    def _begin(self) -> None:
-        """Write the record before anything of an earlier film is replaced."""
+    def _begin(self, known: int) -> None:
+        """Write the record before anything of an earlier film is replaced; see `_save`."""
         self._begun = True
-        self._save(self.chunks)
+        self._save(known)
         if not self.chunks:
             self.files.remove_stale()
         self.states.keep_until(self.chunks)
 
-    def _save(self, chunks: int) -> None:
-        """Write the record, and of a live run the replay of so many chunks."""
+    def _save(self, known: int) -> None:
+        """Write the record, and of a live run the replay of the chunks whose prompts are known."""
         self._saved_at = time.monotonic()
         if self.writer.frames:
             self.writer.sync()
         if self.record.live:
-            replay = replay_of(self._stream.state.history, chunks)
+            replay = replay_of(self._stream.state.history, known)
             self.record.timeline = str(replay)
             if self.files.replay:
                 write_text(self.files.replay, f"{REPLAY_MARK} of {self.files.video}\n{replay}")
@@ -322,7 +321,8 @@ class Film:
         """Start and end of every prompt in the video so far, seconds."""
         cues = [cue for cue in self.record.cues if cue.effective_s < self.writer.seconds]
         starts = [cue.effective_s for cue in cues]
-        return list(zip(starts, [*starts[1:], self.writer.seconds], cues, strict=True))
+        stops = [*starts[1:], self.writer.seconds]
+        return list(zip(starts, stops, cues, strict=False))
 
 
 def replay_of(history: Sequence[Change], num_chunks: int) -> Timeline:

@@ -38,7 +38,7 @@ class FilmSheet:
         """
         pictures = islice(_pictures(video), frames)
         starts = [round(cue.effective_s * fps) for cue in cues]
-        for cue, start, stop in zip(cues, starts, [*starts[1:], frames], strict=True):
+        for cue, start, stop in zip(cues, starts, [*starts[1:], frames], strict=False):
             for picture in islice(pictures, stop - start):
                 self._sheet.add(
                     picture[None], segment=cue.segment, prompt=cue.prompt, start_s=cue.effective_s

@@ -64,7 +64,7 @@ class StateStore:
         Raises:
             OutputError: it cannot be written; the states before it are kept.
         """
-        if self.folder is None:
+        if self.folder is None or not chunk:
             return
         began = self._clock()
         try:
@@ -72,7 +72,7 @@ class StateStore:
         except OSError as error:
             raise OutputError.of(self.folder, error) from error
         try:
-            self.bytes = stream.save(self.folder / NAME.format(chunk)).bytes
+            self.bytes = stream.save(self.folder / NAME.format(chunk)).num_bytes
         finally:
             # a disk that is full is not asked again at once
             self._saved_at = self._clock()

@@ -11,7 +11,7 @@ can be read at any distance as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -74,11 +74,11 @@ class KVCache:
             backend: backend of attention and the other kernels.
         """
         num_slots = 1 + policy.num_slots
-        tokens = policy.lengths.chunk_frames * grid[0] * grid[1]
-        shape = (backbone.num_layers, batch, num_slots, tokens, backbone.num_heads)
+        layers, *shape = slot_shape(policy, backbone, grid, batch=batch)
         # zeros, because 0 x NaN is NaN
         keys, values = (
-            torch.zeros(*shape, backbone.head_dim, dtype=dtype, device=device) for _ in range(2)
+            torch.zeros(layers, batch, num_slots, *shape[1:], dtype=dtype, device=device)
+            for _ in range(2)
         )
         pool = SlotPool(
             keys=keys,
@@ -155,11 +155,35 @@ class KVCache:
         self.anchors = self.policy.start()
         self._open = None
 
+    def held(self) -> dict[str, Tensor]:
+        """Views of the slots that hold chunks, layer by layer [B, R, H, D]; see `held_names`."""
+        parts = self.pool.keys, self.pool.values
+        return {
+            name: parts[part][layer, :, slot]
+            for name, (part, slot, layer) in held_names(self.slot_frames, len(parts[0])).items()
+        }
+
+    def restore(
+        self, slot_frames: Sequence[int], anchors: Anchors, held: Mapping[str, Tensor]
+    ) -> None:
+        """Hold what another cache of the same sizes holds.
+
+        Args:
+            slot_frames: the other's.
+            anchors: the other's; belong to this cache from now on.
+            held: what its `held` returned, in any memory.
+        """
+        parts = self.pool.keys, self.pool.values
+        for name, (part, slot, layer) in held_names(slot_frames, len(parts[0])).items():
+            parts[part][layer, :, slot].copy_(held[name])
+        self.slot_frames, self.anchors = list(slot_frames), anchors
+        self._open = None
+
     def fork(self) -> KVCache:
         """An independent copy, made in one launch."""
         old = self.pool
         pool = replace(old, keys=torch.zeros_like(old.keys), values=torch.zeros_like(old.values))
-        held = [slot for slot, frame in enumerate(self.slot_frames) if frame >= 0]
+        held = held_slots(self.slot_frames)
         copy_slots(*(old.keys, old.values, pool.keys, pool.values, held, held), backend=old.backend)
         return replace(
             self,
@@ -188,3 +212,26 @@ class KVCache:
             free = [slot for slot, first in enumerate(self.slot_frames) if first not in held]
             self.slot_frames[min(free, key=lambda slot: self.slot_frames[slot])] = frame
         return self.slot_frames.index(frame)
+
+
+def slot_shape(
+    policy: MemoryPolicy, backbone: BackboneConfig, grid: tuple[int, int], *, batch: int = 1
+) -> tuple[int, int, int, int, int]:
+    """Shape of one slot's keys: layers, batch, tokens of a chunk, heads, head dim."""
+    tokens = policy.lengths.chunk_frames * grid[0] * grid[1]
+    return backbone.num_layers, batch, tokens, backbone.num_heads, backbone.head_dim
+
+
+def held_slots(slot_frames: Sequence[int]) -> list[int]:
+    """The slots that hold chunks."""
+    return [slot for slot, frame in enumerate(slot_frames) if frame >= 0]
+
+
+def held_names(slot_frames: Sequence[int], num_layers: int) -> dict[str, tuple[int, int, int]]:
+    """Names of held keys and values, each with its part (keys are 0), slot and layer."""
+    return {
+        f"{name}.{slot}.{layer}": (part, slot, layer)
+        for slot in held_slots(slot_frames)
+        for part, name in enumerate(("keys", "values"))
+        for layer in range(num_layers)
+    }

@@ -23,7 +23,8 @@ def read_bytes(text: str, *, what: str = "--gpu-memory") -> int:
     amount = int(float(match[1]) * base ** POWERS[match[2].upper()]) if match else 0
     if not amount:
         raise ConfigError(
-            f"{what} is {text[:MOST_SHOWN]!r}; give an amount of memory such as 12GiB, 12GB or 12288MiB"
+            f"{what} is {text[:MOST_SHOWN]!r}; give an amount of memory such as 12GiB, 12GB or"
+            " 12288MiB"
         )
     return amount
 

@@ -21,6 +21,12 @@ DASH = "[-–—]"  # noqa: RUF001
 CLOCK = rf"\d{{1,6}}{COLON}[0-5]\d(?:{COLON}[0-5]\d)?(?:[.,]\d{{1,6}})?"
 NUMBER = r"\d{1,9}(?:\.\d{1,6})?"
 SECONDS = rf"{NUMBER}(?:secs?|s)|\d{{1,6}}m\s?\d\d?s"
+TIME = rf"{CLOCK}|{SECONDS}"
+TEXT = "(?P<text>.+)"
+QUOTE = "[\"']?"
+QUOTED = rf"(?P<text>.*?){QUOTE}"
+SIGN = f"(?:{COLON}|{DASH})"
+OPEN, CLOSE = r"[\[(<{【（［「]", r"[\])>}】）］」]"  # noqa: RUF001
 # `80s neon street` and `1950s car` begin with a decade, and no time.
 DECADE = r"(?:[2-9]|\d{3})0s\s"
 MARK = rf"(?:(?:{DASH}|[*+•]|\d{{1,3}}[.)])\s+)"
@@ -28,8 +34,26 @@ SETTING = "time|start|end|start_?time|end_?time|at|t|seed|duration|fps|frames?|s
 AFTER = rf"\s*(?:{COLON}|{DASH}|[,;|])?\s+"
 # Thousands such as in `1,000 balloons` are no columns.
 COLUMNS = r"(?!\d{1,3}(?:,\d{3})+\b)\d+(?:\.\d+)?[,;](?:\s?\d+(?:\.\d+)?[,;])*(?!\s)"
-HEADINGS = {"time", "start", "end", "seconds", "timestamp", "frame", "id", "index", "prompt_index"}
-HEADINGS |= {"prompt", "prompts", "text", "caption", "description", "duration", "seed"}
+HEADINGS = frozenset(
+    [
+        "time",
+        "start",
+        "end",
+        "seconds",
+        "timestamp",
+        "frame",
+        "id",
+        "index",
+        "prompt_index",
+        "prompt",
+        "prompts",
+        "text",
+        "caption",
+        "description",
+        "duration",
+        "seed",
+    ]
+)
 
 
 class Fault(NamedTuple):
@@ -54,27 +78,24 @@ def shape(what: str, pattern: str) -> tuple[str, re.Pattern[str]]:
 SHAPES = (
     shape("JSON", r'\{\s*(?:["\[]|$)|\[\s*(?:["{\[]|$)|[\]}],?$'),
     shape("a file of subtitles", rf"WEBVTT\b|(?:{CLOCK})\s+-->"),
-    shape("a list of times", rf"{MARK}[\[(]?(?P<time>{CLOCK}|{SECONDS})[\])]?{AFTER}(?P<text>.+)"),
-    shape(
-        "a time in brackets of another kind",
-        rf"[\[(<{{【（［「](?P<time>{CLOCK}|{SECONDS})[])>}}】）］」]\s*(?:{COLON}|{DASH})?\s*(?P<text>.+)",
-    ),
-    shape("a time", rf"(?P<time>{CLOCK}){AFTER}(?P<text>.+)"),
-    shape("a time", rf"(?!{DECADE})(?P<time>{SECONDS}){AFTER}(?P<text>.+)"),
+    shape("a list of times", rf"{MARK}[\[(]?(?P<time>{TIME})[\])]?{AFTER}{TEXT}"),
+    shape("a time in other brackets", rf"{OPEN}(?P<time>{TIME}){CLOSE}\s*{SIGN}?\s*{TEXT}"),
+    shape("a time", rf"(?P<time>{CLOCK}){AFTER}{TEXT}"),
+    shape("a time", rf"(?!{DECADE})(?P<time>{SECONDS}){AFTER}{TEXT}"),
     # Not so `12.5 s of rain`.
-    shape("a time", rf"(?P<time>{NUMBER} (?:secs?|s))\s+(?P<text>(?-i:[A-Z]).+)"),
-    shape("a time", rf"(?P<time>{NUMBER}\s?s(?:ec(?:ond)?s?)?)\s*(?:{COLON}|{DASH})\s*(?P<text>.+)"),
-    shape("a time", rf"(?P<counted>\d{{1,9}}[fl]|\d{{2,9}}c){AFTER}(?P<text>.+)"),
-    shape("a time", rf"(?P<number>{NUMBER})\s+{DASH}\s+(?P<text>.+)"),
-    shape("a frame with its prompt", rf"(?:frames?\s+)?(?P<number>\d{{1,9}})\s*{COLON}\s+(?P<text>.+)"),
-    shape("a row of a table", rf"(?P<number>{NUMBER})\t\s*(?P<text>.+)"),
-    shape("a row of a table", rf"""{COLUMNS}["']?(?P<text>.+?)["']?$"""),
-    shape("a setting", rf"""{MARK}?["']?(?:{SETTING})["']?\s*[:=]\s*["']?[+-]?\d"""),
+    shape("a time", rf"(?P<time>{NUMBER} (?:secs?|s))\s+(?=(?-i:[A-Z])){TEXT}"),
+    shape("a time", rf"(?P<time>{NUMBER}\s?s(?:ec(?:ond)?s?)?)\s*{SIGN}\s*{TEXT}"),
+    shape("a time", rf"(?P<counted>\d{{1,9}}[fl]|\d{{2,9}}c){AFTER}{TEXT}"),
+    shape("a time", rf"(?P<number>{NUMBER})\s+{DASH}\s+{TEXT}"),
+    shape("a frame and its prompt", rf"(?:frames?\s+)?(?P<number>\d{{1,9}})\s*{COLON}\s+{TEXT}"),
+    shape("a row of a table", rf"(?P<number>{NUMBER})\t\s*{TEXT}"),
+    shape("a row of a table", rf"{COLUMNS}{QUOTE}{QUOTED}$"),
+    shape("a setting", rf"{MARK}?{QUOTE}(?:{SETTING}){QUOTE}\s*[:=]\s*{QUOTE}[+-]?\d"),
     shape("a word that needs a time before it", "(?P<word>(?:blend|note)=.+)"),
-    shape("an item of a list", rf"{MARK}(?!{NUMBER}$)(?P<text>.+)"),
-    shape("a key with its value", r"""["']?(?:\w+[-_ ])?prompts?["']?\s*:\s*["']?(?P<text>.*?)["']?$"""),
+    shape("an item of a list", rf"{MARK}{TEXT}"),
+    shape("a key and its value", rf"{QUOTE}(?:\w+[-_ ])?prompts?{QUOTE}\s*:\s*{QUOTE}{QUOTED}$"),
     shape("a ruling line", rf"(?:{DASH}|[=_*~.]){{3,}}$"),
-)  # fmt: skip
+)
 
 # Between a time and its prompt, as chapters of videos have it.
 SEPARATOR = re.compile(rf"(?:{DASH}+>?|{COLON})\s+")
@@ -153,8 +174,9 @@ def seconds_of(time: str) -> float:
     minutes, _, rest = time.rpartition("m") if re.match(r"\d+m", time) else ("0", "", time)
     parts = re.split(COLON, re.sub(r"[^\d.:：∶꞉]", "", rest.replace(",", ".")))  # noqa: RUF001
     values = [float(part or 0) for part in [*parts[:-1], parts[-1].strip(".")]]
-    total = sum(value * unit for value, unit in zip(reversed(values), (1, MINUTE_S, HOUR_S)))
-    total += float(minutes) * MINUTE_S
+    units = (1, MINUTE_S, HOUR_S)
+    total = sum(value * unit for value, unit in zip(reversed(values), units, strict=False))
+    total += MINUTE_S * float(minutes)
     return total if total < LIMIT else 0.0
 
 

@@ -13,7 +13,7 @@ from afstream.timeline.imports.jsonl import JsonlImport
 from afstream.timeline.imports.others import OTHER_TOOLS
 from afstream.timeline.imports.record import RecordImport
 
-__all__ = ["IMPORTS", "Imported", "ImportOptions", "PromptFile", "TimelineImport", "find_import"]
+__all__ = ["IMPORTS", "ImportOptions", "Imported", "PromptFile", "TimelineImport", "find_import"]
 
 # Asked in this order; the last one takes every file that no other recognises.
 IMPORTS: tuple[TimelineImport, ...] = (RecordImport(), JsonlImport(), *OTHER_TOOLS, TextImport())

@@ -52,7 +52,7 @@ class JsonlImport:
 
 
 def parse(text: str, source: str, options: ImportOptions) -> Imported:
-    """The timeline of one line of a text; the others may have faults. Errors begin with `source`."""
+    """The timeline of one line of a text, whatever the others hold; errors begin with `source`."""
     check_switch_frames(options.switch_frames, options.clock)
     lines = dict(enumerate(LINE_END.split(text.removeprefix(BYTE_ORDER_MARK)), 1))
     numbers = [number for number, line in lines.items() if line.strip()]

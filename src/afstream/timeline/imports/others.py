@@ -10,7 +10,7 @@ from afstream.timeline.lines import Place
 from afstream.timeline.lookalikes import EXAMPLE
 
 
-@dataclass(frozen=True)
+@dataclass
 class OtherTool:
     """A format that is refused with the advice to write a timeline.
 
