@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from afstream.text import has_controls, printable
+from afstream.text import find_control, printable
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,6 @@ from afstream.text import has_controls, printable
     ],
 )
 def test_control_characters_are_shown(text, shown):
-    assert has_controls(text)
     assert printable(text) == shown
 
 
@@ -34,15 +33,20 @@ LIVING = [
 
 @pytest.mark.parametrize("text", LIVING)
 def test_text_that_people_write_stays(text):
-    assert not has_controls(text)
+    assert find_control(text) is None
     assert printable(text) == text
 
 
 def test_every_character_of_a_control_category_is_found():
     every = map(chr, range(0x110000))
     controls = [one for one in every if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp")]
-    assert all(map(has_controls, controls))
     assert all(map(str.isascii, printable("".join(controls))))
+    # prompts may have blanks and line ends of any kind between their words
+    assert all(one.isspace() == (find_control(one) is None) for one in controls)
+
+
+def test_a_control_character_is_found_where_it_stands():
+    assert find_control("a b\u2028c\x1b[2J") == 5
 
 
 def test_values_are_shown_by_their_text():

@@ -27,7 +27,7 @@ COMMANDS = ("generate", "resume", "extend", "branch", "inspect", "convert", "ben
 
 
 class Commands(TyperGroup):
-    """The commands in the order in which they are needed, and how they end when they are stopped."""
+    """The commands in the order in which they are needed, each of which a signal may end."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The names of the commands."""

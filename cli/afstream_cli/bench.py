@@ -59,6 +59,7 @@ Threads = Annotated[
     typer.Option(
         metavar="N",
         min=1,
+        max=options.MOST_THREADS,
         help="Threads that compute on the CPU.",
         show_default="torch's choice",
         rich_help_panel=options.MODEL,

@@ -57,7 +57,13 @@ TensorBoard = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="CPU threads.", show_default="torch's choice"),
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=options.MOST_THREADS,
+        help="CPU threads.",
+        show_default="torch's choice",
+    ),
 ]
 
 

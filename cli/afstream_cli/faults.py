@@ -17,8 +17,10 @@ from afstream.film.versions import package_version
 USER_ERROR = 2
 OWN_FAULT = 1
 
-LIBRARIES = ("afstream", "torch", "numpy", "av", "pillow", "typer", "rich", "safetensors")
-LIBRARIES += ("transformers", "diffusers", "triton")
+LIBRARIES = (
+    *("afstream", "torch", "numpy", "av", "pillow", "typer", "rich", "safetensors"),
+    *("transformers", "diffusers", "triton"),
+)
 # What torch says instead of raising an error of its own kind.
 NO_MEMORY = ("can't allocate memory", "not enough memory")
 
@@ -63,14 +65,16 @@ def is_out_of_memory(error: Exception) -> bool:
 def write_report(error: Exception, command: Sequence[str]) -> Path | None:
     """Write a report that only the user can read; None where no place takes it."""
     text = report(error, command)
-    for folder in (state_folder(), Path(tempfile.gettempdir())):
+    for place in (state_folder, tempfile.gettempdir):
         try:
+            folder = Path(place())
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # A new file of mode 0600, whatever others have put into the folder.
             number, name = tempfile.mkstemp(prefix="afstream-", suffix=".txt", dir=folder)
-            with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+            with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
-        except OSError:
+        # `expanduser` raises RuntimeError where there is no home.
+        except (OSError, RuntimeError):
             continue
         return Path(name)
     return None
@@ -79,7 +83,7 @@ def write_report(error: Exception, command: Sequence[str]) -> Path | None:
 def state_folder() -> Path:
     """Where reports go: `$XDG_STATE_HOME/afstream/reports`."""
     home = os.environ.get("XDG_STATE_HOME")
-    base = Path(home) if home else Path(os.path.expanduser("~")) / ".local" / "state"
+    base = Path(home) if home else Path("~/.local/state").expanduser()
     return base / "afstream" / "reports"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from afstream.timeline.imports import (
     PromptFile,
     TimelineImport,
     find_import,
-    pick_line,
 )
-from afstream.timeline.lines import Place
+from afstream.timeline.lines import Place, shown
+from afstream_cli.streams import tell
 
+FRAME = re.compile(r"[0-9]{1,9}")
 SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 
 
@@ -34,7 +36,9 @@ def read_pixels(size: str | None) -> tuple[int, int] | None:
         return None
     match = SIZE.fullmatch(size)
     if match is None:
-        raise ConfigError(f"--size is {size!r}; write width x height in pixels, such as 832x480")
+        raise ConfigError(
+            f"--size is {shown(size)}; write width x height in pixels, such as 832x480"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -57,7 +61,12 @@ def read_time(text: str, option: str) -> Moment:
 
 
 def read_timeline(
-    path: Path, options: ImportOptions, *, seed: int | None, duration: Moment | None
+    path: Path,
+    options: ImportOptions,
+    *,
+    seed: int | None,
+    duration: Moment | None,
+    warn: Callable[[str], None] = tell,
 ) -> Timeline:
     """The timeline of a file in any known format.
 
@@ -65,18 +74,25 @@ def read_timeline(
         path: the file.
         options: settings that the file may lack.
         seed: used instead of the file's.
-        duration: used instead of the file's.
+        duration: used instead of the file's; cues beyond it are left out.
+        warn: called with a message about whatever of the file is not played.
     """
     file = PromptFile(path)
     kind = find_import(file)
     refuse_unused(kind, options, path)
-    timelines = kind.read(file, options)
-    timeline = timelines[0] if options.line is None else pick_line(timelines, options.line)
-    return replace(
-        timeline,
-        seed=timeline.seed if seed is None else seed,
-        duration=duration or timeline.duration,
-    )
+    imported = kind.read(file, options)
+    timeline = imported.timeline
+    for note in imported.notes:
+        warn(f"afstream: {note}")
+    if duration is not None:
+        count = len(timeline.cues)
+        timeline = timeline.cut(duration, options.clock)
+        if left_out := count - len(timeline.cues):
+            warn(
+                f"afstream: {left_out} of {count} cues lie beyond the {duration} of --duration and"
+                " are left out"
+            )
+    return replace(timeline, seed=timeline.seed if seed is None else seed)
 
 
 def refuse_unused(kind: TimelineImport, options: ImportOptions, path: Path) -> None:
@@ -96,9 +112,10 @@ def read_frames(text: str | None) -> tuple[int, ...]:
     if text is None:
         return ()
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words):
+    if not all(FRAME.fullmatch(word) for word in words):
         raise ConfigError(
-            f"--switch-frames is {text!r}; write latent frames with commas between, such as 40,80"
+            f"--switch-frames is {shown(text)}; write latent frames with commas between, such as"
+            " 40,80"
         )
     return tuple(map(int, words))
 

@@ -17,7 +17,7 @@ SIGNAL_EXIT = 128
 Handler = Callable[[int, FrameType | None], None]
 
 
-class Stopped(KeyboardInterrupt):  # noqa: N818 - an end, not an error
+class Stopped(KeyboardInterrupt):
     """A signal ended the run, as Ctrl-C does.
 
     Attributes:
@@ -65,7 +65,7 @@ class Interruption:
 
 @contextmanager
 def stopped_like_ctrl_c() -> Generator[None, None, None]:
-    """Make each signal a KeyboardInterrupt inside the block, so that half-made files are removed."""
+    """Make a signal a KeyboardInterrupt inside the block, so that half-made files are removed."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)

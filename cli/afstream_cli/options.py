@@ -12,6 +12,8 @@ VIDEO = "Video"
 MODEL = "Model"
 JSONL = "Prompt files of other projects (.jsonl)"
 REPORT = "Report"
+# More than any machine has, and few enough for every system to start.
+MOST_THREADS = 1024
 
 
 def option(

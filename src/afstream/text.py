@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from itertools import islice
 
 # C0, DEL and C1 steer a terminal; line and paragraph separators break a line; embeddings,
 # overrides and isolates show a text in another order than it has; half a surrogate pair cannot be
@@ -21,9 +23,26 @@ def printable(text: object) -> str:
     return UNPRINTABLE.sub(_escaped, str(text))
 
 
-def has_controls(text: str) -> bool:
-    """Whether a text holds anything that `printable` would change."""
-    return UNPRINTABLE.search(text) is not None
+def find_control(text: str) -> int | None:
+    """Where a text first holds what `printable` would change, blanks and line ends aside."""
+    found = (one.start() for one in UNPRINTABLE.finditer(text) if not one[0].isspace())
+    return next(found, None)
+
+
+def some_of(names: Collection[str], *, most: int = 3) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - most
+    first = ", ".join(islice(names, most))
+    return f"{first} and {more:,} more" if more > 0 else first
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _escaped(found: re.Match[str]) -> str:

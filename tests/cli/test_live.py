@@ -15,10 +15,10 @@ import av
 import pytest
 
 from afstream.errors import TimelineError
-from afstream.spec import StreamConfig
-from afstream.timeline import Cue, Moment, Timeline, Unit
 from afstream.film.film import replay_of
 from afstream.film.record import CueEntry
+from afstream.spec import StreamConfig
+from afstream.timeline import Cue, Moment, Timeline, Unit
 from afstream_cli.live import LiveCues
 
 FAKE_STREAM = Path(__file__).with_name("fake_stream.py")

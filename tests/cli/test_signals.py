@@ -9,6 +9,9 @@ from pathlib import Path
 import av
 import pytest
 
+from afstream_cli.app import main
+from afstream_cli.interruption import Interruption, Stopped, stopped_like_ctrl_c
+
 FAKE_STREAM = Path(__file__).with_name("fake_stream.py")
 CHUNK_S = "0.02"
 
@@ -25,7 +28,7 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_run_is_closed_cleanly(tmp_path: Path, number: signal.Signals):
     with start(tmp_path, "-p", "t.txt", "--json") as process:
         assert process.stdout
@@ -62,7 +65,7 @@ def test_a_reader_that_goes_away_ends_the_run(tmp_path: Path):
         process.stdout.close()
         err = process.stderr.read()
     assert process.returncode == 2
-    assert "the reader of the lines of JSON went away" in err
+    assert "cannot write to standard output, its reader went away; " in err
     assert len(err.splitlines()) == 1
 
 
@@ -78,3 +81,33 @@ def test_waiting_for_the_first_cue_can_be_stopped(tmp_path: Path):
         process.wait()
     assert process.returncode == 130
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_signals_that_the_parent_ignored_stay_ignored():
+    """`nohup` ignores SIGHUP, and a shell without job control SIGINT of what it runs behind."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+            assert interruption.signal is None
+            signal.raise_signal(signal.SIGTERM)
+            assert interruption.signal == signal.SIGTERM
+            with pytest.raises(Stopped):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_a_signal_ends_tells_which(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+):
+    def work(*_: object, **__: object) -> None:
+        with stopped_like_ctrl_c():
+            signal.raise_signal(number)
+
+    monkeypatch.setattr("afstream.families.wan.convert.check_out", work)
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", "a", "b"])
+    assert caught.value.code == 128 + number

@@ -61,8 +61,10 @@ def test_options_that_a_format_does_not_use_are_refused(tmp_path: Path, options:
 def test_a_pipe_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = saved(tmp_path, "p", JSON_LINE)
     reads: list[Path] = []
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or read_bytes(self))
+    open_file = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode: reads.append(self) or open_file(self, mode)
+    )
     read(path)
     assert reads == [path]
 
@@ -73,7 +75,9 @@ def test_the_worked_example_of_contributing_is_a_class_and_a_row(
     """What CONTRIBUTING shows reads files, in the command's own way, once its row stands."""
     by_suffix = saved(tmp_path, "p.csv", "seconds,prompt\n0,a fox\n2.5,an owl\n")
     by_content = saved(tmp_path, "p.txt", "seconds,prompt\n0,a fox\n2.5,an owl\n")
-    assert read(by_suffix).cues[0].prompt == "seconds,prompt"
+    for path, words in ((by_suffix, "a table"), (by_content, "headings of a table")):
+        with pytest.raises(TimelineError, match=words):
+            read(path)
 
     before = imports.IMPORTS
     shown = worked_example("A new import of timelines", **vars(imports))

@@ -144,7 +144,7 @@ def test_lines_without_times_are_equally_long():
 
 
 def test_words_need_a_time_before_them():
-    timeline = Timeline.parse("cut paper flutters\nswitch on the light\nseed=3 is text here")
+    timeline = Timeline.parse("cut paper flutters\nswitch on the light\n| seed=3 is text")
     assert [cue.prompt.split()[0] for cue in timeline.cues] == ["cut", "switch", "seed=3"]
     assert {cue.transition for cue in timeline.cues} == {"switch"}
 

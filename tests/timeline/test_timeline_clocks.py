@@ -121,7 +121,7 @@ def test_live_moments_count_from_the_next_chunk(chunk: int, stride: int, fps: in
 def test_switch_frames_of_prompt_files_need_a_chunk_between(chunk: int, frames: tuple[int, ...]):
     def read(when: ChunkClock, frames: tuple[int, ...]) -> list[int]:
         options = ImportOptions(clock=when, switch_frames=frames, num_latents=400)
-        [timeline] = jsonl.parse('{"prompts": ["a", "b", "c"]}', "p.jsonl", options)
+        timeline = jsonl.parse('{"prompts": ["a", "b", "c"]}', "p.jsonl", options).timeline
         return [cue.chunk for cue in timeline.plan(when).cues]
 
     when = clock(chunk=chunk)

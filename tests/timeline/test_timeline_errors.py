@@ -8,6 +8,8 @@ from tests.timeline.clocks import CLOCK
 
 from afstream.errors import TimelineError
 from afstream.timeline import Cue, Moment, Timeline, Unit
+from afstream.timeline.cue import MAX_CUES
+from afstream.timeline.lines import MAX_LINES
 
 # name: text, line, column, words that the message must hold
 FAULTS: dict[str, tuple[str, int, int, list[str]]] = {
@@ -18,7 +20,8 @@ FAULTS: dict[str, tuple[str, int, int, list[str]]] = {
     "first cue relative": ("[+8s] a", 1, 1, ["first cue", "[+8s]", "0:00"]),
     "no time": ("0:00 a\n0:10 b\nc", 3, 1, ["without a time", "line 1", "indent"]),
     "no time in the first line": ("a\n0:10 b", 1, 1, ["without a time", "line 2"]),
-    "bare number": ("0:00 a\n12.5s b", 2, 1, ["without a time", "'12.5s'", "[12s]"]),
+    "bare number": ("0:00 a\n12 b", 2, 1, ["without a time", "'12'", "[12s]"]),
+    "bare seconds": ("0:00 a\n12.5s b", 2, 1, ["'12.5s b'", "a time", "'0:12.5 b'"]),
     "out of order": ("0:00 a\n0:10 b\n0:08 c", 3, 1, ["0:08", "before", "line 2", "0:10"]),
     "out of order by latents": ("0:00 a\n[60l] b\n[9c] c", 3, 1, ["[9c]", "before", "line 2"]),
     "before the scene": ("0:00 a\n[60l] cut b\n[9l] c", 3, 1, ["[9l]", "before", "line 2"]),
@@ -105,7 +108,7 @@ def test_faults_say_where_and_what(name: str):
 
 def test_names_cannot_grow_without_end():
     text = "@let a0 = word\n" + "".join(f"@let a{n + 1} = {{a{n}}} {{a{n}}}\n" for n in range(40))
-    with pytest.raises(TimelineError, match="characters; at most 20,000"):
+    with pytest.raises(TimelineError, match=r"^timeline.txt:13:12: the text grows beyond 20,000"):
         Timeline.parse(text + "0:00 {a40}")
 
 
@@ -139,8 +142,12 @@ def test_a_file_that_is_not_there(tmp_path: Path):
     [
         ({"prompt": " \n"}, "no prompt"),
         ({"prompt": "x" * 20_001}, "20,001 characters"),
-        ({"prompt": "\ud800"}, "surrogate"),
+        ({"prompt": "a fox\ud800"}, r"half a surrogate pair, \\ud800 behind 'a fox'; remove it"),
         ({"note": "\udfff"}, "surrogate"),
+        ({"prompt": "a \x1b[2Jfox"}, r"a prompt holds the control character \\x1b behind 'a '"),
+        ({"prompt": "a \u202efox"}, r"the control character \\u202e"),
+        ({"note": "\x7f"}, r"a note holds the control character \\x7f"),
+        ({"note": "x" * 20_001}, "a note has 20,001 characters"),
         ({"transition": "fade"}, "'fade'; write 'switch' or 'cut'"),
         ({"blend_s": -1.0}, "blend lasts -1.0 s"),
         ({"blend_s": float("nan")}, "blend lasts nan s"),
@@ -182,3 +189,36 @@ def test_the_place_survives_pickling():
         Timeline.parse("0:05 a")
     error = pickle.loads(pickle.dumps(caught.value))
     assert (str(error), error.line) == (str(caught.value), 1)
+
+
+def many(line: str, count: int) -> str:
+    return "".join(line.format(n) for n in range(count))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        # 319 kB that would become 1.9 GB
+        (f"@let a = {'x' * 19_000}\n0:00 {'{a}' * 30_000}", r":2:6: the text grows beyond 20,000"),
+        (many("[{}c] a\n", MAX_CUES + 1), rf":{MAX_CUES + 1}:1: more than {MAX_CUES:,} cues"),
+        (f"@let a = {'x' * 19_000}\n" + many("[{}c] {{a}}\n", 900), r":844:1: more than 16,000,"),
+        (f"@suffix {'x' * 19_000}\n" + many("[{}c] a\n", 900), r":844:1: more than 16,000,000"),
+        (f"@let a = {'x' * 19_000}\n" + many("@let b{} = {{a}}\n", 900), r":843:6: the texts of"),
+        (
+            many("  # {}\n", 10) + "a\n" + many(" {}\n", MAX_LINES),
+            r":\d+:2: a timeline has at most",
+        ),
+        ("0:00 " + "x" * 100_000, ":1:1: a line has 100,005 characters; at most 100,000"),
+        (many("@let a{} = b\n", 30_000) + "0:00 {c}", r"give a0, a1, a2 and 29,997 more; name it"),
+    ],
+    ids=["names", "cues", "cues with names", "suffix", "lets", "lines", "line", "unknown name"],
+)
+def test_timelines_that_would_take_for_ever(text: str, message: str):
+    with pytest.raises(TimelineError, match=message) as caught:
+        Timeline.parse(text)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_file_that_is_too_large_is_not_read():
+    with pytest.raises(TimelineError, match="/dev/zero: it has more than 16 MB; give shorter"):
+        Timeline.read("/dev/zero")

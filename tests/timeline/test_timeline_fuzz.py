@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.timeline.clocks import CLOCK
 
 from afstream.errors import TimelineError
+from afstream.text import find_control
 from afstream.timeline import Cue, LiveReader, Moment, Plan, Timeline, Unit
 from afstream.timeline.cue import Transition
 from afstream.timeline.imports import ImportOptions
@@ -38,12 +39,12 @@ TEXTS = (
     "é",
     "🦊",
 )
+# what a prompt or a note may hold
+PLAIN = st.text(max_size=8).filter(lambda text: find_control(text) is None)
 ENDS = ("\n", "\n", "\n", "\r\n", "\n  ", "\n\t", "\n#", "\u2028", "")
 
 prompts = (
-    st.lists(
-        st.sampled_from(TEXTS + TIMES[1:] + WORDS) | st.text(max_size=6), min_size=1, max_size=4
-    )
+    st.lists(st.sampled_from(TEXTS + TIMES[1:] + WORDS) | PLAIN, min_size=1, max_size=4)
     .map(" ".join)
     .filter(lambda text: bool(text.replace("\ufeff", " ").strip()))
 )
@@ -82,7 +83,7 @@ def cues(draw: st.DrawFn, since_s: float, at_s: float) -> Cue:
         transition=transition,
         blend_s=blend_s,
         seed=draw(seeds),
-        note=draw(st.text(max_size=8)),
+        note=draw(PLAIN),
     )
 
 
@@ -194,5 +195,5 @@ json_values = st.recursive(
 def test_any_jsonl_parses_or_gives_its_error(text: str):
     options = ImportOptions(clock=CLOCK, switch_frames=(40, 80))
     with suppress(TimelineError):
-        for timeline in parse_jsonl(text, "p.jsonl", options):
-            assert Timeline.parse(str(timeline)) == timeline
+        timeline = parse_jsonl(text, "p.jsonl", options).timeline
+        assert Timeline.parse(str(timeline)) == timeline

@@ -10,7 +10,7 @@ from tests.timeline.clocks import CLOCK
 from afstream.errors import TimelineError
 from afstream.geometry import ChunkClock
 from afstream.timeline import Timeline
-from afstream.timeline.imports import ImportOptions, PromptFile, find_import, jsonl, pick_line
+from afstream.timeline.imports import ImportOptions, PromptFile, find_import, jsonl
 
 DOCS = Path(__file__).parents[2] / "docs" / "timeline.md"
 
@@ -29,8 +29,17 @@ def parse_jsonl(
     num_latents: int | None = None,
 ) -> list[Timeline]:
     """The timelines of a text."""
-    options = ImportOptions(clock=when, switch_frames=switch_frames, num_latents=num_latents)
-    return jsonl.parse(text, source, options)
+    numbers = [number for number, row in enumerate(text.split("\n"), 1) if row.strip()]
+    return [
+        jsonl.parse(
+            text,
+            source,
+            ImportOptions(
+                clock=when, switch_frames=switch_frames, num_latents=num_latents, line=number
+            ),
+        ).timeline
+        for number in numbers or [None]
+    ]
 
 
 def starts(timeline: Timeline) -> list[str]:
@@ -88,10 +97,34 @@ def test_reading_and_picking(tmp_path: Path):
     path = tmp_path / "prompts.jsonl"
     path.write_text("\ufeff\n" + line("a") + line("b"), encoding="utf-8")
     file = PromptFile(path)
-    timelines = find_import(file).read(file, ImportOptions(clock=CLOCK))
-    assert pick_line(timelines, 3).cues[0].prompt == "b"
+
+    def prompt(line: int | None) -> str:
+        options = ImportOptions(clock=CLOCK, line=line)
+        return find_import(file).read(file, options).timeline.cues[0].prompt
+
+    assert [prompt(line) for line in (None, 2, 3)] == ["a", "a", "b"]
     with pytest.raises(TimelineError, match="no prompts on line 1; lines 2 to 3 hold them"):
-        pick_line(timelines, 1)
+        prompt(1)
+
+
+def test_a_fault_on_another_line_is_none_of_this_ones(tmp_path: Path):
+    text = line("a", "b", "c") + line("d", "e") + "{oops\n"
+    options = ImportOptions(clock=CLOCK, switch_frames=(40,), line=2)
+    assert starts(jsonl.parse(text, "p.jsonl", options).timeline) == ["[0l]", "[40l]", "[80l]"]
+    with pytest.raises(TimelineError, match=r"^p.jsonl:3:2: not JSON"):
+        jsonl.parse(text, "p.jsonl", ImportOptions(clock=CLOCK, line=3))
+
+
+def test_what_is_left_out_is_said():
+    text = line("a", num=2, id=3) + line("b")
+    plain = ImportOptions(clock=CLOCK)
+    others, keys = jsonl.parse(text, "p.jsonl", plain).notes
+    assert "2 videos; line 1 is played, --line" in others
+    assert keys == (
+        "p.jsonl:1: of such lines only prompts and seed are read; left out: 'num', 'id'"
+    )
+    assert jsonl.parse(text, "p.jsonl", ImportOptions(clock=CLOCK, line=2)).notes == ()
+    assert jsonl.parse(line("a", seed=3), "p.jsonl", plain).notes == ()
 
 
 def test_the_example_of_the_docs():
@@ -115,9 +148,11 @@ def test_the_example_of_the_docs():
         ('{"prompts": ["a"], "seed": true}', 1, "seed is 'true'"),
         ('{"prompts": ["a"], "seed": "7"}', 1, "whole number"),
         ('{"prompts": ["\\ud800"]}', 1, "surrogate"),
+        ('{"prompts": ["a\\u001b]0;b\\u0007"]}', 1, "the control character \\x1b behind 'a'"),
+        ('{"prompts": ["a"], "prompts": ["b"]}', 1, "something twice under one name"),
         ('{"prompts": ["a", "b", "c", "d"]}', 1, "4 prompts, but 2 switch frames; 3 are needed"),
-        ('{"a": ' + "9" * 5000 + "}", 1, "too long a number"),
-        ('{"a": ' + "[" * 100_000, 1, "too deep a nesting"),
+        ('{"a": ' + "9" * 5000 + "}", 1, "a number in it has 5,000 digits"),
+        ('{"a": ' + "[" * 1_000, 1, "nested more than 64 deep"),
     ],
     ids=lambda value: str(value)[:30],
 )

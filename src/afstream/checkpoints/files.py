@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +9,15 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import Parameter
 
+from afstream.bounded import MAX_VALUES, MB, parse_json, read_bounded
 from afstream.checkpoints.configs import IndexFile
-from afstream.checkpoints.safetensors import map_tensors, read_header
+from afstream.checkpoints.safetensors import DTYPE_NAMES, map_tensors, read_header
+from afstream.checkpoints.torch_files import read_torch
 from afstream.errors import CheckpointError
-from afstream.validation import Checked, validated
+from afstream.text import some_of
+from afstream.validation import Checked, show_name, show_value, validated
 
 C = TypeVar("C", bound=Checked)
 Weights = dict[str, Tensor]
@@ -24,6 +25,10 @@ Weights = dict[str, Tensor]
 SAFETENSORS = ".safetensors"
 # weights of another shape that an error names
 MOST_NAMED = 3
+# of settings, and of a list of weights
+SETTINGS_BYTES = 1 * MB
+INDEX_BYTES = 16 * MB
+INDEX_VALUES = 200_000
 
 
 def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
@@ -37,14 +42,8 @@ def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
     try:
         if not path.is_file():
             raise CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
-        if path.suffix.lower() == SAFETENSORS:
-            return map_tensors(path)
-        if not zipfile.is_zipfile(path):
-            raise _unreadable(path, "it is cut short, or not what torch.save writes")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise _unreadable(path, "it holds Python objects that could run code") from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        return map_tensors(path) if path.suffix.lower() == SAFETENSORS else read_torch(path)
+    except (RuntimeError, ValueError, OSError) as error:
         raise _unreadable(path, str(error).partition("\n")[0]) from error
 
 
@@ -75,7 +74,7 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
     unknown = sorted(weights.keys() - wanted.keys())
     if missing or unknown:
         parts = [
-            f"{len(names)} {word}, for example {names[0]}"
+            f"{len(names)} {word}, for example {show_name(names[0])}"
             for word, names in (("missing", missing), ("unknown", unknown))
             if names
         ]
@@ -86,7 +85,8 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
     wrong = [name for name, value in wanted.items() if value.shape != weights[name].shape]
     if wrong:
         parts = [
-            f"{name} is {tuple(weights[name].shape)}, the model needs {tuple(wanted[name].shape)}"
+            f"{show_name(name)} is {tuple(weights[name].shape)}, the model needs"
+            f" {tuple(wanted[name].shape)}"
             for name in wrong[:MOST_NAMED]
         ]
         if len(wrong) > MOST_NAMED:
@@ -120,13 +120,16 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(
+    path: Path, *, most_bytes: int = SETTINGS_BYTES, most_values: int = MAX_VALUES
+) -> dict[str, Any]:
     """Settings by name from a JSON file; anything else raises `CheckpointError`."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_bounded(path, most_bytes).decode(), most_values=most_values)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise CheckpointError(
-            f"{path} cannot be read as a model's {path.name}; download it again"
+            f"{path} cannot be read as a model's {path.name}: {reason}; download it again"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no settings by name; download it again")
@@ -137,6 +140,14 @@ def read_settings(path: Path, model: type[C], *, remedy: str = "download it agai
     """Settings from a JSON file; `CheckpointError` where it says what is not allowed."""
     content = read_json(path)
     return validated(model, content, source=str(path), remedy=remedy, error=CheckpointError)
+
+
+def read_index(path: Path) -> IndexFile:
+    """The index of a model in shards; `CheckpointError` where it says what is not allowed."""
+    content = read_json(path, most_bytes=INDEX_BYTES, most_values=INDEX_VALUES)
+    return validated(
+        IndexFile, content, source=str(path), remedy="download it again", error=CheckpointError
+    )
 
 
 def is_folder(path: Path) -> bool:
@@ -159,13 +170,13 @@ def shard_files(folder: Path, stem: str) -> Sequence[Path]:
     """
     named: set[str] = set()
     for index in folder.glob(f"{stem}*.safetensors.index.json"):
-        named.update(read_settings(index, IndexFile).weight_map.values())
+        named.update(read_index(index).weight_map.values())
     # an index may name files beside itself only
     files = sorted(folder / Path(name).name for name in named)
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise CheckpointError(
-            f"the model in {folder} lacks {', '.join(missing)}, which its index names; download"
+            f"the model in {folder} lacks {some_of(missing)}, which its index names; download"
             " it again, or add what is missing"
         )
     whole = folder / f"{stem}.safetensors"
@@ -198,7 +209,29 @@ def named_tensors(
         raise CheckpointError(f"{path} holds {kind}, so it holds no weights by name; give {wanted}")
     if not content:
         raise CheckpointError(f"{path} holds no weights by name; give {wanted}")
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if others:
-        raise CheckpointError(f"{path} holds {others[0]!r}, which is no tensor; give {wanted}")
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise CheckpointError(
+                f"{path} names a weight {show_value(name)}, which is no text; give {wanted}"
+            )
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{path} holds {show_value(name)}, which is no tensor; give {wanted}"
+            )
+        if not _is_whole(value):
+            raise CheckpointError(
+                f"{path} holds {show_value(name)} as a tensor of another kind than weights are;"
+                f" give {wanted}"
+            )
     return content
+
+
+def _is_whole(value: Tensor) -> bool:
+    """Whether a tensor holds all of its values; sparse and expanded ones take more than is there.
+
+    Nor are quantized, nested and complex ones weights, and those on the meta device hold nothing.
+    """
+    plain = type(value) in (Tensor, Parameter) and value.layout is torch.strided
+    if not plain or value.is_meta or value.is_nested or value.dtype not in DTYPE_NAMES:
+        return False
+    return value.untyped_storage().nbytes() >= value.numel() * value.itemsize

@@ -24,6 +24,9 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
+from afstream.bounded import MB, parse_json
+from afstream.text import is_unicode
+
 # the dtypes of the format that torch has and models use
 DTYPES = {
     "F64": torch.float64,
@@ -47,8 +50,12 @@ CHECKSUM = "sha256"
 BLOCK_BYTES = 2**20
 # of the header, so that every value of a mapped file lies at a multiple of its size
 ALIGNMENT = 8
-# as safetensors allows
-MAX_HEADER_BYTES = 100_000_000
+# far above any model's; safetensors itself allows 100 MB
+MAX_HEADER_BYTES = 16 * MB
+MAX_TENSORS = 100_000
+MAX_AXES = 8
+# of a tensor: itself, its three settings, and what its shape and its place hold
+VALUES_OF_TENSOR = 1 + 3 + MAX_AXES + 2
 SEAL = (torch.uint8, (hashlib.sha256().digest_size,))
 # Linux's number; Python names it since 3.13
 MAP_NORESERVE = 0x4000
@@ -114,15 +121,19 @@ def map_checked(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def _header(file: BinaryIO) -> Header:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-    if size < LENGTH_BYTES or length > min(size - LENGTH_BYTES, MAX_HEADER_BYTES):
+    if size < LENGTH_BYTES or length > size - LENGTH_BYTES:
         raise ValueError("its header is cut short, or it is no safetensors file")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(
+            f"its header has {length / MB:.0f} MB, of {MAX_HEADER_BYTES / MB:g} allowed"
+        )
     end = LENGTH_BYTES + length
     try:
-        content = json.loads(file.read(length))
-        metadata = {str(name): str(text) for name, text in content.pop(METADATA, {}).items()}
-        places = {name: _place(entry, end) for name, entry in content.items()}
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        metadata, places = _entries(file.read(length).decode(), end)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("its header is damaged, or it is no safetensors file") from error
+    except ValueError as error:
+        raise ValueError(f"its header is damaged: {error}") from error
     for place in sorted(places.values(), key=lambda place: (place.start, place.stop)):
         if place.start != end:
             raise ValueError("its header is damaged: its tensors do not lie one behind the other")
@@ -133,14 +144,30 @@ def _header(file: BinaryIO) -> Header:
     return Header(metadata, places)
 
 
+def _entries(header: str, base: int) -> Header:
+    content = parse_json(header, most_values=MAX_TENSORS * VALUES_OF_TENSOR)
+    metadata = {_text(name): _text(text) for name, text in content.pop(METADATA, {}).items()}
+    if len(content) > MAX_TENSORS:
+        raise ValueError(f"it names more than {MAX_TENSORS:,} tensors")
+    return Header(metadata, {_text(name): _place(entry, base) for name, entry in content.items()})
+
+
+def _text(found: object) -> str:
+    if not isinstance(found, str) or not is_unicode(found):
+        raise ValueError("names and metadata are texts")
+    return found
+
+
 def _place(entry: dict[str, Any], base: int) -> Place:
-    dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+    dtype, shape = DTYPES[entry["dtype"]], entry["shape"]
     start, stop = entry["data_offsets"]
+    if not isinstance(shape, list) or len(shape) > MAX_AXES:
+        raise ValueError(f"a shape is a list of at most {MAX_AXES} sizes")
     if any(type(size) is not int or not 0 <= size <= sys.maxsize for size in (*shape, start, stop)):
         raise ValueError("sizes and offsets are whole numbers")
     if stop - start != dtype.itemsize * math.prod(shape):
         raise ValueError("a tensor has another size than its shape")
-    return Place(dtype, shape, base + start, base + stop)
+    return Place(dtype, tuple(shape), base + start, base + stop)
 
 
 def _mapped(file: BinaryIO) -> mmap.mmap:

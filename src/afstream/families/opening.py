@@ -75,9 +75,17 @@ def model_device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device is {name!r}; choose cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device is {name!r}; choose cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"device is {name!r}, but this machine or torch build has no CUDA; use cpu"
+        )
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(
+            f"device is {name!r}, but this machine has {count} of them; choose from cuda:0 to"
+            f" cuda:{count - 1}"
         )
     return device
 

@@ -6,8 +6,9 @@ import re
 
 from afstream.errors import ConfigError
 
-AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT])(i?B)?", re.IGNORECASE)
+AMOUNT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([KMGT])(i?B)?", re.IGNORECASE)
 POWERS = {letter: power for power, letter in enumerate("KMGT", start=1)}
+MOST_SHOWN = 40
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
@@ -22,7 +23,8 @@ def read_bytes(text: str, *, what: str = "--gpu-memory") -> int:
     amount = int(float(match[1]) * base ** POWERS[match[2].upper()]) if match else 0
     if not amount:
         raise ConfigError(
-            f"{what} is {text!r}; give an amount of memory such as 12GiB, 12GB or 12288MiB"
+            f"{what} is {text[:MOST_SHOWN]!r}; give an amount of memory such as 12GiB, 12GB or"
+            " 12288MiB"
         )
     return amount
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from afstream.timeline.lines import NOWHERE, Place
+from afstream.text import find_control, is_unicode, printable
+from afstream.timeline.lines import NOWHERE, SHOWN_CHARS, Place, shown
 from afstream.timeline.moment import DIGITS, LIMIT, Moment
 
 Transition = Literal["switch", "cut"]
 TRANSITIONS = ("switch", "cut")
 MAX_PROMPT_CHARS = 20_000
 MAX_SEED = 2**63 - 1
+# of a timeline
+MAX_CUES = 10_000
+MAX_TOTAL_CHARS = 16_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +60,16 @@ class Cue:
         """What is wrong with this cue, empty when nothing is."""
         if not self.prompt:
             return "a cue has no prompt; describe what to show"
-        if len(self.prompt) > MAX_PROMPT_CHARS:
-            return (
-                f"a prompt has {len(self.prompt):,} characters; at most {MAX_PROMPT_CHARS:,} are"
-                " allowed; shorten it"
-            )
-        if not (is_unicode(self.prompt) and is_unicode(self.note)):
-            return "a prompt or note holds half a surrogate pair; write valid Unicode"
+        for what, text in (("prompt", self.prompt), ("note", self.note)):
+            if len(text) > MAX_PROMPT_CHARS:
+                return (
+                    f"a {what} has {len(text):,} characters; at most {MAX_PROMPT_CHARS:,} are"
+                    " allowed; shorten it"
+                )
+            if (at := find_control(text)) is not None:
+                kind = "the control character" if is_unicode(text[at]) else "half a surrogate pair,"
+                before = shown(text[max(0, at - SHOWN_CHARS) : at])
+                return f"a {what} holds {kind} {printable(text[at])} behind {before}; remove it"
         if self.transition not in TRANSITIONS:
             return f"transition is {self.transition!r}; write 'switch' or 'cut'"
         if not 0 <= self.blend_s < LIMIT:
@@ -77,12 +84,3 @@ class Cue:
 def one_paragraph(text: str) -> str:
     """The text with every run of blanks, line ends and byte-order marks made one blank."""
     return " ".join(text.replace("\ufeff", " ").split())
-
-
-def is_unicode(text: str) -> bool:
-    """Whether the text can be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

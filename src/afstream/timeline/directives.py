@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from afstream.timeline.cue import one_paragraph
+from afstream.timeline.cue import MAX_TOTAL_CHARS, one_paragraph
 from afstream.timeline.lines import LogicalLine, Place, shown
 from afstream.timeline.moment import Moment
 from afstream.timeline.words import NAME, perhaps, read_seed, substitute
@@ -33,6 +33,7 @@ class Directives:
     live: bool = False
     names: dict[str, str] = field(default_factory=dict[str, str])
     _places: dict[str, Place] = field(default_factory=dict[str, Place])
+    _num_chars: int = 0
 
     def read(self, line: LogicalLine) -> None:
         """Read one directive; after an error nothing has changed."""
@@ -70,7 +71,13 @@ class Directives:
                 " the text, as in '@let fox = a red fox'"
             )
         self._once(match[1], line.place(start))
-        self.names[match[1]] = self._read_text(line, match.end())
+        text = self._read_text(line, match.end())
+        self._num_chars += len(text)
+        if self._num_chars > MAX_TOTAL_CHARS:
+            raise line.place(start).error(
+                f"the texts of names have more than {MAX_TOTAL_CHARS:,} characters; shorten them"
+            )
+        self.names[match[1]] = text
         self._places[match[1]] = line.place(start)
 
     def _read_text(self, line: LogicalLine, start: int) -> str:

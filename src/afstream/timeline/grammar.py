@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from afstream.errors import TimelineError
-from afstream.timeline.cue import Cue, one_paragraph
+from afstream.timeline.cue import MAX_CUES, MAX_TOTAL_CHARS, Cue, one_paragraph
 from afstream.timeline.directives import Directives
 from afstream.timeline.lines import LogicalLine, Place, logical_lines, shown
+from afstream.timeline.lookalikes import Fault, timed_fault, untimed_fault
 from afstream.timeline.moment import TIME_FORMS, Moment, Unit, decimal
 from afstream.timeline.words import WORD, escape_braces, quote_note, read_words, substitute
 
@@ -26,7 +27,9 @@ def parse(text: str, source: str) -> tuple[tuple[Cue, ...], Directives]:
     directives = Directives()
     timed: list[Cue] = []
     untimed: list[Cue] = []
+    num_chars = 0
     for line in logical_lines(text, source):
+        refuse_indented_times(line)
         if line.text.startswith("@"):
             directives.read(line)
             continue
@@ -35,6 +38,9 @@ def parse(text: str, source: str) -> tuple[tuple[Cue, ...], Directives]:
             untimed.append(read_untimed(line, directives.names))
         else:
             timed.append(read_cue(line, start, end, directives.names))
+        num_cues = len(timed) + len(untimed)
+        num_chars += len((untimed if start is None else timed)[-1].prompt)
+        check_amount(num_cues, num_chars + num_cues * len(directives.suffix), line.place(0))
     if not timed and not untimed:
         raise Place(source, 1, 1).error(
             "found no cue; a timeline has at least one; write '0:00' and what to show"
@@ -47,6 +53,22 @@ def parse(text: str, source: str) -> tuple[tuple[Cue, ...], Directives]:
     return tuple(with_suffix(cue, directives.suffix) for cue in timed), directives
 
 
+def check_amount(num_cues: int, num_chars: int, place: Place) -> None:
+    """Refuse more cues than a stream can be planned for at once, or more text.
+
+    Args:
+        num_cues: cues so far.
+        num_chars: characters of their prompts.
+        place: where the last of them stands.
+    """
+    for count, most, what in (
+        (num_cues, MAX_CUES, "cues"),
+        (num_chars, MAX_TOTAL_CHARS, "characters of prompts, names' texts put in"),
+    ):
+        if count > most:
+            raise place.error(f"more than {most:,} {what}; split it into several timelines")
+
+
 def read_opening(line: LogicalLine) -> tuple[Moment | None, int]:
     """The time at the start of a line, None if there is none, and the offset after it."""
     match = TIME.match(line.text)
@@ -54,6 +76,7 @@ def read_opening(line: LogicalLine) -> tuple[Moment | None, int]:
         return None, 0
     start = Moment.parse(match[1])
     if start is None:
+        refuse_lookalikes(line)
         raise line.place(0).error(
             f"{shown(match[1])} is not a time; times are {TIME_FORMS}, minutes and seconds below"
             " 60; write '|' before a prompt that begins like one"
@@ -64,6 +87,8 @@ def read_opening(line: LogicalLine) -> tuple[Moment | None, int]:
 def read_cue(line: LogicalLine, start: Moment, offset: int, names: Mapping[str, str]) -> Cue:
     """Read words and prompt from `offset` on."""
     words, end = read_words(line, offset)
+    if not line.text[offset:end].rstrip().endswith("|"):
+        refuse(line, end, timed_fault(line.text[end:]))
     prompt = read_prompt(line, end, names)
     return Cue(start=start, prompt=prompt, place=line.place(0), **words)
 
@@ -71,7 +96,31 @@ def read_cue(line: LogicalLine, start: Moment, offset: int, names: Mapping[str, 
 def read_untimed(line: LogicalLine, names: Mapping[str, str]) -> Cue:
     """Read a line that is all prompt; words would need a time before them."""
     offset = 1 if line.text.startswith("|") else 0
+    if not offset:
+        refuse_lookalikes(line)
     return Cue(start=Moment(0), prompt=read_prompt(line, offset, names), place=line.place(0))
+
+
+def refuse_lookalikes(line: LogicalLine) -> None:
+    """Refuse a line without a time that looks like anything but a prompt."""
+    refuse(line, 0, untimed_fault(line.text))
+
+
+def refuse(line: LogicalLine, offset: int, fault: Fault | None) -> None:
+    """Raise the fault of a text that begins at `offset`, if there is one."""
+    if fault is not None:
+        raise line.place(offset + fault.offset).error(fault.message)
+
+
+def refuse_indented_times(line: LogicalLine) -> None:
+    """Refuse a line that continues a prompt and begins with a time."""
+    for offset, place in line.starts[1:]:
+        match = TIME.match(line.text, offset)
+        if match and Moment.parse(match[1]):
+            raise place.error(
+                f"found {shown(match[1])} on an indented line, which continues the prompt above;"
+                " remove the blanks before the time, or break the prompt at another word"
+            )
 
 
 def read_prompt(line: LogicalLine, offset: int, names: Mapping[str, str]) -> str:
@@ -128,7 +177,7 @@ def print_timeline(
 def print_cue(cue: Cue) -> str:
     """One cue on one line; names and suffix are already in its prompt."""
     head = " ".join([str(cue.start), *words_of(cue)])
-    bar = "| " if WORD.match(cue.prompt) else ""
+    bar = "| " if WORD.match(cue.prompt) or timed_fault(cue.prompt) else ""
     return f"{head:<{HEAD_WIDTH}} {bar}{escape_braces(cue.prompt)}"
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
+from afstream.bounded import MB, read_all
 from afstream.errors import TimelineError
 
 # Not str.splitlines, which also breaks at form feeds and U+2028: editors do not count those.
 LINE_END = re.compile(r"\r\n|\n|\r")
 BYTE_ORDER_MARK = "\ufeff"
 SHOWN_CHARS = 40
+# of a file of prompts
+MAX_BYTES = 16 * MB
+# that hold something
+MAX_LINES = 100_000
+# with all that continues it; far more than a prompt and a note may have
+MAX_LINE_CHARS = 100_000
 
 
 class Place(NamedTuple):
@@ -67,7 +74,11 @@ def read_text(path: str | Path) -> str:
         TimelineError: it cannot be read or is not UTF-8.
     """
     try:
-        data = Path(path).read_bytes()
+        # a pipe is welcome here
+        with Path(path).open("rb") as file:
+            data = read_all(file, MAX_BYTES)
+    except ValueError as error:
+        raise TimelineError(f"{error}; give shorter prompts", source=str(path)) from error
     except OSError as error:
         raise TimelineError(
             f"cannot read it: {error.strerror}; give the path of a text file", source=str(path)
@@ -77,6 +88,11 @@ def read_text(path: str | Path) -> str:
 
 def decode(data: bytes, source: str) -> str:
     """UTF-8 bytes to text, a byte-order mark dropped."""
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 0 in data[:2]:
+        raise Place(source, 1, 1).error(
+            "this is UTF-16, as PowerShell's '>' writes it; a timeline is UTF-8 text; save the"
+            " file in that encoding"
+        )
     data = data.removeprefix(BOM_UTF8)
     try:
         return data.decode("utf-8")
@@ -93,11 +109,15 @@ def logical_lines(text: str, source: str, *, first_line: int = 1) -> list[Logica
     """Split a timeline into lines; blank lines and `#` comments are left out."""
     found: list[list[tuple[str, Place]]] = []
     lines = LINE_END.split(text.removeprefix(BYTE_ORDER_MARK))
+    num_lines = 0
     for number, line in enumerate(lines, first_line):
         trimmed = line.strip()
         if not trimmed or trimmed.startswith("#"):
             continue
         place = Place(source, number, line.index(trimmed) + 1)
+        num_lines += 1
+        if num_lines > MAX_LINES:
+            raise place.error(f"a timeline has at most {MAX_LINES:,} lines; leave some out")
         if not line[0].isspace():
             found.append([(trimmed, place)])
         elif found:
@@ -114,4 +134,10 @@ def joined(pieces: Sequence[tuple[str, Place]]) -> LogicalLine:
     """Trimmed lines of the file joined into one, each with its place."""
     offsets = accumulate((len(text) + 1 for text, _ in pieces), initial=0)
     starts = zip(offsets, (place for _, place in pieces), strict=False)
-    return LogicalLine(" ".join(text for text, _ in pieces), tuple(starts))
+    text = " ".join(text for text, _ in pieces)
+    if len(text) > MAX_LINE_CHARS:
+        raise pieces[0][1].error(
+            f"a line has {len(text):,} characters; at most {MAX_LINE_CHARS:,} are allowed; shorten"
+            " it"
+        )
+    return LogicalLine(text, tuple(starts))

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from afstream.geometry import ChunkClock
 from afstream.timeline.cue import Cue
 from afstream.timeline.directives import Directives
-from afstream.timeline.grammar import read_cue, read_opening, with_suffix
+from afstream.timeline.grammar import read_cue, read_opening, refuse_lookalikes, with_suffix
 from afstream.timeline.lines import LogicalLine, Place, logical_lines
 from afstream.timeline.moment import Moment, clock_time
+from afstream.timeline.words import WORD
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 NOW = re.compile(r"now(?!\S)\s*")
@@ -78,6 +79,8 @@ class LiveReader:
             start, offset = now, match.end()
         else:
             written, offset = read_opening(line)
+            if written is None and not WORD.match(line.text):
+                refuse_lookalikes(line)
             start = self._from_now(written or now, now_s)
         if not start.counts_latents and start.in_seconds(self.clock) < now.value:
             raise line.place(0).error(

@@ -129,6 +129,33 @@ class Timeline:
             live=True,
         )
 
+    def cut(self, duration: Moment, clock: ChunkClock) -> Timeline:
+        """This timeline up to a time; cues at or after it are left out.
+
+        A blend that the end breaks off makes it a timeline of the live kind.
+
+        Args:
+            duration: length of the stream, instead of its own.
+            clock: lengths of chunks and frames.
+
+        Raises:
+            TimelineError: the timeline cannot be planned.
+        """
+        first, *others = plan_cues(self.cues, clock, duration=None, live=self.live).cues
+        kept = [first]
+        for planned in others:
+            if planned.chunk >= kept[-1].in_scene.chunk_at(duration):
+                break
+            kept.append(planned)
+        last = kept[-1]
+        broken_off = last.blend_chunks > last.in_scene.chunk_at(duration) - last.chunk
+        return replace(
+            self,
+            cues=tuple(planned.cue for planned in kept),
+            duration=duration,
+            live=self.live or broken_off,
+        )
+
     def plan(self, clock: ChunkClock) -> Plan:
         """Assign the cues to chunks.
 

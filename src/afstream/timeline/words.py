@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from itertools import islice
 from typing import TypedDict
 
+from afstream.errors import TimelineError
+from afstream.text import some_of
 from afstream.timeline.cue import MAX_PROMPT_CHARS, MAX_SEED, Transition
 from afstream.timeline.lines import LogicalLine, Place, shown
 
@@ -19,6 +22,8 @@ SEED = re.compile(r"[0-9]{1,19}")
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 ESCAPED = re.compile(r"\\(.)")
 KEYS = ("blend", "seed", "note")
+# names that a suggestion is looked for among
+MAX_COMPARED = 200
 ALLOWED = 'switch, cut, blend=1.5s, seed=7 and note="..."'
 
 NAME = re.compile(r"[^\W\d]\w*")
@@ -107,8 +112,10 @@ def substitute(text: str, names: Mapping[str, str], place: Callable[[int], Place
 
     `place` tells where in the file a character of the text stands.
     """
+    length = len(text)
 
     def replacement(match: re.Match[str]) -> str:
+        nonlocal length
         if match[0] in ("{{", "}}"):
             return match[0][0]
         if match[1] is None:
@@ -118,23 +125,30 @@ def substitute(text: str, names: Mapping[str, str], place: Callable[[int], Place
             )
         name = match[1].strip()
         if name in names:
+            # checked before the text is built: texts that contain names can double in length with
+            # every line
+            length += len(names[name]) - len(match[0])
+            if length > MAX_PROMPT_CHARS:
+                raise too_long(place(0))
             return names[name]
-        known = (
-            f"the lines above give {', '.join(names)}" if names else "no line above gives a name"
-        )
+        known = f"the lines above give {some_of(names)}" if names else "no line above gives a name"
         raise place(match.start()).error(
             f"unknown name {shown(name)}; {known}{perhaps(name, names)}; name it with @let, or"
             " write '{{' for the brace itself"
         )
 
     result = BRACES.sub(replacement, text)
-    # Texts that contain names can double in length with every line.
     if len(result) > MAX_PROMPT_CHARS:
-        raise place(0).error(
-            f"the text grows to {len(result):,} characters; at most {MAX_PROMPT_CHARS:,} are"
-            " allowed; use shorter names' texts"
-        )
+        raise too_long(place(0))
     return result
+
+
+def too_long(place: Place) -> TimelineError:
+    """The error for a text that no cue could have."""
+    return place.error(
+        f"the text grows beyond {MAX_PROMPT_CHARS:,} characters, which is the most; shorten it, or"
+        " the texts of its names"
+    )
 
 
 def escape_braces(text: str) -> str:
@@ -144,5 +158,5 @@ def escape_braces(text: str) -> str:
 
 def perhaps(word: str, known: Iterable[str]) -> str:
     """The nearest known word as part of a sentence, empty when none is near."""
-    near = get_close_matches(word.lower(), known, n=1)
+    near = get_close_matches(word.lower(), islice(known, MAX_COMPARED), n=1)
     return f"; perhaps {near[0]!r} is meant" if near else ""

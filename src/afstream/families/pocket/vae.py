@@ -210,7 +210,8 @@ class PocketVae(nn.Module):
 
         Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
         """
-        groups, after = self.decoder(latents, state)
+        # A backbone of another dtype makes latents of that.
+        groups, after = self.decoder(latents.to(self.latent_mean.dtype), state)
         frames = rearrange(groups, "b f (t c) h w -> b (f t) c h w", c=RGB)
         return (frames[:, FORMAT.temporal_stride - 1 :] if state is None else frames), after
 

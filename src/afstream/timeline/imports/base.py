@@ -49,6 +49,19 @@ class ImportOptions:
     line: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was read from a file of prompts.
+
+    Attributes:
+        timeline: the timeline, or that of the line that was asked for.
+        notes: what a user must know about it: whatever was left out.
+    """
+
+    timeline: Timeline
+    notes: tuple[str, ...] = ()
+
+
 class TimelineImport(Protocol):
     """One format of prompt files.
 
@@ -66,8 +79,8 @@ class TimelineImport(Protocol):
         """Whether a file is of this format; asked when no format claims its suffix."""
         ...
 
-    def read(self, file: PromptFile, options: ImportOptions) -> list[Timeline]:
-        """The timelines of the file, at least one.
+    def read(self, file: PromptFile, options: ImportOptions) -> Imported:
+        """The timeline of the file, or of the line that the options choose.
 
         Raises:
             TimelineError: with line and column of the fault.
@@ -86,6 +99,6 @@ class TextImport:
         """Always true: the grammar reports files that are not timelines."""
         return True
 
-    def read(self, file: PromptFile, options: ImportOptions) -> list[Timeline]:
+    def read(self, file: PromptFile, options: ImportOptions) -> Imported:
         """The one timeline of the file."""
-        return [Timeline.parse(file.text, source=str(file.path))]
+        return Imported(Timeline.parse(file.text, source=str(file.path)))

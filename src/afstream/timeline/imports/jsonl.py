@@ -13,10 +13,11 @@ from itertools import pairwise
 from math import ceil
 from typing import cast
 
+from afstream.bounded import parse_json
 from afstream.errors import TimelineError
 from afstream.geometry import ChunkClock
-from afstream.timeline.cue import MAX_SEED, Cue
-from afstream.timeline.imports.base import ImportOptions, PromptFile
+from afstream.timeline.cue import MAX_CUES, MAX_SEED, Cue
+from afstream.timeline.imports.base import Imported, ImportOptions, PromptFile
 from afstream.timeline.lines import BYTE_ORDER_MARK, LINE_END, Place, shown
 from afstream.timeline.moment import Moment, Unit
 from afstream.timeline.timeline import Timeline
@@ -24,7 +25,8 @@ from afstream.timeline.timeline import Timeline
 # These projects use 40 latent frames between two prompts, about 10 s.
 SWITCH_EVERY = 40
 PROMPT_KEYS = ("prompts", "prompts_list", "prompt")
-OBJECT = re.compile(r'\s*\{\s*"')
+OBJECT = re.compile(r'\s*\{ *".*\}\s*$', re.MULTILINE)
+MOST_NAMED = 8
 EXAMPLE = '{"prompts": ["...", "..."]}'
 
 
@@ -41,32 +43,49 @@ class JsonlImport:
     options: tuple[str, ...] = ("switch_frames", "num_latents", "line")
 
     def recognises(self, file: PromptFile) -> bool:
-        """Whether it begins like a JSON object; no timeline does."""
+        """Whether its first line is a JSON object; no timeline begins so."""
         return OBJECT.match(file.text) is not None
 
-    def read(self, file: PromptFile, options: ImportOptions) -> list[Timeline]:
-        """The timelines of all lines that are not blank."""
+    def read(self, file: PromptFile, options: ImportOptions) -> Imported:
+        """The timeline of the chosen line, or of the first that is not blank."""
         return parse(file.text, str(file.path), options)
 
 
-def parse(text: str, source: str, options: ImportOptions) -> list[Timeline]:
-    """The timelines of all lines of a text; errors begin with `source`."""
+def parse(text: str, source: str, options: ImportOptions) -> Imported:
+    """The timeline of one line of a text, whatever the others hold; errors begin with `source`."""
     check_switch_frames(options.switch_frames, options.clock)
-    lines = LINE_END.split(text.removeprefix(BYTE_ORDER_MARK))
-    timelines = [
-        read_line(line, Place(source, number, 1), options)
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
-    if not timelines:
+    lines = dict(enumerate(LINE_END.split(text.removeprefix(BYTE_ORDER_MARK)), 1))
+    numbers = [number for number, line in lines.items() if line.strip()]
+    if not numbers:
         raise Place(source, 1, 1).error(f"found no prompts; write one object a line, {EXAMPLE}")
-    return timelines
+    number = numbers[0] if options.line is None else options.line
+    if number not in numbers:
+        raise TimelineError(
+            f"no prompts on line {number}; lines {numbers[0]} to {numbers[-1]} hold them; choose"
+            " one",
+            source=source,
+        )
+    place = Place(source, number, 1)
+    record = read_record(lines[number], place)
+    notes: list[str] = []
+    if options.line is None and len(numbers) > 1:
+        notes.append(
+            f"{source} holds the prompts of {len(numbers)} videos; line {number} is played, --line"
+            " chooses another"
+        )
+    if unknown := [key for key in record if key not in (*PROMPT_KEYS, "seed")]:
+        notes.append(
+            f"{source}:{number}: of such lines only prompts and seed are read; left out:"
+            f" {', '.join(map(shown, unknown[:MOST_NAMED]))}"
+        )
+    return Imported(read_timeline(record, place, options), tuple(notes))
 
 
-def read_line(line: str, place: Place, options: ImportOptions) -> Timeline:
-    """The timeline of one line."""
-    record = read_record(line, place)
+def read_timeline(record: dict[str, object], place: Place, options: ImportOptions) -> Timeline:
+    """The timeline of the object on one line."""
     prompts = read_prompts(record, place)
+    if len(prompts) > MAX_CUES:
+        raise place.error(f"more than {MAX_CUES:,} prompts; split the file")
     starts, stop = schedule(len(prompts), options.switch_frames, options.num_latents, place)
     return Timeline(
         cues=tuple(
@@ -81,13 +100,13 @@ def read_line(line: str, place: Place, options: ImportOptions) -> Timeline:
 def read_record(line: str, place: Place) -> dict[str, object]:
     """The JSON object of one line."""
     try:
-        record = json.loads(line)
+        record = parse_json(line, most_values=2 * MAX_CUES)
     except json.JSONDecodeError as error:
         raise place._replace(column=error.colno).error(
             f"not JSON ({error.msg}); write one object a line, {EXAMPLE}"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise place.error("JSON with too long a number or too deep a nesting; simplify") from error
+    except ValueError as error:
+        raise place.error(f"{error}; write one object a line, {EXAMPLE}") from error
     if not isinstance(record, dict):
         raise place.error(f"found {shown(line.strip())}; write one object a line, {EXAMPLE}")
     return cast("dict[str, object]", record)

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from afstream.timeline.imports.base import ImportOptions, PromptFile
+from afstream.timeline.imports.base import Imported, ImportOptions, PromptFile
 from afstream.timeline.lines import Place
 from afstream.timeline.timeline import Timeline
 
@@ -24,7 +24,7 @@ class RecordImport:
         """Whether it begins as afstream begins a record."""
         return RECORD.match(file.text) is not None
 
-    def read(self, file: PromptFile, options: ImportOptions) -> list[Timeline]:
+    def read(self, file: PromptFile, options: ImportOptions) -> Imported:
         """The one timeline of the record."""
         place = Place(str(file.path), 1, 1)
         try:
@@ -36,4 +36,4 @@ class RecordImport:
             raise place.error(
                 "the run record has no timeline; it is of an older afstream, or damaged"
             )
-        return [Timeline.parse(text, source=f"{file.path}, its timeline")]
+        return Imported(Timeline.parse(text, source=f"{file.path}, its timeline"))

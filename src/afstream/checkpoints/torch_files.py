@@ -1,0 +1,93 @@
+"""Files that `torch.save` wrote, read as plain data: nothing in them runs, or fills memory.
+
+torch unpickles such a file with a short list of what it may build. What it does not look at is how
+large everything becomes, so the file's list of records is checked before torch opens it.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afstream.bounded import MB
+
+# of the pickle: a byte may become an object of 200, and a tensor takes about 120 bytes of it
+MAX_PICKLE_BYTES = 1_500_000
+# of the list of records, about 80 bytes each
+MAX_LIST_BYTES = 2_000_000
+PICKLE = "data.pkl"
+VALUES = re.compile(r"[^/]+/data/[^/]+")
+# torch lets a pickle call these: one fills memory, the other takes for ever with some codecs
+REFUSED = (b"bytearray", b"_codecs")
+
+
+class ListReader(io.BufferedReader):
+    """A file whose list of records cannot be larger than is sensible; values are not read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read; `ValueError` where too much is asked for."""
+        if size is not None and size > MAX_LIST_BYTES:
+            raise ValueError("it holds too many records")
+        return super().read(size)
+
+
+def read_torch(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
+    """What a file holds; its tensors are views of it.
+
+    Raises:
+        ValueError: it is damaged, made to hurt, or holds what could run code; says which.
+        OSError: it cannot be read.
+    """
+    check_records(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError("it holds Python objects that could run code") from error
+    # what torch raises for a bad file has no common base
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(reason) from error
+
+
+def check_records(path: Path) -> None:
+    """See that records are stored as `torch.save` stores them, and that the pickle is small.
+
+    Raises:
+        ValueError: they are not; says how.
+        OSError: the file cannot be read.
+    """
+    with ListReader(io.FileIO(path)) as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is cut short, or not what torch.save writes")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                _check(archive)
+        except (zipfile.BadZipFile, NotImplementedError, struct.error, OverflowError) as error:
+            raise ValueError("its list of records is damaged") from error
+
+
+def _check(archive: zipfile.ZipFile) -> None:
+    # torch looks for the list elsewhere where something stands behind it
+    if archive.comment:
+        raise ValueError("something stands behind its list of records")
+    for record in archive.infolist():
+        if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
+            raise ValueError("it is compressed, which torch.save never does")
+        if VALUES.fullmatch(record.filename):
+            continue
+        if record.file_size > MAX_PICKLE_BYTES:
+            raise ValueError(
+                f"its {record.filename} has {record.file_size / MB:.1f} MB, of"
+                f" {MAX_PICKLE_BYTES / MB:g} allowed"
+            )
+        if record.filename.endswith(PICKLE):
+            content = archive.read(record)
+            if any(word in content for word in REFUSED):
+                raise ValueError("it holds more than tensors, numbers and texts")
