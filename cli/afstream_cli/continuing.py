@@ -150,7 +150,7 @@ def go_on(
         quiet: print warnings only.
         as_json: print lines of JSON.
     """
-    from afstream_cli.inputs import check_report, model_files
+    from afstream_cli.film_options import check_report, model_files
     from afstream_cli.making import GoingOn, Making, make
 
     check_report(quiet=quiet, as_json=as_json)

@@ -85,9 +85,9 @@ def distill(
     """
     import torch
 
+    from afstream.errors import OutputError
     from afstream.training.recipes.reading import load_recipe, recipe_name
     from afstream.training.runs.opening import choose_stages, claim, open_run, together
-    from afstream_cli.outputs import refused
     from afstream_cli.progress import SilentJob, open_job
 
     wanted = load_recipe(recipe, settings or ())
@@ -113,7 +113,7 @@ def distill(
                 with open_job(quiet=quiet) if speaks else SilentJob() as job:
                     do_stage(each, folder, board, job)
     except OSError as error:
-        raise refused(folder, error) from error
+        raise OutputError.of(folder, error) from error
     finally:
         if board:
             board.close()

@@ -55,16 +55,14 @@ def generate(
     from afstream.film.files import FilmFiles, free_video
     from afstream.film.film import FilmOptions
     from afstream.timeline.imports import ImportOptions
-    from afstream_cli.inputs import (
+    from afstream_cli.film_options import (
         check_report,
         check_subtitles,
         exact_length,
         model_files,
-        read_frames,
-        read_moment,
-        read_timeline,
         recorded_settings,
     )
+    from afstream_cli.inputs import read_frames, read_moment, read_timeline
     from afstream_cli.making import Making, make
     from afstream_cli.preview import show_plan
 

@@ -99,8 +99,8 @@ Subtitles = Annotated[
     str | None,
     option(
         VIDEO,
-        "Write notes, or else prompts, as subtitles beside the video (srt or vtt), or draw the"
-        " notes into the pictures (burn).",
+        "Write notes, and prompts without one, as subtitles beside the video (srt or vtt), or"
+        " draw the notes into the pictures (burn).",
         metavar="srt|vtt|burn",
     ),
 ]
