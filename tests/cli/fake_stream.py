@@ -75,6 +75,7 @@ class Stream:
     size = SIZE
     backend = types.SimpleNamespace(name="sdpa")
     compiled = False
+    threads = 1
     graphs = False
     ahead = False
     estimate = None

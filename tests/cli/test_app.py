@@ -52,7 +52,16 @@ def test_commands_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFix
         main(["--help"])
     words = capsys.readouterr().out.split()
     names = [word for word in words if word in COMMANDS]
-    assert names == ["generate", "inspect", "convert", "bench", "distill"]
+    assert names == [
+        "generate",
+        "resume",
+        "extend",
+        "branch",
+        "inspect",
+        "convert",
+        "bench",
+        "distill",
+    ]
     groups = [str(group.name) for group in app.registered_groups]
     plain = [command.callback.__name__ for command in app.registered_commands]
     assert sorted(names) == sorted([*plain, *groups])

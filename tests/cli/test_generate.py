@@ -32,7 +32,7 @@ def test_video_record_and_sheet(afstream: Run, timeline: str, tmp_path: Path):
     assert not done.out
     assert num_frames(tmp_path / "out.mp4") == FRAMES
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"timeline.txt", "out.mp4", "out.json", "sheet.png"}
+    assert names == {"timeline.txt", "out.mp4", "out.json", "out.state", "sheet.png"}
     assert "a blue [ball] drifts left" in done.err
     assert "4.12 s of video (66 frames) in out.mp4" in done.err
     assert "sheet.png" in done.err
@@ -59,6 +59,10 @@ def test_the_record_says_what_was_made(afstream: Run, timeline: str, tmp_path: P
         "width_px": 384,
         "height_px": 288,
         "scale": 6,
+        "crf": 18,
+        "exact_frames": None,
+        "sheet": None,
+        "subtitles": None,
     }
     assert [cue["chunk"] for cue in record["cues"]] == [0, 2, 3, 5]
     assert [cue["requested_s"] for cue in record["cues"]] == [0, 1, 2, 3]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from afstream.engine.pipeline import ChunkPipeline
 from afstream.engine.saved.states import SavedStates
 from afstream.engine.state import StreamState
@@ -67,6 +69,11 @@ class StreamFacts:
     def compiled(self) -> bool:
         """Whether torch compiles the layers."""
         return self.model.backbone.is_compiled
+
+    @property
+    def threads(self) -> int:
+        """Threads that torch computes with on the CPU; frames depend on it in their last bits."""
+        return torch.get_num_threads()
 
     @property
     def graphs(self) -> bool:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from afstream.errors import OutputError
 from afstream.lock import hold
@@ -18,6 +19,8 @@ from afstream.video.kinds import check_output, taken
 
 # the key by which a run record is known
 RECORD_KEY = "afstream_record"
+# and by which it lists the names of files beside it that have no mark of their own
+BESIDE_KEY = "beside"
 # the first line of a replay, by which it is known
 REPLAY_MARK = "# afstream replay"
 DEFAULT_VIDEO = "out.mp4"
@@ -170,9 +173,14 @@ class FilmFiles:
             (self.record, "run record", is_record),
             (self.replay, "replay", is_replay),
             (self.sheet, "contact sheet", None),
-            (self.subtitles, "subtitle file", None),
+            (self.subtitles, "subtitle file", self._is_listed),
         )
         return [(path, what, is_ours) for path, what, is_ours in claims if path]
+
+    def _is_listed(self, path: Path) -> bool:
+        """Whether an earlier record says that a file belongs to its film."""
+        record = self.record and _read(self.record)
+        return bool(record) and path.name in record.get(BESIDE_KEY, ())
 
 
 def sibling(video: Path, suffix: str) -> Path:
@@ -193,14 +201,19 @@ def free_video(first: Path = Path(DEFAULT_VIDEO)) -> Path:
 
 def is_record(path: Path) -> bool:
     """Whether a file is a run record of afstream."""
+    return _read(path) is not None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A run record as it stands, unchecked; None for anything else."""
     try:
         # what is no file, such as a pipe, could be read once only
         if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
-            return False
+            return None
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and RECORD_KEY in content
+        return None
+    return content if isinstance(content, dict) and RECORD_KEY in content else None
 
 
 def is_replay(path: Path) -> bool:
@@ -211,7 +224,10 @@ def is_replay(path: Path) -> bool:
 
 def _place(path: Path) -> set[object]:
     """What two paths of one file share: its resolved path, or device and number of the file."""
-    place: set[object] = {os.path.realpath(path)}
+    try:
+        place: set[object] = {os.path.realpath(path)}
+    except ValueError as error:
+        raise OutputError(f"{str(path)!r} is no path ({error}); choose another path") from error
     with suppress(OSError):
         there = path.stat()
         place.add((there.st_dev, there.st_ino))

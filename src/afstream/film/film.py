@@ -182,6 +182,7 @@ class Film:
             seed=seed,
             load_s=load_s,
             origin=kept and kept.origin,
+            beside=(files.subtitles.name,) if files.subtitles else (),
             cues=list(kept.cues) if kept else [],
         )
         sheet = FilmSheet(stream.size) if files.sheet else None

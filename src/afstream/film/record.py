@@ -14,7 +14,7 @@ from pydantic import Field
 
 from afstream.atomic import write_text
 from afstream.errors import ConfigError, OutputError
-from afstream.film.files import MAX_RECORD_BYTES, RECORD_KEY
+from afstream.film.files import BESIDE_KEY, MAX_RECORD_BYTES, RECORD_KEY
 from afstream.film.versions import versions
 from afstream.spec import ModelSpec, StreamConfig, TextPlace, split_scale
 from afstream.timeline.cue import MAX_SEED, Transition
@@ -57,8 +57,6 @@ class StreamSettings(SettingsFile):
     @classmethod
     def of(cls, stream: Stream) -> StreamSettings:
         """Those of an open stream; paths are made absolute, so that they hold elsewhere."""
-        import torch
-
         config, backbone = stream.config, stream.model.backbone
         spec = config.model
         return cls(
@@ -78,7 +76,7 @@ class StreamSettings(SettingsFile):
             compiled=stream.compiled,
             graphs=config.graphs,
             ahead=config.ahead,
-            threads=torch.get_num_threads(),
+            threads=stream.threads,
         )
 
     def config(self, *, seed: int) -> StreamConfig:
@@ -171,7 +169,6 @@ class CueEntry(SettingsFile):
             switch_ms=receipt.switch_ms,
         )
 
-
     @classmethod
     def planned(cls, planned: PlannedCue, segment: int) -> CueEntry:
         """The change as a plan has it, where no run has told of it."""
@@ -244,6 +241,7 @@ class RecordWriter:
         origin: see `RunRecord`.
         state: likewise.
         error: the message of the error that ended a failed run.
+        beside: names of the film's files that cannot say themselves whose they are.
         cues: every prompt that took effect.
     """
 
@@ -259,6 +257,7 @@ class RecordWriter:
     origin: Origin | None = None
     state: State = "running"
     error: str | None = None
+    beside: tuple[str, ...] = ()
     cues: list[CueEntry] = field(default_factory=list[CueEntry])
 
     def write(self, writer: VideoWriter, tally: Tally, chunks: int) -> None:
@@ -280,6 +279,7 @@ class RecordWriter:
         done = {"frames": writer.frames, "chunks": chunks}
         return {
             RECORD_KEY: FORMAT,
+            BESIDE_KEY: list(self.beside),
             "run": self.run,
             "state": self.state,
             "error": self.error,
