@@ -206,7 +206,8 @@ class ChunkDecoder:
                     decode_pictures(self._vae, latents, state)
             except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
                 raise ValueError("its decoder's state cannot be that of this stream") from error
-            return state
+        self.stream.wait(self.stream.finish())
+        return state
 
     def submit(
         self,
