@@ -17,7 +17,7 @@ class Past(NamedTuple):
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     past: Past | None
     names: dict[str, object]

@@ -6,6 +6,7 @@ import random
 import shutil
 import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -471,7 +472,8 @@ def test_a_stream_with_other_settings_is_refused(model, state, other, says):
 
 def other_weights():
     model = toy_model()
-    dict(model.backbone.named_parameters())["blocks.1.cross_attn.k.weight"].add_(0.1)
+    backbone: Any = model.backbone
+    backbone.blocks[1].cross_attn.k.weight.add_(0.1)
     return model
 
 
@@ -564,6 +566,7 @@ HOSTILE = {
         "keys and values cannot",
     ),
     "class": (lambda to, _t, _m: set_to(decoder_of(to), "class", "Path"), "no nested values"),
+    "parts": (lambda to, _t, _m: decoder_of(to)["parts"].append(1), "no nested values"),
     "strides": (lambda to, _t, _m: set_to(first_tensor(to), "strides", [0] * 5), "strides say"),
     "huge": (lambda to, _t, _m: set_to(first_tensor(to), "shape", [2**48] * 5), "strides say"),
     "device": (lambda to, _t, _m: set_to(first_tensor(to), "device", "cuda"), "a cuda device"),
