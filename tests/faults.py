@@ -196,6 +196,77 @@ ROOMS = (
         ),
     ),
     Room(
+        "src/afstream/engine/saved/states.py",
+        ("tests/engine/test_saved.py",),
+        (
+            Fault("the decoder begins anew", "            decoder=decoder,\n", ""),
+            Fault("a blend is forgotten", "            blend=blend,\n", ""),
+            Fault("the first seed goes on", "seed=layout.seed,", "seed=layout.first_seed,"),
+            Fault(
+                "a chunk that was submitted is lost",
+                "            pending=self._pending(content),\n",
+                "",
+            ),
+            Fault(
+                "nothing is left to re-cache",
+                '        state.recent.extend(content.values["recent"])\n',
+                "",
+            ),
+            Fault(
+                "chunks that were yielded come again",
+                "            pipeline.state.pending.clear()\n",
+                "",
+            ),
+            Fault("another branch is taken for this one", " and layout.changes() == until", ""),
+            Fault(
+                "a state is saved in the middle of a chunk",
+                "with torch.inference_mode(), self._pipeline.changing:\n            self._wait()",
+                "with torch.inference_mode():\n            self._wait()",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/engine/saved/checks.py",
+        ("tests/engine/test_saved.py",),
+        (
+            Fault(
+                "the junction before the newest is lost",
+                "replace(start, **scene.anchors)",
+                'replace(start, **{**scene.anchors, "previous_junction": None})',
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/engine/saved/nested.py",
+        ("tests/engine",),
+        (
+            Fault(
+                "tensors lie otherwise in memory",
+                "return made.copy_(stored.reshape(-1).as_strided(tuple(shape), tuple(strides)))",
+                "return stored.reshape(-1).as_strided(tuple(shape), tuple(strides)).contiguous()",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/safetensors.py",
+        ("tests/engine/test_saved.py", "tests/checkpoints/test_safetensors.py"),
+        (Fault("a flipped bit is not noticed", "if digest.digest() != view", "if 0 and view"),),
+    ),
+    Room(
+        "src/afstream/atomic.py",
+        ("tests/test_atomic.py",),
+        (
+            Fault(
+                "a power failure leaves an empty file", "            os.fsync(file.fileno())\n", ""
+            ),
+            Fault(
+                "what is left of a failed write stays",
+                "(file.close, temporary.unlink)",
+                "(file.close,)",
+            ),
+        ),
+    ),
+    Room(
         "src/afstream/engine/state.py",
         STREAM,
         (

@@ -53,7 +53,7 @@ def play_timeline(stream: Stream, timeline: Timeline) -> Source:
     Raises:
         PromptError: the model cannot understand one of the prompts.
     """
-    plan, chunk = timeline.plan(stream.clock), stream.next_chunk
+    plan, chunk = timeline.plan(stream.clock), stream.position
     return Source(
         chunks=stream.play(plan, from_chunk=chunk),
         timeline=timeline,

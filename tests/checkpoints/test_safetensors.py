@@ -14,7 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from afstream.checkpoints.files import read_weights
-from afstream.checkpoints.safetensors import map_tensors, read_header, size_of, write_safetensors
+from afstream.checkpoints.safetensors import (
+    map_checked,
+    map_tensors,
+    read_header,
+    size_of,
+    write_checked,
+    write_safetensors,
+)
 from afstream.errors import CheckpointError
 
 
@@ -32,6 +39,60 @@ def test_only_one_tensor_is_held_at_a_time(tmp_path):
     tensors = {f"t{index}": torch.randn(index, 3) for index in range(1, 6)}
     write_safetensors(tmp_path / "a.safetensors", tensors, dtype=torch.float32, change=change)
     assert len(seen) == 5
+
+
+def test_a_file_with_a_checksum_is_an_ordinary_one(tmp_path):
+    """Of any dtypes, each value at a multiple of its size."""
+    tensors = {
+        "byte": torch.tensor([1, 2, 3], dtype=torch.uint8),
+        "half": torch.randn(3, 5).bfloat16(),
+        "none": torch.empty(0, 4),
+        "whole": torch.randn(2, 3).t(),
+        "flag": torch.tensor(True),
+        "long": torch.tensor([2**40]),
+    }
+    path = tmp_path / "a.safetensors"
+    with path.open("wb") as file:
+        write_checked(file, tensors, {"who": "we"})
+    content = path.read_bytes()
+    metadata, ours = map_checked(path)
+    theirs = load_file(path)
+    assert metadata == {"format": "pt", "who": "we"}
+    assert theirs.pop("sha256").numpy().tobytes() == hashlib.sha256(content[:-32]).digest()
+    assert theirs.keys() == ours.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert torch.equal(theirs[name], value)
+        assert torch.equal(ours[name], value)
+    places = read_header(path).places.values()
+    assert all(place.start % place.dtype.itemsize == 0 for place in places)
+
+
+def test_a_file_without_its_checksum_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(3)}, path)
+    with pytest.raises(ValueError, match="checksum is missing"):
+        map_checked(path)
+    # one that is not the last, and one of another size
+    for tensors in (
+        {"sha256": torch.zeros(32, dtype=torch.uint8), "z": torch.ones(3)},
+        {"sha256": torch.zeros(31, dtype=torch.uint8)},
+    ):
+        path.unlink()
+        write_like_us(path, tensors)
+        with pytest.raises(ValueError, match="checksum is missing"):
+            map_checked(path)
+
+
+def write_like_us(path, tensors):
+    entries, end, values = {}, 0, b""
+    for name, value in tensors.items():
+        part = value.numpy().tobytes()
+        kind = "U8" if value.dtype == torch.uint8 else "F32"
+        places = [end, end + len(part)]
+        entries[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": places}
+        end, values = end + len(part), values + part
+    header = json.dumps(entries).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + values)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

@@ -145,6 +145,10 @@ class Stream:
         return self._index
 
     @property
+    def position(self) -> int:
+        return self._index
+
+    @property
     def next_s(self) -> float:
         return self._frames / self.fps
 

@@ -199,14 +199,15 @@ class ChunkDecoder:
         Raises:
             ValueError: it is no state of this decoder.
         """
-        try:
-            with self.stream.decoding(latents):
-                state = make()
+        with self.stream.decoding(latents):
+            state = make()
+            try:
                 if state is not None:
                     decode_pictures(self._vae, latents, state)
-                return state
-        except (RuntimeError, TypeError, LookupError, AttributeError) as error:
-            raise ValueError("its decoder's state cannot be that of this stream") from error
+            except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+                raise ValueError("its decoder's state cannot be that of this stream") from error
+        self.stream.wait(self.stream.finish())
+        return state
 
     def submit(
         self,

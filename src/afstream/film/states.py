@@ -99,8 +99,12 @@ class StateStore:
                 stream.load(path)
             except CheckpointError as error:
                 warn(f"{error}; the state before it is used")
-            else:
+                continue
+            # a stream that runs ahead had begun a chunk under the prompts of then
+            if stream.next_chunk <= chunk:
                 return at
+        if stream.position:
+            stream.rewind(0)
         return 0
 
     def keep_until(self, chunk: int) -> None:

@@ -18,6 +18,7 @@ from afstream.engine.saved.layout import Layout, SavedScene
 from afstream.kvcache.cache import FREE, RESERVED, held_names
 from afstream.kvcache.policy import Anchors
 from afstream.model.dit import TextContext
+from afstream.validation import show_name
 
 # of embeddings: prompt, row, value
 EMBED_AXES = 3
@@ -27,9 +28,8 @@ def check_stream(theirs: Mapping[str, object], kind: StreamKind) -> None:
     """See that a state is of a stream that was opened alike; all checks raise `ValueError`."""
     for name, ours in kind.facts().items():
         if theirs.get(name) != ours:
-            raise ValueError(
-                f"it is of another stream: its {name} is {theirs.get(name)}, here it is {ours}"
-            )
+            shown = show_name(theirs.get(name))
+            raise ValueError(f"it is of another stream: its {name} is {shown}, here it is {ours}")
 
 
 def check_weights(theirs: Mapping[str, object], text: TextContext | None, kind: StreamKind) -> None:

@@ -149,7 +149,8 @@ def read_state(path: Path, kind: StreamKind) -> Content:
 
 def unusable(path: Path, error: Exception) -> CheckpointError:
     """The error for a file that is no saved state of this stream."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    system = error.strerror if isinstance(error, OSError) else None
+    reason = system.lower() if system else str(error)
     return CheckpointError(
         f"{WHAT} {path} cannot be used: {reason}; give one that a stream opened like this one saved"
     )

@@ -84,12 +84,12 @@ class Unpacker(NamedTuple):
                 raise ValueError("it nests too deeply")
             parts = [self.unpack(part, level + 1) for part in data["parts"]]
             if "dict" in data:
-                return dict(zip(parts[::2], parts[1::2], strict=True))
+                pairs = iter(parts)
+                return {key: next(pairs) for key in pairs}
             if "class" in data:
-                kind = _classes(self.module)[data["class"]]
-                return kind(**dict(zip(_fields(kind) or (), parts, strict=True)))
+                return _made(_classes(self.module)[data["class"]], parts)
             return list(parts) if "list" in data else tuple(parts)
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (KeyError, TypeError, AttributeError, RuntimeError, StopIteration) as error:
             raise ValueError("it holds no nested values") from error
 
     def _tensor(
@@ -110,6 +110,13 @@ class Unpacker(NamedTuple):
             device="cpu" if device == "cpu" else self.device,
         )
         return made.copy_(stored.reshape(-1).as_strided(tuple(shape), tuple(strides)))
+
+
+def _made(kind: type[Any], parts: Sequence[Any]) -> Any:  # noqa: ANN401
+    names = _fields(kind) or ()
+    if len(names) != len(parts):
+        raise TypeError(f"a {kind.__name__} has {len(names)} parts")
+    return kind(**dict(zip(names, parts, strict=True)))
 
 
 def _classes(module: str) -> dict[str, type[Any]]:
