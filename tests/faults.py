@@ -322,7 +322,11 @@ ROOMS = (
         "src/afstream/video/pictures.py",
         ("tests/video/test_foreign_files.py",),
         (
-            Fault("pictures of others are replaced", "if not is_own(path):", "if False:"),
+            Fault(
+                "pictures of others are replaced",
+                "            if not is_own(path):",
+                "            if False:",
+            ),
             Fault("a picture without its end counts", "not is_whole(path)", "False"),
         ),
     ),
