@@ -370,21 +370,57 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/video/mp4.py",
-        ("tests/video/test_video.py",),
+        "src/afstream/video/muxing.py",
+        ("tests/video/test_video.py", "tests/video/test_going_on.py"),
         (
-            Fault("every fragment begins at 0", "self._frames + index", "index"),
+            Fault("every fragment begins at 0", "first_frame + index", "index"),
+            Fault("a film carries the date on which it was made", "+bitexact", "+flush_packets"),
+        ),
+    ),
+    Room(
+        "src/afstream/video/growing.py",
+        ("tests/video/test_video.py", "tests/video/test_going_on.py"),
+        (
+            Fault("half a fragment stays when the disk is full", "file.truncate()", "pass"),
             Fault(
-                "half a fragment stays when the disk is full", "self._file.truncate(whole)", "pass"
+                "a film that goes on keeps what comes after its past",
+                "file.truncate(source.offset_of(past.frames))",
+                "file.truncate(source.end)",
             ),
+        ),
+    ),
+    Room(
+        "src/afstream/video/pictures.py",
+        ("tests/video/test_foreign_files.py",),
+        (
+            Fault(
+                "pictures of others are replaced",
+                "            if not is_own(path):",
+                "            if False:",
+            ),
+            Fault("a picture without its end counts", "not is_whole(path)", "False"),
+        ),
+    ),
+    Room(
+        "src/afstream/video/files.py",
+        ("tests/video/test_foreign_files.py", "tests/video/test_video.py"),
+        (
+            Fault("checking a path removes the file there", "os.O_EXCL", "0"),
+            Fault("a part of a picture counts as all of it", "while rest:", "if rest:"),
+            Fault("a file is emptied under its other name", "path.unlink()\n    return", "return"),
         ),
     ),
     Room(
         "src/afstream/video/writer.py",
         ("tests/video/test_video.py",),
         (
-            Fault("checking a path removes the file there", "if not existed:", "if True:"),
-            Fault("frames are not counted", "self.frames += len(frames)", "self.frames += 1"),
+            Fault("frames are not counted", "self.frames = encoder.frames", "self.frames += 1"),
+            Fault("a film is replaced unasked", "and taken(path)", "and False"),
+            Fault(
+                "what the muxer held back counts as kept",
+                "self._encoder.kept() if self._encoder else 0",
+                "self._encoder.frames if self._encoder else 0",
+            ),
         ),
     ),
     Room(

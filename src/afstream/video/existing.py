@@ -91,7 +91,7 @@ def opened(
     file: BinaryIO, name: str, end: int, budget: int | None = None
 ) -> Generator[InputContainer, None, None]:
     """Open a file for PyAV, which is given no path, hence no network and no other file."""
-    with av.open(Bounded(file, end, budget), format=name, metadata_errors="replace") as container:
+    with av.open(Bounded(file, end, budget), format=name) as container:
         yield container
 
 
@@ -117,6 +117,9 @@ def read_tags(path: str | Path) -> dict[str, str]:
             end = file.seek(0, os.SEEK_END)
             with opened(file, found[0], end, MAX_INDEX_BYTES) as container:
                 return tags_in(comment_of(container))
+        except UnicodeDecodeError:
+            # Ours are in UTF-8.
+            return {}
         except READ_ERRORS as error:
             raise damaged(path, error) from error
 
