@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from afstream.text import printable
 from afstream_cli.memory_view import memory_data, memory_heading, memory_rows
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def finding_data(finding: Finding) -> dict[str, Any]:
 def heading(finding: Finding) -> Text:
     """Path, kind and layout."""
     layout = f", {finding.layout} layout" if finding.layout not in ("", "converted") else ""
-    return Text(str(finding.path), "bold").append(f"  {finding.kind}{layout}", "dim")
+    text = Text(printable(finding.path), "bold")
+    return text.append(printable(f"  {finding.kind}{layout}"), "dim")
 
 
 def finding_rows(finding: Finding) -> Rows:
@@ -145,7 +147,7 @@ def lines(rows: Rows) -> RenderableType:
     before = ""
     for name, value in rows:
         if value:
-            table.add_row("" if name == before else f"  {name}", value)
+            table.add_row("" if name == before else f"  {name}", printable(value))
             before = name
     return table
 

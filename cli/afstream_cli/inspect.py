@@ -70,6 +70,7 @@ def inspect(
     from afstream.families.registry import identify
     from afstream.memory_plan.found import fit_found
     from afstream.spec import StreamConfig
+    from afstream.text import printable
     from afstream_cli.findings import as_data, show_findings
     from afstream_cli.inputs import read_memory, read_pixels
 
@@ -96,7 +97,7 @@ def inspect(
     else:
         show_findings(findings, together, fit, preset)
     for fault in faults:
-        typer.echo(f"afstream: {fault}", err=True)
+        typer.echo(f"afstream: {printable(fault)}", err=True)
     if faults:
         raise typer.Exit(USER_ERROR)
 

@@ -18,6 +18,7 @@ from afstream.checkpoints.manifest import MANIFEST
 from afstream.checkpoints.sizes import sizes_of
 from afstream.checkpoints.students import ENTRIES, in_wan_names, read_student
 from afstream.errors import CheckpointError
+from afstream.validation import show_name
 
 # names of unknown weights that a note repeats
 SHOWN_NAMES = 3
@@ -81,7 +82,7 @@ def _part(finding: Finding, weights: Weights) -> Finding:
 
 
 def _unknown(finding: Finding) -> Finding:
-    some = ", ".join(sorted(finding.weights)[:SHOWN_NAMES])
+    some = ", ".join(map(show_name, sorted(finding.weights)[:SHOWN_NAMES]))
     note = f"it holds weights of no kind that is known here, such as {some}"
     return replace(finding, kind="unknown", notes=(note,))
 
