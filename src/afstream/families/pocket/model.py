@@ -67,6 +67,46 @@ class PocketParts(NamedTuple):
     sampler: SamplerConfig
 
 
+class PocketSizes(NamedTuple):
+    """What the metadata of a pocket model file says."""
+
+    backbone: BackboneConfig
+    words: tuple[str, ...]
+    vae: VaeConfig
+    sampler: SamplerConfig
+
+    def make(self) -> PocketParts:
+        """Networks of these sizes."""
+        sizes = self.backbone
+        text = PocketText(self.words, text_dim=sizes.text_dim, text_len=sizes.text_len)
+        return PocketParts(Backbone(sizes), text, PocketVae(self.vae), self.sampler)
+
+
+def read_sizes(path: Path) -> PocketSizes:
+    """Read what networks a file that `save_pocket` wrote is for.
+
+    Raises:
+        CheckpointError: no such file, or not a pocket model.
+    """
+    metadata = read_metadata(path)
+    if metadata.get("kind") != KIND:
+        raise CheckpointError(f"{path} is no pocket model; its metadata lacks the kind {KIND!r}")
+    try:
+        config = parse_json(metadata["config"])
+        # the embedded file is older than this entry
+        given = {"patch": GEOMETRY.patch, **config["backbone"]}
+        return PocketSizes(
+            validated(BackboneConfig, given, source="backbone"),
+            validated(Words, config, source="words").words,
+            validated(VaeConfig, config["vae"], source="vae"),
+            validated(SamplerConfig, config["sampler"], source="sampler"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is a damaged pocket model: {error}; give a whole copy of it"
+        ) from error
+
+
 def load_parts(
     path: Path = POCKET_PATH,
     *,
@@ -80,32 +120,17 @@ def load_parts(
     Raises:
         CheckpointError: no such file, or not a pocket model.
     """
-    metadata = read_metadata(path)
-    if metadata.get("kind") != KIND:
-        raise CheckpointError(f"{path} is no pocket model; its metadata lacks the kind {KIND!r}")
+    sizes, halves = read_sizes(path), file_weights(path)
+    # sizes that the weights contradict are refused before they take memory
     try:
-        config = parse_json(metadata["config"])
-        # the embedded file is older than this entry
-        given = {"patch": GEOMETRY.patch, **config["backbone"]}
-        sizes = validated(BackboneConfig, given, source="backbone")
-        codec = validated(VaeConfig, config["vae"], source="vae")
-        sampler = validated(SamplerConfig, config["sampler"], source="sampler")
-        known = validated(Words, config, source="words").words
-
-        def made() -> PocketParts:
-            text = PocketText(known, text_dim=sizes.text_dim, text_len=sizes.text_len)
-            return PocketParts(Backbone(sizes), text, PocketVae(codec), sampler)
-
-        # sizes that the weights contradict are refused before they take memory
         with torch.device("meta"):
-            planned = made()
-    except (KeyError, TypeError, ValueError) as error:
+            planned = sizes.make()
+    except (ValueError, AssertionError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} is a damaged pocket model: {error}; give a whole copy of it"
         ) from error
-    halves = file_weights(path)
     check_fit(_joined(*planned[:3]), halves, what=path.name)
-    parts = made()
+    parts = sizes.make()
     whole = _joined(*parts[:3]).requires_grad_(False).eval()
     if torch.device(device).type != "meta":
         weights = {name: value.float() for name, value in halves.items()}

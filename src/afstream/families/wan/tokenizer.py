@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import Field
+
 from afstream.bounded import MB
 from afstream.checkpoints.files import read_json
 from afstream.errors import AfstreamError, CheckpointError, PromptError
 from afstream.families.wan.loading import optional
+from afstream.validation import SettingsFile, show_name, validated
 
 TOKENIZER_FILE = "tokenizer.json"
 PIECES_FILE = "spiece.model"
@@ -38,6 +41,29 @@ SHOWN = 40
 STRAIGHT = str.maketrans(dict.fromkeys("\u02bc\u2018\u2019\u201a\u201b", "'")) | str.maketrans(
     dict.fromkeys("\u201c\u201d\u201e\u201f", '"')
 )
+
+TEMPLATE = "TemplateProcessing"
+
+
+class Mark(SettingsFile):
+    """A token that a template puts before or behind a prompt."""
+
+    id: str
+
+
+class TemplatePart(SettingsFile):
+    """A mark, or else the prompt."""
+
+    mark: Mark | None = Field(None, alias="SpecialToken")
+
+
+class Template(SettingsFile):
+    """What stands around a prompt, in `tokenizer.json`."""
+
+    single: tuple[TemplatePart, ...] = ()
+    pair: tuple[TemplatePart, ...] = ()
+    special_tokens: dict[str, Any] = Field(default_factory=dict)
+
 
 Tokenize = Callable[[str], list[int]]
 T = TypeVar("T")
@@ -120,6 +146,22 @@ def check_files(folder: Path) -> None:
             f"{whole} makes up to {growth:.3g} characters of one in {len(steps)} steps; at most"
             f" {MAX_GROWTH} in {MAX_STEPS} are allowed, so give Wan2.1's own tokenizer"
         )
+    for step in steps:
+        if step["type"] == TEMPLATE:
+            _check_template(step, whole)
+
+
+def _check_template(step: dict[str, Any], path: Path) -> None:
+    """See that a template names marks that it has; the reader would panic, and print it."""
+    template = validated(
+        Template, step, source=str(path), remedy="download it again", error=CheckpointError
+    )
+    used = {part.mark.id for part in (*template.single, *template.pair) if part.mark}
+    if unknown := sorted(used - template.special_tokens.keys()):
+        raise CheckpointError(
+            f"{path} puts {show_name(unknown[0])} around prompts, which it does not define;"
+            " download it again"
+        )
 
 
 def _steps(part: object) -> Iterator[dict[str, Any]]:
@@ -149,8 +191,10 @@ def _guarded(folder: Path, read: Callable[[], T]) -> T:
         return read()
     except AfstreamError:
         raise
-    # what the readers raise for a bad file has no common base
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    # what the readers raise for a bad file has no common base; a panic of theirs is no Exception
+    except BaseException as error:
         raise CheckpointError(
             f"{folder} cannot be read as a tokenizer; download it again"
         ) from error
