@@ -37,9 +37,8 @@ def inspect(path: str) -> dict[str, object]:
     with tempfile.TemporaryFile() as said:
         child = os.fork()
         if child == 0:
-            code = 99
+            code, before = 99, resident_mb()
             try:
-                before = resident_mb()
                 resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S))
                 resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
                 os.dup2(said.fileno(), 2)

@@ -11,7 +11,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -106,7 +106,7 @@ def pt() -> Iterator[tuple[str, bytes]]:
     """Files of torch.save; the calls would leave a file in /tmp."""
     mark = "open('/tmp/afstream-ran-code', 'w')"
     for name, call in (
-        ("system", Calls(os.system, "touch /tmp/afstream-ran-code")),
+        ("system", Calls(vars(os)["system"], "touch /tmp/afstream-ran-code")),
         ("eval", Calls(eval, mark)),
         ("exec", Calls(exec, mark)),
         ("import", Calls(__import__, "os")),
@@ -195,7 +195,7 @@ def repacked(whole: bytes, change: Any, method: int = zipfile.ZIP_STORED) -> byt
     return made.getvalue()
 
 
-def settings(good: bytes, *changes: dict[str, object]) -> Iterator[tuple[str, bytes]]:
+def settings(good: bytes, *changes: Mapping[str, object]) -> Iterator[tuple[str, bytes]]:
     """Single values that are not allowed, and what no parser of settings may take."""
     for change in changes:
         name = " ".join(f"{key} {value!r}"[:40] for key, value in change.items())

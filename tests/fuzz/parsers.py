@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache, partial
@@ -97,7 +97,7 @@ def attempt(parser: Parser, path: Path, data: bytes) -> bool:
 
 
 @contextmanager
-def workplace() -> Iterator[Path]:
+def workplace() -> Generator[Path]:
     """A folder in memory where there is one, removed afterwards."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as made:

@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -36,7 +36,7 @@ class TooSlowError(BaseException):
 
 
 @contextmanager
-def limited() -> Iterator[None]:
+def limited() -> Generator[None]:
     """Interrupt a block that takes too long; kills the process where it does not listen."""
 
     def stop(number: int, frame: object) -> None:
