@@ -9,13 +9,15 @@ VENV ?= .venv
 DEMO ?= demo
 # processes that run the tests
 WORKERS ?= 2
+# changed files that `make fuzz` tries on each parser
+INPUTS ?= 100000
 
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install $(if $(CI),--quiet) --disable-pip-version-check \
 	--constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check plant-faults test-gpu bench cross-compile build clean
+.PHONY: help demo setup test check plant-faults fuzz test-gpu bench cross-compile build clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -39,6 +41,9 @@ check: $(VENV)/installed-dev  ## lint, types, import contracts
 
 plant-faults: $(VENV)/installed-dev  ## see which deliberate faults no test notices
 	$(BIN)/python tests/plant_faults.py
+
+fuzz: $(VENV)/installed-dev  ## change files at random, and see that every parser stands it
+	$(BIN)/python tests/fuzz/run.py --inputs $(INPUTS)
 
 test-gpu: $(VENV)/installed-dev  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

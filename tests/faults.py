@@ -456,6 +456,64 @@ ROOMS = (
         ),
     ),
     Room(
+        "src/afstream/text.py",
+        ("tests/test_text.py",),
+        (
+            Fault("a C1 control reaches a terminal", r"\x7f-\x9f", r"\x7f"),
+            Fault(
+                "a prompt may turn the text round", "if not one[0].isspace()", "if one[0] < '\x80'"
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/bounded.py",
+        ("tests/test_bounded.py",),
+        (
+            Fault("JSON may be nested without end", "> MAX_DEPTH:", "> MAX_DEPTH * 99:"),
+            Fault("brackets in texts count", 'STRING.sub("", plain)', "plain"),
+            Fault("a file of any size is read", "file.read(most_bytes + 1)", "file.read()"),
+            Fault("a pipe is waited for", "if path.exists() and not path.is_file():", "if False:"),
+            Fault("the last of two values counts", "if len(found) < len(pairs):", "if False:"),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/finite.py",
+        ("tests/checkpoints/test_finite.py",),
+        (
+            Fault(
+                "only the greatest value is looked at", "value.detach().aminmax()", "[value.max()]"
+            ),
+            Fault(
+                "one bad weight of several is let through",
+                ".isfinite().all(1)",
+                ".isfinite().any(1)",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/torch_files.py",
+        ("tests/fuzz/test_fuzz.py",),
+        (
+            Fault(
+                "a file may grow when it is read",
+                "record.compress_type != zipfile.ZIP_STORED or record.compress_size",
+                "record.compress_size",
+            ),
+            Fault("a pickle may fill memory", "any(word in content for word in REFUSED)", "False"),
+        ),
+    ),
+    Room(
+        "src/afstream/timeline/words.py",
+        ("tests/timeline/test_timeline_errors.py",),
+        (
+            Fault(
+                "a text is built before it is found too long",
+                "length += len(names[name]) - len(match[0])",
+                "length += 0",
+            ),
+        ),
+    ),
+    Room(
         "src/afstream/checkpoints/students.py",
         ("tests/checkpoints/test_checkpoints.py",),
         (

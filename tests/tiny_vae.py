@@ -134,7 +134,7 @@ def pruned_wan_shapes(*, dim: int = 96, pruning_rate: float = 0.75) -> Shapes:
 def write_pruned_wan(path: Path, *, dim: int = 96, pruning_rate: float = 0.75) -> Path:
     """A file of one number for each weight, repeated: small whatever the sizes."""
     shapes = pruned_wan_shapes(dim=dim, pruning_rate=pruning_rate)
-    torch.save({name: torch.full((1,), 0.01).expand(shapes[name]) for name in shapes}, path)
+    torch.save({name: torch.full(shapes[name], 0.01) for name in shapes}, path)
     return path
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from afstream.text import printable
+
 if TYPE_CHECKING:
     from afstream.memory_plan.fit import Fit
 
@@ -40,7 +42,7 @@ def memory_heading(found: Fit) -> Text:
     """Heading: what was counted, and at which size."""
     size = found.asked.geometry
     heading = Text(f"memory on a GPU at {size.width_px}x{size.height_px}, bfloat16", "bold")
-    heading.append(f"  {found.asked.model}", "dim")
+    heading.append(f"  {printable(found.asked.model)}", "dim")
     return heading
 
 

@@ -16,6 +16,7 @@ TIMESTEPS = 1000
 # bounds far above any model: what lies beyond them is a damaged file
 Size = Annotated[int, Ge(1), Le(2**16)]
 Count = Annotated[int, Ge(1), Le(2**10)]
+Layers = Annotated[int, Ge(1), Le(2**8)]
 Rows = Annotated[int, Ge(1), Le(2**12)]
 Eps = Annotated[float, Gt(0), Le(1)]
 
@@ -43,7 +44,7 @@ class BackboneConfig:
     text_dim: Size
     text_len: Rows
     num_heads: Count
-    num_layers: Count
+    num_layers: Layers
     patch: Count
     in_dim: Count = 16
     out_dim: Count = 16

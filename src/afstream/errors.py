@@ -40,6 +40,10 @@ class CheckpointError(AfstreamError):
     """A model or checkpoint is missing, incomplete or of another layout."""
 
 
+class StreamError(AfstreamError):
+    """A stream cannot go on; the chunks made so far are good."""
+
+
 class OutputError(AfstreamError):
     """The output cannot be written."""
 

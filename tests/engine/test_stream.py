@@ -8,8 +8,9 @@ import pytest
 import torch
 from tests.engine.toy import toy_model
 
-from afstream.errors import ConfigError, PromptError
+from afstream.errors import ConfigError, PromptError, StreamError
 from afstream.kvcache.memories import MEMORIES
+from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec, StreamConfig
 from afstream.stream import Stream
 from afstream.timeline import Timeline
@@ -131,6 +132,28 @@ def test_an_unknown_word_changes_nothing_and_names_what_is_known(model):
 def test_a_stream_without_a_prompt_says_so(model):
     with pytest.raises(ConfigError, match=r"call cue\(prompt\) first"):
         next(make_stream(model).chunks())
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_stream_that_turns_to_nan_names_the_chunk_and_stops_before_it(ahead):
+    model = toy_model()
+    stream = make_stream(model, ahead=ahead)
+    stream.cue(STAR)
+    chunks = stream.chunks()
+    made = [next(chunks) for _ in range(3)]
+    # the one behind may be under way
+    first_bad = 4 if ahead else 3
+    toy = model.backbone
+    assert isinstance(toy, Backbone)
+    toy.patch_embedding.weight[0] = float("nan")
+    if ahead:
+        made.append(next(chunks))
+    with pytest.raises(StreamError, match=f"chunk {first_bad}, at .* s, has values that are no"):
+        next(chunks)
+    assert all(chunk.latents.isfinite().all() for chunk in made)
+    # it does not go on with what is wrong
+    with pytest.raises(StreamError, match=f"chunk {first_bad},"):
+        next(stream.chunks())
 
 
 def test_a_cut_forgets_everything(model):

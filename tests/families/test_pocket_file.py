@@ -38,7 +38,7 @@ def write(tmp_path):
     ("changes", "said"),
     [
         ({"num_heads": 1e30}, r"num_heads is 1e\+30; it must be a whole number, 1 to 1024"),
-        ({"num_layers": 10**9}, "num_layers is 1000000000; it must be a whole number, 1 to 1024"),
+        ({"num_layers": 10**9}, "num_layers is 1000000000; it must be a whole number, 1 to 256"),
         ({"dim": 0}, "dim is 0; it must be a whole number, 1 to 65536"),
         ({"dim": "wide", "eps": "small"}, "dim is 'wide'; it must be a whole number, 1 to 65536"),
         ({"eps": "small"}, "eps is 'small'; it must be a number, above 0 and at most 1"),

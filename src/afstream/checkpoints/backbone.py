@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from afstream.checkpoints.files import Weights, check_fit
+from afstream.checkpoints.finite import check_finite, is_finite
 from afstream.checkpoints.lora import Lora
 from afstream.config import BackboneConfig
 from afstream.model.dit import Backbone
@@ -48,6 +49,17 @@ class BackboneSource:
             weight = lora.added(name, weight)
         return weight
 
+    def giver(self, name: str) -> str:
+        """Who gave a weight that turned out not to be finite, in words."""
+        if not is_finite(self.weights[name]):
+            return self.what
+        for lora in self.loras:
+            pair = lora.pairs.get(name.removesuffix(".weight"))
+            if pair and not (is_finite(pair.down) and is_finite(pair.up)):
+                return f"LoRA {lora.path}"
+        added = " and ".join(f"LoRA {lora.describe()}" for lora in self.loras)
+        return f"{self.what} with {added} added" if added else self.what
+
     @torch.no_grad()
     def build(
         self, *, device: torch.device | str, dtype: torch.dtype, offload: int = 0
@@ -60,7 +72,8 @@ class BackboneSource:
             offload: layers whose weights stay in host memory.
 
         Raises:
-            CheckpointError: weights or a LoRA do not fit; nothing was loaded.
+            CheckpointError: weights or a LoRA do not fit, and nothing was loaded; or what was
+                loaded is not finite.
             ConfigError: there are fewer layers than are to be offloaded.
         """
         # all weights get their places first: what is needed on the way, made in between, would
@@ -75,5 +88,6 @@ class BackboneSource:
                 weight = weight.to(where)
             # copied even where the file holds the same: it may be replaced, and lies at odd places
             place.copy_(self.merged(name, weight))
+        check_finite(backbone.named_parameters(), self.giver)
         backbone.bind()
         return backbone.requires_grad_(False).eval()

@@ -9,11 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from afstream.config import Count, Eps, Rows, Size
+from afstream.config import Count, Eps, Layers, Rows, Size
 from afstream.validation import SettingsFile
 
 Name = Annotated[str, Field(pattern=r"^[\w.+-]{1,80}$", description="a name")]
 FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,255}$", description="the name of a file")]
+PartFile = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$",
+        max_length=255,
+        description="the path of a file in the folder",
+    ),
+]
 
 # one number for each latent channel
 CHANNELS = Field(min_length=16, max_length=16)
@@ -47,7 +55,7 @@ class BackboneFile(SettingsFile):
     num_attention_heads: Count | None = None
     head_dim: Count | None = None
     attention_head_dim: Count | None = None
-    num_layers: Count | None = None
+    num_layers: Layers | None = None
     in_dim: Count | None = None
     in_channels: Count | None = None
     out_dim: Count | None = None
@@ -76,7 +84,7 @@ class TextEncoderFile(SettingsFile):
     d_model: Size
     d_kv: Size
     d_ff: Size
-    num_layers: Count
+    num_layers: Layers
     num_heads: Count
     relative_attention_num_buckets: Annotated[int, Field(ge=4, le=2**7)] = 32
     relative_attention_max_distance: Annotated[int, Field(ge=2**6, le=2**16)] = 128

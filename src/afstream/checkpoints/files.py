@@ -13,6 +13,7 @@ from torch.nn import Parameter
 
 from afstream.bounded import MAX_VALUES, MB, parse_json, read_bounded
 from afstream.checkpoints.configs import IndexFile
+from afstream.checkpoints.finite import check_finite
 from afstream.checkpoints.safetensors import DTYPE_NAMES, map_tensors, read_header
 from afstream.checkpoints.torch_files import read_torch
 from afstream.errors import CheckpointError
@@ -67,7 +68,7 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
 
     Raises:
         CheckpointError: says how many names are missing or unknown, and one of each, or names
-            the first weights of another shape.
+            the first weights of another shape; or one holds fewer values than its shape says.
     """
     wanted = module.state_dict()
     missing = sorted(wanted.keys() - weights.keys())
@@ -94,11 +95,21 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
         raise CheckpointError(
             f"{what} does not fit the model: {'; '.join(parts)}; give weights of this model's size"
         )
+    expanded = [name for name in wanted if _is_expanded(weights[name])]
+    if expanded:
+        raise CheckpointError(
+            f"{what} holds fewer values for {expanded[0]} than its shape says; give whole weights"
+        )
 
 
 def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
-    """Copy weights into a module; where `check_fit` refuses them the module is as it was."""
+    """Copy weights into a module.
+
+    Raises:
+        CheckpointError: `check_fit` refuses them, or they are not finite; the module is as it was.
+    """
     check_fit(module, weights, what=what)
+    check_finite(weights.items(), lambda name: what)
     module.load_state_dict(weights)
 
 
@@ -121,15 +132,23 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
 
 
 def read_json(
-    path: Path, *, most_bytes: int = SETTINGS_BYTES, most_values: int = MAX_VALUES
+    path: Path,
+    *,
+    most_bytes: int = SETTINGS_BYTES,
+    most_values: int = MAX_VALUES,
+    what: str = "",
 ) -> dict[str, Any]:
-    """Settings by name from a JSON file; anything else raises `CheckpointError`."""
+    """Settings by name from a JSON file; anything else raises `CheckpointError`.
+
+    `what` is what it should be, in words; a model's file of its name unless given.
+    """
     try:
         content = parse_json(read_bounded(path, most_bytes).decode(), most_values=most_values)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        wanted = what or f"a model's {path.name}"
         raise CheckpointError(
-            f"{path} cannot be read as a model's {path.name}: {reason}; download it again"
+            f"{path} cannot be read as {wanted}: {reason}; download it again"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no settings by name; download it again")
@@ -218,20 +237,24 @@ def named_tensors(
             raise CheckpointError(
                 f"{path} holds {show_value(name)}, which is no tensor; give {wanted}"
             )
-        if not _is_whole(value):
-            raise CheckpointError(
-                f"{path} holds {show_value(name)} as a tensor of another kind than weights are;"
-                f" give {wanted}"
-            )
+        check_plain(name, value, path)
     return content
 
 
-def _is_whole(value: Tensor) -> bool:
-    """Whether a tensor holds all of its values; sparse and expanded ones take more than is there.
+def check_plain(name: str, value: Tensor, path: Path) -> None:
+    """Raise `CheckpointError` for what no weight is.
 
-    Nor are quantized, nested and complex ones weights, and those on the meta device hold nothing.
+    Such are sparse, quantized, nested and complex tensors, and those without values on the meta
+    device.
     """
     plain = type(value) in (Tensor, Parameter) and value.layout is torch.strided
     if not plain or value.is_meta or value.is_nested or value.dtype not in DTYPE_NAMES:
-        return False
-    return value.untyped_storage().nbytes() >= value.numel() * value.itemsize
+        raise CheckpointError(
+            f"{path} holds {show_value(name)} as a tensor of another kind than weights are; give"
+            " plain weights"
+        )
+
+
+def _is_expanded(value: Tensor) -> bool:
+    """Whether a small file says that one value stands for many, which take memory when loaded."""
+    return not value.is_meta and value.untyped_storage().nbytes() < value.numel() * value.itemsize

@@ -16,8 +16,9 @@ from afstream.checkpoints.kinds import FAMILY
 from afstream.checkpoints.lora import is_lora, read_lora
 from afstream.checkpoints.manifest import MANIFEST
 from afstream.checkpoints.sizes import sizes_of
-from afstream.checkpoints.students import ENTRIES, in_wan_names, read_student
+from afstream.checkpoints.students import entries_of, in_wan_names, read_student
 from afstream.errors import CheckpointError
+from afstream.validation import show_name
 
 # names of unknown weights that a note repeats
 SHOWN_NAMES = 3
@@ -37,7 +38,7 @@ def _file(path: Path) -> Finding:
     content = files.read_weights(path)
     finding = Finding(path=path, kind="unknown", num_bytes=path.stat().st_size)
     known = content if isinstance(content, dict) else {}
-    if any(known.get(name) for name in ENTRIES):
+    if entries_of(content):
         return _student(finding)
     if is_lora(known):
         return replace(finding, kind="LoRA", family=FAMILY, lora=read_lora(path))
@@ -81,7 +82,7 @@ def _part(finding: Finding, weights: Weights) -> Finding:
 
 
 def _unknown(finding: Finding) -> Finding:
-    some = ", ".join(sorted(finding.weights)[:SHOWN_NAMES])
+    some = ", ".join(map(show_name, sorted(finding.weights)[:SHOWN_NAMES]))
     note = f"it holds weights of no kind that is known here, such as {some}"
     return replace(finding, kind="unknown", notes=(note,))
 

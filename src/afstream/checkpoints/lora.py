@@ -5,7 +5,6 @@ Files have PEFT's names or kohya's, on Wan's modules or diffusers'.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +15,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from afstream.checkpoints.files import Weights, read_metadata, read_weights, shapes_of
+from afstream.bounded import parse_json
+from afstream.checkpoints.files import Weights, check_plain, read_metadata, read_weights, shapes_of
 from afstream.checkpoints.names import wan_name
 from afstream.errors import CheckpointError, ConfigError
 from afstream.spec import split_scale
-from afstream.validation import show_value
+from afstream.validation import show_name, show_value
 
 ENTRY = "generator_lora"
 ALPHA = "lora_alpha"
@@ -86,9 +86,9 @@ class Lora:
         for layer, shape in sorted(self.layers.items()):
             name = f"{layer}.weight"
             if name not in shapes:
-                wrong = f"{name} {shape}, which the model does not have"
+                wrong = f"{show_name(name)} {shape}, which the model does not have"
             elif shape != tuple(shapes[name]):
-                wrong = f"{name} as {shape}, but the model has {tuple(shapes[name])}"
+                wrong = f"{show_name(name)} as {shape}, but the model has {tuple(shapes[name])}"
             else:
                 continue
             return (
@@ -157,9 +157,11 @@ def read_lora(path: Path, *, scale: float = 1.0, alpha: float | None = None) -> 
         raise CheckpointError(
             f"{path} holds {type(entries).__name__} as its LoRA; give a LoRA file"
         )
-    matrices = {
-        wan_name(str(name)): value for name, value in entries.items() if isinstance(value, Tensor)
-    }
+    matrices: Weights = {}
+    for name, value in entries.items():
+        if isinstance(value, Tensor):
+            check_plain(str(name), value, path)
+            matrices[wan_name(str(name))] = value
     said = _file_alpha({**read_metadata(path), **content}, path)
     said = alpha if said is None else said
     pairs = dict(_pairs(matrices, path, said))
@@ -181,17 +183,24 @@ def _pairs(matrices: Weights, path: Path, alpha: float | None) -> Iterator[tuple
             halves.setdefault(found[1], {})[found[2] in UP] = value
         elif not name.endswith(OWN_ALPHA):
             raise CheckpointError(
-                f"{path} holds {name}, which is no part of a low-rank pair; give a file of pairs"
-                " (lora_A and lora_B, or lora_down and lora_up)"
+                f"{path} holds {show_name(name)}, which is no part of a low-rank pair; give a"
+                " file of pairs (lora_A and lora_B, or lora_down and lora_up)"
             )
     for layer, pair in halves.items():
         down, up = pair.get(False), pair.get(True)
-        if down is None or up is None or {down.ndim, up.ndim} != {MATRIX_DIMS} or not down.numel():
-            raise CheckpointError(f"{path} has no complete pair of matrices for {layer}")
+        if down is None or up is None or {down.ndim, up.ndim} != {MATRIX_DIMS}:
+            raise CheckpointError(
+                f"{path} has no complete pair of matrices for {show_name(layer)}; give a whole LoRA"
+            )
+        if not down.numel() or not up.numel():
+            raise CheckpointError(
+                f"{path} has matrices {tuple(down.shape)} and {tuple(up.shape)} for"
+                f" {show_name(layer)}, which add nothing; give a LoRA of rank 1 or more"
+            )
         if down.shape[0] != up.shape[1]:
             raise CheckpointError(
-                f"{path} has matrices {tuple(down.shape)} and {tuple(up.shape)} for {layer}, which"
-                " cannot be multiplied"
+                f"{path} has matrices {tuple(down.shape)} and {tuple(up.shape)} for"
+                f" {show_name(layer)}, which cannot be multiplied; give a whole LoRA"
             )
         own = matrices.get(layer + OWN_ALPHA)
         rank = float(down.shape[0])
@@ -203,9 +212,9 @@ def _file_alpha(said: Mapping[Any, Any], path: Path) -> float | None:
     if ALPHA in said:
         return _number(said[ALPHA], path, ALPHA)
     try:
-        adapter = json.loads(said.get(ADAPTER, "{}"))
+        adapter = parse_json(said.get(ADAPTER, "{}"))
         found = [value for name, value in adapter.items() if name.split(".")[-1] == ALPHA]
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: {ADAPTER} is {show_value(said[ADAPTER])}; it must be JSON, settings by name"
         ) from error

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from afstream.checkpoints.configs import BackboneFile, FileName
+from afstream.checkpoints.configs import BackboneFile, PartFile
 from afstream.checkpoints.files import read_json
 from afstream.checkpoints.kinds import FAMILY
 from afstream.errors import CheckpointError
@@ -47,7 +47,7 @@ class Manifest(Checked):
     parts: tuple[Part, ...]
     backbone: BackboneFile
     made_from: dict[str, str]
-    files: dict[FileName, WrittenFile]
+    files: dict[PartFile, WrittenFile]
 
     @property
     def origin(self) -> str:

@@ -48,7 +48,7 @@ INNER = {
     "ffn.net.2": "ffn.2",
     "scale_shift_table": "modulation",
 }
-LAYER = re.compile(r"(blocks\.\d+\.)(.+)")
+LAYER = re.compile(r"(blocks\.[0-9]{1,6}\.)(.+)")
 
 
 def wan_name(name: str) -> str:

@@ -52,7 +52,7 @@ BLOCK_BYTES = 2**20
 ALIGNMENT = 8
 # far above any model's; safetensors itself allows 100 MB
 MAX_HEADER_BYTES = 16 * MB
-MAX_TENSORS = 100_000
+MAX_TENSORS = 50_000
 MAX_AXES = 8
 # of a tensor: itself, its three settings, and what its shape and its place hold
 VALUES_OF_TENSOR = 1 + 3 + MAX_AXES + 2

@@ -64,12 +64,18 @@ def read_student(path: Path) -> Student:
             origin=manifest.origin,
         )
     content = read_weights(path)
-    known = content if isinstance(content, dict) else {}
-    entries = tuple(name for name in ENTRIES if known.get(name))
+    entries = entries_of(content)
     entry = next(iter(entries), "")
     wanted = f"a student, which holds weights by name, or one of {', '.join(ENTRIES)}"
-    weights = named_tensors(known[entry] if entry else content, path, wanted=wanted)
+    weights = named_tensors(content[entry] if entry else content, path, wanted=wanted)
     return Student(path=path, entry=entry, weights=in_wan_names(weights), entries=entries)
+
+
+def entries_of(content: object) -> tuple[str, ...]:
+    """Which of `ENTRIES` a file's content has."""
+    if not isinstance(content, dict):
+        return ()
+    return tuple(name for name in ENTRIES if isinstance(content.get(name), dict) and content[name])
 
 
 def in_wan_names(weights: Weights) -> Weights:

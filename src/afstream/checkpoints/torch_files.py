@@ -7,9 +7,11 @@ large everything becomes, so the file's list of records is checked before torch 
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,14 @@ import torch
 from afstream.bounded import MB
 
 # of the pickle: a byte may become an object of 200, and a tensor takes about 120 bytes of it
-MAX_PICKLE_BYTES = 1_500_000
+MAX_PICKLE_BYTES = 1_200_000
 # of the list of records, about 80 bytes each
 MAX_LIST_BYTES = 2_000_000
+# an archive ends with this, and with as many bytes as begin so
+END, END_BYTES = b"PK\5\6", 22
 PICKLE = "data.pkl"
+# what zipfile raises for numbers that no archive has
+BAD_NUMBERS = (struct.error, OverflowError)
 VALUES = re.compile(r"[^/]+/data/[^/]+")
 # torch lets a pickle call these: one fills memory, the other takes for ever with some codecs
 REFUSED = (b"bytearray", b"_codecs")
@@ -47,7 +53,10 @@ def read_torch(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
     """
     check_records(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            # what torch finds odd is refused or harmless, and no user can do anything about it
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise ValueError("it holds Python objects that could run code") from error
     # what torch raises for a bad file has no common base
@@ -66,17 +75,18 @@ def check_records(path: Path) -> None:
     with ListReader(io.FileIO(path)) as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("it is cut short, or not what torch.save writes")
+        # torch may find another list of records where something stands behind it
+        file.seek(-END_BYTES, os.SEEK_END)
+        if not file.read().startswith(END):
+            raise ValueError("something stands behind its list of records")
         try:
             with zipfile.ZipFile(file) as archive:
                 _check(archive)
-        except (zipfile.BadZipFile, NotImplementedError, struct.error, OverflowError) as error:
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, *BAD_NUMBERS) as error:
             raise ValueError("its list of records is damaged") from error
 
 
 def _check(archive: zipfile.ZipFile) -> None:
-    # torch looks for the list elsewhere where something stands behind it
-    if archive.comment:
-        raise ValueError("something stands behind its list of records")
     for record in archive.infolist():
         if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
             raise ValueError("it is compressed, which torch.save never does")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from afstream.engine.chunk import Chunk, ChunkTiming, Receipt
 from afstream.engine.stopwatch import Event, Stopwatch, gpu_event, host_event, span_ms
+from afstream.errors import StreamError
 from afstream.model.protocols import VideoDecoder
 
 
@@ -155,6 +156,7 @@ class PendingChunk:
         receipts: see `Chunk`.
         began: when it was submitted, seconds of the host's clock.
         frames: uint8 [N, H, W, 3] in host memory, valid once `done` is reached.
+        is_finite: whether the latents are, bool [] in host memory, likewise.
         watch: times its laps switch, denoise, decode and context.
         before: `done` of the chunk before it; None for the first.
         done: reached when all of its work is done.
@@ -169,6 +171,7 @@ class PendingChunk:
     receipts: tuple[Receipt, ...]
     began: float
     frames: Tensor
+    is_finite: Tensor
     watch: Stopwatch
     before: Event | None
     done: Event
@@ -214,7 +217,7 @@ class ChunkDecoder:
         latents: Tensor,
         state: Any,  # noqa: ANN401
         watch: Stopwatch,
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Tensor, Tensor, Any]:
         """Start to decode a chunk.
 
         Args:
@@ -223,13 +226,15 @@ class ChunkDecoder:
             watch: times the lap `decode`.
 
         Returns:
-            Frames, uint8 [N, H, W, 3] on the host, valid once the decode stream's next `finish` is
-            reached, and the decoder's new state.
+            Frames, uint8 [N, H, W, 3], and whether the latents are finite, bool []; both on the
+            host, valid once the decode stream's next `finish` is reached. And the decoder's new
+            state.
         """
         with self.stream.decoding(latents):
             with watch.lap("decode"):
                 pictures, after = decode_pictures(self._vae, latents, state)
-            return self.stream.to_host(pictures), after
+            is_finite = self.stream.to_host(latents.isfinite().all())
+            return self.stream.to_host(pictures), is_finite, after
 
     def collect(self, pending: PendingChunk, *, began: float, warm_up: bool) -> Chunk:
         """Wait for a chunk's frames.
@@ -238,8 +243,17 @@ class ChunkDecoder:
             pending: the chunk.
             began: when the consumer asked for it, seconds of the host's clock.
             warm_up: whether a chunk submitted since then prepared something.
+
+        Raises:
+            StreamError: its latents are not finite, nor can those of any later chunk be.
         """
         self.stream.wait(pending.done)
+        if not pending.is_finite:
+            raise StreamError(
+                f"chunk {pending.index}, at {pending.start_s:.2f} s, has values that are no finite"
+                " numbers, so the stream ends before it; give other weights or a smaller LoRA"
+                " scale, or another --dtype"
+            )
         # copied to pageable memory: a consumer that keeps frames must not hold pinned pages, and
         # a fork's frames are its own
         frames = pending.frames.numpy().copy()

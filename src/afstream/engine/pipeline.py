@@ -174,7 +174,7 @@ class ChunkPipeline:
         with watch.lap("denoise"):
             noise = rollout.noise(scene, seed=state.seed, chunk=state.chunk)
             clean = rollout.denoise(scene, noise)
-        frames, state.decoder = self.decoder.submit(clean, state.decoder, watch)
+        frames, is_finite, state.decoder = self.decoder.submit(clean, state.decoder, watch)
         with watch.lap("context"):
             rollout.commit(scene, clean)
         before, state.done = state.done, decoding.finish()
@@ -187,6 +187,7 @@ class ChunkPipeline:
             receipts=tuple(change.receipt for change in changes),
             began=began,
             frames=frames,
+            is_finite=is_finite,
             watch=watch,
             before=before,
             done=state.done,

@@ -7,12 +7,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from afstream.checkpoints.files import file_weights, load_into, read_metadata, save_tensors
+from afstream.bounded import parse_json
+from afstream.checkpoints.files import (
+    check_fit,
+    file_weights,
+    load_into,
+    read_metadata,
+    save_tensors,
+)
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
 from afstream.families.base import ModelFamily, Placement, VideoModel
@@ -20,7 +28,7 @@ from afstream.families.pocket.facts import GEOMETRY, KIND, NAME, POCKET_PATH
 from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae, VaeConfig
 from afstream.model.dit import Backbone
-from afstream.validation import validated
+from afstream.validation import SettingsFile, validated
 
 
 def save_pocket(
@@ -44,6 +52,12 @@ def save_pocket(
     save_tensors(path, halves, {"kind": KIND, "config": json.dumps(config)})
 
 
+class Words(SettingsFile):
+    """The words that a pocket model knows."""
+
+    words: Annotated[tuple[str, ...], Field(min_length=1, max_length=2**12)]
+
+
 class PocketParts(NamedTuple):
     """What a pocket model file holds, without gradients; the codec in float32."""
 
@@ -51,6 +65,46 @@ class PocketParts(NamedTuple):
     text: PocketText
     vae: PocketVae
     sampler: SamplerConfig
+
+
+class PocketSizes(NamedTuple):
+    """What the metadata of a pocket model file says."""
+
+    backbone: BackboneConfig
+    words: tuple[str, ...]
+    vae: VaeConfig
+    sampler: SamplerConfig
+
+    def make(self) -> PocketParts:
+        """Networks of these sizes."""
+        sizes = self.backbone
+        text = PocketText(self.words, text_dim=sizes.text_dim, text_len=sizes.text_len)
+        return PocketParts(Backbone(sizes), text, PocketVae(self.vae), self.sampler)
+
+
+def read_sizes(path: Path) -> PocketSizes:
+    """Read what networks a file that `save_pocket` wrote is for.
+
+    Raises:
+        CheckpointError: no such file, or not a pocket model.
+    """
+    metadata = read_metadata(path)
+    if metadata.get("kind") != KIND:
+        raise CheckpointError(f"{path} is no pocket model; its metadata lacks the kind {KIND!r}")
+    try:
+        config = parse_json(metadata["config"])
+        # the embedded file is older than this entry
+        given = {"patch": GEOMETRY.patch, **config["backbone"]}
+        return PocketSizes(
+            validated(BackboneConfig, given, source="backbone"),
+            validated(Words, config, source="words").words,
+            validated(VaeConfig, config["vae"], source="vae"),
+            validated(SamplerConfig, config["sampler"], source="sampler"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is a damaged pocket model: {error}; give a whole copy of it"
+        ) from error
 
 
 def load_parts(
@@ -66,30 +120,25 @@ def load_parts(
     Raises:
         CheckpointError: no such file, or not a pocket model.
     """
-    metadata = read_metadata(path)
-    if metadata.get("kind") != KIND:
-        raise CheckpointError(f"{path} is no pocket model; its metadata lacks the kind {KIND!r}")
+    sizes, halves = read_sizes(path), file_weights(path)
+    # sizes that the weights contradict are refused before they take memory
     try:
-        config = json.loads(metadata["config"])
-        # the embedded file is older than this entry
-        given = {"patch": GEOMETRY.patch, **config["backbone"]}
-        sizes = validated(BackboneConfig, given, source="backbone")
-        vae = PocketVae(validated(VaeConfig, config["vae"], source="vae"))
-        sampler = validated(SamplerConfig, config["sampler"], source="sampler")
-        text = PocketText(config["words"], text_dim=sizes.text_dim, text_len=sizes.text_len)
-    except (KeyError, TypeError, ValueError) as error:
+        with torch.device("meta"):
+            planned = sizes.make()
+    except (ValueError, AssertionError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} is a damaged pocket model: {error}; give a whole copy of it"
         ) from error
-    parts = PocketParts(Backbone(sizes), text, vae, sampler)
+    check_fit(_joined(*planned[:3]), halves, what=path.name)
+    parts = sizes.make()
     whole = _joined(*parts[:3]).requires_grad_(False).eval()
     if torch.device(device).type != "meta":
-        weights = {name: value.float() for name, value in file_weights(path).items()}
+        weights = {name: value.float() for name, value in halves.items()}
         load_into(whole, weights, what=path.name)
     return parts._replace(
         backbone=parts.backbone.to(device, dtype),
-        text=text.to(device, dtype),
-        vae=vae.to(device),
+        text=parts.text.to(device, dtype),
+        vae=parts.vae.to(device),
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from afstream.checkpoints.files import save_tensors
+from afstream.config import Count, Layers
 from afstream.families.pocket.facts import FORMAT
 
 RGB = 3
@@ -36,14 +37,14 @@ class VaeConfig:
     convolution.
     """
 
-    latent_channels: int = 16
-    coarse: int = 96
-    middle: int = 64
-    fine: int = 64
-    encoder_coarse: int = 96
-    encoder_middle: int = 64
-    encoder_fine: int = 48
-    coarse_layers: int = 2
+    latent_channels: Count = 16
+    coarse: Count = 96
+    middle: Count = 64
+    fine: Count = 64
+    encoder_coarse: Count = 96
+    encoder_middle: Count = 64
+    encoder_fine: Count = 48
+    coarse_layers: Layers = 2
 
 
 class CodecState(NamedTuple):

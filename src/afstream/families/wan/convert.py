@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from afstream.checkpoints import (
 )
 from afstream.checkpoints.configs import BackboneFile
 from afstream.checkpoints.files import Weights
+from afstream.checkpoints.finite import Giver, is_finite, not_finite
 from afstream.checkpoints.manifest import (
     BACKBONE,
     BACKBONE_FILE,
@@ -39,7 +41,7 @@ from afstream.errors import CheckpointError, ConfigError, OutputError
 from afstream.families.registry import identify
 from afstream.families.wan.model import backbone_source, check_width, with_loras
 from afstream.families.wan.text import SHARED, SHARED_AGAIN, text_source
-from afstream.families.wan.tokenizer import read_tokenizer
+from afstream.families.wan.tokenizer import copy_tokenizer, read_tokenizer
 from afstream.families.wan.vae import vae_source
 from afstream.spec import TINY_VAE, ModelSpec
 
@@ -58,7 +60,15 @@ class WeightFile(NamedTuple):
 
     name: str
     weights: Weights
+    giver: Giver
     change: Callable[[str, Tensor], Tensor] = unchanged
+
+    def written(self, name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """A weight as it goes into the file; raises `CheckpointError` where it is not finite."""
+        made = self.change(name, value).to(dtype)
+        if not is_finite(made):
+            raise not_finite(name, self.giver)
+        return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +105,7 @@ class Conversion:
 
         Raises:
             OutputError: it cannot be written.
+            CheckpointError: a weight is not finite.
         """
         check_out(out)
         out = out.resolve()
@@ -130,12 +141,13 @@ class Conversion:
             (folder / name).mkdir()
             save(folder / name)
         if self.tokenizer:
-            shutil.copytree(self.tokenizer, folder / "tokenizer")
+            copy_tokenizer(self.tokenizer, folder / "tokenizer")
         made: dict[str, WrittenFile] = {}
-        for name, weights, change in self.files:
-            path, dtype = folder / name, DTYPES[self.dtype]
-            digest = write_safetensors(path, weights, dtype=dtype, change=change, report=count)
-            made[name] = WrittenFile(sha256=digest, bytes=path.stat().st_size)
+        dtype = DTYPES[self.dtype]
+        for file in self.files:
+            path, change = folder / file.name, partial(file.written, dtype=dtype)
+            digest = write_safetensors(path, file.weights, dtype=dtype, change=change, report=count)
+            made[file.name] = WrittenFile(sha256=digest, bytes=path.stat().st_size)
         manifest = Manifest(
             backbone=BackboneFile(**asdict(self.config)),
             dtype=self.dtype,
@@ -238,8 +250,12 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
         made_from=made_from,
         files=(
             backbone,
-            WeightFile(VAE_FILE, {name: vae.weights[name] for name in autoencoder.state_dict()}),
-            WeightFile(TEXT_FILE, {name: text.weights[name] for name in names}),
+            WeightFile(
+                VAE_FILE,
+                {name: vae.weights[name] for name in autoencoder.state_dict()},
+                vae.giver,
+            ),
+            WeightFile(TEXT_FILE, {name: text.weights[name] for name in names}, text.giver),
         ),
         settings={
             "vae": autoencoder.save_config,
@@ -254,11 +270,11 @@ def _backbone_file(source: BackboneSource) -> WeightFile:
     backbone = source.check()
     ordered = {name: source.weights[name] for name, _ in backbone.named_parameters()}
     if not source.loras:
-        return WeightFile(BACKBONE_FILE, ordered)
+        return WeightFile(BACKBONE_FILE, ordered, source.giver)
     # where `generate` merges them by default, so that both round alike
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def merged(name: str, weight: Tensor) -> Tensor:
         return source.merged(name, weight.to(device))
 
-    return WeightFile(BACKBONE_FILE, ordered, merged)
+    return WeightFile(BACKBONE_FILE, ordered, source.giver, merged)

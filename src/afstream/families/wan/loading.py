@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from afstream.checkpoints.files import Weights, check_fit
+from afstream.checkpoints.finite import check_finite
 from afstream.errors import CheckpointError, ConfigError
 
 M = TypeVar("M", bound=nn.Module)
@@ -61,7 +62,8 @@ class ModuleSource(Generic[M]):
         try:
             with torch.device("meta"):
                 module = self.make()
-        except (TypeError, ValueError, KeyError, IndexError) as error:
+        # what the packages raise for impossible sizes has no common base
+        except Exception as error:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(
                 f"{self.what} has sizes that make no model: {reason}; download it again"
@@ -69,11 +71,16 @@ class ModuleSource(Generic[M]):
         check_fit(module, self.weights, what=self.what)
         return module
 
+    def giver(self, name: str) -> str:
+        """Who gave a weight, in words."""
+        return self.what
+
     def build(self, *, device: torch.device | str, dtype: torch.dtype) -> M:
         """The module with its weights on a device; raises what `check` raises."""
         module = self.check()
         # by identity, so that a weight under two names stays one tensor
         copies = {id(value): value.to(device, dtype, copy=True) for value in self.weights.values()}
         state = {name: copies[id(value)] for name, value in self.weights.items()}
+        check_finite(state.items(), self.giver)
         module.load_state_dict(state, assign=True)
         return module.requires_grad_(False).eval()

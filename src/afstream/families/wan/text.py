@@ -33,7 +33,7 @@ from afstream.families.wan.tokenizer import (
     shorten,
     tokens_of,
 )
-from afstream.validation import show_name
+from afstream.validation import show_name, validated
 
 # the original names and transformers'
 SHARED = "shared.weight"
@@ -48,7 +48,7 @@ INNER = {
     "ffn.fc1.weight": "layer.1.DenseReluDense.wi_1.weight",
     "ffn.fc2.weight": "layer.1.DenseReluDense.wo.weight",
 }
-LAYER = re.compile(r"blocks\.(\d+)\.(.+)")
+LAYER = re.compile(r"blocks\.([0-9]{1,6})\.(.+)")
 # weights of the original layout that tell a size: name, and what its two axes are
 SIZES = (
     ("token_embedding.weight", "vocab_size", "d_model"),
@@ -207,9 +207,17 @@ def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
             )
         seen.update(zip(axes, weights[name].shape, strict=True))
     layers = [int(found[1]) for found in map(LAYER.fullmatch, weights) if found]
-    seen["d_kv"] = seen.pop("inner_dim") // seen["num_heads"]
-    config = {**seen, "num_layers": 1 + max(layers)}
-    return config, {_renamed(name): value for name, value in weights.items()}
+    seen["d_kv"] = seen.pop("inner_dim") // max(seen["num_heads"], 1)
+    config = validated(
+        TextEncoderFile,
+        {**seen, "num_layers": 1 + max(layers)},
+        source=f"{path} is no UMT5 encoder of Wan2.1",
+        remedy="give models_t5_umt5-xxl-enc-bf16.pth or a text_encoder/ folder",
+        error=CheckpointError,
+    )
+    return config.model_dump(exclude_unset=True), {
+        _renamed(name): value for name, value in weights.items()
+    }
 
 
 def _renamed(name: str) -> str:

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+import math
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import Field
+
+from afstream.bounded import MB
+from afstream.checkpoints.files import read_json
 from afstream.errors import AfstreamError, CheckpointError, PromptError
 from afstream.families.wan.loading import optional
+from afstream.validation import SettingsFile, show_name, validated
 
 TOKENIZER_FILE = "tokenizer.json"
+PIECES_FILE = "spiece.model"
+# whatever else a tokenizer may be told in
+SETTINGS_FILES = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+)
+# UMT5's has 17 MB and 770,000 values
+MAX_BYTES = 64 * MB
+MAX_VALUES = 4_000_000
+# steps of normalising and splitting, and how many characters they may make of one
+STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+MAX_STEPS = 64
+MAX_GROWTH = 64
 TEXT_LEN = 512
 # letters of a prompt that an error repeats
 SHOWN = 40
@@ -20,7 +42,31 @@ STRAIGHT = str.maketrans(dict.fromkeys("\u02bc\u2018\u2019\u201a\u201b", "'")) |
     dict.fromkeys("\u201c\u201d\u201e\u201f", '"')
 )
 
+TEMPLATE = "TemplateProcessing"
+
+
+class Mark(SettingsFile):
+    """A token that a template puts before or behind a prompt."""
+
+    id: str
+
+
+class TemplatePart(SettingsFile):
+    """A mark, or else the prompt."""
+
+    mark: Mark | None = Field(None, alias="SpecialToken")
+
+
+class Template(SettingsFile):
+    """What stands around a prompt, in `tokenizer.json`."""
+
+    single: tuple[TemplatePart, ...] = ()
+    pair: tuple[TemplatePart, ...] = ()
+    special_tokens: dict[str, Any] = Field(default_factory=dict)
+
+
 Tokenize = Callable[[str], list[int]]
+T = TypeVar("T")
 
 
 def clean(prompt: str) -> str:
@@ -52,26 +98,106 @@ def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenize:
     It may know no more than `vocab_size` tokens; None when the encoder is not at hand.
 
     Raises:
-        CheckpointError: it is missing, damaged, or another encoder's.
+        CheckpointError: it is missing, damaged, or another encoder's; or, when it is used, it
+            cannot read a prompt.
     """
     if not folder.is_dir():
         raise CheckpointError(f"no tokenizer at {folder}; give the folder with its tokenizer.json")
+    check_files(folder)
     read = _from_file if (folder / TOKENIZER_FILE).is_file() else _from_folder
-    try:
-        size, tokenize = read(folder)
-    except AfstreamError:
-        raise
-    # what the readers raise for a bad file has no common base
-    except Exception as error:
-        raise CheckpointError(
-            f"{folder} cannot be read as a tokenizer; download it again"
-        ) from error
+    size, tokenize = _guarded(folder, lambda: read(folder))
     if vocab_size is not None and size > vocab_size:
         raise CheckpointError(
             f"the tokenizer {folder} knows {size} tokens, the text encoder {vocab_size}; give the"
             " tokenizer of this encoder"
         )
-    return tokenize
+    return lambda text: _guarded(folder, lambda: tokenize(text))
+
+
+def copy_tokenizer(folder: Path, target: Path) -> None:
+    """Copy a tokenizer's own files into a new folder; others may lie beside them."""
+    target.mkdir()
+    for name in (TOKENIZER_FILE, PIECES_FILE, *SETTINGS_FILES):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+
+
+def check_files(folder: Path) -> None:
+    """See that a tokenizer's files are such as its readers can be given.
+
+    Raises:
+        CheckpointError: one is damaged, or would fill memory.
+    """
+    for name in SETTINGS_FILES:
+        if (folder / name).exists():
+            read_json(folder / name, what="a tokenizer")
+    pieces, whole = folder / PIECES_FILE, folder / TOKENIZER_FILE
+    if pieces.exists() and not (pieces.is_file() and pieces.stat().st_size <= MAX_BYTES):
+        raise CheckpointError(
+            f"{pieces} is no file of at most {MAX_BYTES // MB} MB; download it again"
+        )
+    if not whole.exists():
+        return
+    content = read_json(whole, most_bytes=MAX_BYTES, most_values=MAX_VALUES, what="a tokenizer")
+    steps = [step for part in STEPS for step in _steps(content.get(part))]
+    growth = math.prod(map(_growth, steps))
+    if len(steps) > MAX_STEPS or growth > MAX_GROWTH:
+        raise CheckpointError(
+            f"{whole} makes up to {growth:.3g} characters of one in {len(steps)} steps; at most"
+            f" {MAX_GROWTH} in {MAX_STEPS} are allowed, so give Wan2.1's own tokenizer"
+        )
+    for step in steps:
+        if step["type"] == TEMPLATE:
+            _check_template(step, whole)
+
+
+def _check_template(step: dict[str, Any], path: Path) -> None:
+    """See that a template names marks that it has; the reader would panic, and print it."""
+    template = validated(
+        Template, step, source=str(path), remedy="download it again", error=CheckpointError
+    )
+    used = {part.mark.id for part in (*template.single, *template.pair) if part.mark}
+    if unknown := sorted(used - template.special_tokens.keys()):
+        raise CheckpointError(
+            f"{path} puts {show_name(unknown[0])} around prompts, which it does not define;"
+            " download it again"
+        )
+
+
+def _steps(part: object) -> Iterator[dict[str, Any]]:
+    """Every object with a type in a part of `tokenizer.json`."""
+    if isinstance(part, dict):
+        if "type" in part:
+            yield part
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from _steps(inner)
+
+
+def _growth(step: dict[str, Any]) -> float:
+    """Characters that a step may make of one."""
+    content, pattern = step.get("content"), step.get("pattern")
+    if not isinstance(content, str) or not isinstance(pattern, dict):
+        return 1.0
+    text = pattern.get("String")
+    # an expression may match where nothing stands
+    return max(1.0, len(content) / (len(text) or 1)) if isinstance(text, str) else 1 + len(content)
+
+
+def _guarded(folder: Path, read: Callable[[], T]) -> T:
+    """What a reader gives; whatever it raises becomes a `CheckpointError`."""
+    try:
+        return read()
+    except AfstreamError:
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    # what the readers raise for a bad file has no common base; a panic of theirs is no Exception
+    except BaseException as error:
+        raise CheckpointError(
+            f"{folder} cannot be read as a tokenizer; download it again"
+        ) from error
 
 
 def _from_file(folder: Path) -> tuple[int, Tokenize]:

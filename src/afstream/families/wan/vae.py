@@ -30,7 +30,7 @@ from afstream.checkpoints.names import VAE_CLASS as KIND
 from afstream.errors import CheckpointError
 from afstream.families.wan.facts import FORMAT
 from afstream.families.wan.loading import ModuleSource, optional
-from afstream.validation import show_name
+from afstream.validation import show_name, validated
 
 # weights of the original layout that tell a size: name, which size, and its axis
 SIZES = (
@@ -163,11 +163,15 @@ def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
             )
         config[size] = weights[name].shape[axis]
     _check_channels(config["z_dim"], path)
+    remedy = "give Wan2.1_VAE.pth or a vae/ folder"
+    sizes = validated(
+        VaeFile, config, source=f"{path} is no Wan2.1 VAE", remedy=remedy, error=CheckpointError
+    )
     rename: Any = optional("diffusers.loaders.single_file_utils", "convert_wan_vae_to_diffusers")
     # it fails on names that only look like Wan's
     try:
-        return config, rename(weights)
-    except (ValueError, IndexError) as error:
+        return sizes.model_dump(exclude_unset=True), rename(weights)
+    except Exception as error:
         raise CheckpointError(
             f"{path} is no Wan2.1 VAE: its weights have other names; give Wan2.1_VAE.pth"
         ) from error
