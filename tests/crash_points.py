@@ -55,7 +55,12 @@ def _run(work: Callable[[], object], stop: int) -> None:
 
     for owner, name in OPERATIONS:
         setattr(owner, name, step(getattr(owner, name)))
-    os.fdopen = lambda handle, mode: io.BufferedRandom(File(handle, "r+"))
+
+    def opened(handle, mode, buffering=-1):
+        file = File(handle, "r+")
+        return file if not buffering else io.BufferedRandom(file)
+
+    os.fdopen = opened
     code = 1
     try:
         work()

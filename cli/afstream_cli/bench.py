@@ -176,7 +176,7 @@ def open_writer(
         return nullcontext()
     from afstream.video import VideoWriter
 
-    return VideoWriter.open(out, size=size, fps=fps)
+    return VideoWriter.open(out, size=size, fps=fps, overwrite=True)
 
 
 def read_seconds(duration: str, config: StreamConfig) -> float:

@@ -74,7 +74,6 @@ def make(making: Making, *, quiet: bool, as_json: bool) -> None:
     typing = making.timeline is None and sys.stdin.isatty()
     with open_report(quiet=quiet, as_json=as_json, typing=typing) as report, making.files.locked():
         # these import torch; all that can fail without it was checked before
-        from afstream.film.film import Film
         from afstream.stream import Stream
         from afstream_cli.source import play_stdin, play_timeline
 
@@ -83,6 +82,10 @@ def make(making: Making, *, quiet: bool, as_json: bool) -> None:
             set_threads(going_on.film.record.stream.threads)
         stream = Stream.open(making.config)
         load_s = time.perf_counter() - began
+        film = None
+        if known := making.timeline or (going_on and going_on.film.timeline):
+            # what it refuses must be refused before anything is computed
+            film = open_film(making, stream, known, report, load_s=load_s)
         if going_on:
             catch_up(going_on, stream, report)
         if typing:
@@ -98,17 +101,27 @@ def make(making: Making, *, quiet: bool, as_json: bool) -> None:
                 duration=making.duration,
             )
         with source:
-            film = Film.open(
-                making.files,
-                stream,
-                making.options,
-                timeline=source.timeline,
-                live=making.timeline is None,
-                load_s=load_s,
-                kept=going_on and going_on.film.keep(going_on.chunks, branch=going_on.branch),
-                warn=report.warn,
-            )
+            film = film or open_film(making, stream, source.timeline, report, load_s=load_s)
             run(film, source, report)
+
+
+def open_film(
+    making: Making, stream: Stream, timeline: Timeline, report: Report, *, load_s: float
+) -> Film:
+    """Prepare to write the film that the stream makes."""
+    from afstream.film.film import Film
+
+    going_on = making.going_on
+    return Film.open(
+        making.files,
+        stream,
+        making.options,
+        timeline=timeline,
+        live=making.timeline is None,
+        load_s=load_s,
+        kept=going_on and going_on.film.keep(going_on.chunks, branch=going_on.branch),
+        warn=report.warn,
+    )
 
 
 def set_threads(count: int) -> None:

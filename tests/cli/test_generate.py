@@ -9,8 +9,8 @@ from typing import Any
 import av
 import pytest
 
-from afstream.video import mp4
-from afstream.video.picture import Frames
+from afstream.video.growing import GrowingFile
+from afstream.video.picture import Captions, Frames
 
 Run = Callable[..., Any]
 # 4 s asked for, in whole chunks: 9 + 4 * 12 frames before the cut, 9 after it.
@@ -188,15 +188,15 @@ def test_a_prompt_not_understood_is_found_before_the_first_frame(afstream: Run, 
 def test_a_full_disk_keeps_what_was_made(
     afstream: Run, timeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    write = mp4.FragmentedMp4.write
+    write = GrowingFile.write
     room = iter(range(3))
 
-    def write_until_full(encoder: mp4.FragmentedMp4, frames: Frames) -> None:
+    def write_until_full(encoder: GrowingFile, frames: Frames, captions: Captions | None) -> None:
         if next(room, None) is None:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(encoder, frames)
+        write(encoder, frames, captions)
 
-    monkeypatch.setattr(mp4.FragmentedMp4, "write", write_until_full)
+    monkeypatch.setattr(GrowingFile, "write", write_until_full)
     done = afstream("generate", "-p", timeline)
     assert done.code == 2
     assert "the disk of out.mp4 is full: the 2.06 s before that are kept" in done.err

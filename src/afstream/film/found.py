@@ -12,7 +12,7 @@ from afstream.errors import OutputError
 from afstream.families.registry import clock_of
 from afstream.film.files import FilmFiles
 from afstream.film.film import RUN, FilmOptions, Kept
-from afstream.film.record import Origin, RunRecord, read_record, refuse_other_model
+from afstream.film.record import CueEntry, Origin, RunRecord, read_record, refuse_other_model
 from afstream.film.states import StateStore, Warn
 from afstream.timeline import Plan, Timeline
 from afstream.video import frames_in, read_tags
@@ -126,12 +126,19 @@ class FoundFilm:
             video=self.video,
             frames=self.plan.frame_of_chunk(chunks),
             chunks=chunks,
-            cues=[cue for cue in self.record.cues if cue.chunk < chunks],
+            cues=self._cues(chunks),
             run=None if branch else run,
             origin=Origin(film=self.video.name, run=run, chunks=chunks)
             if branch
             else self.record.origin,
         )
+
+    def _cues(self, chunks: int) -> list[CueEntry]:
+        """The prompt changes of its first chunks; the record may not have got to the newest."""
+        told = {cue.chunk: cue for cue in self.record.cues}
+        planned = enumerate(self.plan.cues)
+        known = [told.get(cue.chunk) or CueEntry.planned(cue, index) for index, cue in planned]
+        return [cue for cue in known if cue.chunk < chunks]
 
 
 def return_to(

@@ -23,6 +23,7 @@ from afstream.validation import SettingsFile, validated
 if TYPE_CHECKING:
     from afstream.film.tally import Tally
     from afstream.stream import Chunk, Stream
+    from afstream.timeline.plan import PlannedCue
     from afstream.video import VideoWriter
 
 FORMAT = 2
@@ -168,6 +169,25 @@ class CueEntry(SettingsFile):
             slip_s=round(chunk.start_s - receipt.requested_s, 6),
             chunk=chunk.index,
             switch_ms=receipt.switch_ms,
+        )
+
+
+    @classmethod
+    def planned(cls, planned: PlannedCue, segment: int) -> CueEntry:
+        """The change as a plan has it, where no run has told of it."""
+        cue = planned.cue
+        return cls(
+            segment=segment,
+            prompt=cue.prompt,
+            transition=cue.transition,
+            blend_s=cue.blend_s,
+            seed=cue.seed,
+            note=cue.note,
+            requested_s=planned.requested_s,
+            effective_s=planned.effective_s,
+            slip_s=round(planned.slip_s, 6),
+            chunk=planned.chunk,
+            switch_ms=None,
         )
 
 

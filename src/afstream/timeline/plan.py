@@ -134,12 +134,15 @@ class Plan:
         return bisect_right(ends, frames, key=self.frame_of_chunk)
 
     def chunk_at(self, moment: Moment) -> int:
-        """The first chunk that starts at or after an absolute moment, `num_chunks` at most."""
+        """The first chunk that starts at or after an absolute moment.
+
+        The end is the start of chunk `num_chunks`; for a moment after it, one more is returned.
+        """
         if moment.counts_latents:
             latent = moment.in_latents(self.clock)
-            return min(ceil(latent / self.clock.chunk_frames), self.num_chunks)
+            return min(ceil(latent / self.clock.chunk_frames), self.num_chunks + 1)
         frame = ceil(round(moment.in_seconds(self.clock) * self.clock.fps, DIGITS))
-        return bisect_left(range(self.num_chunks), frame, key=self.frame_of_chunk)
+        return bisect_left(range(self.num_chunks + 1), frame, key=self.frame_of_chunk)
 
     def _scene(self, chunk: int) -> Scene:
         """The scene of a chunk."""

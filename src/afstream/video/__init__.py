@@ -1,6 +1,25 @@
-"""Frames to a file, chunk by chunk: mp4, webm, gif, or a folder of PNGs."""
+"""Frames to a film, chunk by chunk: mp4, mov, m4v, mkv, webm, gif, or a folder of PNGs."""
 
+from afstream.video.existing import frames_in, read_tags
+from afstream.video.files import probe
+from afstream.video.film import Chapter
+from afstream.video.kinds import check_output
+from afstream.video.past import Past
 from afstream.video.picture import Picture, default_scale
-from afstream.video.writer import VideoWriter, check_output, probe
+from afstream.video.subtitles import Caption, srt, vtt
+from afstream.video.writer import VideoWriter
 
-__all__ = ["Picture", "VideoWriter", "check_output", "default_scale", "probe"]
+__all__ = [
+    "Caption",
+    "Chapter",
+    "Past",
+    "Picture",
+    "VideoWriter",
+    "check_output",
+    "default_scale",
+    "frames_in",
+    "probe",
+    "read_tags",
+    "srt",
+    "vtt",
+]
