@@ -359,6 +359,57 @@ ROOMS = (
         ),
     ),
     Room(
+        "src/afstream/timeline/lookalikes.py",
+        ("tests/timeline/test_lookalikes.py",),
+        (
+            Fault(
+                "a decade is read as a time",
+                "(?!{DECADE})(?P<time>{SECONDS})",
+                "(?P<time>{SECONDS})",
+            ),
+            Fault(
+                "a dash between time and prompt is shown",
+                "if match := SEPARATOR.match(prompt):",
+                "if (match := SEPARATOR.match(prompt)) and not prompt:",
+            ),
+        ),
+    ),
+    Room(
+        "cli/afstream_cli/streams.py",
+        ("tests/cli/test_streams.py",),
+        (
+            Fault(
+                "a film ends with the reader of its progress",
+                '''        """Be silent from now on."""
+        return 0''',
+                '''        """Be silent from now on."""
+        raise error''',
+            ),
+            Fault("a closed stream's number goes to the video", "    occupy()\n", ""),
+            Fault("what is left over is written at exit", "os.dup2(null, self.fileno())", "pass"),
+        ),
+    ),
+    Room(
+        "cli/afstream_cli/source.py",
+        ("tests/cli/test_stdin.py",),
+        (
+            Fault(
+                "a thread still encodes prompts when Python exits",
+                "        live.join(None if CAN_END else UNENDED_WAIT_S)\n",
+                "",
+            ),
+        ),
+    ),
+    Room(
+        "cli/afstream_cli/interruption.py",
+        ("tests/cli/test_signals.py",),
+        (
+            Fault(
+                "a run under nohup ends with its terminal", "is not signal.SIG_IGN", "is not None"
+            ),
+        ),
+    ),
+    Room(
         "src/afstream/timeline/live.py",
         ("tests/timeline/test_timeline_live.py",),
         (

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from afstream.errors import ConfigError
 from afstream.spec import ModelSpec, StreamConfig, text_place
 from afstream_cli import options
 from afstream_cli.inputs import read_memory, read_pixels
 
 PARAMETER = "config"
+# Where torch only counts; a stream needs a device that computes.
+NO_DEVICE = "meta"
 
 
 def stream_config(
@@ -37,6 +40,8 @@ def stream_config(
     Raises:
         ConfigError: an option cannot be read.
     """
+    if device and device.startswith(NO_DEVICE):
+        raise ConfigError(f"device is {device!r}; choose cpu or cuda")
     return StreamConfig(
         model=ModelSpec(
             name=model,

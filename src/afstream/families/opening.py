@@ -75,7 +75,8 @@ def model_device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device is {name!r}; choose cpu or cuda") from error
-    if device.type not in ("cpu", "cuda"):
+    # on the meta device memory is counted
+    if device.type not in ("cpu", "cuda", "meta"):
         raise ConfigError(f"device is {name!r}; choose cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
