@@ -91,7 +91,7 @@ def wait_for_step(process, folder, more):
 
 @pytest.fixture
 def finished(tmp_path):
-    """A run's folder with its two checkpoints, and its outcome."""
+    """A run's folder with its three checkpoints, and its outcome."""
     folder = tmp_path / "run"
     return folder, run(make_trainer(), folder)[1]
 
@@ -116,7 +116,9 @@ TEARS = {
 @pytest.mark.parametrize("tear", TEARS.values(), ids=TEARS)
 def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(finished, tear):
     folder, expected = finished
-    assert sorted(path.name for path in folder.glob("step-*")) == ["step-000006", "step-000008"]
+    assert sorted(path.name for path in folder.glob("step-*")) == [
+        f"step-00000{step}" for step in (4, 6, 8)
+    ]
     tear(newest(folder))
     told, found = run(make_trainer(), folder)
     assert told[0]["step"] == 6
@@ -134,7 +136,7 @@ def test_where_all_are_torn_the_run_begins_anew(finished):
     for path in folder.glob("step-*"):
         TEARS["weights"](path)
     told, found = run(make_trainer(), folder)
-    assert [entry["step"] for entry in told] == [0, 0, *range(1, 9)]
+    assert [entry["step"] for entry in told] == [0, 0, 0, *range(1, 9)]
     equal(found, expected)
 
 

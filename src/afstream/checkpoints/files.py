@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from afstream.atomic import replace_file
 from afstream.checkpoints.configs import IndexFile
-from afstream.checkpoints.safetensors import map_tensors, read_header
-from afstream.errors import CheckpointError
+from afstream.checkpoints.safetensors import map_tensors, read_header, write_checked
+from afstream.errors import CheckpointError, OutputError
 from afstream.validation import Checked, validated
 
 C = TypeVar("C", bound=Checked)
@@ -105,12 +106,37 @@ def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file under another name and rename it, so that a kill leaves no half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    content = {name: value.detach().contiguous() for name, value in tensors.items()}
-    save_file(content, partial, metadata)
-    partial.replace(path)
+    """Write a safetensors file with a checksum, whole or not at all; its folder is made.
+
+    Raises:
+        CheckpointError: a tensor holds values that are not finite; nothing is written.
+        OutputError: the system refuses.
+    """
+    if lost := first_not_finite(tensors):
+        raise CheckpointError(
+            f"{path} is not written: {lost} holds values that are not finite, which no model can"
+            " use; lower the learning rates and train again"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(path, error) from error
+    # the widest first, so that each lies at a multiple of its size
+    ordered = sorted(tensors.items(), key=lambda pair: (-pair[1].itemsize, pair[0]))
+    with replace_file(path) as file:
+        write_checked(file, {name: value.detach() for name, value in ordered}, metadata or {})
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the first tensor with a value that is NaN or infinite; empty if there is none."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and value.numel():
+            # both are NaN where any value is; unlike isfinite they need no memory
+            wide = value.detach() if value.itemsize > 1 else value.detach().half()
+            least, most = torch.aminmax(wide)
+            if not math.isfinite(least) or not math.isfinite(most):
+                return name
+    return ""
 
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:

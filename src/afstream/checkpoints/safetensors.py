@@ -4,7 +4,8 @@ safetensors' own reader maps a file so that the system reserves memory for all o
 open one that is larger than memory; a test checks both. Its writers take all tensors at once.
 Here nothing is reserved, and no more than one tensor is in memory. The format is simple: eight
 bytes with the length of the header, the header (JSON: dtype, shape and place of every tensor),
-and the values.
+and the values. Files that are written here for other stages of afstream carry their own checksum
+among the texts of the header.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ LENGTH_BYTES = 8
 ALIGNMENT = 8
 # as safetensors allows
 MAX_HEADER_BYTES = 100_000_000
+# the text that holds the SHA-256 of the file itself, and what stood in its place when it was taken
+CHECKSUM = "sha256"
+UNKNOWN = "0" * 64
+READ_BYTES = 2**20
 # Linux's number; Python names it since 3.13
 MAP_NORESERVE = 0x4000
 
@@ -158,18 +163,67 @@ def write_safetensors(
     Raises:
         OSError: the file cannot be written.
     """
-    digest = hashlib.sha256()
     with path.open("xb") as file:
+        return _write(file, tensors, _header_of(tensors, dtype), dtype, change, report)
 
-        def write(part: bytes | memoryview) -> None:
-            file.write(part)
-            digest.update(part)
-            report(len(part))
 
-        write(_header_of(tensors, dtype))
-        for name, value in tensors.items():
-            # without a name, which would keep it while the next one is made
-            write(_bytes_of(change(name, value).to(dtype)))
+def write_checked(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors, each of its own of `DTYPES`, and texts, to an empty file, with a checksum.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    header = _header_of(tensors, None, {"format": "pt", **metadata, CHECKSUM: UNKNOWN})
+    digest = _write(file, tensors, header)
+    file.seek(header.rindex(UNKNOWN.encode()))
+    file.write(digest.encode())
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a file that `write_checked` wrote, in words; empty if nothing is."""
+    try:
+        said = read_header(path).metadata.get(CHECKSUM)
+        if said is None:
+            return "it holds no checksum"
+        with path.open("rb") as file:
+            length = file.read(LENGTH_BYTES)
+            header = file.read(int.from_bytes(length, "little"))
+            found = hashlib.sha256(length + header.replace(said.encode(), UNKNOWN.encode()))
+            sha256_of(file, found)
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)
+    return "" if found.hexdigest() == said else "its checksum is another"
+
+
+def sha256_of(file: BinaryIO, digest: Any = None) -> str:  # noqa: ANN401  a hash has no public type
+    """SHA-256 of what is left in a file, hexadecimal, behind what a digest has seen already."""
+    digest = hashlib.sha256() if digest is None else digest
+    while part := file.read(READ_BYTES):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _write(
+    file: BinaryIO,
+    tensors: Mapping[str, Tensor],
+    header: bytes,
+    dtype: torch.dtype | None = None,
+    change: Callable[[str, Tensor], Tensor] = unchanged,
+    report: Callable[[int], None] = ignore,
+) -> str:
+    digest = hashlib.sha256()
+
+    def write(part: bytes | memoryview) -> None:
+        file.write(part)
+        digest.update(part)
+        report(len(part))
+
+    write(header)
+    for name, value in tensors.items():
+        # without a name, which would keep it while the next one is made
+        write(_bytes_of(change(name, value).to(dtype or value.dtype)))
     return digest.hexdigest()
 
 
@@ -184,13 +238,18 @@ def size_of(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> int:
     return len(_header_of(tensors, dtype)) + values
 
 
-def _header_of(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
-    entries: dict[str, object] = {METADATA: {"format": "pt"}}
+def _header_of(
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    entries: dict[str, object] = {METADATA: metadata or {"format": "pt"}}
     end = 0
     for name, value in tensors.items():
-        start, end = end, end + value.numel() * dtype.itemsize
+        stored = dtype or value.dtype
+        start, end = end, end + value.numel() * stored.itemsize
         entries[name] = {
-            "dtype": DTYPE_NAMES[dtype],
+            "dtype": DTYPE_NAMES[stored],
             "shape": list(value.shape),
             "data_offsets": [start, end],
         }

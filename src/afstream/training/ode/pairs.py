@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -28,8 +29,11 @@ from afstream.training.dmd.trainer import Prompts
 from afstream.training.ode.solver import Solver, SolverGrid, solver_grid, trajectory
 from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.rng import normal
-from afstream.training.trainer.settings import Amount, Count, Seed
+from afstream.training.trainer.settings import Amount, Batch, Clips, Frames, Seed
 from afstream.validation import Checked
+
+
+SolverSteps = Annotated[int, Field(ge=1, le=10**4)]
 
 
 class PairsConfig(Checked):
@@ -47,13 +51,13 @@ class PairsConfig(Checked):
         seed: of the noise; a pair's depends on it and on the pair's number alone.
     """
 
-    pairs: Count
-    frames: Count
-    steps: Count
+    pairs: Clips
+    frames: Frames
+    steps: SolverSteps
     solver: Solver
     guidance: Amount
-    shard: Count
-    batch: Count
+    shard: Clips
+    batch: Batch
     seed: Seed
 
     @property

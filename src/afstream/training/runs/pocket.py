@@ -14,10 +14,11 @@ from torch import nn
 
 from afstream.checkpoints.files import load_into, save_tensors
 from afstream.config import BackboneConfig, SamplerConfig
+from afstream.errors import ConfigError, PromptError
 from afstream.families.base import VideoModel
 from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.model import PocketParts, bundle, load_parts, save_pocket
-from afstream.families.pocket.text import vocabulary
+from afstream.families.pocket.text import PocketText, vocabulary
 from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import META
@@ -96,7 +97,12 @@ class PocketContext(RunContext):
 
 
 def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
-    """All stages in their order; `vae` and `student` are left out where the model is embedded."""
+    """All stages in their order; `vae` and `student` are left out where the model is embedded.
+
+    Raises:
+        ConfigError: the model does not know a word of the sheets' timeline.
+    """
+    _check_words(recipe)
     context = PocketContext(recipe=recipe, folder=folder)
     new = context.is_new
     stages = (
@@ -109,6 +115,16 @@ def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
         _export(context),
     )
     return tuple(stage for stage in stages if stage)
+
+
+def _check_words(recipe: PocketRecipe) -> None:
+    sizes = POCKET_BACKBONE
+    with torch.device(META):
+        text = PocketText(vocabulary(), text_dim=sizes.text_dim, text_len=sizes.text_len)
+    try:
+        text.tokens([cue.prompt for cue in recipe.sheet.parsed().cues])
+    except PromptError as error:
+        raise ConfigError(f"sheet.timeline: {error}") from error
 
 
 def _learner(

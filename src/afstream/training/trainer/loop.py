@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from afstream.errors import CheckpointError
 from afstream.training.trainer.checkpoints import CheckpointStore, Report
 from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.optim import Ema, optimizer_state, set_rates, trained, update
@@ -99,9 +100,14 @@ def train(
     The first process reports and logs, every so many steps, the step, seconds and means of what
     `advance` returned, and reports a `warning` where a checkpoint was torn. Checkpoints are further
     apart where a trainer has no state to save. What `after` raises after a step ends the run, and
-    the checkpoint stays.
+    the checkpoint stays. A state that is not finite is never saved.
+
+    Raises:
+        TrainingError: the state came out not finite; says what to do.
+        CheckpointError: the checkpoints are of another run; see `CheckpointStore.load`.
+        OutputError: a checkpoint or the log cannot be written.
     """
-    values: dict[str, list[float]] = _resume(trainer, store, report)
+    values = _resume(trainer, store, report)
     due = False
     while trainer.step < steps:
         began = time.perf_counter()
@@ -129,11 +135,20 @@ def train(
 def _resume(trainer: Trainer, store: CheckpointStore, report: Report) -> dict[str, list[float]]:
     """Restore the last checkpoint; metrics since the last report before it."""
     content, warnings = store.load(trainer.state() or {})
+    values: dict[str, list[float]] = {}
     if content is not None:
-        trainer.restore(content)
-        trainer.step, trainer.seconds = content["step"], content["seconds"]
+        try:
+            trainer.restore(content)
+            trainer.step, trainer.seconds = int(content["step"]), float(content["seconds"])
+            values = {name: list(found) for name, found in content["values"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{store.folder} holds a checkpoint of another run ({error}); begin in another"
+                " folder"
+            ) from error
     if store.processes.is_first:
-        store.cut_log(trainer.step)
+        if lost := store.cut_log(trainer.step):
+            warnings.append(f"{lost} lines of {store.log} were no entries, and are left out")
         for warning in warnings:
             report({"step": trainer.step, "warning": warning})
-    return dict(content["values"]) if content is not None else {}
+    return values

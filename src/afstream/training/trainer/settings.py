@@ -7,12 +7,17 @@ from pydantic import Field
 from afstream.errors import ConfigError
 from afstream.validation import Checked
 
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+# bounds far above any run: what lies beyond them is a slip of the finger, and would take all memory
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Whole = Annotated[int, Field(ge=0, le=10**9)]
+Batch = Annotated[int, Field(ge=1, le=2**16)]
+Frames = Annotated[int, Field(ge=1, le=10**4)]
+Clips = Annotated[int, Field(ge=1, le=10**6)]
 # torch's and numpy's generators take no more than 64 bits, and the codec multiplies its seed
 Seed = Annotated[int, Field(ge=0, le=10**9)]
-Amount = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+# what is more is infinite in float32
+Amount = Annotated[float, Field(ge=0, le=1e38)]
+Positive = Annotated[float, Field(gt=0, le=1e38)]
 Share = Annotated[float, Field(ge=0, le=1)]
 # of a moving average: at 1 it would never move
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -61,7 +66,7 @@ class AdamWConfig(Checked):
     """
 
     iterations: Count
-    batch: Count
+    batch: Batch
     lr: Positive
     betas: tuple[Decay, Decay]
     weight_decay: Amount
