@@ -119,7 +119,8 @@ def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path)
         assert (folder / name).stat().st_mtime_ns == made[name]
     assert (folder / "long").stat().st_mtime_ns == made["long"]
 
-    further = command(*TINY, "--set", "teacher.steps=2", "--stage", "teacher", "--resume")
+    more = (*TINY, "--set", "teacher.steps=2", "--stage", "teacher", "--resume")
+    further = command(*more, "--accept-changes")
     assert "stage teacher goes on from step 1" in further.err
     assert CheckpointStore(folder / "teacher").last_step == 2
 

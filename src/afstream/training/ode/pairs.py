@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from afstream.checkpoints.files import save_tensors
+from afstream.checkpoints.safetensors import damage
 from afstream.config import TIMESTEPS, SamplerConfig
 from afstream.errors import CheckpointError, ConfigError
 from afstream.model.dit import Backbone
@@ -29,11 +30,10 @@ from afstream.training.dmd.trainer import Prompts
 from afstream.training.ode.solver import Solver, SolverGrid, solver_grid, trajectory
 from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.rng import normal
-from afstream.training.trainer.settings import Amount, Batch, Clips, Frames, Seed
+from afstream.training.trainer.settings import Amount, Batch, Clips, Frames, Seed, at_most
 from afstream.validation import Checked
 
-
-SolverSteps = Annotated[int, Field(ge=1, le=10**4)]
+SolverSteps = Annotated[int, Field(ge=1), at_most(10**4)]
 
 
 class PairsConfig(Checked):
@@ -187,7 +187,7 @@ def _settings(
 
 
 def _is_made(path: Path, settings: Mapping[str, Any], numbers: Sequence[int]) -> bool:
-    """Whether a file holds just these pairs; a torn one does not.
+    """Whether a file holds just these pairs, and is as it was written.
 
     Raises:
         ConfigError: they were made in another way.
@@ -204,7 +204,7 @@ def _is_made(path: Path, settings: Mapping[str, Any], numbers: Sequence[int]) ->
                 f"the ODE pairs in {path} were made with {name} {found.get(name)}, now it is"
                 f" {value}; set it back, or choose another folder"
             )
-    return held == list(numbers)
+    return held == list(numbers) and not damage(path)
 
 
 def _read_head(path: Path) -> tuple[dict[str, Any], list[int]]:

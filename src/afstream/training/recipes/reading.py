@@ -71,8 +71,7 @@ def _change(values: dict[str, Any], setting: str) -> None:
     *tables, key = name.strip().split(".")
     place: Any = values
     given = show_value(setting)
-    # no table of a recipe holds another
-    if not equals or not key or len(tables) > 1:
+    if not equals or not key:
         raise ConfigError(f"--set is {given}; write it as table.key=value")
     for table in tables:
         place = place.setdefault(table, {})

@@ -26,14 +26,15 @@ from afstream.training.trainer.settings import (
     Positive,
     Seed,
     Whole,
+    at_most,
     check_chunks,
 )
 from afstream.validation import Checked
 
 WanSize = Literal["wan-1.3b", "wan-14b"]
 Dtype = Literal["float32", "bfloat16"]
-Pixels = Annotated[int, Field(ge=1, le=2**14)]
-Rank = Annotated[int, Field(ge=0, le=2**12)]
+Pixels = Annotated[int, Field(ge=1), at_most(2**14)]
+Rank = Annotated[int, Field(ge=0), at_most(2**12)]
 # of a sheet's timeline: it is played again and again while a stage trains
 MOST_MINUTES = 60
 

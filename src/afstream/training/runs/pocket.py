@@ -33,6 +33,7 @@ from afstream.training.pocket.teacher_trainer import TeacherTrainer
 from afstream.training.pocket.vae_trainer import VaeTrainer, is_matrix
 from afstream.training.recipes.tables import PocketRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
+from afstream.training.runs.record import Record, read_record, tables
 from afstream.training.runs.stages import RunContext, Stage
 from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.optim import is_layer_matrix
@@ -275,13 +276,14 @@ def _export(context: PocketContext) -> Stage:
         tuned = context.backbone(EMA.format(name), name) if name != "student" else None
         begun = context.begin()
         stages = pocket_stages(recipe, context.folder)
+        record = read_record(context.folder) or Record(recipe=tables(recipe))
         steps = {stage.name: stage.saved_step for stage in stages if stage.steps}
         save_pocket(
             context.folder / MODEL,
             backbone=tuned or begun.backbone,
             text=begun.text,
             vae=begun.vae,
-            recipe={"steps": steps, "recipe": recipe.model_dump()},
+            recipe={"steps": steps, **record.ran()},
         )
 
     return Stage(

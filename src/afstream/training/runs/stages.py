@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from afstream.checkpoints.safetensors import damage
 from afstream.errors import CheckpointError
 from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
@@ -77,11 +78,16 @@ class RunContext:
         """A file that an earlier stage has made.
 
         Raises:
-            CheckpointError: it has not.
+            CheckpointError: it has not, or the file is not as it was written.
         """
         path = self.folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is not there yet; run --stage {stage} first")
+        if fault := damage(path):
+            raise CheckpointError(
+                f"{path} is not as stage {stage} wrote it: {fault}; remove it, and --stage {stage}"
+                " makes it again"
+            )
         return path
 
     def train(
@@ -159,6 +165,11 @@ class Stage:
     def saved_step(self) -> int:
         """Step of its last checkpoint, 0 without one."""
         return CheckpointStore(self.context.folder / self.name).last_step if self.steps else 0
+
+    @property
+    def checked_step(self) -> int:
+        """Step of the checkpoint that it would go on from, all of whose content was checked."""
+        return CheckpointStore(self.context.folder / self.name).checked_step if self.steps else 0
 
     @property
     def is_begun(self) -> bool:

@@ -176,6 +176,11 @@ class CheckpointStore:
                 continue
         return 0
 
+    @property
+    def checked_step(self) -> int:
+        """Step of the newest checkpoint that is as it was written, 0 without one."""
+        return next((_step(path) for path in self.found() if self._checked(path)[0]), 0)
+
     def found(self) -> list[Path]:
         """Folders with a checkpoint's name, newest first."""
         try:

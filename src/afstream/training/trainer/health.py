@@ -16,11 +16,11 @@ from typing import Annotated
 from pydantic import Field
 
 from afstream.errors import TrainingError
-from afstream.training.trainer.settings import Count, Positive, Share
+from afstream.training.trainer.settings import Count, Positive, Share, at_most
 from afstream.validation import Checked
 
 # all of them are kept
-Values = Annotated[int, Field(ge=1, le=10**6)]
+Values = Annotated[int, Field(ge=1), at_most(10**6)]
 
 WARNINGS = {
     "critic": "the critic's loss is {} times what it was; it may have collapsed: lower critic_lr,"
