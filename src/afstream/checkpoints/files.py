@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ C = TypeVar("C", bound=Checked)
 Weights = dict[str, Tensor]
 
 SAFETENSORS = ".safetensors"
+LARGEST = 1e19
 # weights of another shape that an error names
 MOST_NAMED = 3
 
@@ -128,13 +128,16 @@ def save_tensors(
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """The name of the first tensor with a value that is NaN or infinite; empty if there is none."""
+    """The name of the first tensor with a value that is not finite; empty if there is none.
+
+    A value whose square float32 cannot hold counts as well: nothing can be computed from it.
+    """
     for name, value in tensors.items():
         if value.is_floating_point() and value.numel():
-            # both are NaN where any value is; unlike isfinite they need no memory
             wide = value.detach() if value.itemsize > 1 else value.detach().half()
-            least, most = torch.aminmax(wide)
-            if not math.isfinite(least) or not math.isfinite(most):
+            # both are NaN where any value is; unlike isfinite they need no memory
+            least, most = map(float, torch.aminmax(wide))
+            if not -LARGEST < least <= most < LARGEST:
                 return name
     return ""
 

@@ -18,7 +18,7 @@ from afstream.errors import ConfigError, PromptError
 from afstream.families.base import VideoModel
 from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.model import PocketParts, bundle, load_parts, save_pocket
-from afstream.families.pocket.text import PocketText, vocabulary
+from afstream.families.pocket.text import known_words, vocabulary
 from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import META
@@ -81,7 +81,8 @@ class PocketContext(RunContext):
         """The codec, without gradients."""
         if not self.is_new:
             return load_parts().vae
-        return load_vae(self.made(CODEC, "vae")).requires_grad_(False).eval()
+        with self.reading(CODEC, "vae") as path:
+            return load_vae(path).requires_grad_(False).eval()
 
     def backbone(self, name: str, stage: str) -> Backbone:
         """A backbone that a stage has made, without gradients."""
@@ -89,11 +90,12 @@ class PocketContext(RunContext):
 
     def clips(self, name: str) -> Clips:
         """Clips that the stage `clips` has made."""
-        return Clips.load(self.made(CLIPS.format(name), "clips"))
+        with self.reading(CLIPS.format(name), "clips") as path:
+            return Clips.load(path)
 
     def _load(self, module: Module, name: str, stage: str) -> Module:
-        path = self.made(name, stage)
-        load_into(module, load_file(path), what=str(path))
+        with self.reading(name, stage) as path:
+            load_into(module, load_file(path), what=str(path))
         return module.requires_grad_(False).eval()
 
 
@@ -119,11 +121,9 @@ def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
 
 
 def _check_words(recipe: PocketRecipe) -> None:
-    sizes = POCKET_BACKBONE
-    with torch.device(META):
-        text = PocketText(vocabulary(), text_dim=sizes.text_dim, text_len=sizes.text_len)
     try:
-        text.tokens([cue.prompt for cue in recipe.sheet.parsed().cues])
+        for cue in recipe.sheet.parsed().cues:
+            known_words(cue.prompt, vocabulary(), POCKET_BACKBONE.text_len)
     except PromptError as error:
         raise ConfigError(f"sheet.timeline: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from afstream.atomic import write_text
 from afstream.errors import ConfigError
 from afstream.training.recipes.tables import Recipe
 from afstream.training.trainer.settings import Whole
-from afstream.validation import Checked, show_value, validated
+from afstream.validation import Checked, show_name, show_value, validated
 
 RECORD = "recipe.json"
 CHANGES = "changes"
@@ -85,9 +86,12 @@ def read_record(folder: Path) -> Record | None:
         ConfigError: it cannot be read.
     """
     path = folder / RECORD
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     remedy = "remove it, and --resume goes on with the recipe as it is given now"
+    # a pipe would be waited for
+    if not path.is_file():
+        raise ConfigError(f"{path} is no ordinary file; {remedy}")
     try:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict) or not all(map(_is_table, content.items())):
@@ -124,10 +128,14 @@ def _keys(content: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _shown(value: object) -> str:
+    return ABSENT if value == ABSENT else show_value(value)
+
+
 def refusal(folder: Path, differing: Mapping[str, tuple[Any, Any]]) -> str:
     """The sentence for a run that was begun with another recipe."""
     named = [
-        f"{show_value(key)[1:-1]} {show_value(old)} → {show_value(new)}"
+        f"{show_name(key)} {_shown(old)} → {_shown(new)}"
         for key, (old, new) in list(differing.items())[:MOST_NAMED]
     ]
     if more := len(differing) - len(named):

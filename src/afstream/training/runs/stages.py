@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from afstream.checkpoints.safetensors import damage
 from afstream.errors import CheckpointError
@@ -84,11 +87,23 @@ class RunContext:
         if not path.is_file():
             raise CheckpointError(f"{path} is not there yet; run --stage {stage} first")
         if fault := damage(path):
-            raise CheckpointError(
-                f"{path} is not as stage {stage} wrote it: {fault}; remove it, and --stage {stage}"
-                " makes it again"
-            )
+            raise CheckpointError(_spoilt(path, stage, fault))
         return path
+
+    @contextmanager
+    def reading(self, name: str, stage: str) -> Generator[Path, None, None]:
+        """A file that an earlier stage has made; see `made`.
+
+        Raises:
+            CheckpointError: also where what is done with it shows that it is something else.
+        """
+        path = self.made(name, stage)
+        try:
+            yield path
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).partition("\n")[0]
+            fault = f"it holds something else ({reason})"
+            raise CheckpointError(_spoilt(path, stage, fault)) from error
 
     def train(
         self, stage: str, trainer: Trainer, steps: int, report: Report, draw: Draw | None = None
@@ -194,6 +209,13 @@ class Stage:
         yield f"writes {', '.join(map(str, self.outputs))}"
         if self.memory:
             yield from _memory_lines(TrainingReport.of(self.memory, processes=self.context.planned))
+
+
+def _spoilt(path: Path, stage: str, fault: str) -> str:
+    return (
+        f"{path} is not what stage {stage} makes: {fault}; remove it, and --stage {stage} makes it"
+        " again"
+    )
 
 
 def _memory_lines(report: TrainingReport) -> Iterator[str]:

@@ -14,7 +14,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ LOG = "log.jsonl"
 NAME = re.compile(r"step-(\d{6,12})")
 # besides the newest, one that a fault of the disk leaves, and one from before what went wrong
 KEPT = 3
+# of one that a run must not go on from
+ASIDE = ".aside"
 
 # what `Trainer.state` gives: tensors within mappings, and numbers
 State = Mapping[str, Any]
@@ -80,6 +82,8 @@ class CheckpointStore:
 
         The number of lines that were no entries is returned, a half-written last one aside.
         """
+        if self.log.exists() and not self.log.is_file():
+            raise OutputError(f"{self.log} is no ordinary file, so no log can be kept; remove it")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lines = self.log.read_bytes().splitlines(keepends=True) if self.log.is_file() else []
@@ -163,7 +167,23 @@ class CheckpointStore:
                 f"{self.folder} has no checkpoint that can be used ({fault}); remove this folder to"
                 " begin the stage again"
             )
+        old = self.folder.with_name(f"{self.folder.name}.checkpoint")
+        self.processes.refuse(_earlier(old) if old.is_file() else "", CheckpointError)
         return None, told
+
+    def set_aside(self, step: int) -> list[str]:
+        """Rename checkpoints of a step and later ones, where there is an earlier one; warnings.
+
+        A run then goes on from the earlier one.
+        """
+        told: list[str] = []
+        found = self.found() if self.processes.is_first else []
+        for folder in found:
+            if _step(folder) >= step > _step(found[-1]):
+                with suppress(OSError):
+                    folder.rename(folder.with_suffix(ASIDE))
+                    told.append(f"{folder} is set aside: no step after it came out with numbers")
+        return self.processes.agree(told)
 
     @property
     def last_step(self) -> int:
@@ -213,10 +233,7 @@ class CheckpointStore:
                 manifest = read_manifest(folder)
                 fault = size_fault(folder, manifest)
             except EarlierError:
-                earlier = (
-                    f"checkpoint {folder} is of an earlier afstream, which kept no checksums;"
-                    " finish the run with that one, or begin in another folder"
-                )
+                earlier = _earlier(folder)
             except CheckpointError as error:
                 fault = str(error)
         self.processes.refuse(earlier, CheckpointError)
@@ -258,7 +275,8 @@ class CheckpointStore:
         """Remove what is older than the newest few, and what a run that began further back left."""
         found = self.found()
         later = [folder for folder in found if _step(folder) > step]
-        for folder in (*later, *found[len(later) + KEPT :]):
+        aside = self.folder.glob(f"step-*{ASIDE}")
+        for folder in (*later, *found[len(later) + KEPT :], *aside):
             shutil.rmtree(folder)
 
 
@@ -304,6 +322,14 @@ def _check(folder: Path, manifest: Manifest, tensors: State, plain: State) -> No
             f" or shape, for example {differing[0]}; resume with the same settings, or begin in"
             " another folder"
         )
+
+
+def _earlier(path: Path) -> str:
+    """The sentence for a checkpoint that cannot be checked."""
+    return (
+        f"checkpoint {path} is of an earlier afstream, which kept no checksums; finish the run with"
+        " that one, or remove it to begin the stage again"
+    )
 
 
 def _cause(error: CheckpointException) -> BaseException:

@@ -12,10 +12,17 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from afstream.errors import CheckpointError
+from afstream.errors import CheckpointError, TrainingError
 from afstream.training.trainer.checkpoints import CheckpointStore, Report
 from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.optim import Ema, optimizer_state, set_rates, trained, update
+
+# steps without numbers behind each other from which on the weights are at fault, not the samples
+MOST_LOST = 2
+AGAIN = (
+    "the last good checkpoint is kept: lower the learning rates and go on from it with --resume"
+    " --accept-changes"
+)
 
 # called with a step, counted from 1, and its metrics
 AfterStep = Callable[[int, Mapping[str, float]], None]
@@ -99,22 +106,34 @@ def train(
 
     The first process reports and logs, every so many steps, the step, seconds and means of what
     `advance` returned, and reports a `warning` where a checkpoint was torn. Checkpoints are further
-    apart where a trainer has no state to save. What `after` raises after a step ends the run, and
-    the checkpoint stays. A state that is not finite is never saved.
+    apart where a trainer has no state to save, or a step came out without numbers. What `after`
+    raises after a step ends the run, and the checkpoints stay; but one from which nothing but steps
+    without numbers followed is set aside. A state that is not finite is never saved.
 
     Raises:
-        TrainingError: the state came out not finite; says what to do.
+        TrainingError: the state came out not finite, or the last steps without numbers.
         CheckpointError: the checkpoints are of another run; see `CheckpointStore.load`.
         OutputError: a checkpoint or the log cannot be written.
     """
     values = _resume(trainer, store, report)
-    due = False
+    due, in_row = False, 0
     while trainer.step < steps:
         began = time.perf_counter()
         metrics = trainer.advance()
         trainer.seconds += time.perf_counter() - began
         trainer.step += 1
-        after(trainer.step, metrics)
+        in_row = 0 if all(map(math.isfinite, metrics.values())) else in_row + 1
+        try:
+            after(trainer.step, metrics)
+            if trainer.step == steps and in_row >= MOST_LOST:
+                raise TrainingError(
+                    f"the last {in_row} of {steps} steps came out without numbers; {AGAIN}"
+                )
+        except TrainingError:
+            if in_row >= MOST_LOST:
+                for text in store.set_aside(trainer.step - in_row):
+                    store.tell({"step": trainer.step, "warning": text}, report)
+            raise
         for name, value in metrics.items():
             # JSON has no NaN, and one skipped step shall not hide the others
             if math.isfinite(value):
@@ -125,7 +144,7 @@ def train(
             store.tell({**timed, **means}, report)
             values.clear()
         due = due or trainer.step % save_every == 0 or trainer.step == steps
-        state = trainer.state() if due else None
+        state = trainer.state() if due and (not in_row or trainer.step == steps) else None
         if state is not None:
             counts = {"step": trainer.step, "seconds": trainer.seconds, "values": values}
             store.save(trainer.step, {**counts, **state})
