@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ class Runs:
     def run(self, *settings):
         recipe = load_recipe("pocket", settings)
         context = RunContext(recipe=recipe, folder=self.folder)
-        common = {"context": context, "summary": "", "run": lambda _: None}
+        common: Any = {"context": context, "summary": "", "run": lambda _: None}
         stages = (
             Stage(name="clips", files=("windows.safetensors",), **common),
             Stage(name="teacher", files=("teacher.safetensors",), steps=6, **common),
@@ -187,7 +188,7 @@ def test_a_folder_is_one_runs_at_a_time(runs):
 def test_of_several_processes_the_first_one_holds_it(runs):
     """All of them are refused alike."""
     told = []
-    others = SimpleNamespace(is_first=False, agree=lambda _: told[0] if told else None)
+    others: Any = SimpleNamespace(is_first=False, agree=lambda _: told[0] if told else None)
     with claim(runs.run(), resume=True, processes=others):
         runs.claim()
     told.append(OutputError("held"))
