@@ -227,6 +227,6 @@ def _check_lengths(recipe: Recipe) -> None:
         raise ConfigError(f"sheet.timeline: {error}") from error
     if (minutes := plan.duration_s / 60) > MOST_MINUTES:
         raise ConfigError(
-            f"sheet.timeline lasts {minutes:.0f} minutes; at most {MOST_MINUTES} are allowed, for it"
-            " is played anew for every sheet"
+            f"sheet.timeline lasts {minutes:.0f} minutes; at most {MOST_MINUTES} are allowed, for"
+            " it is played anew for every sheet"
         )

@@ -123,17 +123,18 @@ def train(
         trainer.seconds += time.perf_counter() - began
         trainer.step += 1
         in_row = 0 if all(map(math.isfinite, metrics.values())) else in_row + 1
+        fault: TrainingError | None = None
+        if trainer.step == steps and in_row >= MOST_LOST:
+            words = f"the last {in_row} of {steps} steps came out without numbers"
+            fault = TrainingError(f"{words}; {AGAIN}")
         try:
             after(trainer.step, metrics)
-            if trainer.step == steps and in_row >= MOST_LOST:
-                raise TrainingError(
-                    f"the last {in_row} of {steps} steps came out without numbers; {AGAIN}"
-                )
-        except TrainingError:
-            if in_row >= MOST_LOST:
-                for text in store.set_aside(trainer.step - in_row):
-                    store.tell({"step": trainer.step, "warning": text}, report)
-            raise
+        except TrainingError as error:
+            fault = error
+        if fault:
+            for text in store.set_aside(trainer.step - in_row) if in_row >= MOST_LOST else ():
+                store.tell({"step": trainer.step, "warning": text}, report)
+            raise fault
         for name, value in metrics.items():
             # JSON has no NaN, and one skipped step shall not hide the others
             if math.isfinite(value):
