@@ -484,20 +484,22 @@ ROOMS = (
                 "sorted(named, key=_step, reverse=True)",
                 "sorted(named, key=_step)",
             ),
-            Fault("a resumed run logs steps twice", "and at <= step]", "and at >= 0]"),
-            Fault(
-                "torn checkpoints push out new ones",
-                "for folder in (*later, *found[len(later) + KEPT :], *aside):",
-                "for folder in found[KEPT:]:",
-            ),
         ),
     ),
     Room(
         "src/afstream/training/trainer/checkpoints.py",
         ("tests/training/test_checkpoint_content.py",),
         (
+            Fault("a resumed run logs steps twice", "and at <= step]", "and at >= 0]"),
             Fault(
-                "weights that are not finite are saved", "if lost := self._lost(", "if lost := str("
+                "torn checkpoints push out new ones",
+                "for folder in (*later, *found[len(later) + KEPT :], *aside):",
+                "for folder in found[KEPT:]:",
+            ),
+            Fault(
+                "weights that are not finite are saved",
+                "if lost := self._lost(tensors):",
+                "if lost := None:",
             ),
             Fault(
                 "torch's own reader unpickles",

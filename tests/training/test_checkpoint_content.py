@@ -75,6 +75,12 @@ def test_a_bit_that_turned_anywhere_is_found(store):
     assert loaded(store) == ((3, [3.0]), [])
 
 
+def test_a_cut_file_is_noticed_before_its_content_is_read(store):
+    path = newest(store) / "__0_0.distcp"
+    os.truncate(path, path.stat().st_size - 1)
+    assert store.last_step == 2
+
+
 def test_files_have_ordinary_permissions(store):
     before = os.umask(0)
     os.umask(before)
