@@ -695,13 +695,101 @@ ROOMS = (
         "src/afstream/training/trainer/checkpoints.py",
         ("tests/training/test_checkpoints.py",),
         (
-            Fault("a torn checkpoint passes", "if there != size:", "if there > size:"),
             Fault(
                 "the oldest checkpoint is gone on from",
                 "sorted(named, key=_step, reverse=True)",
                 "sorted(named, key=_step)",
             ),
-            Fault("a resumed run logs steps twice", '["step"] <= step]', '["step"] >= 0]'),
+        ),
+    ),
+    Room(
+        "src/afstream/training/trainer/checkpoints.py",
+        ("tests/training/test_checkpoint_content.py",),
+        (
+            Fault("a resumed run logs steps twice", "and at <= step]", "and at >= 0]"),
+            Fault(
+                "torn checkpoints push out new ones",
+                "for folder in (*later, *found[len(later) + KEPT :], *aside):",
+                "for folder in found[KEPT:]:",
+            ),
+            Fault(
+                "weights that are not finite are saved",
+                "if lost := self._lost(tensors):",
+                "if lost := None:",
+            ),
+            Fault(
+                "torch's own reader unpickles",
+                "storage_reader=PlainReader(folder, manifest)",
+                "checkpoint_id=folder",
+            ),
+            Fault("checksums are not looked at", "if manifest and not fault:", "if False:"),
+            Fault(
+                "a checkpoint that is not finite is gone on from",
+                "if not fault and (lost := self._lost(tensors)):",
+                "if False:",
+            ),
+            Fault(
+                "a full disk leaves half a checkpoint",
+                "shutil.rmtree(partial, ignore_errors=True)",
+                "pass",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/training/trainer/manifest.py",
+        ("tests/training/test_checkpoint_content.py",),
+        (
+            Fault("a cut file passes", "!= file.bytes:", "> file.bytes:"),
+            Fault("a bit of the list turns unseen", "if said != _sum(content):", "if not said:"),
+        ),
+    ),
+    Room(
+        "src/afstream/training/trainer/loop.py",
+        ("tests/training/test_watched_run.py",),
+        (
+            Fault(
+                "checkpoints are written while steps come out without numbers",
+                "if due and (not in_row or trainer.step == steps)",
+                "if due",
+            ),
+            Fault(
+                "a ruined checkpoint is gone on from",
+                "for text in store.set_aside(",
+                "for text in str(",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/training/runs/opening.py",
+        ("tests/training/test_claimed_runs.py",),
+        (
+            Fault(
+                "a changed recipe is taken up in silence",
+                "if differing and not accept:",
+                "if False:",
+            ),
+            Fault(
+                "two runs share a folder",
+                'held.enter_context(hold(run.folder, what="folder with --out"))',
+                "pass",
+            ),
+            Fault(
+                "a finished stage is said to have changed",
+                '"finished": stage.is_done}',
+                '"finished": False}',
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/lock.py",
+        ("tests/test_lock.py",),
+        (
+            Fault(
+                "a lock is made of what is no file",
+                "if not stat.S_ISREG(goal.lstat().st_mode):",
+                "if False:",
+            ),
+            Fault("a link is another lock", "os.path.realpath(path)", "path"),
         ),
     ),
     Room(

@@ -148,8 +148,6 @@ def make_trials(kills: int, *, seed: int, report: bool = False) -> Counts:
     # imported before the forks, so that each begins warm
     import torch
 
-    import afstream.stream
-    import afstream_cli.making
 
     torch.set_num_threads(1)
     rng, counts = random.Random(seed), Counts()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ class Board:
     """Writes training reports as TensorBoard scalars.
 
     Args:
-        folder: where its event files go.
+        folder: where its event files go; nothing is written before the first report.
 
     Raises:
         ConfigError: TensorBoard is not installed.
@@ -30,14 +31,17 @@ class Board:
                 "--tensorboard needs the package tensorboard; install it with: pip install"
                 " tensorboard"
             ) from error
-        self._writer = module.SummaryWriter(str(folder))
+        self._open = partial(module.SummaryWriter, str(folder))
+        self._writer: Any = None
 
     def __call__(self, entry: Mapping[str, Any]) -> None:
         """Add one report of a stage; each of its numbers becomes a curve."""
+        self._writer = self._writer or self._open()
         for name, value in entry.items():
             if name not in PLACE:
                 self._writer.add_scalar(f"{entry['stage']}/{name}", value, entry["step"])
 
     def close(self) -> None:
         """Write all buffered entries."""
-        self._writer.close()
+        if self._writer:
+            self._writer.close()

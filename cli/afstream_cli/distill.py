@@ -46,6 +46,13 @@ Out = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="With --resume: go on with another recipe than the run began with; it is recorded.",
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -73,6 +80,7 @@ def distill(
     settings: Settings = None,
     out: Out = None,
     resume: Resume = False,
+    accept_changes: AcceptChanges = False,
     dry_run: DryRun = False,
     tensorboard: TensorBoard = False,
     threads: Threads = None,
@@ -108,10 +116,10 @@ def distill(
 
                 board = Board(folder / "tensorboard")
             run = open_run(wanted, folder, processes)
-            claim(run, resume=resume, processes=processes)
-            for each in (each for each in run.stages if each.name in names):
-                with open_job(quiet=quiet) if speaks else SilentJob() as job:
-                    do_stage(each, folder, board, job)
+            with claim(run, resume=resume, accept=accept_changes, processes=processes):
+                for each in (each for each in run.stages if each.name in names):
+                    with open_job(quiet=quiet) if speaks else SilentJob() as job:
+                        do_stage(each, folder, board, job)
     except OSError as error:
         raise OutputError.of(folder, error) from error
     finally:

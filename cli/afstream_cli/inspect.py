@@ -70,7 +70,6 @@ def inspect(
     from afstream.families.registry import identify
     from afstream.memory_plan.found import fit_found
     from afstream.spec import StreamConfig
-    from afstream.text import printable
     from afstream_cli.findings import as_data, show_findings
     from afstream_cli.inputs import read_memory, read_pixels
     from afstream_cli.streams import tell

@@ -39,11 +39,12 @@ def hold(path: Path, *, what: str) -> Generator[None, None, None]:
     goal = lock_path(path)
     try:
         # a FIFO would be waited for, and what a link leads to is not ours
-        if goal.is_symlink() or (goal.exists() and not stat.S_ISREG(goal.lstat().st_mode)):
-            raise OutputError(
-                f"{goal} is no ordinary file, so {path} cannot be locked; remove it, or choose"
-                f" another {what}"
-            )
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(goal.lstat().st_mode):
+                raise OutputError(
+                    f"{goal} is no ordinary file, so {path} cannot be locked; remove it, or choose"
+                    f" another {what}"
+                )
         # it would be made, and a folder of a mistyped name is no help
         goal.parent.stat()
         lock = FileLock(goal, timeout=0)

@@ -1,6 +1,7 @@
 """`afstream distill`: every stage for a step or two, resuming, interruption, bad settings."""
 
 import json
+import resource
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from afstream import Stream, Timeline
+from afstream.checkpoints.files import save_tensors
+from afstream.families.pocket.model import POCKET_PATH
+from afstream.lock import hold
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
 from afstream.training.recipes.reading import load_recipe
@@ -119,7 +123,8 @@ def test_all_stages_make_a_model_and_are_done_then(command: Run, tmp_path: Path)
         assert (folder / name).stat().st_mtime_ns == made[name]
     assert (folder / "long").stat().st_mtime_ns == made["long"]
 
-    further = command(*TINY, "--set", "teacher.steps=2", "--stage", "teacher", "--resume")
+    more = (*TINY, "--set", "teacher.steps=2", "--stage", "teacher", "--resume")
+    further = command(*more, "--accept-changes")
     assert "stage teacher goes on from step 1" in further.err
     assert CheckpointStore(folder / "teacher").last_step == 2
 
@@ -305,3 +310,81 @@ def test_progress_goes_by_kinds_and_steps():
         ("warning: stage long, step 11: the DMD gradient explodes",),
         ("stage long, step 12: run/sheets/long-000012.png",),
     ]
+
+
+def test_weights_that_are_not_finite_are_never_kept(command: Run, tmp_path: Path):
+    """A learning rate beyond all measure: the run stops, and goes on from where it was well."""
+    embedded = (*TINY, "--set", "start.student=embedded", "--set", "log.save_every=1")
+    assert command(*embedded, "--stage", "clips").code == 0
+    teacher = (*embedded, "--stage", "teacher", "--resume")
+    assert command(*teacher).code == 0
+    (tmp_path / "run" / "teacher.safetensors").unlink()
+    more = ("--set", "teacher.steps=3", "--set", "teacher.warmup=1", "--accept-changes")
+    lost = command(*teacher, *more, "--set", "teacher.hidden_lr=1e38")
+    assert lost.code == 2
+    assert "step 2 is not saved: teacher." in lost.err
+    assert "holds values that are not finite; lower the learning rates, and go on" in lost.err
+    assert "from step 1, the last saved, with --resume --accept-changes" in lost.err
+    assert not (tmp_path / "run" / "teacher.safetensors").exists()
+    well = command(*teacher, *more)
+    assert well.code == 0, well.err
+    made = load_file(tmp_path / "run" / "teacher.safetensors")
+    assert all(bool(weight.isfinite().all()) for weight in made.values())
+
+
+def test_a_changed_recipe_and_a_folder_in_use_are_one_sentence(command: Run, tmp_path: Path):
+    clips = (*TINY, "--set", "start.student=embedded", "--stage", "clips", "--resume")
+    assert command(*clips).code == 0
+    changed = (*clips, "--set", "teacher.lr=2e-3")
+    for arguments, words in (
+        (changed, "run was begun with another recipe (teacher.lr 0.001 → 0.002); give"),
+        ((*changed, "--accept-changes"), ""),
+        (changed, ""),
+        (clips, "(teacher.lr 0.002 → 0.001)"),
+    ):
+        done = command(*arguments)
+        assert done.code == (2 if words else 0), done.err
+        assert words in done.err
+        assert done.err.count("\n") == 1
+    with hold(tmp_path / "run", what="folder"):
+        done = command(*changed)
+    assert done.code == 2
+    assert "run is being written by another run (process" in done.err
+    assert (tmp_path / "run" / "windows.safetensors").stat().st_mode & 0o444 == 0o444
+
+
+def test_a_damaged_file_of_an_earlier_stage_is_one_sentence(command: Run, tmp_path: Path):
+    embedded = (*TINY, "--set", "start.student=embedded", "--resume")
+    assert command(*embedded, "--stage", "clips").code == 0
+    path = tmp_path / "run" / "windows.safetensors"
+    whole = path.read_bytes()
+    turned = bytearray(whole)
+    turned[-1] ^= 1
+    for content in (b"", whole[:100], whole[:-1], bytes(turned), POCKET_PATH.read_bytes()):
+        path.write_bytes(content)
+        done = command(*embedded, "--stage", "teacher")
+        assert done.code == 2
+        assert "windows.safetensors is not what stage clips makes: " in done.err
+        assert "remove it, and --stage clips makes it again" in done.err
+        assert done.err.count("\n") == 1
+    save_tensors(path, {"latents": torch.zeros(3)})
+    done = command(*embedded, "--stage", "teacher")
+    assert "it holds something else" in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("room", [1_000, 100_000])
+def test_a_full_disk_is_one_sentence(command: Run, tmp_path: Path, room: int):
+    """Of the record, of a checkpoint."""
+    embedded = (*TINY, "--set", "start.student=embedded", "--resume")
+    assert command(*embedded, "--stage", "clips").code == 0
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        done = command(*embedded, "--stage", "teacher")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith(("afstream: cannot write", "afstream: checkpoint"))
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    assert command(*embedded, "--stage", "teacher").code == 0

@@ -76,7 +76,9 @@ def test_what_is_no_file_is_never_replaced(tmp_path: Path, name: str, make: Call
 def test_what_exists_needs_overwrite(tmp_path: Path, name: str):
     regular(tmp_path / name)
     before = everything(tmp_path)
-    with pytest.raises(OutputError, match=r"exists already|is no (run record|replay|subtitle file) of afstream"):
+    with pytest.raises(
+        OutputError, match=r"exists already|is no (run record|replay|subtitle file) of afstream"
+    ):
         files(tmp_path, live=True, subtitles="srt").check({}, overwrite=False)
     assert everything(tmp_path) == before
 

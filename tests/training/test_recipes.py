@@ -7,6 +7,7 @@ import pytest
 from afstream.errors import ConfigError
 from afstream.training.recipes.reading import FOLDER, built_in, load_recipe, recipe_name
 from afstream.training.recipes.tables import PocketRecipe, WanRecipe
+from afstream.training.runs.opening import open_run
 
 POCKET = (FOLDER / "pocket.toml").read_text()
 
@@ -111,3 +112,75 @@ def test_what_a_recipe_is_called():
     """Under runs/, where a name with a dot keeps all of it."""
     assert recipe_name("wan-1.3b") == "wan-1.3b"
     assert recipe_name("mine/other.toml") == "other"
+
+
+def keys(recipe):
+    """All keys of a recipe, such as `long.lr`."""
+    tables = recipe.model_dump()
+    return [
+        f"{table}.{key}"
+        for table, value in tables.items()
+        if isinstance(value, dict)
+        for key in value
+    ]
+
+
+TOO_MUCH = ("inf", "-inf", "nan", "1e400", "1" * 5000, "9" * 400, "[" * 3000, "1e39", "-1")
+NOT_FINITE = ("inf", "-inf", "nan", "1e400")
+# texts may be anything but a number
+TEXTS = ("start.", "sheet.timeline")
+
+
+@pytest.mark.parametrize("name", ["pocket", "wan-1.3b"])
+def test_no_key_takes_what_is_absurd(name):
+    for key in keys(load_recipe(name)):
+        for value in TOO_MUCH:
+            if key.startswith(TEXTS) and value.startswith("["):
+                # a text without quotes
+                continue
+            with pytest.raises(ConfigError) as caught:
+                load_recipe(name, [f"{key}={value}"])
+            said = str(caught.value)
+            assert len(said) < 300, (key, value[:9])
+            assert "\n" not in said
+
+
+SIZES = [
+    ("pocket", "long.batch=99999999999999999999", "it may be at most 65,536"),
+    ("pocket", "clips.clips=1_000_000_000_000", "it may be at most 1,000,000"),
+    ("pocket", "long.max_frames=1_000_000_000", "it may be at most 10,000"),
+    ("pocket", "vae.window_frames=85", "a clip has 81 video frames"),
+    ("pocket", "watch.history=10_000_000", "it may be at most 1,000,000"),
+    ("pocket", "teacher.steps=10_000_000_000", "it may be at most 1,000,000,000"),
+    ("pocket", "teacher.lr=1e39", "it is too large"),
+    ("pocket", "sheet.timeline=@duration 99:00:00\na red ball", "at most 60"),
+    ("wan-1.3b", "sizes.width_px=99999999999999999999", "it may be at most 16,384"),
+    ("wan-1.3b", "pairs.pairs=10_000_000", "it may be at most 1,000,000"),
+    ("wan-1.3b", "lora.rank=1_000_000", "it may be at most 4,096"),
+    ("pocket", "model={a=1}", "choose one of pocket, wan"),
+    ("pocket", "a" + ".a" * 5000 + "=1", "tables within tables without end"),
+]
+
+
+@pytest.mark.parametrize(("name", "setting", "words"), SIZES, ids=[case[1][:20] for case in SIZES])
+def test_sizes_have_bounds(name, setting, words):
+    with pytest.raises(ConfigError, match=words):
+        load_recipe(name, [setting])
+
+
+def test_the_sheets_timeline_has_words_that_the_model_knows(tmp_path):
+    for setting in ("sheet.timeline=zzz", "sheet.timeline=''", "sheet.timeline='@duration'"):
+        with pytest.raises(ConfigError, match=r"sheet\]?[.:]"):
+            open_run(load_recipe("pocket", [setting]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "1" * 5000, "a = " + "[" * 5000, "a.b" + ".c" * 5000 + " = 1"]
+)
+def test_a_file_that_is_no_recipe_is_one_sentence(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'model = "pocket"\n{text}\n')
+    with pytest.raises(ConfigError, match=r"mine\.toml"):
+        load_recipe(str(path))
+    with pytest.raises(ConfigError, match="there is no recipe"):
+        load_recipe("x" * 5000 + ".toml")

@@ -73,12 +73,12 @@ def test_all_stages_make_a_student_that_streams(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     with together(recipe) as processes:
         run = open_run(recipe, folder, processes)
-        claim(run, resume=False, processes=processes)
-        for stage in run.stages:
-            assert not stage.is_done
-            stage.run(told.append)
-            assert stage.is_done is (stage.name != "export")
-            assert stage.saved_step == stage.steps
+        with claim(run, resume=False, processes=processes):
+            for stage in run.stages:
+                assert not stage.is_done
+                stage.run(told.append)
+                assert stage.is_done is (stage.name != "export")
+                assert stage.saved_step == stage.steps
     assert [entry for entry in told if "kind" in entry][-1]["done"] == 2
     assert [entry["sheet"] for entry in told if "sheet" in entry] == [
         str(folder / "sheets" / "long-000002.png")

@@ -78,6 +78,28 @@ def test_too_many_of_them_end_the_run_and_leave_the_checkpoint(tmp_path: Path):
     assert entries[2]["critic"] == 1.0
 
 
+def test_what_led_to_steps_without_numbers_is_not_gone_on_from(tmp_path: Path):
+    """Step 3 was saved, with weights that are finite and ruined; step 2 is good."""
+    store = CheckpointStore(tmp_path / "long")
+    told: list[Any] = []
+    with pytest.raises(TrainingError, match=r"the last 2 of 5 steps .* lower the learning rates"):
+        train(Stumbling(), 5, store, told.append, save_every=1)
+    # nothing was saved while steps came out without numbers
+    names = sorted(path.name for path in store.folder.glob("step-*"))
+    assert names == ["step-000001", "step-000002", "step-000003.aside"]
+    assert "step-000003 is set aside" in told[-1]["warning"]
+    for step in (3, 4):
+        store.save(step, {"weights": torch.ones(1)})
+    assert store.last_step == 4
+    assert not list(store.folder.glob("*.aside"))
+
+
+def test_one_step_without_numbers_at_the_end_is_no_fault_of_the_weights(tmp_path: Path):
+    store = CheckpointStore(tmp_path / "long")
+    train(Stumbling(), 4, store, lambda _: None, save_every=3)
+    assert store.last_step == 4
+
+
 def test_sheets_are_drawn_when_they_are_due(tmp_path: Path):
     drawn: list[Path] = []
     observer = Observer(

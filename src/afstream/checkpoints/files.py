@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from afstream.atomic import replace_file
 from afstream.bounded import MAX_VALUES, MB, parse_json, read_bounded
 from afstream.checkpoints.configs import IndexFile
 from afstream.checkpoints.finite import check_finite
-from afstream.checkpoints.safetensors import DTYPE_NAMES, map_tensors, read_header
+from afstream.checkpoints.safetensors import (
+    DTYPE_NAMES,
+    map_tensors,
+    read_header,
+    write_checked,
+)
 from afstream.checkpoints.torch_files import read_torch
-from afstream.errors import CheckpointError
+from afstream.errors import CheckpointError, OutputError
 from afstream.text import some_of
 from afstream.validation import Checked, show_name, show_value, validated
 
@@ -24,6 +29,7 @@ C = TypeVar("C", bound=Checked)
 Weights = dict[str, Tensor]
 
 SAFETENSORS = ".safetensors"
+LARGEST = 1e19
 # weights of another shape that an error names
 MOST_NAMED = 3
 # of settings, and of a list of weights
@@ -116,12 +122,40 @@ def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file under another name and rename it, so that a kill leaves no half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    content = {name: value.detach().contiguous() for name, value in tensors.items()}
-    save_file(content, partial, metadata)
-    partial.replace(path)
+    """Write a safetensors file with a checksum, whole or not at all; its folder is made.
+
+    Raises:
+        CheckpointError: a tensor holds values that are not finite; nothing is written.
+        OutputError: the system refuses.
+    """
+    if lost := first_not_finite(tensors):
+        raise CheckpointError(
+            f"{path} is not written: {lost} holds values that are not finite, which no model can"
+            " use; lower the learning rates and train again"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(path, error) from error
+    with replace_file(path) as file:
+        write_checked(
+            file, {name: value.detach() for name, value in tensors.items()}, metadata or {}
+        )
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the first tensor with a value that is not finite; empty if there is none.
+
+    A value whose square float32 cannot hold counts as well: nothing can be computed from it.
+    """
+    for name, value in tensors.items():
+        if value.is_floating_point() and value.numel():
+            wide = value.detach() if value.itemsize > 1 else value.detach().half()
+            # both are NaN where any value is; unlike isfinite they need no memory
+            least, most = map(float, torch.aminmax(wide))
+            if not -LARGEST < least <= most < LARGEST:
+                return name
+    return ""
 
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ from pydantic import Field
 from afstream.checkpoints.configs import BackboneFile, PartFile
 from afstream.checkpoints.files import read_json
 from afstream.checkpoints.kinds import FAMILY
+from afstream.checkpoints.safetensors import sha256_of
 from afstream.errors import CheckpointError
 from afstream.validation import Checked, show_value, validated
 
@@ -18,7 +18,6 @@ MANIFEST = "afstream.json"
 BACKBONE = "backbone"
 BACKBONE_FILE = "backbone.safetensors"
 FORMAT = 1
-READ_BYTES = 2**20
 AGAIN = "convert the model again"
 
 Part = Literal["backbone", "vae", "text_encoder", "tokenizer"]
@@ -107,11 +106,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while part := file.read(READ_BYTES):
-                digest.update(part)
+            return sha256_of(file)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}; convert again") from error
-    return digest.hexdigest()

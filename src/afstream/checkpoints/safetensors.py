@@ -6,7 +6,8 @@ safetensors' own reader maps a file so that the system reserves memory for all o
 open one that is larger than memory; a test checks both. Its writers take all tensors at once.
 Here nothing is reserved, and no more than one tensor is in memory. The format is simple: eight
 bytes with the length of the header, the header (JSON: dtype, shape and place of every tensor),
-and the values.
+and the values. Files that are written here for other stages of afstream carry their own checksum
+among the texts of the header.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ DTYPES = {
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 METADATA = "__metadata__"
 LENGTH_BYTES = 8
-# the last tensor of a file with a checksum: the SHA-256 of all bytes before it
+# the text in a header that holds the SHA-256 of the file itself
 CHECKSUM = "sha256"
 BLOCK_BYTES = 2**20
 # of the header, so that every value of a mapped file lies at a multiple of its size
@@ -56,7 +57,8 @@ MAX_TENSORS = 50_000
 MAX_AXES = 8
 # of a tensor: itself, its three settings, and what its shape and its place hold
 VALUES_OF_TENSOR = 1 + 3 + MAX_AXES + 2
-SEAL = (torch.uint8, (hashlib.sha256().digest_size,))
+# what stands in the place of the checksum when it is taken
+UNKNOWN = \"0\" * 64
 # Linux's number; Python names it since 3.13
 MAP_NORESERVE = 0x4000
 
@@ -97,25 +99,26 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def map_checked(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The texts and tensors of a file that ends with a checksum; see `map_tensors`.
+    """The texts and tensors of a file that `write_checked` made; see `map_tensors`.
 
     Raises:
-        ValueError: as `map_tensors`; or its checksum is missing, or that of other bytes.
+        ValueError: it is cut short, damaged or changed, or has no checksum.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        metadata, places = _header(file)
-        seal = places.pop(CHECKSUM, None)
-        size = os.fstat(file.fileno()).st_size
-        if seal is None or seal[:2] != SEAL or seal.stop != size:
-            raise ValueError("its checksum is missing")
+        header = _header(file)
         view = _mapped(file)
-    digest = hashlib.sha256()
-    for start in range(0, seal.start, BLOCK_BYTES):
-        digest.update(view[start : min(start + BLOCK_BYTES, seal.start)])
-    if digest.digest() != view[seal.start :]:
-        raise ValueError("it is damaged: its bytes do not have the checksum that it ends with")
-    return metadata, {name: _tensor(view, place) for name, place in places.items()}
+    said = header.metadata.pop(CHECKSUM, None)
+    if said is None:
+        raise ValueError("it has no checksum")
+    length = LENGTH_BYTES + int.from_bytes(view[:LENGTH_BYTES], "little")
+    digest = hashlib.sha256(view[:length].replace(said.encode(), UNKNOWN.encode()))
+    with memoryview(view) as content:
+        for start in range(length, len(view), BLOCK_BYTES):
+            digest.update(content[start : start + BLOCK_BYTES])
+    if digest.hexdigest() != said:
+        raise ValueError("it is damaged: its checksum is another")
+    return header.metadata, {name: _tensor(view, place) for name, place in header.places.items()}
 
 
 def _header(file: BinaryIO) -> Header:
@@ -213,47 +216,71 @@ def write_safetensors(
     Raises:
         OSError: the file cannot be written.
     """
-    digest = hashlib.sha256()
     with path.open("xb") as file:
-
-        def write(part: bytes | memoryview) -> None:
-            file.write(part)
-            digest.update(part)
-            report(len(part))
-
-        write(_header_of(tensors, dtype))
-        for name, value in tensors.items():
-            # without a name, which would keep it while the next one is made
-            write(_bytes_of(change(name, value).to(dtype)))
-    return digest.hexdigest()
+        return _write(file, tensors, _header_of(tensors, dtype), dtype, change, report)
 
 
 def write_checked(
     file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write tensors of any of `DTYPES` and texts, and a checksum at the end; see `map_checked`.
+    """Write tensors of any of `DTYPES` and texts to an empty file, with a checksum in its header.
 
-    Tensors on a GPU are copied to the host one at a time.
+    Tensors on a GPU are copied to the host one at a time; see `map_checked`.
 
     Raises:
         OSError: the file cannot be written.
         ValueError: the header would be longer than readers take.
     """
-    digest = hashlib.sha256()
     # large values first: every tensor then lies at a multiple of its values' size
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
-    sealed = {**ordered, CHECKSUM: torch.empty(SEAL[1], dtype=SEAL[0], device="meta")}
-    header = _header_of(sealed, None, metadata)
+    header = _header_of(ordered, None, {**metadata, CHECKSUM: UNKNOWN})
     if len(header) > MAX_HEADER_BYTES:
         raise ValueError(f"its header would have {len(header)} bytes, more than readers take")
-    file.write(header)
-    digest.update(header)
-    for value in ordered.values():
-        part = _bytes_of(value)
+    digest = _write(file, ordered, header)
+    file.seek(header.rindex(UNKNOWN.encode()))
+    file.write(digest.encode())
+    file.seek(0, os.SEEK_END)
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a file that `write_checked` wrote, in words; empty if nothing is."""
+    try:
+        map_checked(path)
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def sha256_of(file: BinaryIO, digest: Any = None) -> str:  # noqa: ANN401  a hash has no public type
+    """SHA-256 of what is left in a file, hexadecimal, behind what a digest has seen already."""
+    digest = hashlib.sha256() if digest is None else digest
+    while part := file.read(BLOCK_BYTES):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _write(
+    file: BinaryIO,
+    tensors: Mapping[str, Tensor],
+    header: bytes,
+    dtype: torch.dtype | None = None,
+    change: Callable[[str, Tensor], Tensor] = unchanged,
+    report: Callable[[int], None] = ignore,
+) -> str:
+    digest = hashlib.sha256()
+
+    def write(part: bytes | memoryview) -> None:
         file.write(part)
         digest.update(part)
-        del part
-    file.write(digest.digest())
+        report(len(part))
+
+    write(header)
+    for name, value in tensors.items():
+        # without a name, which would keep it while the next one is made
+        write(_bytes_of(change(name, value).to(dtype or value.dtype)))
+    return digest.hexdigest()
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

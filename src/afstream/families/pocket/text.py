@@ -26,6 +26,35 @@ def telling_words(prompt: str) -> list[str]:
     return [word for word in words(prompt) if word not in SILENT_WORDS]
 
 
+def known_words(prompt: str, known: Sequence[str], text_len: int) -> list[str]:
+    """The telling words of a prompt, all of which are known.
+
+    Raises:
+        PromptError: the prompt is empty, has more than `text_len` words, or others than these.
+    """
+    telling = telling_words(prompt)
+    unknown = [word for word in dict.fromkeys(telling) if word not in known]
+    if unknown:
+        near = [near for word in unknown for near in difflib.get_close_matches(word, known, 1)]
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        named = ", ".join(map(repr, unknown))
+        groups = "; ".join(f"{name}: {', '.join(some)}" for name, some in VOCABULARY.items())
+        raise PromptError(
+            f"the pocket model does not know {named} in {prompt!r}.{hint} It knows {groups}."
+        )
+    if not telling:
+        raise PromptError(
+            f"the prompt {prompt!r} has no words; say what is seen, for example"
+            ' "A red star drifts left over a meadow."'
+        )
+    if len(telling) > text_len:
+        raise PromptError(
+            f"the prompt {prompt!r} has {len(telling)} words; the pocket model reads at most"
+            f" {text_len}"
+        )
+    return telling
+
+
 class PocketText(nn.Module):
     """Words to embeddings, for the words that the pocket world knows.
 
@@ -60,8 +89,7 @@ class PocketText(nn.Module):
         """
         rows = torch.zeros(len(prompts), self.text_len, dtype=torch.long)
         for row, prompt in zip(rows, prompts, strict=True):
-            telling = telling_words(prompt)
-            self._check(prompt, telling)
+            telling = known_words(prompt, self.words, self.text_len)
             row[: len(telling)] = torch.tensor([self._tokens[word] for word in telling])
         return rows.to(self.position.device)
 
@@ -80,26 +108,3 @@ class PocketText(nn.Module):
             PromptError: see `tokens`.
         """
         return self(self.tokens(prompts))
-
-    def _check(self, prompt: str, telling: Sequence[str]) -> None:
-        unknown = [word for word in dict.fromkeys(telling) if word not in self._tokens]
-        if unknown:
-            near = [
-                near for word in unknown for near in difflib.get_close_matches(word, self.words, 1)
-            ]
-            hint = f" Did you mean {', '.join(near)}?" if near else ""
-            named = ", ".join(map(repr, unknown))
-            groups = "; ".join(f"{name}: {', '.join(known)}" for name, known in VOCABULARY.items())
-            raise PromptError(
-                f"the pocket model does not know {named} in {prompt!r}.{hint} It knows {groups}."
-            )
-        if not telling:
-            raise PromptError(
-                f"the prompt {prompt!r} has no words; say what is seen, for example"
-                ' "A red star drifts left over a meadow."'
-            )
-        if len(telling) > self.text_len:
-            raise PromptError(
-                f"the prompt {prompt!r} has {len(telling)} words; the pocket model reads at most"
-                f" {self.text_len}"
-            )

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, model_validator
 from afstream.errors import ConfigError
 from afstream.kvcache.memories import MEMORIES
 from afstream.training.dmd.sequences import WindowPlan
-from afstream.training.trainer.settings import AdamWConfig, Amount, Count, Positive, Whole
+from afstream.training.trainer.settings import AdamWConfig, Amount, Batch, Count, Positive, Whole
 
 
 def _known_memory(name: str) -> str:
@@ -37,7 +37,7 @@ class DmdConfig(WindowPlan, AdamWConfig):
 
     memory: Annotated[str, AfterValidator(_known_memory)]
     critic_updates: Count
-    grad_accum: Count
+    grad_accum: Batch
     switch: bool
     guidance: Amount
     shift: Positive

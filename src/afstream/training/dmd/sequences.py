@@ -23,7 +23,7 @@ from afstream.engine.schedule import clean_from_flow
 from afstream.engine.state import RolloutState
 from afstream.model.dit import TextContext
 from afstream.model.protocols import VideoDecoder
-from afstream.training.trainer.settings import Count
+from afstream.training.trainer.settings import Frames
 from afstream.validation import Checked
 
 # chunk index to noise [steps, B, c, C, h, w]
@@ -47,9 +47,9 @@ class WindowPlan(Checked):
         max_frames: a sequence ends when another window would make it longer than this.
     """
 
-    horizon_frames: Count
-    overlap_frames: Count
-    max_frames: Count
+    horizon_frames: Frames
+    overlap_frames: Frames
+    max_frames: Frames
 
     @property
     def new_frames(self) -> int:

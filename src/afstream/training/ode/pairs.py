@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from afstream.checkpoints.files import save_tensors
+from afstream.checkpoints.safetensors import damage
 from afstream.config import TIMESTEPS, SamplerConfig
 from afstream.errors import CheckpointError, ConfigError
 from afstream.model.dit import Backbone
@@ -28,8 +30,10 @@ from afstream.training.dmd.trainer import Prompts
 from afstream.training.ode.solver import Solver, SolverGrid, solver_grid, trajectory
 from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.rng import normal
-from afstream.training.trainer.settings import Amount, Count, Seed
+from afstream.training.trainer.settings import Amount, Batch, Clips, Frames, Seed, at_most
 from afstream.validation import Checked
+
+SolverSteps = Annotated[int, Field(ge=1), at_most(10**4)]
 
 
 class PairsConfig(Checked):
@@ -47,13 +51,13 @@ class PairsConfig(Checked):
         seed: of the noise; a pair's depends on it and on the pair's number alone.
     """
 
-    pairs: Count
-    frames: Count
-    steps: Count
+    pairs: Clips
+    frames: Frames
+    steps: SolverSteps
     solver: Solver
     guidance: Amount
-    shard: Count
-    batch: Count
+    shard: Clips
+    batch: Batch
     seed: Seed
 
     @property
@@ -183,7 +187,7 @@ def _settings(
 
 
 def _is_made(path: Path, settings: Mapping[str, Any], numbers: Sequence[int]) -> bool:
-    """Whether a file holds just these pairs; a torn one does not.
+    """Whether a file holds just these pairs, and is as it was written.
 
     Raises:
         ConfigError: they were made in another way.
@@ -200,7 +204,7 @@ def _is_made(path: Path, settings: Mapping[str, Any], numbers: Sequence[int]) ->
                 f"the ODE pairs in {path} were made with {name} {found.get(name)}, now it is"
                 f" {value}; set it back, or choose another folder"
             )
-    return held == list(numbers)
+    return held == list(numbers) and not damage(path)
 
 
 def _read_head(path: Path) -> tuple[dict[str, Any], list[int]]:

@@ -28,7 +28,8 @@ from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae
 from afstream.families.pocket.world import render
 from afstream.training.trainer.checkpoints import Report
-from afstream.training.trainer.settings import Count, Seed, Whole, check_chunks
+from afstream.training.trainer.settings import Clips as NumClips
+from afstream.training.trainer.settings import Frames, Seed, Whole, check_chunks
 from afstream.validation import Checked
 
 CHUNK_FRAMES = POCKET.lengths.chunk_frames
@@ -72,13 +73,13 @@ class ClipsConfig(Checked):
         window_seed: of the teacher's clips.
     """
 
-    firsts: Count
-    clips: Count
-    frames: Count
+    firsts: NumClips
+    clips: NumClips
+    frames: Frames
     switch_frames: SwitchFrames
     seed: Seed
-    windows: Count
-    window_frames: Count
+    windows: NumClips
+    window_frames: Frames
     window_switch_frames: SwitchFrames
     window_seed: Seed
 

@@ -31,7 +31,7 @@ from afstream.training.pocket.data import Clips
 from afstream.training.teacher_forcing import ClipPlan, plan_clip
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.optim import Ema, muon_and_adamw
-from afstream.training.trainer.settings import Amount, Count, MuonConfig, Share, Whole
+from afstream.training.trainer.settings import Amount, Batch, MuonConfig, Share, Whole
 
 # denoise steps that a chunk of the model's own past has gone through, at most
 OWN_STEPS = 3
@@ -54,9 +54,9 @@ class StudentConfig(MuonConfig):
     first_steps: Whole
     own_from: Whole
     own_share: Share
-    first_batch: Count
-    side_batch: Count
-    clip_batch: Count
+    first_batch: Batch
+    side_batch: Batch
+    clip_batch: Batch
     past_noise: Share
     switch_weight: Amount
 

@@ -19,7 +19,7 @@ from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.pocket.data import Clips
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.optim import Ema, muon_and_adamw
-from afstream.training.trainer.settings import Count, MuonConfig, Positive, Share
+from afstream.training.trainer.settings import Batch, MuonConfig, Positive, Share
 
 
 class TeacherConfig(MuonConfig):
@@ -31,7 +31,7 @@ class TeacherConfig(MuonConfig):
         drop_share: share of the clips that are shown without their prompt.
     """
 
-    batch: Count
+    batch: Batch
     shift: Positive
     drop_share: Share
 

@@ -19,7 +19,7 @@ from afstream.families.pocket.world import NUM_FRAMES, render
 from afstream.training.trainer.loop import Trainer
 from afstream.training.trainer.muon import Muon
 from afstream.training.trainer.optim import adamw, split
-from afstream.training.trainer.settings import Amount, Count, Positive, Seed
+from afstream.training.trainer.settings import Amount, Batch, Clips, Count, Frames, Positive, Seed
 from afstream.validation import Checked
 
 # share of windows whose clip has a switch, and of those that do not begin at its start
@@ -48,15 +48,15 @@ class VaeTrainingConfig(Checked):
     """
 
     steps: Count
-    batch: Count
-    window_frames: Count
+    batch: Batch
+    window_frames: Frames
     learning_rate: Positive
     warmup_steps: Count
     weight_decay: Amount
     latent_noise: Amount
     mse_weight: Amount
     edge_weight: Amount
-    statistics_clips: Count
+    statistics_clips: Clips
     seed: Seed
 
     @model_validator(mode="after")
@@ -65,6 +65,10 @@ class VaeTrainingConfig(Checked):
         stride = POCKET.format.temporal_stride
         if self.window_frames % stride != 1:
             raise ConfigError(f"window_frames is {self.window_frames}; it must be 1 + {stride} n")
+        if self.window_frames > NUM_FRAMES:
+            raise ConfigError(
+                f"window_frames is {self.window_frames}; a clip has {NUM_FRAMES} video frames"
+            )
         return self
 
     def rate(self, step: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from afstream.errors import ConfigError
 from afstream.training.recipes.tables import PocketRecipe, Recipe, WanRecipe
-from afstream.validation import validated
+from afstream.validation import show_value, validated
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,21 +41,28 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
             file, table, key and value, and what is allowed.
     """
     path = FOLDER / f"{name}{SUFFIX}" if name in built_in() else Path(name)
-    if path.suffix != SUFFIX or not path.is_file():
+    if path.suffix != SUFFIX or not os.path.isfile(path):  # noqa: PTH113  a path too long is none
         raise ConfigError(
-            f"there is no recipe {name!r}; choose one of {', '.join(built_in())}, or the path of"
-            " a .toml file"
+            f"there is no recipe {show_value(name)}; choose one of {', '.join(built_in())}, or the"
+            " path of a .toml file"
         )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # numbers of thousands of digits, and lists in lists in lists
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     for setting in settings:
         _change(values, setting)
     kind = values.get("model")
-    if kind not in KINDS:
-        raise ConfigError(f"{path}: model is {kind!r}; choose one of {', '.join(KINDS)}")
-    return validated(KINDS[kind], values, source=path.name, if_missing="a recipe names every key")
+    if not isinstance(kind, str) or kind not in KINDS:
+        known = ", ".join(KINDS)
+        raise ConfigError(f"{path}: model is {show_value(kind)}; choose one of {known}")
+    try:
+        return validated(
+            KINDS[kind], values, source=path.name, if_missing="a recipe names every key"
+        )
+    except RecursionError as error:
+        raise ConfigError(f"{path.name} holds tables within tables without end") from error
 
 
 def _change(values: dict[str, Any], setting: str) -> None:
@@ -62,14 +70,17 @@ def _change(values: dict[str, Any], setting: str) -> None:
     name, equals, text = setting.partition("=")
     *tables, key = name.strip().split(".")
     place: Any = values
+    given = show_value(setting)
     if not equals or not key:
-        raise ConfigError(f"--set is {setting!r}; write it as table.key=value")
+        raise ConfigError(f"--set is {given}; write it as table.key=value")
     for table in tables:
         place = place.setdefault(table, {})
         if not isinstance(place, dict):
-            raise ConfigError(f"--set is {setting!r}, but {table} is no table of the recipe")
+            raise ConfigError(f"--set is {given}, but {table} is no table of the recipe")
     try:
         place[key] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError) as error:
+        if not isinstance(error, tomllib.TOMLDecodeError):
+            raise ConfigError(f"--set is {given}, which no recipe can hold: {error}") from error
         # a path or a name, written without quotes as a shell has it
         place[key] = text.strip()

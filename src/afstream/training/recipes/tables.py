@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from afstream.errors import ConfigError, TimelineError
 from afstream.families.base import ModelFamily
@@ -20,11 +20,23 @@ from afstream.training.pocket.student_trainer import StudentConfig
 from afstream.training.pocket.teacher_trainer import TeacherConfig
 from afstream.training.pocket.vae_trainer import VaeTrainingConfig
 from afstream.training.trainer.health import WatchConfig
-from afstream.training.trainer.settings import Count, Positive, Seed, Whole, check_chunks
+from afstream.training.trainer.settings import (
+    Batch,
+    Count,
+    Positive,
+    Seed,
+    Whole,
+    at_most,
+    check_chunks,
+)
 from afstream.validation import Checked
 
 WanSize = Literal["wan-1.3b", "wan-14b"]
 Dtype = Literal["float32", "bfloat16"]
+Pixels = Annotated[int, Field(ge=1), at_most(2**14)]
+Rank = Annotated[int, Field(ge=0), at_most(2**12)]
+# of a sheet's timeline: it is played again and again while a stage trains
+MOST_MINUTES = 60
 
 
 class LogConfig(Checked):
@@ -141,11 +153,11 @@ class SizesConfig(Checked):
 
     student: WanSize
     teacher: WanSize
-    width_px: Count
-    height_px: Count
+    width_px: Pixels
+    height_px: Pixels
     trained: Dtype
     frozen: Dtype
-    processes: Count
+    processes: Batch
     shard: bool
 
     @model_validator(mode="after")
@@ -168,7 +180,7 @@ class LoraConfig(Checked):
         alpha: adapters are scaled by alpha / rank.
     """
 
-    rank: Whole
+    rank: Rank
     alpha: Positive
 
 
@@ -210,6 +222,11 @@ def _check_lengths(recipe: Recipe) -> None:
             check_chunks(f"{table}.{name}", frames, lengths.chunk_frames)
     clock = ChunkClock(format=recipe.family.format, chunk_frames=lengths.chunk_frames)
     try:
-        recipe.sheet.parsed().plan(clock)
+        plan = recipe.sheet.parsed().plan(clock)
     except TimelineError as error:
         raise ConfigError(f"sheet.timeline: {error}") from error
+    if (minutes := plan.duration_s / 60) > MOST_MINUTES:
+        raise ConfigError(
+            f"sheet.timeline lasts {minutes:.0f} minutes; at most {MOST_MINUTES} are allowed, for"
+            " it is played anew for every sheet"
+        )

@@ -14,10 +14,11 @@ from torch import nn
 
 from afstream.checkpoints.files import load_into, save_tensors
 from afstream.config import BackboneConfig, SamplerConfig
+from afstream.errors import ConfigError, PromptError
 from afstream.families.base import VideoModel
 from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.model import PocketParts, bundle, load_parts, save_pocket
-from afstream.families.pocket.text import vocabulary
+from afstream.families.pocket.text import known_words, vocabulary
 from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import META
@@ -32,6 +33,7 @@ from afstream.training.pocket.teacher_trainer import TeacherTrainer
 from afstream.training.pocket.vae_trainer import VaeTrainer, is_matrix
 from afstream.training.recipes.tables import PocketRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
+from afstream.training.runs.record import Record, read_record, tables
 from afstream.training.runs.stages import RunContext, Stage
 from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.optim import is_layer_matrix
@@ -79,7 +81,8 @@ class PocketContext(RunContext):
         """The codec, without gradients."""
         if not self.is_new:
             return load_parts().vae
-        return load_vae(self.made(CODEC, "vae")).requires_grad_(False).eval()
+        with self.reading(CODEC, "vae") as path:
+            return load_vae(path).requires_grad_(False).eval()
 
     def backbone(self, name: str, stage: str) -> Backbone:
         """A backbone that a stage has made, without gradients."""
@@ -87,16 +90,22 @@ class PocketContext(RunContext):
 
     def clips(self, name: str) -> Clips:
         """Clips that the stage `clips` has made."""
-        return Clips.load(self.made(CLIPS.format(name), "clips"))
+        with self.reading(CLIPS.format(name), "clips") as path:
+            return Clips.load(path)
 
     def _load(self, module: Module, name: str, stage: str) -> Module:
-        path = self.made(name, stage)
-        load_into(module, load_file(path), what=str(path))
+        with self.reading(name, stage) as path:
+            load_into(module, load_file(path), what=str(path))
         return module.requires_grad_(False).eval()
 
 
 def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
-    """All stages in their order; `vae` and `student` are left out where the model is embedded."""
+    """All stages in their order; `vae` and `student` are left out where the model is embedded.
+
+    Raises:
+        ConfigError: the model does not know a word of the sheets' timeline.
+    """
+    _check_words(recipe)
     context = PocketContext(recipe=recipe, folder=folder)
     new = context.is_new
     stages = (
@@ -109,6 +118,14 @@ def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
         _export(context),
     )
     return tuple(stage for stage in stages if stage)
+
+
+def _check_words(recipe: PocketRecipe) -> None:
+    try:
+        for cue in recipe.sheet.parsed().cues:
+            known_words(cue.prompt, vocabulary(), POCKET_BACKBONE.text_len)
+    except PromptError as error:
+        raise ConfigError(f"sheet.timeline: {error}") from error
 
 
 def _learner(
@@ -259,13 +276,14 @@ def _export(context: PocketContext) -> Stage:
         tuned = context.backbone(EMA.format(name), name) if name != "student" else None
         begun = context.begin()
         stages = pocket_stages(recipe, context.folder)
+        record = read_record(context.folder) or Record(recipe=tables(recipe))
         steps = {stage.name: stage.saved_step for stage in stages if stage.steps}
         save_pocket(
             context.folder / MODEL,
             backbone=tuned or begun.backbone,
             text=begun.text,
             vae=begun.vae,
-            recipe={"steps": steps, "recipe": recipe.model_dump()},
+            recipe={"steps": steps, **record.ran()},
         )
 
     return Stage(

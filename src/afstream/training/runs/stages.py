@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from afstream.checkpoints.safetensors import damage
 from afstream.errors import CheckpointError
 from afstream.families.base import VideoModel
 from afstream.geometry import Geometry
@@ -77,12 +81,29 @@ class RunContext:
         """A file that an earlier stage has made.
 
         Raises:
-            CheckpointError: it has not.
+            CheckpointError: it has not, or the file is not as it was written.
         """
         path = self.folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is not there yet; run --stage {stage} first")
+        if fault := damage(path):
+            raise CheckpointError(_spoilt(path, stage, fault))
         return path
+
+    @contextmanager
+    def reading(self, name: str, stage: str) -> Generator[Path, None, None]:
+        """A file that an earlier stage has made; see `made`.
+
+        Raises:
+            CheckpointError: also where what is done with it shows that it is something else.
+        """
+        path = self.made(name, stage)
+        try:
+            yield path
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).partition("\n")[0]
+            fault = f"it holds something else ({reason})"
+            raise CheckpointError(_spoilt(path, stage, fault)) from error
 
     def train(
         self, stage: str, trainer: Trainer, steps: int, report: Report, draw: Draw | None = None
@@ -161,6 +182,11 @@ class Stage:
         return CheckpointStore(self.context.folder / self.name).last_step if self.steps else 0
 
     @property
+    def checked_step(self) -> int:
+        """Step of the checkpoint that it would go on from, all of whose content was checked."""
+        return CheckpointStore(self.context.folder / self.name).checked_step if self.steps else 0
+
+    @property
     def is_begun(self) -> bool:
         """Whether there are files of it already."""
         paths = (self.context.folder / self.name, *self.outputs)
@@ -183,6 +209,13 @@ class Stage:
         yield f"writes {', '.join(map(str, self.outputs))}"
         if self.memory:
             yield from _memory_lines(TrainingReport.of(self.memory, processes=self.context.planned))
+
+
+def _spoilt(path: Path, stage: str, fault: str) -> str:
+    return (
+        f"{path} is not what stage {stage} makes: {fault}; remove it, and --stage {stage} makes it"
+        " again"
+    )
 
 
 def _memory_lines(report: TrainingReport) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from afstream.training.ode.pairs import Pairs, make_pairs
 from afstream.training.ode.trainer import OdeTrainer
 from afstream.training.recipes.tables import WanRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
+from afstream.training.runs.record import Record, read_record, tables
 from afstream.training.runs.stages import RunContext, Stage
 from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.distributed import ALONE, Processes
@@ -202,7 +204,7 @@ def _dmd(context: WanContext, name: str, config: DmdConfig, before: str) -> Stag
 
 def _export(context: WanContext) -> Stage:
     """The moving average of `long` as one student's file; a LoRA is merged."""
-    lora = context.recipe.lora
+    recipe, lora = context.recipe, context.recipe.lora
 
     def run(report: Report) -> None:
         del report
@@ -214,7 +216,8 @@ def _export(context: WanContext) -> Stage:
             weights = merge_loras(base, [read_lora(ema, alpha=lora.alpha)])
         else:
             weights = read_student(ema).weights
-        save_tensors(context.folder / MODEL, weights)
+        record = read_record(context.folder) or Record(recipe=tables(recipe))
+        save_tensors(context.folder / MODEL, weights, {"recipe": json.dumps(record.ran())})
 
     return Stage(
         context=context,

@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
-from afstream.errors import ConfigError
+from afstream.errors import AfstreamError, ConfigError
 from afstream.model.dit import Backbone
 
 T = TypeVar("T")
@@ -81,6 +81,19 @@ class Processes:
         held: list[T] = [value]
         dist.broadcast_object_list(held, src=0)
         return held[0]
+
+    def each(self, value: T) -> list[T]:
+        """The values of all processes, in all of them."""
+        if self.count == 1:
+            return [value]
+        held: list[Any] = [None] * self.count
+        dist.all_gather_object(held, value)
+        return held
+
+    def refuse(self, fault: str, error: type[AfstreamError]) -> None:
+        """Raise the first fault that any process has, in all of them; "" is none."""
+        if told := next(filter(None, self.each(fault)), ""):
+            raise error(told)
 
     def wait(self) -> None:
         """Return when all processes have called this."""
@@ -152,6 +165,11 @@ def shard(model: Backbone, processes: Processes, *, dtype: torch.dtype | None = 
     model.compute_dtype = dtype
     # contexts are views, and nobody writes into them
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor that may be spread over processes."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

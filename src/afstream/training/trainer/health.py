@@ -11,10 +11,16 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from statistics import fmean, median
+from typing import Annotated
+
+from pydantic import Field
 
 from afstream.errors import TrainingError
-from afstream.training.trainer.settings import Count, Positive, Share
+from afstream.training.trainer.settings import Count, Positive, Share, at_most
 from afstream.validation import Checked
+
+# all of them are kept
+Values = Annotated[int, Field(ge=1), at_most(10**6)]
 
 WARNINGS = {
     "critic": "the critic's loss is {} times what it was; it may have collapsed: lower critic_lr,"
@@ -45,9 +51,9 @@ class WatchConfig(Checked):
     critic_high: Positive
     explosion: Positive
     motion_low: Share
-    recent: Count
-    history: Count
-    warm_up: Count
+    recent: Values
+    history: Values
+    warm_up: Values
     skips_in_row: Count
     skips_in_all: Count
 
@@ -144,7 +150,7 @@ class Health:
                 raise TrainingError(
                     f"step {step} and others, {count} {words}, came out without numbers"
                     f" ({', '.join(lost)}); the last checkpoint is kept: lower the learning"
-                    " rates and go on from it with --resume"
+                    " rates and go on from it with --resume --accept-changes"
                 )
         text = f"{', '.join(lost)} came out without numbers; nothing was learned from it"
         return {"numbers": f"{text} ({self.skipped} steps skipped in all)"}

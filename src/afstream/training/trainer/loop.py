@@ -12,9 +12,17 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from afstream.errors import CheckpointError, TrainingError
 from afstream.training.trainer.checkpoints import CheckpointStore, Report
 from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.optim import Ema, optimizer_state, set_rates, trained, update
+
+# steps without numbers behind each other from which on the weights are at fault, not the samples
+MOST_LOST = 2
+AGAIN = (
+    "the last good checkpoint is kept: lower the learning rates and go on from it with --resume"
+    " --accept-changes"
+)
 
 # called with a step, counted from 1, and its metrics
 AfterStep = Callable[[int, Mapping[str, float]], None]
@@ -98,17 +106,35 @@ def train(
 
     The first process reports and logs, every so many steps, the step, seconds and means of what
     `advance` returned, and reports a `warning` where a checkpoint was torn. Checkpoints are further
-    apart where a trainer has no state to save. What `after` raises after a step ends the run, and
-    the checkpoint stays.
+    apart where a trainer has no state to save, or a step came out without numbers. What `after`
+    raises after a step ends the run, and the checkpoints stay; but one from which nothing but steps
+    without numbers followed is set aside. A state that is not finite is never saved.
+
+    Raises:
+        TrainingError: the state came out not finite, or the last steps without numbers.
+        CheckpointError: the checkpoints are of another run; see `CheckpointStore.load`.
+        OutputError: a checkpoint or the log cannot be written.
     """
-    values: dict[str, list[float]] = _resume(trainer, store, report)
-    due = False
+    values = _resume(trainer, store, report)
+    due, in_row = False, 0
     while trainer.step < steps:
         began = time.perf_counter()
         metrics = trainer.advance()
         trainer.seconds += time.perf_counter() - began
         trainer.step += 1
-        after(trainer.step, metrics)
+        in_row = 0 if all(map(math.isfinite, metrics.values())) else in_row + 1
+        fault: TrainingError | None = None
+        if trainer.step == steps and in_row >= MOST_LOST:
+            words = f"the last {in_row} of {steps} steps came out without numbers"
+            fault = TrainingError(f"{words}; {AGAIN}")
+        try:
+            after(trainer.step, metrics)
+        except TrainingError as error:
+            fault = error
+        if fault:
+            for text in store.set_aside(trainer.step - in_row) if in_row >= MOST_LOST else ():
+                store.tell({"step": trainer.step, "warning": text}, report)
+            raise fault
         for name, value in metrics.items():
             # JSON has no NaN, and one skipped step shall not hide the others
             if math.isfinite(value):
@@ -119,7 +145,7 @@ def train(
             store.tell({**timed, **means}, report)
             values.clear()
         due = due or trainer.step % save_every == 0 or trainer.step == steps
-        state = trainer.state() if due else None
+        state = trainer.state() if due and (not in_row or trainer.step == steps) else None
         if state is not None:
             counts = {"step": trainer.step, "seconds": trainer.seconds, "values": values}
             store.save(trainer.step, {**counts, **state})
@@ -129,11 +155,20 @@ def train(
 def _resume(trainer: Trainer, store: CheckpointStore, report: Report) -> dict[str, list[float]]:
     """Restore the last checkpoint; metrics since the last report before it."""
     content, warnings = store.load(trainer.state() or {})
+    values: dict[str, list[float]] = {}
     if content is not None:
-        trainer.restore(content)
-        trainer.step, trainer.seconds = content["step"], content["seconds"]
+        try:
+            trainer.restore(content)
+            trainer.step, trainer.seconds = int(content["step"]), float(content["seconds"])
+            values = {name: list(found) for name, found in content["values"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{store.folder} holds a checkpoint of another run ({error}); begin in another"
+                " folder"
+            ) from error
     if store.processes.is_first:
-        store.cut_log(trainer.step)
+        if lost := store.cut_log(trainer.step):
+            warnings.append(f"{lost} lines of {store.log} were no entries, and are left out")
         for warning in warnings:
             report({"step": trainer.step, "warning": warning})
-    return dict(content["values"]) if content is not None else {}
+    return values

@@ -1,18 +1,43 @@
 """Settings of a recipe that several trainers share, and what their numbers may be."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from afstream.errors import ConfigError
 from afstream.validation import Checked
 
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+Number = TypeVar("Number", int, float)
+
+# what is more is infinite in float32
+FLOAT = 1e38
+
+
+def at_most(limit: float) -> AfterValidator:
+    """A bound far above any run: what lies beyond it is a slip, and would take all memory.
+
+    Sentences about other values need not speak of it, as they would of pydantic's own.
+    """
+
+    def check(value: Number) -> Number:
+        if value > limit:
+            raise ConfigError(
+                f"it may be at most {limit:,}" if limit < FLOAT else "it is too large"
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+Count = Annotated[int, Field(ge=1), at_most(10**9)]
+Whole = Annotated[int, Field(ge=0), at_most(10**9)]
+Batch = Annotated[int, Field(ge=1), at_most(2**16)]
+Frames = Annotated[int, Field(ge=1), at_most(10**4)]
+Clips = Annotated[int, Field(ge=1), at_most(10**6)]
 # torch's and numpy's generators take no more than 64 bits, and the codec multiplies its seed
 Seed = Annotated[int, Field(ge=0, le=10**9)]
-Amount = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0), at_most(FLOAT)]
+Positive = Annotated[float, Field(gt=0), at_most(FLOAT)]
 Share = Annotated[float, Field(ge=0, le=1)]
 # of a moving average: at 1 it would never move
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -61,7 +86,7 @@ class AdamWConfig(Checked):
     """
 
     iterations: Count
-    batch: Count
+    batch: Batch
     lr: Positive
     betas: tuple[Decay, Decay]
     weight_decay: Amount

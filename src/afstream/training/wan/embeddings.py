@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from afstream.checkpoints.files import save_tensors
+from afstream.checkpoints.safetensors import damage
 from afstream.errors import CheckpointError, PromptError
 from afstream.model.protocols import TextEncoder
 from afstream.training.trainer.rng import in_turn
@@ -72,7 +73,9 @@ class EmbeddingCache:
         Raises:
             CheckpointError: a file there cannot be read.
         """
-        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+        for path in sorted({*self._folder.glob(f"*{SUFFIX}")} - {*self._files.values()}):
+            if fault := damage(path):
+                raise _unreadable(path, fault)
             with _opened(path) as file:
                 self._files.update(dict.fromkeys(file.keys(), path))
 
@@ -179,9 +182,13 @@ def _opened(path: Path) -> Any:  # noqa: ANN401  safetensors has no types
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as cached embeddings: {error}; delete it, and it is made again"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, reason: object) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be read as cached embeddings: {reason}; delete it, and it is made again"
+    )
 
 
 def _digest(*texts: str) -> str:
