@@ -458,7 +458,6 @@ ROOMS = (
         (
             Fault("checking a path removes the file there", "os.O_EXCL", "0"),
             Fault("a part of a picture counts as all of it", "while rest:", "if rest:"),
-            Fault("a file is emptied under its other name", "path.unlink()\n    return", "return"),
         ),
     ),
     Room(

@@ -107,6 +107,19 @@ def test_a_finished_film_goes_on(tmp_path, whole, name, done):
     assert contents(path) == finished
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_growing_film_is_cut_in_place(tmp_path, whole, name):
+    path = tmp_path / name
+    path.write_bytes(whole[name][0])
+    before = path.stat().st_ino
+    with open_film(path, past=Past(path, STARTS[1])) as writer:
+        add(writer, 1, 2)
+        assert frames_in(path) == STARTS[2]
+        add(writer, 2)
+    assert contents(path) == whole[name][0]
+    assert path.stat().st_ino == before
+
+
 @pytest.mark.parametrize(("source", "name"), [(1, 0), (0, 3), (3, 1)])
 @pytest.mark.parametrize("finish", [False, True])
 def test_a_branch_begins_with_the_same_bytes(tmp_path, whole, source, name, finish):
