@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -22,7 +21,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+
+# imported before the forks, so that each begins warm
+import torch
+
+import afstream.stream  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from afstream.film.found import FoundFilm
+from afstream_cli import making  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from afstream_cli.app import main as run_afstream
 
 TIMELINE = """@seed 5
 @duration {seconds}s
@@ -57,11 +66,9 @@ def run_command(arguments: Sequence[str], out: Path) -> None:
         os.dup2(errors.fileno(), 2)
     # the parent's streams are forked with it, and may hold unwritten text
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    from afstream_cli.app import main
-
     code = 1
     try:
-        main(arguments)
+        run_afstream(arguments)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     finally:
@@ -69,11 +76,9 @@ def run_command(arguments: Sequence[str], out: Path) -> None:
         os._exit(code)
 
 
-def started(arguments: Sequence[str], out: Path) -> multiprocessing.process.BaseProcess:
+def started(arguments: Sequence[str], out: Path) -> ForkProcess:
     """Start a command in a fork of this process, in which everything is imported already."""
-    process = multiprocessing.get_context("fork").Process(
-        target=run_command, args=(arguments, out), daemon=True
-    )
+    process = get_context("fork").Process(target=run_command, args=(arguments, out), daemon=True)
     process.start()
     return process
 
@@ -95,8 +100,6 @@ def digest(video: Path) -> str:
 
 def try_film(folder: Path, suffix: str, goal: str, rng: random.Random, counts: Counts) -> None:
     """Make one film, killed again and again, and compare it."""
-    from afstream.film.found import FoundFilm
-
     video, out = folder / f"film{suffix}", folder / "told.jsonl"
     prompts = str(folder.parent / "timeline.txt")
     begin = ["generate", "--prompts", prompts, "--out", str(video), "--json"]
@@ -121,9 +124,7 @@ def try_film(folder: Path, suffix: str, goal: str, rng: random.Random, counts: C
         if ended:
             if process.exitcode:
                 errors = out.with_suffix(".err").read_text().strip()
-                counts.failures.append(
-                    f"{suffix or 'PNG'}: exit {process.exitcode}: {errors[:300]}"
-                )
+                counts.failures.append(f"{suffix}: exit {process.exitcode}: {errors[:300]}")
             break
         record = folder / "film.json"
         if not record.exists():
@@ -146,8 +147,6 @@ def make_trials(kills: int, *, seed: int, report: bool = False) -> Counts:
         report: print the counts after each film.
     """
     # imported before the forks, so that each begins warm
-    import torch
-
 
     torch.set_num_threads(1)
     rng, counts = random.Random(seed), Counts()
@@ -174,7 +173,7 @@ def make_trials(kills: int, *, seed: int, report: bool = False) -> Counts:
 
 def main() -> None:
     """Run the trials and print what they came to."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Kill generate and resume it.")
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for the counts")

@@ -208,8 +208,11 @@ def test_a_cue_whose_frames_were_lost_is_kept(
         (["branch", "v.mp4", "--at", "0:09", "-p", "t2.txt"], "to 4.125 s"),
         (["branch", "v.mp4", "--at", "0:00", "-p", "t2.txt"], "from 0.5625 s on"),
         (["branch", "v.mp4", "--at", "soon", "-p", "t2.txt"], "--at is 'soon'"),
-        (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "w.mp4"], "w.mp4 exists already"),
-        (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "v.mp4", "--overwrite"], "both the film and the video"),
+        (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "w.mp4"], "w.mp4 exists"),
+        (
+            ["branch", "v.mp4", "--at", "2s", "-p", "t2.txt", "-o", "v.mp4", "--overwrite"],
+            "both the film and the video",
+        ),
         (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "x.gif"], "gif"),
     ],
 )  # fmt: skip

@@ -58,7 +58,7 @@ MAX_AXES = 8
 # of a tensor: itself, its three settings, and what its shape and its place hold
 VALUES_OF_TENSOR = 1 + 3 + MAX_AXES + 2
 # what stands in the place of the checksum when it is taken
-UNKNOWN = \"0\" * 64
+UNKNOWN = "0" * 64
 # Linux's number; Python names it since 3.13
 MAP_NORESERVE = 0x4000
 

@@ -215,6 +215,7 @@ class SavedStates:
                 receipts=tuple(receipt.receipt(index) for receipt in saved.receipts),
                 began=time.perf_counter(),
                 frames=frames,
+                is_finite=latents.isfinite().all().cpu(),
                 watch=watch,
                 before=None,
                 done=done,
