@@ -380,13 +380,12 @@ ROOMS = (
         (
             Fault(
                 "a film ends with the reader of its progress",
-                '''        """Be silent from now on."""
+                '''        """Pass over it."""
         return 0''',
-                '''        """Be silent from now on."""
+                '''        """Pass over it."""
         raise error''',
             ),
             Fault("a closed stream's number goes to the video", "    occupy()\n", ""),
-            Fault("what is left over is written at exit", "os.dup2(null, self.fileno())", "pass"),
         ),
     ),
     Room(

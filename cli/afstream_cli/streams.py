@@ -21,22 +21,18 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class StandardOutput(io.FileIO):
-    """A standard stream whose first failed write is its last: the rest goes nowhere."""
+    """A standard stream that decides for itself what a failed write means."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write some of the bytes, and return how many."""
         try:
             written = super().write(data)
         except OSError as error:
-            # Python writes what is left over once more when it exits.
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.fileno())
-            os.close(null)
             written = self.failed(error)
         return self.stalled(data) if written is None else written or len(memoryview(data))
 
     def failed(self, error: OSError) -> int:
-        """Decide about the first failed write; 0 passes over it."""
+        """Decide about a failed write; 0 passes over it."""
         raise NotImplementedError
 
     def stalled(self, data: ReadableBuffer) -> int:
@@ -64,7 +60,7 @@ class Progress(StandardOutput):
     """Standard error: nothing fails because nobody reads it."""
 
     def failed(self, error: OSError) -> int:
-        """Be silent from now on."""
+        """Pass over it."""
         return 0
 
     def stalled(self, data: ReadableBuffer) -> int:
