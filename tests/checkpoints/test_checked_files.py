@@ -60,7 +60,7 @@ def test_a_bit_that_turned_anywhere_is_found(path):
     path.unlink()
     assert damage(path) == "No such file or directory"
     save_file({"w": torch.zeros(3)}, path)
-    assert damage(path) == "it holds no checksum"
+    assert damage(path) == "it has no checksum"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -60,7 +60,7 @@ def test_the_record_holds_the_estimate(command, tmp_path):
     assert {"backbone weights", "KV window", "KV anchors", "decoding"} <= {
         part["name"] for part in found["parts"]
     }
-    done = command(*GENERATE, *given)
+    done = command(*GENERATE, *given, "--overwrite")
     assert json.loads((tmp_path / "v.json").read_text())["memory_estimate"] is None
 
 

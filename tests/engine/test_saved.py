@@ -499,8 +499,8 @@ def test_where_a_model_lies_does_not_matter(model, state):
 def rewritten(source, path, change):
     """The file with other content, and the checksum of that."""
     tensors = dict(map_tensors(source))
-    tensors.pop("sha256")
     metadata = dict(read_header(source).metadata)
+    metadata.pop("sha256")
     layout = json.loads(metadata[LAYOUT])
     change(layout, tensors, metadata)
     metadata.setdefault(LAYOUT, json.dumps(layout))
