@@ -544,21 +544,9 @@ ROOMS = (
         ("tests/fuzz/test_fuzz.py",),
         (
             Fault(
-                "a file may grow when it is read",
-                "record.compress_type != zipfile.ZIP_STORED or record.compress_size",
-                "record.compress_size",
-            ),
-            Fault("a pickle may fill memory", "any(word in content for word in REFUSED)", "False"),
-        ),
-    ),
-    Room(
-        "src/afstream/timeline/words.py",
-        ("tests/timeline/test_timeline_errors.py",),
-        (
-            Fault(
-                "a text is built before it is found too long",
-                "length += len(names[name]) - len(match[0])",
-                "length += 0",
+                "torch may read another list of records than was checked",
+                "if not file.read().startswith(END):",
+                "if False:",
             ),
         ),
     ),

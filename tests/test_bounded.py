@@ -1,5 +1,6 @@
 """Files and JSON within bounds: what is refused, and what is read as Python's own reader does."""
 
+import io
 import json
 import os
 import sys
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afstream.bounded import MAX_DEPTH, MAX_VALUES, parse_json, read_bounded
+from afstream.bounded import MAX_DEPTH, MAX_VALUES, MB, parse_json, read_all, read_bounded
 
 TRICKY = st.text(alphabet='ab"\\[]{},:', max_size=12)
 VALUES = st.recursive(
@@ -61,6 +62,19 @@ def test_files_within_their_bounds(tmp_path):
         read_bounded(tmp_path / "f", 4)
     with pytest.raises(FileNotFoundError):
         read_bounded(tmp_path / "none", 5)
+
+
+class Endless(io.BytesIO):
+    """A file that would never end."""
+
+    def read(self, size=-1, /):
+        assert size >= 0
+        return bytes(size)
+
+
+def test_no_more_is_read_than_is_allowed():
+    with pytest.raises(ValueError, match="more than 1 MB"):
+        read_all(Endless(), MB)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such files")
