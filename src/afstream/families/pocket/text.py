@@ -21,12 +21,6 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for group in VOCABULARY.values() for word in group))
 
 
-def normal(*shape: int, std: float = 1.0) -> Tensor:
-    """Normally distributed values; none on the meta device, where torch would load its compiler."""
-    values = torch.empty(*shape)
-    return values if values.is_meta else values.normal_(std=std)
-
-
 def telling_words(prompt: str) -> list[str]:
     """The words of a prompt, without those that say nothing of the world."""
     return [word for word in words(prompt) if word not in SILENT_WORDS]
@@ -73,10 +67,8 @@ class PocketText(nn.Module):
         self.text_len = text_len
         # token 0 is padding
         self._tokens = {word: token for token, word in enumerate(self.words, start=1)}
-        entries = normal(1 + len(self.words), text_dim)
-        entries[PADDING].zero_()
-        self.embedding = nn.Embedding(*entries.shape, padding_idx=PADDING, _weight=entries)
-        self.position = nn.Parameter(normal(text_len, text_dim, std=0.02))
+        self.embedding = nn.Embedding(1 + len(self.words), text_dim, padding_idx=PADDING)
+        self.position = nn.Parameter(0.02 * torch.randn(text_len, text_dim))
         layer = nn.TransformerEncoderLayer(
             text_dim,
             NUM_HEADS,
