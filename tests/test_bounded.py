@@ -67,7 +67,8 @@ def test_files_within_their_bounds(tmp_path):
 class Endless(io.BytesIO):
     """A file that would never end."""
 
-    def read(self, size=-1, /):
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
         assert size >= 0
         return bytes(size)
 
