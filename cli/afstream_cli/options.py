@@ -68,6 +68,14 @@ Out = Annotated[
 Overwrite = Annotated[
     bool, option(VIDEO, "Replace an earlier film in the same place.", "--overwrite")
 ]
+Resume = Annotated[
+    bool,
+    option(
+        VIDEO,
+        "Go on with the film at --out where it is unfinished, and begin it where there is none.",
+        "--resume",
+    ),
+]
 Duration = Annotated[
     str | None,
     option(VIDEO, "Length, such as 1:00, 12.5s or 160f.", metavar="TIME", default="the timeline's"),

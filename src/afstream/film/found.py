@@ -77,10 +77,11 @@ class FoundFilm:
         return self.plan.whole_chunks(self.frames)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether it holds every frame of its timeline."""
+    def is_finished(self) -> bool:
+        """Whether it ended cleanly, and holds every frame of its timeline."""
         exact = self.record.output.exact_frames
-        return self.frames >= (exact or self.plan.num_video_frames)
+        whole = self.frames >= (exact or self.plan.num_video_frames)
+        return self.record.state == "finished" and whole
 
     @property
     def options(self) -> FilmOptions:
