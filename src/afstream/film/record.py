@@ -14,6 +14,7 @@ from pydantic import Field
 
 from afstream.atomic import write_text
 from afstream.errors import ConfigError, OutputError
+from afstream.families.base import PLACES
 from afstream.film.files import BESIDE_KEY, MAX_RECORD_BYTES, RECORD_KEY
 from afstream.film.versions import versions
 from afstream.spec import ModelSpec, StreamConfig, TextPlace, split_scale
@@ -388,13 +389,12 @@ def refuse_other_model(record: RunRecord, stream: Stream, film: Path) -> None:
     Raises:
         ConfigError: name or details of the model differ.
     """
-    now = {"name": stream.model.name, **stream.model.details}
-    differing = sorted(
-        name for name in now.keys() | record.model if now.get(name) != record.model.get(name)
-    )
+    now = stream.model.identity
+    was = {name: text for name, text in record.model.items() if name not in PLACES}
+    differing = sorted(name for name in now.keys() | was if now.get(name) != was.get(name))
     if differing:
         name = differing[0]
         raise ConfigError(
-            f"{film} was made with another model: its {name} was {record.model.get(name)!r} and is"
+            f"{film} was made with another model: its {name} was {was.get(name)!r} and is"
             f" {now.get(name)!r}; give back the files that it was made with"
         )
