@@ -23,6 +23,7 @@ RECORD_KEY = "afstream_record"
 BESIDE_KEY = "beside"
 # the first line of a replay, by which it is known
 REPLAY_MARK = "# afstream replay"
+REPLAY_SUFFIX = ".timeline.txt"
 DEFAULT_VIDEO = "out.mp4"
 STDOUT = "-"
 # what subtitles are called that are a file
@@ -84,7 +85,7 @@ class FilmFiles:
             video=video,
             record=record or sibling(video, ".json"),
             states=sibling(video, ".state") if states else None,
-            replay=sibling(video, ".timeline.txt") if live else None,
+            replay=sibling(video, REPLAY_SUFFIX) if live else None,
             sheet=sheet,
             subtitles=sibling(video, f".{subtitles}") if subtitles in SUBTITLES else None,
         )
@@ -139,11 +140,17 @@ class FilmFiles:
             yield
 
     def remove_stale(self) -> None:
-        """Remove what stands beside an earlier film and does not belong to the new one."""
-        for path in (self.replay, self.sheet, self.subtitles):
-            if path:
-                with suppress(OSError):
-                    path.unlink()
+        """Remove what stands beside an earlier film in the same place."""
+        if not self.record:
+            return
+        listed = (_read(self.record) or {}).get(BESIDE_KEY, ())
+        replay = sibling(self.video, REPLAY_SUFFIX)
+        stale = [self.sheet, *(self.video.with_name(Path(name).name) for name in listed)]
+        if _kind(replay) == "file" and is_replay(replay):
+            stale.append(replay)
+        for path in filter(None, stale):
+            with suppress(OSError):
+                path.unlink()
 
     def _refuse_shared(self, inputs: Mapping[str, Path]) -> None:
         """Refuse two outputs in one place, and an output in the place of an input."""

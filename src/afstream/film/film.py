@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from afstream.stream import Chunk, Stream
 
 SAVE_EVERY_S = 5.0
+# a planned film may have a cue in every chunk
+CUE_EVERY_S = 1.0
+# what a stop may be kept waiting for
+QUICK_S = 2.0
 TITLE_CHARS = 100
 BURN = "burn"
 # the tag of a video by which its run is known
@@ -147,7 +151,7 @@ class Film:
         settings, described = StreamSettings.of(stream), describe_run(stream)
         seed, text = timeline.seed or 0, str(timeline)
         # where a run goes on it keeps its name
-        decides = (described, settings.threads, seed, text, str(options), versions())
+        decides = (described, settings.threads, seed, text, str(replace(options, overwrite=False)), versions())
         run = (kept and kept.run) or run_name(*decides, live=live)
         about = {RUN: run, "model": stream.model.name, "memory": stream.policy.name}
         writer = VideoWriter.open(
@@ -212,7 +216,7 @@ class Film:
             self.record.cues.append(CueEntry.of(chunk))
         if not self._begun:
             self._begin(chunk.index + 1)
-        elif chunk.receipts and self.record.live:
+        elif chunk.receipts and (self.record.live or self._since_saved_s > CUE_EVERY_S):
             # what was typed is kept even if its first frames are not
             self._save(chunk.index + 1)
         frames, note = self._cut(chunk), self._note()
@@ -222,8 +226,12 @@ class Film:
             self._sheet.add(chunk)
         if self.states.is_due(self._stream):
             self.save_state()
-        if time.monotonic() - self._saved_at > SAVE_EVERY_S:
+        if self._since_saved_s > SAVE_EVERY_S:
             self._save(self.chunks)
+
+    @property
+    def _since_saved_s(self) -> float:
+        return time.monotonic() - self._saved_at
 
     @property
     def is_complete(self) -> bool:
@@ -249,12 +257,16 @@ class Film:
         Raises:
             OutputError: something cannot be written; the video is whole all the same.
         """
-        if not self.writer.frames:
-            return
-        if state == "finished":
+        if not self._begun:
+            if state != "finished" or not self.writer.frames:
+                # nothing was written, so nothing is told
+                return
+            self._begin(self.chunks)
+        if state == "finished" or (
+            state == "interrupted" and self.states.cost_s(self._stream) < QUICK_S
+        ):
             self.save_state()
-            if not self._begun:
-                self._begin(self.chunks)
+        if state == "finished":
             chapters = [Chapter(start_s, cue.prompt) for start_s, _, cue in self._spans()]
             if why_not := self.writer.finish(chapters):
                 self._warn(why_not)
@@ -282,9 +294,9 @@ class Film:
     def _begin(self, known: int) -> None:
         """Write the record before anything of an earlier film is replaced; see `_save`."""
         self._begun = True
-        self._save(known)
         if not self.chunks:
             self.files.remove_stale()
+        self._save(known)
         self.states.keep_until(self.chunks)
 
     def _save(self, known: int) -> None:
@@ -300,7 +312,7 @@ class Film:
         if self.files.subtitles:
             form = {".srt": srt, ".vtt": vtt}[self.files.subtitles.suffix]
             write_text(self.files.subtitles, form(self._captions()))
-        self.record.write(self.writer, self.tally, self.chunks)
+        self.record.write(self.writer, self.tally, self.states, chunks=self.chunks)
 
     def _cut(self, chunk: Chunk) -> Frames:
         if self._options.exact_frames is None:

@@ -22,6 +22,7 @@ from afstream.timeline.cue import MAX_SEED, Transition
 from afstream.validation import SettingsFile, validated
 
 if TYPE_CHECKING:
+    from afstream.film.states import StateStore
     from afstream.film.tally import Tally
     from afstream.stream import Chunk, Stream
     from afstream.timeline.plan import PlannedCue
@@ -261,21 +262,26 @@ class RecordWriter:
     beside: tuple[str, ...] = ()
     cues: list[CueEntry] = field(default_factory=list[CueEntry])
 
-    def write(self, writer: VideoWriter, tally: Tally, chunks: int) -> None:
+    def write(self, writer: VideoWriter, tally: Tally, states: StateStore, *, chunks: int) -> None:
         """Replace the file in one step.
 
         Args:
             writer: the video as it is.
             tally: times of this run.
+            states: the saved states.
             chunks: chunks in the video.
 
         Raises:
             OutputError: it cannot be written; the old one is as it was.
         """
         if self.path:
-            write_text(self.path, json.dumps(self._as_data(writer, tally, chunks), indent=2) + "\n")
+            write_text(
+                self.path, json.dumps(self._as_data(writer, tally, states, chunks), indent=2) + "\n"
+            )
 
-    def _as_data(self, writer: VideoWriter, tally: Tally, chunks: int) -> dict[str, object]:
+    def _as_data(
+        self, writer: VideoWriter, tally: Tally, states: StateStore, chunks: int
+    ) -> dict[str, object]:
         width, height = writer.picture.size
         done = {"frames": writer.frames, "chunks": chunks}
         return {
@@ -297,7 +303,12 @@ class RecordWriter:
             "origin": self.origin and self.origin.model_dump(),
             "cues": [cue.model_dump() for cue in self.cues],
             "stream": self.stream.model_dump(),
-            "timings": {"load_s": round(self.load_s, 3), **tally.summary()},
+            "states": {"bytes": states.bytes},
+            "timings": {
+                "load_s": round(self.load_s, 3),
+                "states_s": round(states.spent_s, 3),
+                **tally.summary(),
+            },
             "versions": versions(),
         }
 
