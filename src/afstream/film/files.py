@@ -109,12 +109,7 @@ class FilmFiles:
         if self.sheet and self.sheet.suffix.lower() != ".png":
             raise OutputError(f"the contact sheet {self.sheet} must end in .png")
         self._refuse_shared(inputs)
-        check_output(self.video)
-        if taken(self.video) and not overwrite:
-            raise OutputError(
-                f"{self.video} exists already; give --overwrite to replace it, or choose another"
-                " path"
-            )
+        check_video(self.video, overwrite=overwrite)
         for path, what, is_ours in self._claims():
             try:
                 _check_file(path, what, is_ours, overwrite=overwrite)
@@ -188,6 +183,19 @@ class FilmFiles:
         """Whether an earlier record says that a file belongs to its film."""
         record = self.record and _read(self.record)
         return bool(record) and path.name in record.get(BESIDE_KEY, ())
+
+
+def check_video(video: Path, *, overwrite: bool) -> None:
+    """Check that a video can be written, and that none is replaced unless that is wanted.
+
+    Raises:
+        OutputError: the place is taken, cannot be written to, or the suffix is unknown.
+    """
+    check_output(video)
+    if taken(video) and not overwrite:
+        raise OutputError(
+            f"{video} exists already; give --overwrite to replace it, or choose another path"
+        )
 
 
 def sibling(video: Path, suffix: str) -> Path:
