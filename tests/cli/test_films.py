@@ -190,13 +190,18 @@ def test_a_state_for_which_there_is_no_room_is_left_out(
     monkeypatch.setattr(fake_stream.Stream, "save", full)
     done = afstream("generate", "-p", timeline, "-o", "v.mp4")
     assert done.code == 0
-    assert "the disk is full; the film goes on without it" in done.err
+    assert "goes on without a saved state: the disk is full" in done.err
     assert frames_in(tmp_path / "v.mp4") == FRAMES
 
 
-def test_no_state_is_saved_when_none_is_wanted(afstream: Run, timeline: str, tmp_path: Path):
-    afstream("generate", "-p", timeline, "-q", "-o", "v.mp4", "--no-state")
-    assert {path.name for path in tmp_path.iterdir()} == {"timeline.txt", "v.mp4", "v.json"}
+@pytest.mark.parametrize(
+    ("out", "more"), [("v.mp4", ["--no-state"]), ("v.webm", []), ("v.gif", [])]
+)
+def test_no_state_is_saved_when_none_is_wanted_or_of_use(
+    afstream: Run, timeline: str, tmp_path: Path, out: str, more: list[str]
+):
+    afstream("generate", "-p", timeline, "-q", "-o", out, *more)
+    assert {path.name for path in tmp_path.iterdir()} == {"timeline.txt", out, "v.json"}
     assert json.loads((tmp_path / "v.json").read_text())["states"] == {"bytes": 0}
 
 

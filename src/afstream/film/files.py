@@ -15,7 +15,7 @@ from typing import Any
 
 from afstream.errors import OutputError
 from afstream.lock import hold
-from afstream.video.kinds import check_output, taken
+from afstream.video.kinds import check_output, goes_on, taken
 
 # the key by which a run record is known
 RECORD_KEY = "afstream_record"
@@ -84,11 +84,16 @@ class FilmFiles:
         return cls(
             video=video,
             record=record or sibling(video, ".json"),
-            states=sibling(video, ".state") if states else None,
+            states=sibling(video, ".state") if states and goes_on(video) else None,
             replay=sibling(video, REPLAY_SUFFIX) if live else None,
             sheet=sheet,
             subtitles=sibling(video, f".{subtitles}") if subtitles in SUBTITLES else None,
         )
+
+    @property
+    def go_on(self) -> bool:
+        """Whether the film can be resumed, extended and branched."""
+        return self.record is not None and goes_on(self.video)
 
     @property
     def others(self) -> tuple[Path, ...]:

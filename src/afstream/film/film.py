@@ -151,7 +151,14 @@ class Film:
         settings, described = StreamSettings.of(stream), describe_run(stream)
         seed, text = timeline.seed or 0, str(timeline)
         # where a run goes on it keeps its name
-        decides = (described, settings.threads, seed, text, str(replace(options, overwrite=False)), versions())
+        decides = (
+            described,
+            settings.threads,
+            seed,
+            text,
+            str(replace(options, overwrite=False)),
+            versions(),
+        )
         run = (kept and kept.run) or run_name(*decides, live=live)
         about = {RUN: run, "model": stream.model.name, "memory": stream.policy.name}
         writer = VideoWriter.open(
@@ -245,7 +252,7 @@ class Film:
         try:
             self.states.save(self._stream, self.chunks)
         except OutputError as error:
-            self._warn(f"{error}; the film goes on without it")
+            self._warn(f"the film goes on without a saved state: {error}")
 
     def end(self, state: State, error: str | None = None) -> None:
         """Complete the files: of a finished film the video is made an ordinary one.
