@@ -69,7 +69,7 @@ def branch(
     film: options.Film,
     prompts: options.More,
     at: options.At,
-    out: options.Out = None,
+    out: options.BranchOut = None,
     overwrite: options.Overwrite = False,
     record: options.Record = None,
     quiet: options.Quiet = False,
