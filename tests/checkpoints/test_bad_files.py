@@ -106,16 +106,9 @@ UNREADABLE = {
     "data-cut": ("s.safetensors", safetensors_without_its_end, "it is cut short: it has"),
     "too-long": ("s.safetensors", safetensors_too_long, "it is too long: it has"),
     "pt-cut": ("s.pt", pt_without_its_end, "it is cut short, or not what torch.save writes"),
-    "empty-pt": ("s.pt", lambda path: path.touch(), "it is cut short, or not what"),
-    "empty-safetensors": ("s.safetensors", lambda path: path.touch(), "its header is cut short"),
-    "text": ("s.pt", lambda path: path.write_text("hello"), "not what torch.save writes"),
-    "text-safetensors": (
-        "s.safetensors",
-        lambda path: path.write_text("hello, this is no file of tensors"),
-        "no safetensors file",
-    ),
+    "text": ("s.pt", lambda path: path.write_text("hello"), "is a text"),
     "code": ("s.pt", pt_of_code, "it holds Python objects that could run code"),
-    "bare-code": ("s.pt", bare_pickle_of_code, "not what torch.save writes"),
+    "bare-code": ("s.pt", bare_pickle_of_code, "is a bare pickle, which could run"),
 }
 
 

@@ -14,6 +14,7 @@ from afstream.atomic import replace_file
 from afstream.bounded import MAX_VALUES, MB, parse_json, read_bounded
 from afstream.checkpoints.configs import IndexFile
 from afstream.checkpoints.finite import check_finite
+from afstream.checkpoints.formats import READABLE, format_of
 from afstream.checkpoints.safetensors import (
     DTYPE_NAMES,
     map_tensors,
@@ -28,7 +29,6 @@ from afstream.validation import Checked, show_name, show_value, validated
 C = TypeVar("C", bound=Checked)
 Weights = dict[str, Tensor]
 
-SAFETENSORS = ".safetensors"
 LARGEST = 1e19
 # weights of another shape that an error names
 MOST_NAMED = 3
@@ -39,27 +39,26 @@ INDEX_VALUES = 200_000
 
 
 def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
-    """Read a `.safetensors` or a `.pt` file as plain data, never running code from it.
+    """Read a file of safetensors or of `torch.save` as plain data, never running code from it.
 
-    The tensors are views of the file: nothing is read before it is used.
+    Its first bytes tell which of them it is. The tensors are views of the file: nothing is read
+    before it is used.
 
     Raises:
         CheckpointError: the file is missing or no checkpoint.
     """
     try:
         if not path.is_file():
-            raise CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
-        return map_tensors(path) if path.suffix.lower() == SAFETENSORS else read_torch(path)
+            raise _absent(path)
+        return map_tensors(path) if format_of(path) == "safetensors" else read_torch(path)
     except (RuntimeError, ValueError, OSError) as error:
         raise _unreadable(path, str(error).partition("\n")[0]) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The texts in a safetensors file's header, `CheckpointError` if damaged; none elsewhere."""
-    if path.suffix.lower() != SAFETENSORS:
-        return {}
     try:
-        return read_header(path).metadata
+        return read_header(path).metadata if format_of(path) == "safetensors" else {}
     except (ValueError, OSError) as error:
         raise _unreadable(path, str(error)) from error
 
@@ -159,10 +158,17 @@ def first_not_finite(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path} cannot be read as a checkpoint: {reason}; give a .safetensors file or a .pt"
-        " file of tensors"
-    )
+    return CheckpointError(f"{path} cannot be read as a checkpoint: {reason}; {READABLE}")
+
+
+def _absent(path: Path) -> CheckpointError:
+    if path.is_dir():
+        return CheckpointError(f"{path} is a folder; give a file of weights")
+    if path.is_symlink():
+        return CheckpointError(
+            f"{path} is a link to {path.readlink()}, which is not there; download that file again"
+        )
+    return CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
 
 
 def read_json(
@@ -282,7 +288,13 @@ def check_plain(name: str, value: Tensor, path: Path) -> None:
     device.
     """
     plain = type(value) in (Tensor, Parameter) and value.layout is torch.strided
-    if not plain or value.is_meta or value.is_nested or value.dtype not in DTYPE_NAMES:
+    if plain and value.dtype not in DTYPE_NAMES and not value.is_complex():
+        dtype = str(value.dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{path} holds {show_name(name)} as {dtype}, which afstream does not read; give weights"
+            " in bfloat16, float16 or float32"
+        )
+    if not plain or value.is_meta or value.is_nested or value.is_complex():
         raise CheckpointError(
             f"{path} holds {show_value(name)} as a tensor of another kind than weights are; give"
             " plain weights"
