@@ -15,6 +15,7 @@ from afstream.bounded import MAX_VALUES, MB, parse_json, read_bounded
 from afstream.checkpoints.configs import IndexFile
 from afstream.checkpoints.finite import check_finite
 from afstream.checkpoints.formats import READABLE, format_of
+from afstream.checkpoints.quantised import SCALE, all_restored, with_named_scales
 from afstream.checkpoints.safetensors import (
     DTYPE_NAMES,
     map_tensors,
@@ -22,6 +23,7 @@ from afstream.checkpoints.safetensors import (
     write_checked,
 )
 from afstream.checkpoints.torch_files import read_torch
+from afstream.checkpoints.wrappers import renamed, unwrapped
 from afstream.errors import CheckpointError, OutputError
 from afstream.text import some_of
 from afstream.validation import Checked, show_name, show_value, validated
@@ -73,11 +75,13 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
 
     Raises:
         CheckpointError: says how many names are missing or unknown, and one of each, or names
-            the first weights of another shape; or one holds fewer values than its shape says.
+            the first weights of another shape; or one is of whole numbers without a scale, or
+            holds fewer values than its shape says.
     """
     wanted = module.state_dict()
     missing = sorted(wanted.keys() - weights.keys())
-    unknown = sorted(weights.keys() - wanted.keys())
+    scales = {name + SCALE for name in wanted}
+    unknown = sorted(weights.keys() - wanted.keys() - scales)
     if missing or unknown:
         parts = [
             f"{len(names)} {word}, for example {show_name(names[0])}"
@@ -100,6 +104,19 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
         raise CheckpointError(
             f"{what} does not fit the model: {'; '.join(parts)}; give weights of this model's size"
         )
+    unscaled = [
+        name
+        for name, value in wanted.items()
+        if value.is_floating_point()
+        and not weights[name].is_floating_point()
+        and name + SCALE not in weights
+    ]
+    if unscaled:
+        dtype = str(weights[unscaled[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{what} holds {show_name(unscaled[0])} as {dtype} without a scale, so nobody can tell"
+            " its values; give the file that has the scales, or the one in bfloat16"
+        )
     expanded = [name for name in wanted if _is_expanded(weights[name])]
     if expanded:
         raise CheckpointError(
@@ -114,8 +131,9 @@ def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
         CheckpointError: `check_fit` refuses them, or they are not finite; the module is as it was.
     """
     check_fit(module, weights, what=what)
-    check_finite(weights.items(), lambda name: what)
-    module.load_state_dict(weights)
+    whole = all_restored(weights)
+    check_finite(whole.items(), lambda name: what)
+    module.load_state_dict(whole)
 
 
 def save_tensors(
@@ -251,12 +269,22 @@ def folder_weights(folder: Path, stem: str) -> Weights:
 
 
 def file_weights(path: Path) -> Weights:
-    """Weights by name from one file, views of it.
+    """Weights by name from one file, views of it, without what was put around them.
+
+    Weights in eight bits have their scales beside them, which `restored` applies.
 
     Raises:
         CheckpointError: the file is missing, no checkpoint, or holds something else.
     """
-    return named_tensors(read_weights(path), path)
+    return plain_weights(read_weights(path), path)
+
+
+def plain_weights(
+    content: object, path: Path, *, wanted: str = "a file of weights alone"
+) -> Weights:
+    """What was read from a file as `file_weights` gives it; errors say what is wanted."""
+    weights = named_tensors(unwrapped(content, path), path, wanted=wanted)
+    return with_named_scales(renamed(weights, path), path)
 
 
 def named_tensors(

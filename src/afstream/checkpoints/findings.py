@@ -16,6 +16,7 @@ from afstream.checkpoints.folders import PIECES, Piece
 from afstream.checkpoints.kinds import FAMILY, Kind
 from afstream.checkpoints.lora import Lora
 from afstream.checkpoints.manifest import Manifest
+from afstream.checkpoints.quantised import scales_of
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.model.dit import Backbone
 
@@ -108,7 +109,9 @@ class Finding:
         counts: Counter[str] = Counter()
         pairs = self.lora.pairs.values() if self.lora else ()
         halves = [half for pair in pairs for half in (pair.down, pair.up)]
-        for value in () if self.parts else (*self.weights.values(), *halves):
+        scales = set(scales_of(self.weights))
+        own = [value for name, value in self.weights.items() if name not in scales]
+        for value in () if self.parts else (*own, *halves):
             counts[str(value.dtype).removeprefix("torch.")] += value.numel()
         for part in self.parts:
             counts.update(part.dtypes)

@@ -64,7 +64,8 @@ class WanFolder:
         """The backbone's weights under Wan's names; see `file_weights`."""
         if self.layout == "converted":
             return file_weights(self.place("backbone") / BACKBONE_FILE)
-        return in_wan_names(folder_weights(self.place("backbone"), STEM))
+        place = self.place("backbone")
+        return in_wan_names(folder_weights(place, STEM), place)
 
     def backbone_files(self) -> Sequence[Path]:
         """The files of the backbone's weights; raises what `shard_files` raises."""

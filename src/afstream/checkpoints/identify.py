@@ -42,10 +42,9 @@ def _file(path: Path) -> Finding:
         return _student(finding)
     if is_lora(known):
         return replace(finding, kind="LoRA", family=FAMILY, lora=read_lora(path))
-    weights = files.named_tensors(content, path, wanted="a file of weights, a student or a LoRA")
-    return (
-        _student(finding) if kinds.is_backbone(in_wan_names(weights)) else _part(finding, weights)
-    )
+    weights = files.plain_weights(content, path, wanted="a file of weights, a student or a LoRA")
+    is_backbone = kinds.is_backbone(in_wan_names(weights, path))
+    return _student(finding) if is_backbone else _part(finding, weights)
 
 
 def _student(finding: Finding) -> Finding:

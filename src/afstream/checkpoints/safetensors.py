@@ -46,7 +46,8 @@ DTYPES = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # dtypes of the format beside these
-UNREAD = frozenset("F4 F6_E2M3 F6_E3M2 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ C64 U16 U32 U64".split(" "))
+FLOATS = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64")
+UNREAD = frozenset((*FLOATS, "U16", "U32", "U64"))
 METADATA = "__metadata__"
 LENGTH_BYTES = 8
 # the text in a header that holds the SHA-256 of the file itself
