@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,6 @@ from torch.nn import Parameter
 
 from afstream.atomic import replace_file
 from afstream.bounded import MAX_VALUES, MB, parse_json, read_bounded
-from afstream.checkpoints.configs import IndexFile
 from afstream.checkpoints.finite import check_finite
 from afstream.checkpoints.formats import READABLE, format_of
 from afstream.checkpoints.quantised import SCALE, all_restored, with_named_scales
@@ -25,7 +24,6 @@ from afstream.checkpoints.safetensors import (
 from afstream.checkpoints.torch_files import read_torch
 from afstream.checkpoints.wrappers import renamed, unwrapped
 from afstream.errors import CheckpointError, OutputError
-from afstream.text import some_of
 from afstream.validation import Checked, show_name, show_value, validated
 
 C = TypeVar("C", bound=Checked)
@@ -34,10 +32,7 @@ Weights = dict[str, Tensor]
 LARGEST = 1e19
 # weights of another shape that an error names
 MOST_NAMED = 3
-# of settings, and of a list of weights
 SETTINGS_BYTES = 1 * MB
-INDEX_BYTES = 16 * MB
-INDEX_VALUES = 200_000
 
 
 def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
@@ -205,9 +200,8 @@ def read_json(
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         wanted = what or f"a model's {path.name}"
-        raise CheckpointError(
-            f"{path} cannot be read as {wanted}: {reason}; download it again"
-        ) from error
+        remedy = "make it readable" if isinstance(error, PermissionError) else "download it again"
+        raise CheckpointError(f"{path} cannot be read as {wanted}: {reason}; {remedy}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no settings by name; download it again")
     return content
@@ -219,14 +213,6 @@ def read_settings(path: Path, model: type[C], *, remedy: str = "download it agai
     return validated(model, content, source=str(path), remedy=remedy, error=CheckpointError)
 
 
-def read_index(path: Path) -> IndexFile:
-    """The index of a model in shards; `CheckpointError` where it says what is not allowed."""
-    content = read_json(path, most_bytes=INDEX_BYTES, most_values=INDEX_VALUES)
-    return validated(
-        IndexFile, content, source=str(path), remedy="download it again", error=CheckpointError
-    )
-
-
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder; out of reach it raises `CheckpointError`."""
     try:
@@ -235,37 +221,6 @@ def is_folder(path: Path) -> bool:
         raise CheckpointError(
             f"{path} cannot be reached: {error.strerror}; give the path of a file or a folder"
         ) from error
-
-
-def shard_files(folder: Path, stem: str) -> Sequence[Path]:
-    """Files that hold a model's weights: those that an index names, else `<stem>*.safetensors`.
-
-    Where `<stem>.safetensors` itself is there without an index, it holds everything.
-
-    Raises:
-        CheckpointError: an index cannot be read, or names files that are not there.
-    """
-    named: set[str] = set()
-    for index in folder.glob(f"{stem}*.safetensors.index.json"):
-        named.update(read_index(index).weight_map.values())
-    # an index may name files beside itself only
-    files = sorted(folder / Path(name).name for name in named)
-    missing = [path.name for path in files if not path.is_file()]
-    if missing:
-        raise CheckpointError(
-            f"the model in {folder} lacks {some_of(missing)}, which its index names; download"
-            " it again, or add what is missing"
-        )
-    whole = folder / f"{stem}.safetensors"
-    return files or ([whole] if whole.is_file() else sorted(folder.glob(f"{stem}*.safetensors")))
-
-
-def folder_weights(folder: Path, stem: str) -> Weights:
-    """Weights by name from all of a model's files; see `file_weights`."""
-    weights: Weights = {}
-    for path in shard_files(folder, stem) or [folder / f"{stem}.safetensors"]:
-        weights.update(file_weights(path))
-    return weights
 
 
 def file_weights(path: Path) -> Weights:

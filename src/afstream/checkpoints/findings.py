@@ -63,6 +63,7 @@ class Finding:
         entry: the one that is taken.
         parts: of a folder, each a finding of its own.
         places: where a folder has its pieces, relative to it.
+        fault: why generating refuses it, though its family is known; empty where it does not.
         notes: whatever else one must know.
     """
 
@@ -79,12 +80,13 @@ class Finding:
     parts: tuple[Finding, ...] = ()
     places: Mapping[Piece, Path] = field(default_factory=dict[Piece, Path])
     manifest: Manifest | None = None
+    fault: str = ""
     notes: tuple[str, ...] = ()
 
     @property
     def supported(self) -> bool:
         """Whether afstream can use it."""
-        return self.kind != "unknown" and self.family in ("", FAMILY)
+        return self.kind != "unknown" and self.family in ("", FAMILY) and not self.fault
 
     @property
     def size(self) -> str:

@@ -17,13 +17,13 @@ from afstream.checkpoints.configs import TextEncoderFile
 from afstream.checkpoints.files import (
     Weights,
     file_weights,
-    folder_weights,
     read_json,
     read_settings,
 )
 from afstream.checkpoints.names import CONFIG, TEXT_STEM
 from afstream.checkpoints.names import TEXT_TYPE as KIND
 from afstream.checkpoints.quantised import SCALE
+from afstream.checkpoints.shards import folder_weights
 from afstream.errors import CheckpointError, PromptError
 from afstream.families.wan.facts import KEPT_PROMPTS
 from afstream.families.wan.loading import ModuleSource, optional

@@ -19,7 +19,6 @@ from afstream.checkpoints.configs import VaeFile
 from afstream.checkpoints.files import (
     Weights,
     file_weights,
-    folder_weights,
     is_folder,
     read_json,
     read_settings,
@@ -28,6 +27,7 @@ from afstream.checkpoints.kinds import CHANNELS
 from afstream.checkpoints.names import CONFIG, STEM
 from afstream.checkpoints.names import VAE_CLASS as KIND
 from afstream.checkpoints.quantised import all_restored
+from afstream.checkpoints.shards import folder_weights
 from afstream.errors import CheckpointError
 from afstream.families.wan.facts import FORMAT
 from afstream.families.wan.loading import ModuleSource, optional
