@@ -12,8 +12,8 @@ from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL, wan_weights, writ
 from afstream.checkpoints.findings import Together, judge
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
-from afstream.families.pocket.model import POCKET_PATH
 from afstream.families.opening import open_model
+from afstream.families.pocket.model import POCKET_PATH
 from afstream.families.registry import identify
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec

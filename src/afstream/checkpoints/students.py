@@ -77,7 +77,9 @@ def read_student(path: Path) -> Student:
 def entries_of(content: object) -> dict[str, object]:
     """Those of `ENTRIES` that a file's content has, each as a dict or as beginnings of names."""
     found: dict[str, object] = {}
-    for entry in ENTRIES if isinstance(content, dict) else ():
+    if not isinstance(content, dict):
+        return found
+    for entry in ENTRIES:
         part = content.get(entry) or {
             name.removeprefix(f"{entry}."): value
             for name, value in content.items()

@@ -14,7 +14,7 @@ import struct
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def read_torch(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
 
 
 @contextmanager
-def _other_name(path: Path) -> Iterator[Path]:
+def _other_name(path: Path) -> Generator[Path]:
     """A name of the file that torch does not take for safetensors, which it tells by the suffix."""
     if path.suffix != ".safetensors":
         yield path
