@@ -24,7 +24,7 @@ def entries(count):
 
 
 def torch_file(path, pickle, method=zipfile.ZIP_STORED):
-    with zipfile.ZipFile(path, "w", method) as archive:
+    with zipfile.ZipFile(path, "w", method, compresslevel=1) as archive:
         archive.writestr("a/version", "3\n")
         archive.writestr("a/byteorder", "little")
         with archive.open("a/data.pkl", "w", force_zip64=True) as file:
@@ -34,7 +34,7 @@ def torch_file(path, pickle, method=zipfile.ZIP_STORED):
 
 def many_records(path):
     with zipfile.ZipFile(path, "w") as archive:
-        for index in range(30_000):
+        for index in range(15_000):
             archive.writestr(f"a/data/{index:0100}", b"")
 
 
