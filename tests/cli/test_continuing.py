@@ -136,6 +136,33 @@ def test_a_film_killed_before_its_first_frame_begins_anew(
     assert content(tmp_path / "v.mp4") == content(tmp_path / "whole.mp4")
 
 
+@pytest.mark.parametrize("out", ["v.mp4", "v.mkv"])
+@pytest.mark.parametrize("left", [0, 10, 500, 2500])
+def test_a_film_killed_within_its_first_chunk_begins_anew(
+    afstream: Run, kill: Callable[..., None], timeline: str, tmp_path: Path, out: str, left: int
+):
+    afstream("generate", "-p", timeline, "-q", "-o", f"whole/{out}")
+    kill(1, "generate", "-p", timeline, "-q", "-o", out, "--no-state")
+    with (tmp_path / out).open("r+b") as file:
+        file.truncate(left)
+    assert afstream("resume", out, "-q") == (0, "", "")
+    assert content(tmp_path / out) == content(tmp_path / "whole" / out)
+
+
+def test_generate_resumes_what_it_has_begun_and_begins_what_is_not_there(
+    afstream: Run, kill: Callable[..., None], timeline: str, tmp_path: Path
+):
+    made = ("generate", "-p", timeline, "-q")
+    afstream(*made, "-o", "whole.mp4")
+    assert "needs --out" in afstream(*made, "--resume").err
+    kill(3, *made, "-o", "v.mp4", "--resume")
+    other = afstream(*made, "-o", "v.mp4", "--resume", "--seed", "9")
+    assert "from another timeline, seed or duration" in other.err
+    for _ in range(2):
+        assert afstream(*made, "-o", "v.mp4", "--resume") == (0, "", "")
+        assert content(tmp_path / "v.mp4") == content(tmp_path / "whole.mp4")
+
+
 def test_extending_is_what_one_run_would_have_made(afstream: Run, timeline: str, tmp_path: Path):
     (tmp_path / "more.txt").write_text("@duration 30f\n0:00 a cone\n[1c] cut seed=9 a ring\n")
     afstream("generate", "-p", timeline, "-q", "-o", "v.mp4")

@@ -15,7 +15,7 @@ from typing import Any
 
 from afstream.errors import OutputError
 from afstream.lock import hold
-from afstream.video.kinds import check_output, taken
+from afstream.video.kinds import check_output, goes_on, taken
 
 # the key by which a run record is known
 RECORD_KEY = "afstream_record"
@@ -23,6 +23,7 @@ RECORD_KEY = "afstream_record"
 BESIDE_KEY = "beside"
 # the first line of a replay, by which it is known
 REPLAY_MARK = "# afstream replay"
+REPLAY_SUFFIX = ".timeline.txt"
 DEFAULT_VIDEO = "out.mp4"
 STDOUT = "-"
 # what subtitles are called that are a file
@@ -83,11 +84,16 @@ class FilmFiles:
         return cls(
             video=video,
             record=record or sibling(video, ".json"),
-            states=sibling(video, ".state") if states else None,
-            replay=sibling(video, ".timeline.txt") if live else None,
+            states=sibling(video, ".state") if states and goes_on(video) else None,
+            replay=sibling(video, REPLAY_SUFFIX) if live else None,
             sheet=sheet,
             subtitles=sibling(video, f".{subtitles}") if subtitles in SUBTITLES else None,
         )
+
+    @property
+    def go_on(self) -> bool:
+        """Whether the film can be resumed, extended and branched."""
+        return self.record is not None and goes_on(self.video)
 
     @property
     def others(self) -> tuple[Path, ...]:
@@ -108,12 +114,7 @@ class FilmFiles:
         if self.sheet and self.sheet.suffix.lower() != ".png":
             raise OutputError(f"the contact sheet {self.sheet} must end in .png")
         self._refuse_shared(inputs)
-        check_output(self.video)
-        if taken(self.video) and not overwrite:
-            raise OutputError(
-                f"{self.video} exists already; give --overwrite to replace it, or choose another"
-                " path"
-            )
+        check_video(self.video, overwrite=overwrite)
         for path, what, is_ours in self._claims():
             try:
                 _check_file(path, what, is_ours, overwrite=overwrite)
@@ -139,11 +140,17 @@ class FilmFiles:
             yield
 
     def remove_stale(self) -> None:
-        """Remove what stands beside an earlier film and does not belong to the new one."""
-        for path in (self.replay, self.sheet, self.subtitles):
-            if path:
-                with suppress(OSError):
-                    path.unlink()
+        """Remove what stands beside an earlier film in the same place."""
+        if not self.record:
+            return
+        listed = (_read(self.record) or {}).get(BESIDE_KEY, ())
+        replay = sibling(self.video, REPLAY_SUFFIX)
+        stale = [self.sheet, *(self.video.with_name(Path(name).name) for name in listed)]
+        if _kind(replay) == "file" and is_replay(replay):
+            stale.append(replay)
+        for path in filter(None, stale):
+            with suppress(OSError):
+                path.unlink()
 
     def _refuse_shared(self, inputs: Mapping[str, Path]) -> None:
         """Refuse two outputs in one place, and an output in the place of an input."""
@@ -181,6 +188,19 @@ class FilmFiles:
         """Whether an earlier record says that a file belongs to its film."""
         record = self.record and _read(self.record)
         return bool(record) and path.name in record.get(BESIDE_KEY, ())
+
+
+def check_video(video: Path, *, overwrite: bool) -> None:
+    """Check that a video can be written, and that none is replaced unless that is wanted.
+
+    Raises:
+        OutputError: the place is taken, cannot be written to, or the suffix is unknown.
+    """
+    check_output(video)
+    if taken(video) and not overwrite:
+        raise OutputError(
+            f"{video} exists already; give --overwrite to replace it, or choose another path"
+        )
 
 
 def sibling(video: Path, suffix: str) -> Path:

@@ -67,7 +67,8 @@ class Bounded(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Go to an offset."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
-        self._at = start + offset
+        # a damaged file may name an offset before its start
+        self._at = max(0, start + offset)
         return self._at
 
     def tell(self) -> int:

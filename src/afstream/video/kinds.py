@@ -106,6 +106,11 @@ def kind_of(path: Path) -> EncoderKind:
     return kind
 
 
+def goes_on(path: Path) -> bool:
+    """Whether a film of this suffix can be gone on with when it was interrupted, or has ended."""
+    return KINDS.get(path.suffix.lower()) not in (WebM, Gif, None)
+
+
 def check_output(path: Path) -> None:
     """Check that a film can be written at `path`, and make its parent folders.
 

@@ -236,7 +236,7 @@ class VideoWriter:
         kept = (
             f"the {self.seconds:.2f} s before that are kept" if self.frames else "nothing is kept"
         )
-        return OutputError(f"{cause}: {kept}; {remedy} and start again")
+        return OutputError(f"{cause}: {kept}; {remedy}, then resume it or start again")
 
 
 def checked_crf(path: Path, kind: EncoderKind, crf: int | None) -> int | None:
