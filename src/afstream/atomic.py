@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from afstream.errors import OutputError
+from afstream.paths import FILE, kind_at
 
 # never an existing file, never through a link; not every system has all of these
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -45,7 +45,9 @@ def replace_file(
     shown = f"{what} {path}".lstrip()
     temporary = goal.with_name(f".{goal.name[:SHOWN]}.{secrets.token_hex(4)}.partial")
     try:
-        _refuse_other(goal, shown)
+        # a folder, a device and a pipe are never replaced
+        if kind_at(goal) not in ("", FILE):
+            raise OutputError(f"cannot write {shown}: it is no ordinary file; choose another path")
         # the mode of an ordinary file; the process's umask takes away what it forbids
         file = os.fdopen(os.open(temporary, CREATE, 0o666), "w+b")
         try:
@@ -88,10 +90,3 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def _refuse_other(path: Path, shown: str) -> None:
-    """Refuse to replace a folder, a device or a pipe."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise OutputError(f"cannot write {shown}: it is no ordinary file; choose another path")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 from afstream.errors import OutputError
 from afstream.lock import hold
+from afstream.paths import FILE, FOLDER, kind_at
 from afstream.video.kinds import check_output, goes_on, taken
 
 # the key by which a run record is known
@@ -146,7 +146,7 @@ class FilmFiles:
         listed = (_read(self.record) or {}).get(BESIDE_KEY, ())
         replay = sibling(self.video, REPLAY_SUFFIX)
         stale = [self.sheet, *(self.video.with_name(Path(name).name) for name in listed)]
-        if _kind(replay) == "file" and is_replay(replay):
+        if kind_at(replay) == FILE and is_replay(replay):
             stale.append(replay)
         for path in filter(None, stale):
             with suppress(OSError):
@@ -214,7 +214,7 @@ def free_video(first: Path = Path(DEFAULT_VIDEO)) -> Path:
         name = f"{first.stem}-{number}{first.suffix}" if number > 1 else first.name
         video = first.with_name(name)
         taken = (video, *(sibling(video, suffix) for suffix in (".json", ".state")))
-        if not any(_kind(path) for path in taken):
+        if not any(kind_at(path) for path in taken):
             return video
     raise AssertionError("numbers do not end")
 
@@ -254,28 +254,12 @@ def _place(path: Path) -> set[object]:
     return place
 
 
-def _kind(path: Path) -> str:
-    """What there is at a path, without following a link; empty where there is nothing."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return ""
-    kinds = {
-        "file": stat.S_ISREG,
-        "folder": stat.S_ISDIR,
-        "link": stat.S_ISLNK,
-        "pipe": stat.S_ISFIFO,
-        "socket": stat.S_ISSOCK,
-    }
-    return next((name for name, is_kind in kinds.items() if is_kind(mode)), "device")
-
-
 def _check_states(folder: Path, *, overwrite: bool) -> None:
     """Check the folder of saved states."""
-    kind = _kind(folder)
-    if kind not in ("", "folder"):
+    kind = kind_at(folder)
+    if kind not in ("", FOLDER):
         raise OutputError(
-            f"{folder} is a {kind}, and saved states need a folder of this name; rename it, or give"
+            f"{folder} is {kind}, and saved states need a folder of this name; rename it, or give"
             " --no-state"
         )
     if kind and not overwrite and any(folder.iterdir()):
@@ -289,14 +273,14 @@ def _check_file(
     path: Path, what: str, is_ours: Callable[[Path], bool] | None, *, overwrite: bool
 ) -> None:
     """Check one file beside the video; the system's refusals are an `OSError`."""
-    kind = _kind(path)
+    kind = kind_at(path)
     if not kind:
         path.parent.mkdir(parents=True, exist_ok=True)
         # whether the folder can be written, without a trace
         with tempfile.TemporaryFile(dir=path.parent):
             return
-    if kind != "file":
-        raise OutputError(f"the {what} {path} is a {kind}; give the path of a file")
+    if kind != FILE:
+        raise OutputError(f"the {what} {path} is {kind}; give the path of a file")
     if is_ours and not is_ours(path):
         raise OutputError(
             f"{path} is there already and is no {what} of afstream, so it is not replaced; choose"

@@ -12,11 +12,10 @@ from av.error import FFmpegError
 from afstream.atomic import replace_file
 from afstream.errors import OutputError
 from afstream.video.existing import ExistingFilm
-from afstream.video.files import create, open_existing
-from afstream.video.film import Chapter, Film
+from afstream.video.files import create, open_existing, same_file
 from afstream.video.h264 import CRF, DEFAULT_CRF, ChunkEncoder
+from afstream.video.info import Chapter, FilmInfo, Past
 from afstream.video.muxing import MKV, MOV, MP4, Container, PieceMuxer, chunks_with_starts
-from afstream.video.past import Past, same_file
 from afstream.video.picture import Captions, Frames
 
 
@@ -27,7 +26,7 @@ class GrowingFile:
     default_crf: ClassVar = DEFAULT_CRF
     container: ClassVar[Container]
 
-    def __init__(self, path: Path, film: Film, *, past: Past | None, overwrite: bool) -> None:
+    def __init__(self, path: Path, film: FilmInfo, *, past: Past | None, overwrite: bool) -> None:
         self.frames = 0
         self._path = path
         self._encoder = ChunkEncoder(film)
@@ -43,7 +42,7 @@ class GrowingFile:
             self._file = create(path, overwrite=overwrite)
 
     @classmethod
-    def check_past(cls, past: Past, film: Film) -> None:
+    def check_past(cls, past: Past, film: FilmInfo) -> None:
         """Check that a film can begin with the past.
 
         Raises:

@@ -36,7 +36,7 @@ from afstream.engine.saved.layout import (
 )
 from afstream.engine.saved.nested import Unpacker, pack
 from afstream.engine.state import Change, StreamState
-from afstream.errors import AfstreamError, CheckpointError, ConfigError, OutputError
+from afstream.errors import AfstreamError, CheckpointError, ConfigError, OutputError, reason_of
 from afstream.kvcache.policy import Anchors
 from afstream.model.dit import TextContext
 from afstream.validation import show_value, validated
@@ -149,8 +149,7 @@ def read_state(path: Path, kind: StreamKind) -> Content:
 
 def unusable(path: Path, error: Exception) -> CheckpointError:
     """The error for a file that is no saved state of this stream."""
-    system = error.strerror if isinstance(error, OSError) else None
-    reason = system.lower() if system else str(error)
+    reason = reason_of(error) if isinstance(error, OSError) else str(error)
     return CheckpointError(
         f"{WHAT} {path} cannot be used: {reason}; give one that a stream opened like this one saved"
     )
