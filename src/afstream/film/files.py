@@ -143,9 +143,8 @@ class FilmFiles:
         """Remove what stands beside an earlier film in the same place."""
         if not self.record:
             return
-        listed = (_read(self.record) or {}).get(BESIDE_KEY, ())
         replay = sibling(self.video, REPLAY_SUFFIX)
-        stale = [self.sheet, *(self.video.with_name(Path(name).name) for name in listed)]
+        stale = [self.sheet, *self._listed]
         if kind_at(replay) == FILE and is_replay(replay):
             stale.append(replay)
         for path in filter(None, stale):
@@ -180,14 +179,17 @@ class FilmFiles:
             (self.record, "run record", is_record),
             (self.replay, "replay", is_replay),
             (self.sheet, "contact sheet", None),
-            (self.subtitles, "subtitle file", self._is_listed),
+            (self.subtitles, "subtitle file", self._listed.__contains__),
         )
         return [(path, what, is_ours) for path, what, is_ours in claims if path]
 
-    def _is_listed(self, path: Path) -> bool:
-        """Whether an earlier record says that a file belongs to its film."""
-        record = self.record and _read(self.record)
-        return bool(record) and path.name in record.get(BESIDE_KEY, ())
+    @property
+    def _listed(self) -> list[Path]:
+        """Subtitles of which an earlier record says that they belong to its film."""
+        names = (_read(self.record) or {}).get(BESIDE_KEY) if self.record else None
+        subtitles = (sibling(self.video, f".{kind}") for kind in SUBTITLES)
+        # a record may be anyone's, and say anything
+        return [path for path in subtitles if isinstance(names, list) and path.name in names]
 
 
 def check_video(video: Path, *, overwrite: bool) -> None:

@@ -1,7 +1,7 @@
 """Saved states: a stream's whole state in one safetensors file, from which it goes on bit for bit.
 
-A file is written whole or not at all, and ends with a checksum. Reading checks everything before
-anything is changed, and runs no code from the file.
+A file is written whole or not at all, with a checksum in its header. Reading checks everything
+before anything is changed, and runs no code from the file.
 """
 
 from __future__ import annotations
