@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 
+from afstream.atomic import sweep
 from afstream.errors import AfstreamError, ConfigError, OutputError
 from afstream.lock import hold
 from afstream.training.recipes.tables import PocketRecipe, Recipe
