@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,6 +71,21 @@ def write_text(path: str | os.PathLike[str], text: str, *, what: str = "") -> No
     """Write a text as UTF-8; see `replace_file`."""
     with replace_file(path, what=what) as file:
         file.write(text.encode())
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left of files that they were writing in a folder.
+
+    Nobody else may be writing them.
+
+    Args:
+        folder: where; it need not exist.
+        name: of the one file; all of them unless given.
+    """
+    pattern = name if name == "*" else escape(name[:SHOWN])
+    for left in folder.glob(f".{pattern}.????????.partial"):
+        with suppress(OSError):
+            left.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -193,3 +193,18 @@ def test_nothing_is_left_by_the_check(tmp_path: Path):
 def test_a_pipe_of_prompts_is_not_read_to_see_whether_it_is_a_record(tmp_path: Path):
     os.mkfifo(tmp_path / "prompts")
     assert not is_record(tmp_path / "prompts")
+
+
+def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path: Path):
+    (tmp_path / "film.state").mkdir()
+    left = [
+        tmp_path / ".film.json.0123abcd.partial",
+        tmp_path / ".film.mp4.0123abcd.partial",
+        tmp_path / "film.state" / ".chunk-000001.safetensors.0123abcd.partial",
+    ]
+    mine = tmp_path / ".other.json.0123abcd.partial"
+    for path in (*left, mine):
+        regular(path)
+    with files(tmp_path).locked():
+        assert not any(path.exists() for path in left)
+    assert mine.exists()

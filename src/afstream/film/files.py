@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from afstream.atomic import sweep
 from afstream.errors import OutputError
 from afstream.lock import hold
 from afstream.paths import FILE, FOLDER, kind_at
@@ -137,6 +138,10 @@ class FilmFiles:
                 held.enter_context(hold(shared, what="output"))
                 if self.record and self.record.absolute() != shared.absolute():
                     held.enter_context(hold(self.record, what="output"))
+                for path in (self.video, *self.others):
+                    sweep(path.parent, path.name)
+                if self.states:
+                    sweep(self.states)
             yield
 
     def remove_stale(self) -> None:
