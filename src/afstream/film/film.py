@@ -249,7 +249,7 @@ class Film:
         Raises:
             OutputError: something cannot be written; the video is whole all the same.
         """
-        if not self.writer.frames:
+        if not self.writer.frames and not self._begun:
             return
         if state == "finished":
             self.save_state()
@@ -258,6 +258,10 @@ class Film:
             chapters = [Chapter(start_s, cue.prompt) for start_s, _, cue in self._spans()]
             if why_not := self.writer.finish(chapters):
                 self._warn(why_not)
+        else:
+            # the record says what is kept, not what could be written
+            with suppress(OutputError):
+                self.writer.sync()
         self.writer.close()
         self.tally.end()
         self.record.state, self.record.error = state, error
