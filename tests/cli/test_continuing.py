@@ -241,6 +241,7 @@ REFUSALS: list[tuple[list[str], str]] = [
     (["extend", "v.mp4", "-p", "none.txt"], "none.txt"),
     (["branch", "v.mp4", "--at", "0:09", "-p", "t2.txt"], "to 4.125 s"),
     (["branch", "v.mp4", "--at", "0:00", "-p", "t2.txt"], "from 0.5625 s on"),
+    (["branch", "v.mp4", "--at", "9" * 5000, "-p", "t2.txt"], "99...'; write a time such as"),
     (["branch", "v.mp4", "--at", "soon", "-p", "t2.txt"], "--at is 'soon'"),
     (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "w.mp4"], "w.mp4 exists"),
     (
@@ -309,3 +310,15 @@ def test_a_record_that_says_too_much_is_refused(afstream: Run, timeline: str, tm
         assert done.code == 2
         assert len(done.err.splitlines()) == 1
         assert "v.json" in done.err
+
+
+def test_a_foreign_picture_costs_a_film_neither_record_nor_states(
+    afstream: Run, kill: Callable[..., None], timeline: str, tmp_path: Path
+):
+    kill(4, "generate", "-p", timeline, "-q", "-o", "v")
+    (tmp_path / "v" / "frame_000030.png").write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = afstream("resume", "v")
+    assert done.code == 2
+    assert "was not written by afstream" in done.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

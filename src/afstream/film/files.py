@@ -161,6 +161,7 @@ class FilmFiles:
         named = {
             "the video": self.video,
             "the run record": self.record,
+            "the folder of saved states": self.states,
             "the replay": self.replay,
             "the contact sheet": self.sheet,
             "the subtitles": self.subtitles,

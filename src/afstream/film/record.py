@@ -54,7 +54,7 @@ class StreamSettings(SettingsFile):
     compiled: bool = False
     graphs: bool = True
     ahead: bool | None = None
-    threads: Annotated[int, Field(ge=1, le=4096)]
+    threads: Annotated[int, Field(ge=1, le=1024)]
 
     @classmethod
     def of(cls, stream: Stream) -> StreamSettings:

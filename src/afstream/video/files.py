@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from afstream import paths
 from afstream.errors import OutputError, reason_of
@@ -121,6 +122,21 @@ def create(path: Path, *, overwrite: bool) -> WholeFile:
     if is_file(path) and overwrite:
         path.unlink()
     return WholeFile(os.open(path, NEW, ORDINARY_MODE), "r+")
+
+
+def refuse_changed(path: Path, file: BinaryIO, least_bytes: int = 0) -> None:
+    """See that a path still leads to the file that grows there, which has not become shorter.
+
+    Raises:
+        OSError: something else has removed, replaced or cut it.
+    """
+    own = os.fstat(file.fileno())
+    try:
+        same = os.path.samestat(own, path.lstat())
+    except FileNotFoundError:
+        same = False
+    if not same or own.st_size < least_bytes:
+        raise OSError(errno.ESTALE, "something else has removed, replaced or cut it")
 
 
 def probe(path: Path) -> None:

@@ -11,8 +11,9 @@ from av.error import FFmpegError
 
 from afstream.atomic import replace_file
 from afstream.errors import OutputError
+from afstream.paths import FOLDER
 from afstream.video.existing import ExistingFilm
-from afstream.video.files import create, open_existing, same_file
+from afstream.video.files import create, kind_at, open_existing, refuse_changed, same_file
 from afstream.video.h264 import CRF, DEFAULT_CRF, ChunkEncoder
 from afstream.video.info import Chapter, FilmInfo, Past
 from afstream.video.muxing import MKV, MOV, MP4, Container, PieceMuxer, chunks_with_starts
@@ -48,6 +49,10 @@ class GrowingFile:
         Raises:
             OutputError: it has other settings, or no chunk ends there.
         """
+        if kind_at(past.path) == FOLDER:
+            raise OutputError(
+                f"a video cannot go on from {past.path}, a folder of PNGs; choose another folder"
+            )
         with ExistingFilm.open(past.path) as source:
             film.check_agrees(past.path, source.tags)
             source.check_boundary(past.frames)
@@ -59,11 +64,25 @@ class GrowingFile:
         self.frames += len(frames)
 
     def sync(self) -> None:
-        """Wait until what is written has reached the disk."""
+        """Wait until what is written has reached the disk.
+
+        Raises:
+            OSError: something else has removed, replaced or cut the file.
+        """
         os.fsync(self._file.fileno())
+        try:
+            refuse_changed(self._path, self._file, self._file.tell())
+        except OSError:
+            self.frames = 0
+            raise
 
     def finish(self, chapters: Sequence[Chapter]) -> str | None:
-        """Replace the file by an ordinary one; why that was not possible otherwise."""
+        """Replace the file by an ordinary one; why that was not possible otherwise.
+
+        Raises:
+            OSError: see `sync`.
+        """
+        self.sync()
         try:
             with (
                 ExistingFilm.open(self._path) as source,

@@ -127,7 +127,7 @@ def check_output(path: Path) -> None:
         if kind_of(path) is not PngFolder:
             probe(path)
             return
-        existed = any(True for _ in own_pictures(path)) or path.exists()
+        existed = bool(own_pictures(path)) or path.exists()
         probe(path / "probe")
         if not existed:
             path.rmdir()
@@ -144,5 +144,5 @@ def taken(path: Path) -> bool:
     if path == STANDARD_OUTPUT:
         return False
     if kind_of(path) is PngFolder:
-        return any(True for _ in own_pictures(path))
+        return bool(own_pictures(path))
     return is_file(path)

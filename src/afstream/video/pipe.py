@@ -73,7 +73,8 @@ def check_standard_output() -> None:
     """
     try:
         terminal = os.isatty(HANDLE)
-        os.fstat(HANDLE)
+        # of a handle that was opened again for reading, as of one that is closed
+        os.write(HANDLE, b"")
     except OSError:
         raise OutputError(
             "standard output is closed; give a file, or pipe it into a player"

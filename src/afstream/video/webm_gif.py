@@ -19,7 +19,7 @@ from PIL import Image
 
 from afstream.errors import OutputError
 from afstream.video.existing import opened
-from afstream.video.files import create, open_existing
+from afstream.video.files import create, open_existing, refuse_changed
 from afstream.video.gif import WithComment
 from afstream.video.info import Chapter, FilmInfo, Past
 from afstream.video.picture import Captions, Frames, Scaler, mark_colours
@@ -88,11 +88,17 @@ class _Muxed(ABC):
             self.frames += 1
 
     def sync(self) -> None:
-        """Wait until what is written has reached the disk."""
+        """Wait until what is written has reached the disk.
+
+        Raises:
+            OSError: something else has removed or replaced the file.
+        """
         os.fsync(self._file.fileno())
+        refuse_changed(self._path, self._file)
 
     def finish(self, chapters: Sequence[Chapter]) -> str | None:
-        """Do nothing, because closing writes the file's end."""
+        """Leave the file's end to `close`; raises what `sync` does."""
+        self.sync()
         return None
 
     def close(self) -> None:

@@ -104,9 +104,9 @@ class VideoWriter:
                 f"{path.suffix} pictures need even sides and {width}x{height} px at scale"
                 f" {picture.scale} has an odd one; choose scale {2 * picture.scale}"
             )
-        film = FilmInfo(
-            picture=picture, crf=checked_crf(path, kind, crf), title=title, tags=tags or {}
-        )
+        # which kinds go on from which is for `check_past` to say
+        crf = checked_crf(path, kind, None if past and kind.crf is None else crf)
+        film = FilmInfo(picture=picture, crf=crf, title=title, tags=tags or {})
         check_output(path)
         if past:
             kind.check_past(past, film)
@@ -161,7 +161,7 @@ class VideoWriter:
             OutputError: it cannot; says how much is kept.
         """
         try:
-            if self._encoder:
+            if self._encoder and not self._failed:
                 self._encoder.sync()
         except WRITE_ERRORS as error:
             raise self._stopped(error) from error
