@@ -98,11 +98,11 @@ def _check_complete(folder: Path, found: Sequence[Path]) -> None:
             f" one of 1 to {MAX_SHARDS}"
         )
     names = [f"{first}-{one + 1:0{len(number)}d}-of-{count}{suffix}" for one in range(int(count))]
-    missing = sorted(set(names) - {path.name for path in found})
-    if missing:
+    absent = sorted(set(names) - {path.name for path in found})
+    if absent:
         raise CheckpointError(
             f"the model in {folder} has {int(count)} shards, of which {len(found)}"
-            f" {'is' if len(found) == 1 else 'are'} there; add {some_of(missing)}"
+            f" {'is' if len(found) == 1 else 'are'} there; add {some_of(absent)}"
         )
 
 
