@@ -202,6 +202,9 @@ def test_a_student_of_another_family(complaint, models, tmp_path, command):
         f"student {path} is no Wan2.1 backbone: its names are of an unknown layout, such as unet"
         in said
     )
+    save_file({"blocks.0.ffn.0.weight": torch.ones(1)}, path)
+    said = complaint(command, models["original"], "--student", path)
+    assert "is no Wan2.1 backbone: it has no patch_embedding.weight of 5 axes" in said
     image = wan_weights() | {"patch_embedding.weight": torch.ones(64, 36, 1, 2, 2)}
     save_file(image, path)
     said = complaint(command, models["original"], "--student", path)

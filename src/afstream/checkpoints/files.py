@@ -14,9 +14,10 @@ from afstream.atomic import replace_file
 from afstream.bounded import MAX_VALUES, MB, parse_json, read_bounded
 from afstream.checkpoints.finite import LARGEST, check_finite, first_not_finite
 from afstream.checkpoints.formats import READABLE, format_of
-from afstream.checkpoints.quantised import SCALE, all_restored, with_named_scales
+from afstream.checkpoints.quantised import ANOTHER, SCALE, all_restored, with_named_scales
 from afstream.checkpoints.safetensors import (
     DTYPE_NAMES,
+    UnreadDtypeError,
     map_tensors,
     read_header,
     write_checked,
@@ -47,6 +48,8 @@ def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
         if not path.is_file():
             raise _absent(path)
         return map_tensors(path) if format_of(path) == "safetensors" else read_torch(path)
+    except UnreadDtypeError as error:
+        raise CheckpointError(f"{path} {error}; {ANOTHER}") from error
     except (RuntimeError, ValueError, OSError) as error:
         raise _unreadable(path, str(error).partition("\n")[0]) from error
 
@@ -55,6 +58,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The texts in a safetensors file's header, `CheckpointError` if damaged; none elsewhere."""
     try:
         return read_header(path).metadata if format_of(path) == "safetensors" else {}
+    except UnreadDtypeError as error:
+        raise CheckpointError(f"{path} {error}; {ANOTHER}") from error
     except (ValueError, OSError) as error:
         raise _unreadable(path, str(error)) from error
 
@@ -259,8 +264,8 @@ def check_plain(name: str, value: Tensor, path: Path) -> None:
     if plain and value.dtype not in DTYPE_NAMES and not value.is_complex():
         dtype = str(value.dtype).removeprefix("torch.")
         raise CheckpointError(
-            f"{path} holds {show_name(name)} as {dtype}, which afstream does not read; give weights"
-            " in bfloat16, float16 or float32"
+            f"{path} holds {show_name(name)} as {dtype}, a dtype that afstream does not read;"
+            f" {ANOTHER}"
         )
     if not plain or value.is_meta or value.is_nested or value.is_complex():
         raise CheckpointError(

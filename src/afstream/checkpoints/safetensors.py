@@ -163,7 +163,7 @@ def _entries(header: str, base: int) -> Header:
     for name, entry in content.items():
         if isinstance(entry["dtype"], str) and entry["dtype"] in UNREAD:
             raise UnreadDtypeError(
-                f"it holds {show_name(_text(name))} as {entry['dtype']}, a dtype that afstream"
+                f"holds {show_name(_text(name))} as {entry['dtype']}, a dtype that afstream"
                 " does not read"
             )
     return Header(metadata, {_text(name): _place(entry, base) for name, entry in content.items()})

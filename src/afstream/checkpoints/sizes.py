@@ -9,9 +9,9 @@ from typing import Any
 from afstream.checkpoints.configs import BackboneFile
 from afstream.checkpoints.files import Weights, read_settings
 from afstream.checkpoints.kinds import (
-    BACKBONE_NAMES,
     CHANNELS,
     FAMILY,
+    TELLING,
     declared_family,
     family_of,
     part_of,
@@ -26,6 +26,8 @@ UNSEEN: dict[str, Any] = {"head_dim": 128, "text_len": 512, "eps": 1e-6}
 # latent frames, rows and columns of a token
 PATCH_SIZE = (1, 2, 2)
 
+# of names in a backbone
+BEGINNINGS = ("blocks.", "patch_embedding.", "time_", "text_embedding.", "head.")
 # axis 0 and axis 1 of a weight, where they are sizes
 SHAPES = (
     ("patch_embedding.weight", 5, "dim", "in_dim"),
@@ -57,7 +59,10 @@ def _instead(weights: Weights, name: str, ndim: int) -> str:
     """What weights are that lack one of a backbone's, or have it with other axes."""
     if part := part_of(weights):
         return f"it holds a {part[0]}"
-    if name in weights or any(name in weights for name in BACKBONE_NAMES):
+    for beginning, family in TELLING.items():
+        if any(one.startswith(beginning) for one in weights):
+            return f"it holds a part of {family}"
+    if any(one.startswith(BEGINNINGS) for one in weights):
         return f"it has no {name} of {ndim} axes"
     return f"its names are of an unknown layout, such as {show_name(min(weights, default=''))}"
 
