@@ -181,3 +181,8 @@ def test_nothing_is_left_by_the_check(tmp_path: Path):
 def test_a_pipe_of_prompts_is_not_read_to_see_whether_it_is_a_record(tmp_path: Path):
     os.mkfifo(tmp_path / "prompts")
     assert not is_record(tmp_path / "prompts")
+
+
+def test_a_record_does_not_take_the_place_of_the_states(tmp_path: Path):
+    with pytest.raises(OutputError, match="both the run record and the folder of saved states"):
+        files(tmp_path, record=tmp_path / "film.state").check({}, overwrite=True)

@@ -228,8 +228,9 @@ def _number(value: Any, path: Path, name: str) -> float:  # noqa: ANN401  whatev
     except (ValueError, TypeError, RuntimeError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or isinstance(value, bool):
-        many = isinstance(value, Tensor) and value.numel() != 1
-        shown = f"of shape {tuple(value.shape)}" if many else show_value(number)
+        shown = show_value(number)
+        if isinstance(value, Tensor) and value.numel() != 1:
+            shown = f"of shape {tuple(value.shape)}"
         raise CheckpointError(
             f"{path}: the alpha of {name} is {shown}; it must be a finite number, so give"
             " another LoRA"
