@@ -29,6 +29,7 @@ from pathlib import Path
 import torch
 
 import afstream.stream  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from afstream.film import states
 from afstream.film.found import FoundFilm
 from afstream_cli import making  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from afstream_cli.app import main as run_afstream
@@ -37,10 +38,14 @@ TIMELINE = """@seed 5
 @duration {seconds}s
 0:00      A red star drifts left over the meadow.
 0:02 blend=1s  The red star spins at night.
-0:04 cut  A white ball bounces by the sea.
-0:06      The white ball turns blue.
+0:05 cut  A white ball bounces by the sea.
+0:11      The white ball turns blue.
+0:15 cut seed=7  A green heart circles in the snow.
+0:20      A green heart rests at sunset.
 """
-SECONDS = 9
+SECONDS = 24
+# seconds between two saved states at least, so that these short films have some, too
+STATES_EVERY_S = 0.2
 SUFFIXES = (".mp4", "", ".mkv")
 
 
@@ -83,10 +88,10 @@ def started(arguments: Sequence[str], out: Path) -> ForkProcess:
     return process
 
 
-def told_chunks(out: Path) -> int:
-    """Chunks of the film that the run has told to be written, by its whole lines of JSON."""
+def told_chunks(out: Path) -> list[int]:
+    """The chunks that a run has told to be written, by its whole lines of JSON."""
     lines = out.read_text().split("\n")[:-1] if out.exists() else []
-    return json.loads(lines[-1])["chunk"] + 1 if lines else 0
+    return [json.loads(line)["chunk"] for line in lines]
 
 
 def digest(video: Path) -> str:
@@ -108,7 +113,7 @@ def try_film(folder: Path, suffix: str, goal: str, rng: random.Random, counts: C
         out.unlink(missing_ok=True)
         process = started(arguments, out)
         # most kills shall fall into the making, some into opening and ending
-        wait_s = rng.uniform(0.0, 1.2)
+        wait_s = rng.uniform(0.0, 0.8)
         if rng.random() < 0.8:  # noqa: PLR2004  four of five
             until = time.monotonic() + 60
             while not told_chunks(out) and process.is_alive() and time.monotonic() < until:
@@ -119,8 +124,9 @@ def try_film(folder: Path, suffix: str, goal: str, rng: random.Random, counts: C
             os.kill(process.pid, signal.SIGKILL)
             counts.kills += 1
         process.join()
-        known = max(known, told_chunks(out))
-        counts.chunks_told += told_chunks(out) and 1
+        told = told_chunks(out)
+        known = max([known, *(chunk + 1 for chunk in told)])
+        counts.chunks_told += len(told)
         if ended:
             if process.exitcode:
                 errors = out.with_suffix(".err").read_text().strip()
@@ -130,8 +136,11 @@ def try_film(folder: Path, suffix: str, goal: str, rng: random.Random, counts: C
         if not record.exists():
             counts.before_a_frame += 1
             continue
-        whole = FoundFilm.find(video).whole_chunks
-        counts.chunks_lost += max(0, known - whole)
+        found = FoundFilm.find(video)
+        counts.chunks_lost += max(0, known - found.whole_chunks)
+        if found.record.state == "finished":
+            # killed on its way out
+            break
         arguments = ["resume", str(video), "--json"]
     counts.films += 1
     if not video.exists() or digest(video) != goal:
@@ -146,9 +155,8 @@ def make_trials(kills: int, *, seed: int, report: bool = False) -> Counts:
         seed: of the random moments.
         report: print the counts after each film.
     """
-    # imported before the forks, so that each begins warm
-
     torch.set_num_threads(1)
+    states.EVERY_S = STATES_EVERY_S
     rng, counts = random.Random(seed), Counts()
     with tempfile.TemporaryDirectory() as made:
         base = Path(made)

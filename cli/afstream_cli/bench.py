@@ -82,6 +82,7 @@ def bench(
     duration: Duration = "1:00",
     switch_every: SwitchEvery = 10.0,
     out: Out = None,
+    overwrite: options.Overwrite = False,
     seed: Seed = 0,
     config: StreamConfig,
     threads: Threads = None,
@@ -105,9 +106,9 @@ def bench(
 
     seconds = read_seconds(duration, config)
     if out:
-        from afstream.video import check_output
+        from afstream.film.files import check_video
 
-        check_output(out)
+        check_video(out, overwrite=overwrite)
     with open_job(quiet=quiet or as_json) as job:
         import torch
 
@@ -176,6 +177,7 @@ def open_writer(
         return nullcontext()
     from afstream.video import VideoWriter
 
+    # whether it may replace one was asked before the model was opened
     return VideoWriter.open(out, size=size, fps=fps, overwrite=True)
 
 

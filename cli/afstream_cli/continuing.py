@@ -32,7 +32,7 @@ def resume(
     from afstream.film.found import FoundFilm
 
     found = FoundFilm.find(film, record=record)
-    if found.record.state == "finished" and found.is_whole:
+    if found.is_finished:
         raise ConfigError(
             f"{found.video} is finished; afstream extend goes on after its end, branch from an"
             " earlier time"
@@ -69,7 +69,7 @@ def branch(
     film: options.Film,
     prompts: options.More,
     at: options.At,
-    out: options.Out = None,
+    out: options.BranchOut = None,
     overwrite: options.Overwrite = False,
     record: options.Record = None,
     quiet: options.Quiet = False,
@@ -106,6 +106,37 @@ def branch(
         quiet=quiet,
         as_json=as_json,
     )
+
+
+def begun_film(out: Path | None, record: Path | None) -> FoundFilm | None:
+    """The film that `generate --resume` goes on with; None where there is none yet.
+
+    Raises:
+        ConfigError: no output was named.
+        OutputError: what is there cannot be gone on with.
+    """
+    from afstream.film.files import FilmFiles
+    from afstream.film.found import FoundFilm
+
+    if out is None:
+        raise ConfigError("--resume needs --out, the film to go on with")
+    path = FilmFiles.beside(out, record=record).record
+    return FoundFilm.find(out, record=record) if path and path.exists() else None
+
+
+def resume_begun(found: FoundFilm, timeline: Timeline, *, quiet: bool, as_json: bool) -> None:
+    """Go on with a film if it is of this timeline; a finished one stays as it is.
+
+    Raises:
+        ConfigError: it was made from another timeline.
+    """
+    if str(timeline) != found.record.timeline:
+        raise ConfigError(
+            f"{found.video} was made from another timeline, seed or duration than is given; choose"
+            " another --out, or replace it with --overwrite instead of --resume"
+        )
+    if not found.is_finished:
+        go_on(found, found.whole_chunks, timeline, prompts=None, quiet=quiet, as_json=as_json)
 
 
 def follow(found: FoundFilm, chunk: int, prompts: str) -> Timeline | None:

@@ -23,6 +23,7 @@ def generate(
     prompts: options.Prompts,
     out: options.Out = None,
     overwrite: options.Overwrite = False,
+    resume: options.Resume = False,
     duration: options.Duration = None,
     exact: options.Exact = False,
     scale: options.Scale = None,
@@ -55,6 +56,7 @@ def generate(
     from afstream.film.files import FilmFiles, free_video
     from afstream.film.film import FilmOptions
     from afstream.timeline.imports import ImportOptions
+    from afstream_cli.continuing import begun_film, resume_begun
     from afstream_cli.film_options import (
         check_report,
         check_subtitles,
@@ -87,9 +89,10 @@ def generate(
             check_cues(config.model, timeline.cues)
             show_plan(plan, as_json=as_json)
             return
-    elif dry_run or switch_frames or line or exact:
+    elif dry_run or switch_frames or line or exact or resume:
         raise ConfigError(
-            "--dry-run, --exact, --switch-frames and --line need a file of prompts, not '-'"
+            "--dry-run, --exact, --resume, --switch-frames and --line need a file of prompts, not"
+            " '-'"
         )
     elif config.model.text == "drop":
         raise ConfigError(
@@ -101,6 +104,9 @@ def generate(
         seed=(timeline.seed if timeline else seed) or 0,
         prompts=tuple(cue.prompt for cue in timeline.cues) if timeline else (),
     )
+    if resume and timeline and (found := begun_film(out, record)):
+        resume_begun(found, timeline, quiet=quiet, as_json=as_json)
+        return
     files = FilmFiles.beside(
         out or free_video(),
         record=record,

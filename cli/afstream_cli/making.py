@@ -172,7 +172,9 @@ def run(film: Film, source: Source, report: Report) -> None:
     made = f"{film.writer.seconds:.2f} s of video ({film.writer.frames} frames)"
     if stopped_by is not None:
         kept = f"{made} are kept in {film.files.video}" if film.writer.frames else "nothing is made"
-        report.warn(f"stopped; {kept}")
+        goes_on = film.writer.frames and film.files.go_on
+        hint = f"; afstream resume {film.files.video} goes on" if goes_on else ""
+        report.warn(f"stopped; {kept}{hint}")
         raise typer.Exit(SIGNAL_EXIT + stopped_by)
     speed = f"made at {film.tally.frames_per_s:.1f} frames a second"
     report.say(f"{made} in {film.files.video}, {speed}")

@@ -50,7 +50,7 @@ Prompts = Annotated[
         "--prompts",
         "-p",
         metavar="FILE",
-        help="Timeline of prompts, a .jsonl file, or - for cues from standard input.",
+        help="Timeline of prompts, a .jsonl file, a run record, or - for cues from standard input.",
     ),
 ]
 Out = Annotated[
@@ -67,6 +67,14 @@ Out = Annotated[
 ]
 Overwrite = Annotated[
     bool, option(VIDEO, "Replace an earlier film in the same place.", "--overwrite")
+]
+Resume = Annotated[
+    bool,
+    option(
+        VIDEO,
+        "Go on with the film at --out where it is unfinished, and begin it where there is none.",
+        "--resume",
+    ),
 ]
 Duration = Annotated[
     str | None,
@@ -272,6 +280,17 @@ Film = Annotated[Path, typer.Argument(metavar="FILM", help="The video, or its ru
 At = Annotated[
     str,
     option(VIDEO, "Time at which the new film leaves the old one, such as 0:20.", metavar="TIME"),
+]
+BranchOut = Annotated[
+    Path | None,
+    option(
+        VIDEO,
+        "The new film: .mp4, .mov, .mkv, or a folder of PNGs if the old one is one.",
+        "--out",
+        "-o",
+        metavar="PATH",
+        default="FILM-2, or the next free number",
+    ),
 ]
 More = Annotated[
     str,

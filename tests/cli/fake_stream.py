@@ -92,6 +92,7 @@ class Stream:
         self.model = types.SimpleNamespace(
             name="fake",
             details={"sha256": "0"},
+            identity={"name": "fake", "sha256": "0"},
             backbone=types.SimpleNamespace(device="cpu", dtype="torch.float32"),
         )
         self._requests: queue.SimpleQueue[Receipt] = queue.SimpleQueue()

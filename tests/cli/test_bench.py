@@ -57,6 +57,14 @@ def test_the_video_can_be_had(command: Run, tmp_path: Path):
     assert data["setup"]["consumer"] == "mp4"
 
 
+def test_a_video_that_is_there_is_spared(command: Run, tmp_path: Path):
+    (tmp_path / "b.mp4").write_bytes(b"mine")
+    done = command(*SHORT, "--out", "b.mp4")
+    assert done.code == 2
+    assert "b.mp4 exists already; give --overwrite" in done.err
+    assert (tmp_path / "b.mp4").read_bytes() == b"mine"
+
+
 def test_progress_is_plain_lines_without_a_terminal(command: Run):
     done = command(*SHORT)
     lines = done.err.splitlines()

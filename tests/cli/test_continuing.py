@@ -67,8 +67,17 @@ def kill(afstream: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return run
 
 
-@pytest.mark.parametrize("out", ["v.mp4", "v.mov", "v.mkv", "v"])
-@pytest.mark.parametrize("states", [True, False])
+@pytest.mark.parametrize(
+    ("out", "states"),
+    [
+        ("v.mp4", True),
+        ("v.mov", True),
+        ("v.mkv", True),
+        ("v", True),
+        ("v.mp4", False),
+        ("v", False),
+    ],
+)
 def test_a_killed_film_is_resumed_to_the_same_bytes(
     afstream: Run, kill: Callable[..., None], timeline: str, tmp_path: Path, out: str, states: bool
 ):
@@ -125,6 +134,33 @@ def test_a_film_killed_before_its_first_frame_begins_anew(
     assert "there is no run record v.json" in done.err
     assert afstream("generate", "-p", timeline, "-q", "-o", "v.mp4").code == 0
     assert content(tmp_path / "v.mp4") == content(tmp_path / "whole.mp4")
+
+
+@pytest.mark.parametrize("out", ["v.mp4", "v.mkv"])
+@pytest.mark.parametrize("left", [0, 10, 500, 2500])
+def test_a_film_killed_within_its_first_chunk_begins_anew(
+    afstream: Run, kill: Callable[..., None], timeline: str, tmp_path: Path, out: str, left: int
+):
+    afstream("generate", "-p", timeline, "-q", "-o", f"whole/{out}")
+    kill(1, "generate", "-p", timeline, "-q", "-o", out, "--no-state")
+    with (tmp_path / out).open("r+b") as file:
+        file.truncate(left)
+    assert afstream("resume", out, "-q") == (0, "", "")
+    assert content(tmp_path / out) == content(tmp_path / "whole" / out)
+
+
+def test_generate_resumes_what_it_has_begun_and_begins_what_is_not_there(
+    afstream: Run, kill: Callable[..., None], timeline: str, tmp_path: Path
+):
+    made = ("generate", "-p", timeline, "-q")
+    afstream(*made, "-o", "whole.mp4")
+    assert "needs --out" in afstream(*made, "--resume").err
+    kill(3, *made, "-o", "v.mp4", "--resume")
+    other = afstream(*made, "-o", "v.mp4", "--resume", "--seed", "9")
+    assert "from another timeline, seed or duration" in other.err
+    for _ in range(2):
+        assert afstream(*made, "-o", "v.mp4", "--resume") == (0, "", "")
+        assert content(tmp_path / "v.mp4") == content(tmp_path / "whole.mp4")
 
 
 def test_extending_is_what_one_run_would_have_made(afstream: Run, timeline: str, tmp_path: Path):
@@ -195,47 +231,41 @@ def test_a_cue_whose_frames_were_lost_is_kept(
     assert [cue.prompt for cue in read_record(tmp_path / "v.json").cues] == ["a red ball", "a cone"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["resume", "v.mp4"], "v.mp4 is finished; afstream extend"),
-        (["resume", "none.mp4"], "there is no run record none.json"),
-        (["resume", "other.json"], "other.json is no run record"),
-        (["resume", ""], "names no file"),
-        (["resume", "v.mp4", "--record", "w.json"], "are of two runs"),
-        (["extend", "v.webm", "-p", "t2.txt"], "webm"),
-        (["extend", "v.mp4", "-p", "none.txt"], "none.txt"),
-        (["branch", "v.mp4", "--at", "0:09", "-p", "t2.txt"], "to 4.125 s"),
-        (["branch", "v.mp4", "--at", "0:00", "-p", "t2.txt"], "from 0.5625 s on"),
-        (["branch", "v.mp4", "--at", "9" * 5000, "-p", "t2.txt"], "99...'; write a time such as"),
-        (["branch", "v.mp4", "--at", "soon", "-p", "t2.txt"], "--at is 'soon'"),
-        (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "w.mp4"], "w.mp4 exists"),
-        (
-            ["branch", "v.mp4", "--at", "2s", "-p", "t2.txt", "-o", "v.mp4", "--overwrite"],
-            "both the film and the video",
-        ),
-        (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "x.gif"], "gif"),
-    ],
-)  # fmt: skip
-def test_refusals(
-    afstream: Run, timeline: str, tmp_path: Path, arguments: list[str], sentence: str
-):
+REFUSALS: list[tuple[list[str], str]] = [
+    (["resume", "v.mp4"], "v.mp4 is finished; afstream extend"),
+    (["resume", "none.mp4"], "there is no run record none.json"),
+    (["resume", "other.json"], "other.json is no run record"),
+    (["resume", ""], "names no file"),
+    (["resume", "v.mp4", "--record", "w.json"], "are of two runs"),
+    (["extend", "v.webm", "-p", "t2.txt", "--record", "v2.json"], "webm"),
+    (["extend", "v.mp4", "-p", "none.txt"], "none.txt"),
+    (["branch", "v.mp4", "--at", "0:09", "-p", "t2.txt"], "to 4.125 s"),
+    (["branch", "v.mp4", "--at", "0:00", "-p", "t2.txt"], "from 0.5625 s on"),
+    (["branch", "v.mp4", "--at", "9" * 5000, "-p", "t2.txt"], "99...'; write a time such as"),
+    (["branch", "v.mp4", "--at", "soon", "-p", "t2.txt"], "--at is 'soon'"),
+    (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "w.mp4"], "w.mp4 exists"),
+    (
+        ["branch", "v.mp4", "--at", "2s", "-p", "t2.txt", "-o", "v.mp4", "--overwrite"],
+        "both the film and the video",
+    ),
+    (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "x.gif"], "gif"),
+]  # fmt: skip
+
+
+def test_refusals(afstream: Run, timeline: str, tmp_path: Path):
     (tmp_path / "t2.txt").write_text("@duration 0:01\na cone\n")
     (tmp_path / "other.json").write_text("{}")
     afstream("generate", "-p", timeline, "-q", "-o", "v.mp4")
     afstream("generate", "-p", timeline, "-q", "-o", "w.mp4", "--seed", "9")
-    if "v.webm" in arguments:
-        afstream(
-            "generate", "-p", timeline, "-q", "-o", "v.webm", "--record", "v2.json", "--no-state"
-        )
-        arguments = [*arguments, "--record", "v2.json"]
+    afstream("generate", "-p", timeline, "-q", "-o", "v.webm", "--record", "v2.json", "--no-state")
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    done = afstream(*arguments)
-    assert done.code == 2
-    assert sentence in done.err
-    assert len(done.err.splitlines()) == 1
-    after = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    assert after == before
+    for arguments, sentence in REFUSALS:
+        done = afstream(*arguments)
+        assert done.code == 2, arguments
+        assert sentence in done.err, arguments
+        assert len(done.err.splitlines()) == 1, arguments
+        after = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        assert after == before, arguments
 
 
 def test_an_exact_length_is_kept_and_extended_from_the_last_whole_chunk(
@@ -280,17 +310,6 @@ def test_a_record_that_says_too_much_is_refused(afstream: Run, timeline: str, tm
         assert done.code == 2
         assert len(done.err.splitlines()) == 1
         assert "v.json" in done.err
-
-
-def test_a_film_killed_within_its_first_chunk_begins_anew(
-    afstream: Run, kill: Callable[..., None], timeline: str, tmp_path: Path
-):
-    afstream("generate", "-p", timeline, "-q", "-o", "whole.mp4")
-    kill(0, "generate", "-p", timeline, "-q", "-o", "v.mp4", in_write=True)
-    (tmp_path / "v.mp4").touch()
-    assert read_record(tmp_path / "v.json").state == "running"
-    assert afstream("resume", "v.mp4", "-q").code == 0
-    assert content(tmp_path / "v.mp4") == content(tmp_path / "whole.mp4")
 
 
 def test_a_foreign_picture_costs_a_film_neither_record_nor_states(

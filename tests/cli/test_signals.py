@@ -38,7 +38,8 @@ def test_a_stopped_run_is_closed_cleanly(tmp_path: Path, number: signal.Signals)
     frames = json.loads([*lines, *rest.splitlines()][-1])["total_frames"]
     assert process.returncode == 128 + number
     assert err == (
-        f"afstream: stopped; {frames / 16:.2f} s of video ({frames} frames) are kept in out.mp4\n"
+        f"afstream: stopped; {frames / 16:.2f} s of video ({frames} frames) are kept in out.mp4"
+        "; afstream resume out.mp4 goes on\n"
     )
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == frames

@@ -100,7 +100,7 @@ def test_help_says_defaults_in_one_way():
     # an option without a default adds something, or is a switch
     without = {"--prompts", "--help", "--sheet", "--student", "--lora", "--subtitles"}
     switches = {"--compile", "--no-graph", "--dry-run", "--quiet", "--json"}
-    switches |= {"--exact", "--overwrite", "--no-state"}
+    switches |= {"--exact", "--overwrite", "--no-state", "--resume"}
     blocks = re.split(r"(?=│ \*?\s*--)", done.output)
     silent = {b.split("--")[1].split()[0] for b in blocks[1:] if "[default:" not in b}
     assert {f"--{name}" for name in silent} == without | switches

@@ -117,7 +117,7 @@ def test_full_disk_is_said_and_leaves_whole_fragments(
             write_forever(writer)
     assert str(caught.value) == (
         f"the disk of {path} is full: the {writer.seconds:.2f} s before that are kept; free some"
-        " space and start again"
+        " space, then resume it or start again"
     )
     assert 5_000 < path.stat().st_size < 12_000
     assert len(read(path)) == writer.frames > 0

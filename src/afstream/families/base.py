@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from afstream.model.protocols import DenoisingBackbone, TextEncoder, VideoDecoder
 
 
+# details of a model that leave its frames as they are
+PLACES = ("path", "text")
+
+
 class Placement(NamedTuple):
     """Where a model runs, and the dtype of its weights there."""
 
@@ -153,6 +157,12 @@ class VideoModel:
     def geometry(self) -> Geometry:
         """Its own video size."""
         return self.family.geometry
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Name and details without those that change no frame: where its files and parts lie."""
+        details = {name: text for name, text in self.details.items() if name not in PLACES}
+        return {"name": self.name, **details}
 
     def sized(self, size: tuple[int, int] | None) -> Geometry:
         """Its own video size, or another one in pixels; `ConfigError` where it cannot make that."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,9 +12,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from afstream.atomic import sweep
 from afstream.errors import OutputError
 from afstream.lock import hold
-from afstream.video.kinds import check_output, taken
+from afstream.paths import FILE, FOLDER, kind_at
+from afstream.video.kinds import check_output, goes_on, taken
 
 # the key by which a run record is known
 RECORD_KEY = "afstream_record"
@@ -23,6 +24,7 @@ RECORD_KEY = "afstream_record"
 BESIDE_KEY = "beside"
 # the first line of a replay, by which it is known
 REPLAY_MARK = "# afstream replay"
+REPLAY_SUFFIX = ".timeline.txt"
 DEFAULT_VIDEO = "out.mp4"
 STDOUT = "-"
 # what subtitles are called that are a file
@@ -83,11 +85,16 @@ class FilmFiles:
         return cls(
             video=video,
             record=record or sibling(video, ".json"),
-            states=sibling(video, ".state") if states else None,
-            replay=sibling(video, ".timeline.txt") if live else None,
+            states=sibling(video, ".state") if states and goes_on(video) else None,
+            replay=sibling(video, REPLAY_SUFFIX) if live else None,
             sheet=sheet,
             subtitles=sibling(video, f".{subtitles}") if subtitles in SUBTITLES else None,
         )
+
+    @property
+    def go_on(self) -> bool:
+        """Whether the film can be resumed, extended and branched."""
+        return self.record is not None and goes_on(self.video)
 
     @property
     def others(self) -> tuple[Path, ...]:
@@ -108,12 +115,7 @@ class FilmFiles:
         if self.sheet and self.sheet.suffix.lower() != ".png":
             raise OutputError(f"the contact sheet {self.sheet} must end in .png")
         self._refuse_shared(inputs)
-        check_output(self.video)
-        if taken(self.video) and not overwrite:
-            raise OutputError(
-                f"{self.video} exists already; give --overwrite to replace it, or choose another"
-                " path"
-            )
+        check_video(self.video, overwrite=overwrite)
         for path, what, is_ours in self._claims():
             try:
                 _check_file(path, what, is_ours, overwrite=overwrite)
@@ -136,14 +138,23 @@ class FilmFiles:
                 held.enter_context(hold(shared, what="output"))
                 if self.record and self.record.absolute() != shared.absolute():
                     held.enter_context(hold(self.record, what="output"))
+                for path in (self.video, *self.others):
+                    sweep(path.parent, path.name)
+                if self.states:
+                    sweep(self.states)
             yield
 
     def remove_stale(self) -> None:
-        """Remove what stands beside an earlier film and does not belong to the new one."""
-        for path in (self.replay, self.sheet, self.subtitles):
-            if path:
-                with suppress(OSError):
-                    path.unlink()
+        """Remove what stands beside an earlier film in the same place."""
+        if not self.record:
+            return
+        replay = sibling(self.video, REPLAY_SUFFIX)
+        stale = [self.sheet, *self._listed]
+        if kind_at(replay) == FILE and is_replay(replay):
+            stale.append(replay)
+        for path in filter(None, stale):
+            with suppress(OSError):
+                path.unlink()
 
     def _refuse_shared(self, inputs: Mapping[str, Path]) -> None:
         """Refuse two outputs in one place, and an output in the place of an input."""
@@ -174,14 +185,30 @@ class FilmFiles:
             (self.record, "run record", is_record),
             (self.replay, "replay", is_replay),
             (self.sheet, "contact sheet", None),
-            (self.subtitles, "subtitle file", self._is_listed),
+            (self.subtitles, "subtitle file", self._listed.__contains__),
         )
         return [(path, what, is_ours) for path, what, is_ours in claims if path]
 
-    def _is_listed(self, path: Path) -> bool:
-        """Whether an earlier record says that a file belongs to its film."""
-        record = self.record and _read(self.record)
-        return bool(record) and path.name in record.get(BESIDE_KEY, ())
+    @property
+    def _listed(self) -> list[Path]:
+        """Subtitles of which an earlier record says that they belong to its film."""
+        names = (_read(self.record) or {}).get(BESIDE_KEY) if self.record else None
+        subtitles = (sibling(self.video, f".{kind}") for kind in SUBTITLES)
+        # a record may be anyone's, and say anything
+        return [path for path in subtitles if isinstance(names, list) and path.name in names]
+
+
+def check_video(video: Path, *, overwrite: bool) -> None:
+    """Check that a video can be written, and that none is replaced unless that is wanted.
+
+    Raises:
+        OutputError: the place is taken, cannot be written to, or the suffix is unknown.
+    """
+    check_output(video)
+    if taken(video) and not overwrite:
+        raise OutputError(
+            f"{video} exists already; give --overwrite to replace it, or choose another path"
+        )
 
 
 def sibling(video: Path, suffix: str) -> Path:
@@ -195,7 +222,7 @@ def free_video(first: Path = Path(DEFAULT_VIDEO)) -> Path:
         name = f"{first.stem}-{number}{first.suffix}" if number > 1 else first.name
         video = first.with_name(name)
         taken = (video, *(sibling(video, suffix) for suffix in (".json", ".state")))
-        if not any(_kind(path) for path in taken):
+        if not any(kind_at(path) for path in taken):
             return video
     raise AssertionError("numbers do not end")
 
@@ -235,28 +262,12 @@ def _place(path: Path) -> set[object]:
     return place
 
 
-def _kind(path: Path) -> str:
-    """What there is at a path, without following a link; empty where there is nothing."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return ""
-    kinds = {
-        "file": stat.S_ISREG,
-        "folder": stat.S_ISDIR,
-        "link": stat.S_ISLNK,
-        "pipe": stat.S_ISFIFO,
-        "socket": stat.S_ISSOCK,
-    }
-    return next((name for name, is_kind in kinds.items() if is_kind(mode)), "device")
-
-
 def _check_states(folder: Path, *, overwrite: bool) -> None:
     """Check the folder of saved states."""
-    kind = _kind(folder)
-    if kind not in ("", "folder"):
+    kind = kind_at(folder)
+    if kind not in ("", FOLDER):
         raise OutputError(
-            f"{folder} is a {kind}, and saved states need a folder of this name; rename it, or give"
+            f"{folder} is {kind}, and saved states need a folder of this name; rename it, or give"
             " --no-state"
         )
     if kind and not overwrite and any(folder.iterdir()):
@@ -270,14 +281,14 @@ def _check_file(
     path: Path, what: str, is_ours: Callable[[Path], bool] | None, *, overwrite: bool
 ) -> None:
     """Check one file beside the video; the system's refusals are an `OSError`."""
-    kind = _kind(path)
+    kind = kind_at(path)
     if not kind:
         path.parent.mkdir(parents=True, exist_ok=True)
         # whether the folder can be written, without a trace
         with tempfile.TemporaryFile(dir=path.parent):
             return
-    if kind != "file":
-        raise OutputError(f"the {what} {path} is a {kind}; give the path of a file")
+    if kind != FILE:
+        raise OutputError(f"the {what} {path} is {kind}; give the path of a file")
     if is_ours and not is_ours(path):
         raise OutputError(
             f"{path} is there already and is no {what} of afstream, so it is not replaced; choose"

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from afstream.stream import Chunk, Stream
 
 SAVE_EVERY_S = 5.0
+# a planned film may have a cue in every chunk
+CUE_EVERY_S = 1.0
+# what a stop may be kept waiting for
+QUICK_S = 2.0
 TITLE_CHARS = 100
 BURN = "burn"
 # the tag of a video by which its run is known
@@ -147,7 +151,14 @@ class Film:
         settings, described = StreamSettings.of(stream), describe_run(stream)
         seed, text = timeline.seed or 0, str(timeline)
         # where a run goes on it keeps its name
-        decides = (described, settings.threads, seed, text, str(options), versions())
+        decides = (
+            described,
+            settings.threads,
+            seed,
+            text,
+            str(replace(options, overwrite=False)),
+            versions(),
+        )
         run = (kept and kept.run) or run_name(*decides, live=live)
         about = {RUN: run, "model": stream.model.name, "memory": stream.policy.name}
         writer = VideoWriter.open(
@@ -212,7 +223,7 @@ class Film:
             self.record.cues.append(CueEntry.of(chunk))
         if not self._begun:
             self._begin(chunk.index + 1)
-        elif chunk.receipts and self.record.live:
+        elif chunk.receipts and (self.record.live or self._since_saved_s > CUE_EVERY_S):
             # what was typed is kept even if its first frames are not
             self._save(chunk.index + 1)
         frames, note = self._cut(chunk), self._note()
@@ -222,8 +233,12 @@ class Film:
             self._sheet.add(chunk)
         if self.states.is_due(self._stream):
             self.save_state()
-        if time.monotonic() - self._saved_at > SAVE_EVERY_S:
+        if self._since_saved_s > SAVE_EVERY_S:
             self._save(self.chunks)
+
+    @property
+    def _since_saved_s(self) -> float:
+        return time.monotonic() - self._saved_at
 
     @property
     def is_complete(self) -> bool:
@@ -237,7 +252,7 @@ class Film:
         try:
             self.states.save(self._stream, self.chunks)
         except OutputError as error:
-            self._warn(f"{error}; the film goes on without it")
+            self._warn(f"the film goes on without a saved state: {error}")
 
     def end(self, state: State, error: str | None = None) -> None:
         """Complete the files: of a finished film the video is made an ordinary one.
@@ -249,12 +264,16 @@ class Film:
         Raises:
             OutputError: something cannot be written; the video is whole all the same.
         """
-        if not self.writer.frames and not self._begun:
-            return
-        if state == "finished":
+        if not self._begun:
+            if state != "finished" or not self.writer.frames:
+                # nothing was written, so nothing is told
+                return
+            self._begin(self.chunks)
+        if state == "finished" or (
+            state == "interrupted" and self.states.cost_s(self._stream) < QUICK_S
+        ):
             self.save_state()
-            if not self._begun:
-                self._begin(self.chunks)
+        if state == "finished":
             chapters = [Chapter(start_s, cue.prompt) for start_s, _, cue in self._spans()]
             if why_not := self.writer.finish(chapters):
                 self._warn(why_not)
@@ -286,9 +305,9 @@ class Film:
     def _begin(self, known: int) -> None:
         """Write the record before anything of an earlier film is replaced; see `_save`."""
         self._begun = True
-        self._save(known)
         if not self.chunks:
             self.files.remove_stale()
+        self._save(known)
         self.states.keep_until(self.chunks)
 
     def _save(self, known: int) -> None:
@@ -304,7 +323,7 @@ class Film:
         if self.files.subtitles:
             form = {".srt": srt, ".vtt": vtt}[self.files.subtitles.suffix]
             write_text(self.files.subtitles, form(self._captions()))
-        self.record.write(self.writer, self.tally, self.chunks)
+        self.record.write(self.writer, self.tally, self.states, chunks=self.chunks)
 
     def _cut(self, chunk: Chunk) -> Frames:
         if self._options.exact_frames is None:

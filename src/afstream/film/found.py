@@ -61,7 +61,7 @@ class FoundFilm:
         else:
             path = record or FilmFiles.beside(given).record or given
             video, read = given, read_record(path)
-        frames = frames_in(video) if os.path.lexists(video) else 0
+        frames = _frames_in(video, read)
         if frames and read_tags(video).get(RUN) != read.run:
             raise OutputError(
                 f"{video} and its record {path} are of two runs, so it cannot be gone on with; make"
@@ -77,10 +77,11 @@ class FoundFilm:
         return self.plan.whole_chunks(self.frames)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether it holds every frame of its timeline."""
+    def is_finished(self) -> bool:
+        """Whether it ended cleanly, and holds every frame of its timeline."""
         exact = self.record.output.exact_frames
-        return self.frames >= (exact or self.plan.num_video_frames)
+        whole = self.frames >= (exact or self.plan.num_video_frames)
+        return self.record.state == "finished" and whole
 
     @property
     def options(self) -> FilmOptions:
@@ -139,6 +140,18 @@ class FoundFilm:
         planned = enumerate(self.plan.cues)
         known = [told.get(cue.chunk) or CueEntry.planned(cue, index) for index, cue in planned]
         return [cue for cue in known if cue.chunk < chunks]
+
+
+def _frames_in(video: Path, record: RunRecord) -> int:
+    """Whole frames of a video; 0 where the run was killed before its first chunk was whole."""
+    if not os.path.lexists(video):
+        return 0
+    try:
+        return frames_in(video)
+    except OutputError:
+        if record.state != "running" or record.output.frames:
+            raise
+        return 0
 
 
 def return_to(

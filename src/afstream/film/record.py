@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from afstream.atomic import write_text
-from afstream.errors import ConfigError, OutputError
+from afstream.errors import ConfigError, OutputError, reason_of
+from afstream.families.base import PLACES
 from afstream.film.files import BESIDE_KEY, MAX_RECORD_BYTES, RECORD_KEY
 from afstream.film.versions import versions
 from afstream.spec import ModelSpec, StreamConfig, TextPlace, split_scale
@@ -21,6 +22,7 @@ from afstream.timeline.cue import MAX_SEED, Transition
 from afstream.validation import SettingsFile, validated
 
 if TYPE_CHECKING:
+    from afstream.film.states import StateStore
     from afstream.film.tally import Tally
     from afstream.stream import Chunk, Stream
     from afstream.timeline.plan import PlannedCue
@@ -260,21 +262,26 @@ class RecordWriter:
     beside: tuple[str, ...] = ()
     cues: list[CueEntry] = field(default_factory=list[CueEntry])
 
-    def write(self, writer: VideoWriter, tally: Tally, chunks: int) -> None:
+    def write(self, writer: VideoWriter, tally: Tally, states: StateStore, *, chunks: int) -> None:
         """Replace the file in one step.
 
         Args:
             writer: the video as it is.
             tally: times of this run.
+            states: the saved states.
             chunks: chunks in the video.
 
         Raises:
             OutputError: it cannot be written; the old one is as it was.
         """
         if self.path:
-            write_text(self.path, json.dumps(self._as_data(writer, tally, chunks), indent=2) + "\n")
+            write_text(
+                self.path, json.dumps(self._as_data(writer, tally, states, chunks), indent=2) + "\n"
+            )
 
-    def _as_data(self, writer: VideoWriter, tally: Tally, chunks: int) -> dict[str, object]:
+    def _as_data(
+        self, writer: VideoWriter, tally: Tally, states: StateStore, chunks: int
+    ) -> dict[str, object]:
         width, height = writer.picture.size
         done = {"frames": writer.frames, "chunks": chunks}
         return {
@@ -296,7 +303,12 @@ class RecordWriter:
             "origin": self.origin and self.origin.model_dump(),
             "cues": [cue.model_dump() for cue in self.cues],
             "stream": self.stream.model_dump(),
-            "timings": {"load_s": round(self.load_s, 3), **tally.summary()},
+            "states": {"bytes": states.bytes},
+            "timings": {
+                "load_s": round(self.load_s, 3),
+                "states_s": round(states.spent_s, 3),
+                **tally.summary(),
+            },
             "versions": versions(),
         }
 
@@ -317,7 +329,7 @@ def read_record(path: Path) -> RunRecord:
             raise OutputError(f"{path} is too large for a run record; give afstream's own")
         content = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise OutputError(f"cannot read {path} ({(error.strerror or '').lower()})") from error
+        raise OutputError(f"cannot read {path} ({reason_of(error)})") from error
     except (ValueError, RecursionError) as error:
         raise OutputError(f"{path} is no run record: it is no JSON; give afstream's own") from error
     number = content.get(RECORD_KEY) if isinstance(content, dict) else None
@@ -388,13 +400,12 @@ def refuse_other_model(record: RunRecord, stream: Stream, film: Path) -> None:
     Raises:
         ConfigError: name or details of the model differ.
     """
-    now = {"name": stream.model.name, **stream.model.details}
-    differing = sorted(
-        name for name in now.keys() | record.model if now.get(name) != record.model.get(name)
-    )
+    now = stream.model.identity
+    was = {name: text for name, text in record.model.items() if name not in PLACES}
+    differing = sorted(name for name in now.keys() | was if now.get(name) != was.get(name))
     if differing:
         name = differing[0]
         raise ConfigError(
-            f"{film} was made with another model: its {name} was {record.model.get(name)!r} and is"
+            f"{film} was made with another model: its {name} was {was.get(name)!r} and is"
             f" {now.get(name)!r}; give back the files that it was made with"
         )

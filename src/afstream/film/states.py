@@ -38,7 +38,8 @@ class StateStore:
         self, folder: Path | None, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.folder = folder
-        self.bytes = 0
+        # of the newest state, and what all of them took
+        self.bytes, self.spent_s = 0, 0.0
         self._clock = clock
         self._saved_at = clock()
         self._cost_s = 0.0
@@ -55,8 +56,11 @@ class StateStore:
         """Whether a state may be saved without taking more than its share of the time."""
         if self.folder is None:
             return False
-        cost_s = self._cost_s or stream.state_bytes / BYTES_PER_S
-        return self._clock() - self._saved_at >= max(EVERY_S, cost_s / SHARE)
+        return self._clock() - self._saved_at >= max(EVERY_S, self.cost_s(stream) / SHARE)
+
+    def cost_s(self, stream: Stream) -> float:
+        """Seconds that saving a state takes: as the last one did, or estimated."""
+        return self._cost_s or stream.state_bytes / BYTES_PER_S
 
     def save(self, stream: Stream, chunk: int) -> None:
         """Save the state of a stream that has yielded everything before a chunk.
@@ -77,6 +81,7 @@ class StateStore:
             # a disk that is full is not asked again at once
             self._saved_at = self._clock()
             self._cost_s = self._saved_at - began
+            self.spent_s += self._cost_s
         for _, old in self.found[KEPT:]:
             with suppress(OSError):
                 old.unlink()

@@ -17,12 +17,14 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from afstream.errors import OutputError
-from afstream.video import gif, pictures
-from afstream.video.files import is_file, open_existing, what_is_at
-from afstream.video.film import tags_in
+from afstream.errors import OutputError, reason_of
+from afstream.paths import FOLDER
+from afstream.video import gif
+from afstream.video.files import is_file, kind_at, open_existing
 from afstream.video.h264 import annex_b
+from afstream.video.info import tags_in
 from afstream.video.pieces import Pieces, PiecesOf, mkv_pieces, mp4_pieces
+from afstream.video.png_folder import tags_of_folder, whole_pictures
 
 MP4_NAME = slice(4, 8)
 MKV_START = b"\x1a\x45\xdf\xa3"
@@ -68,7 +70,8 @@ class Bounded(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Go to an offset; a damaged file may ask for one before its start."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
-        self._at = max(start + offset, 0)
+        # a damaged file may name an offset before its start
+        self._at = max(0, start + offset)
         return self._at
 
     def tell(self) -> int:
@@ -106,8 +109,8 @@ def read_tags(path: str | Path) -> dict[str, str]:
         OutputError: there is nothing, no ordinary file, or a damaged one.
     """
     path = Path(path)
-    if what_is_at(path) == pictures.FOLDER_KIND:
-        return pictures.tags_of_folder(path)
+    if kind_at(path) == FOLDER:
+        return tags_of_folder(path)
     with open_existing(path) as file:
         try:
             if gif.is_gif(file):
@@ -135,8 +138,8 @@ def frames_in(path: str | Path) -> int:
         OutputError: there is nothing, or no film that can be gone on with.
     """
     path = Path(path)
-    if what_is_at(path) == pictures.FOLDER_KIND:
-        return pictures.whole_pictures(path)
+    if kind_at(path) == FOLDER:
+        return whole_pictures(path)
     if is_file(path) and not path.stat().st_size:
         return 0
     with ExistingFilm.open(path) as film:
@@ -301,5 +304,4 @@ def comment_of(container: InputContainer) -> str:
 
 def damaged(path: Path, error: Exception) -> OutputError:
     """The error for a film that cannot be read."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return OutputError(f"{path} is damaged or no film ({reason.lower()}); choose another path")
+    return OutputError(f"{path} is damaged or no film ({reason_of(error)}); choose another path")

@@ -11,14 +11,13 @@ from av.error import FFmpegError
 
 from afstream.atomic import replace_file
 from afstream.errors import OutputError
+from afstream.paths import FOLDER
 from afstream.video.existing import ExistingFilm
-from afstream.video.files import create, open_existing, refuse_changed, what_is_at
-from afstream.video.film import Chapter, Film
+from afstream.video.files import create, kind_at, open_existing, refuse_changed, same_file
 from afstream.video.h264 import CRF, DEFAULT_CRF, ChunkEncoder
+from afstream.video.info import Chapter, FilmInfo, Past
 from afstream.video.muxing import MKV, MOV, MP4, Container, PieceMuxer, chunks_with_starts
-from afstream.video.past import Past, same_file
 from afstream.video.picture import Captions, Frames
-from afstream.video.pictures import FOLDER_KIND
 
 
 class GrowingFile:
@@ -28,7 +27,7 @@ class GrowingFile:
     default_crf: ClassVar = DEFAULT_CRF
     container: ClassVar[Container]
 
-    def __init__(self, path: Path, film: Film, *, past: Past | None, overwrite: bool) -> None:
+    def __init__(self, path: Path, film: FilmInfo, *, past: Past | None, overwrite: bool) -> None:
         self.frames = 0
         self._path = path
         self._encoder = ChunkEncoder(film)
@@ -44,13 +43,13 @@ class GrowingFile:
             self._file = create(path, overwrite=overwrite)
 
     @classmethod
-    def check_past(cls, past: Past, film: Film) -> None:
+    def check_past(cls, past: Past, film: FilmInfo) -> None:
         """Check that a film can begin with the past.
 
         Raises:
             OutputError: it has other settings, or no chunk ends there.
         """
-        if what_is_at(past.path) == FOLDER_KIND:
+        if kind_at(past.path) == FOLDER:
             raise OutputError(
                 f"a video cannot go on from {past.path}, a folder of PNGs; choose another folder"
             )

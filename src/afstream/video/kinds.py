@@ -8,13 +8,12 @@ from typing import Protocol
 
 from afstream.errors import OutputError
 from afstream.video.files import is_file, probe
-from afstream.video.film import Chapter, Film
 from afstream.video.growing import Mkv, Mov, Mp4
-from afstream.video.past import Past
+from afstream.video.info import Chapter, FilmInfo, Past
 from afstream.video.picture import Captions, Frames
-from afstream.video.pictures import PngFolder, own_pictures
 from afstream.video.pipe import STANDARD_OUTPUT, PipedMp4, check_standard_output
-from afstream.video.whole import Gif, WebM
+from afstream.video.png_folder import PngFolder, own_pictures
+from afstream.video.webm_gif import Gif, WebM
 
 
 class Encoder(Protocol):
@@ -61,14 +60,16 @@ class EncoderKind(Protocol):
         """See above."""
         ...
 
-    def check_past(self, past: Past, film: Film) -> None:
+    def check_past(self, past: Past, film: FilmInfo) -> None:
         """Check that a film can begin with the past.
 
         Raises:
             OutputError: it cannot.
         """
 
-    def __call__(self, path: Path, film: Film, *, past: Past | None, overwrite: bool) -> Encoder:
+    def __call__(
+        self, path: Path, film: FilmInfo, *, past: Past | None, overwrite: bool
+    ) -> Encoder:
         """Create the file at `path`."""
         ...
 
@@ -104,6 +105,11 @@ def kind_of(path: Path) -> EncoderKind:
             f"{path} ends in {path.suffix!r}; use {known}, or no suffix for a folder of PNGs"
         )
     return kind
+
+
+def goes_on(path: Path) -> bool:
+    """Whether a film of this suffix can be gone on with when it was interrupted, or has ended."""
+    return KINDS.get(path.suffix.lower()) not in (WebM, Gif, None)
 
 
 def check_output(path: Path) -> None:

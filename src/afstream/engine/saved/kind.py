@@ -15,8 +15,6 @@ from afstream.geometry import Geometry
 from afstream.kvcache.cache import slot_shape
 from afstream.model.dit import TextContext
 
-# details of a model that leave its frames as they are
-IGNORED = ("path", "text")
 # values of a tensor that stand for all of it
 SAMPLE = 8
 
@@ -62,8 +60,7 @@ class StreamKind(NamedTuple):
     def facts(self) -> dict[str, str]:
         """What a state and the stream that loads it must have in common, by name."""
         model, backbone = self.model, self.rollout.model
-        details = {name: text for name, text in model.details.items() if name not in IGNORED}
-        digest = hashlib.sha256(json.dumps(details, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(model.identity, sort_keys=True).encode()).hexdigest()
         settings = {
             "memory": self.rollout.policy.settings,
             "sampler": asdict(model.sampler),

@@ -58,7 +58,7 @@ def open_wan(
     text = _text(parts, spec.text, source, prompts, where)
     path = parts.place("VAE")
     if spec.vae is not None:
-        details["vae"] = spec.vae
+        details["vae"] = Path(spec.vae).name
         path = find_tiny(folder) if spec.vae == TINY_VAE else Path(spec.vae)
     vae = open_decoder(path, device=where.device, dtype=where.dtype)
     backbone = source.build(device=where.device, dtype=where.dtype, offload=spec.offload)

@@ -35,7 +35,7 @@ from afstream.training.recipes.tables import PocketRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
 from afstream.training.runs.record import Record, read_record, tables
 from afstream.training.runs.stages import RunContext, Stage
-from afstream.training.trainer.checkpoints import Report
+from afstream.training.trainer.log import Report
 from afstream.training.trainer.optim import is_layer_matrix
 
 POCKET_BACKBONE = BackboneConfig(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
@@ -17,12 +16,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from afstream.atomic import sync_folder
 from afstream.errors import OutputError
-from afstream.video.files import create, is_file, is_folder, open_existing, what_is_at
-from afstream.video.film import ENCODER, Chapter, Film, tags_in
-from afstream.video.past import Past, same_file
+from afstream.paths import FOLDER
+from afstream.video.files import create, is_file, is_folder, kind_at, open_existing, same_file
+from afstream.video.info import ENCODER, Chapter, FilmInfo, Past, tags_in
 from afstream.video.picture import Captions, Frames, Scaler
 
-FOLDER_KIND = stat.S_IFDIR
 NAME = "frame_{:06d}.png"
 PATTERN = re.compile(r"frame_[0-9]{6,}\.png", re.ASCII)
 # zlib's fastest: half the time of the default for a few per cent more bytes.
@@ -46,7 +44,7 @@ class PngFolder:
     crf: ClassVar = None
     default_crf: ClassVar = None
 
-    def __init__(self, path: Path, film: Film, *, past: Past | None, overwrite: bool) -> None:
+    def __init__(self, path: Path, film: FilmInfo, *, past: Past | None, overwrite: bool) -> None:
         self.frames = 0
         self._folder = path
         self._scaler = Scaler(film.picture)
@@ -67,13 +65,13 @@ class PngFolder:
                     self._put(picture.read())
 
     @classmethod
-    def check_past(cls, past: Past, film: Film) -> None:
+    def check_past(cls, past: Past, film: FilmInfo) -> None:
         """Check that a film can begin with the past.
 
         Raises:
             OutputError: it has other settings, or too few pictures.
         """
-        if what_is_at(past.path) != FOLDER_KIND:
+        if kind_at(past.path) != FOLDER:
             raise OutputError(
                 f"a folder of PNGs cannot go on from {past.path}, which is none; choose .mp4, .mov,"
                 " .m4v or .mkv"
