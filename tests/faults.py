@@ -554,6 +554,60 @@ ROOMS = (
         ),
     ),
     Room(
+        "src/afstream/checkpoints/formats.py",
+        ("tests/checkpoints/test_formats.py",),
+        (
+            Fault(
+                "JSON with a brace in the right place is taken for safetensors",
+                " and not TEXT.issuperset(head[:HEADER_AT])",
+                "",
+            ),
+            Fault(
+                "a pointer is called a text",
+                "if head.startswith(beginning):",
+                'if head.startswith(beginning) and beginning[:1] != b"v":',
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/quantised.py",
+        ("tests/checkpoints/test_quantised.py",),
+        (
+            Fault(
+                "flat scales are taken for columns",
+                ".view(-1, groups, 1)",
+                ".view(1, groups, -1)",
+            ),
+            Fault(
+                "groups of a row share one scale",
+                "return groups if groups and shape[1] % groups == 0 else 0",
+                "return 1",
+            ),
+            Fault("lost scales are not noticed", "if is_marked and not scales:", "if False:"),
+            Fault("a rotated weight is read as it is", "or unknown:", "or False:"),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/shards.py",
+        ("tests/checkpoints/test_shards.py",),
+        (
+            Fault(
+                "a missing shard is not noticed",
+                "if absent:",
+                "if False:",
+            ),
+            Fault("variants are mixed", "if len(models) > 1:", "if False:"),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/wrappers.py",
+        ("tests/checkpoints/test_wrappers.py",),
+        (
+            Fault("one of two sets is taken", "if len(sets) > 1:", "if False:"),
+            Fault("one of two weights is taken", "if other != name:", "if False:"),
+        ),
+    ),
+    Room(
         "src/afstream/checkpoints/students.py",
         ("tests/checkpoints/test_checkpoints.py",),
         (
