@@ -106,9 +106,8 @@ class Finding:
     def dtypes(self) -> dict[str, int]:
         """Parameters by the dtype in which they are stored."""
         counts: Counter[str] = Counter()
-        pairs = self.lora.pairs.values() if self.lora else ()
-        halves = [half for pair in pairs for half in (pair.down, pair.up)]
-        for value in () if self.parts else (*self.weights.values(), *halves):
+        added = [value for _, value in self.lora.tensors()] if self.lora else []
+        for value in () if self.parts else (*self.weights.values(), *added):
             counts[str(value.dtype).removeprefix("torch.")] += value.numel()
         for part in self.parts:
             counts.update(part.dtypes)

@@ -56,4 +56,6 @@ def _extremes(value: Tensor) -> Tensor:
     """
     if not value.numel():
         return value.new_zeros(2, dtype=torch.float64)
-    return torch.stack(value.detach().aminmax()).double()
+    # float8 has no order in torch; what it holds, float16 holds
+    wide = value.detach() if value.itemsize > 1 else value.detach().half()
+    return torch.stack(wide.aminmax()).double()
