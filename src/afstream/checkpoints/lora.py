@@ -6,6 +6,7 @@ Names and strengths are read as their trainers write them; see `lora_names` and 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ from afstream.checkpoints.lora_file import (
     lora_path,
     read_lora_file,
 )
-from afstream.checkpoints.lora_strength import ADAPTER_CONFIG, Layer, Strength, resolve
+from afstream.checkpoints.lora_settings import ADAPTER_CONFIG
+from afstream.checkpoints.lora_strength import Layer, Strength, resolve
 from afstream.errors import CheckpointError, ConfigError
 from afstream.spec import split_scale
 from afstream.validation import show_name
@@ -97,6 +99,11 @@ class Lora:
         return f"{self.path.name}:{self.scale:g}"
 
     @property
+    def strength_counts(self) -> dict[Strength, int]:
+        """How many layers have each strength, the most frequent first."""
+        return dict(Counter(self.strengths.values()).most_common())
+
+    @property
     def ranks(self) -> tuple[int, ...]:
         """All ranks that occur."""
         return tuple(sorted({one.rank for one in self.strengths.values()}))
@@ -158,7 +165,15 @@ def merge_loras(weights: Weights, loras: Sequence[Lora]) -> Weights:
 
 def read_loras(given: Sequence[str]) -> list[Lora]:
     """Read several, each `FILE` or `FILE:SCALE`; see `read_lora`."""
-    return [read_lora(path, scale=scale) for path, scale in map(split_scale, given)]
+    return [_read_given(one) for one in given]
+
+
+def _read_given(given: str) -> Lora:
+    path, scale = split_scale(given)
+    before, colon, said = given.rpartition(":")
+    if colon and path == Path(given) and not path.exists() and Path(before).exists():
+        raise ConfigError(f"the scale of LoRA {before} is {said!r}; give a number, such as 0.8")
+    return read_lora(path, scale=scale)
 
 
 def read_lora(path: Path, *, scale: float = 1.0, alpha: float | None = None) -> Lora:

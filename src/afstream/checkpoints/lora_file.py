@@ -21,8 +21,16 @@ from afstream.checkpoints.lora_names import (
     plain_layer,
     take_apart,
 )
-from afstream.checkpoints.lora_strength import ALPHA, ADAPTER_CONFIG, Settings, number, read_settings
+from afstream.checkpoints.lora_settings import (
+    ADAPTER_CONFIG,
+    ALPHA,
+    OF_OTHERS,
+    Settings,
+    number,
+    read_settings,
+)
 from afstream.errors import CheckpointError
+from afstream.text import some_of
 from afstream.validation import show_name
 
 ENTRY = "generator_lora"
@@ -50,23 +58,23 @@ class LoraFile:
             both halves and alpha go by the weight's name.
         alphas: what the file says of single layers, by the same name.
         spelled: the layers' names in the file, without prefixes, by the same name.
+        adapters: a tensor's name by PEFT's name of the adapter, of which one file has one.
         settings: what speaks of strength, of all layers.
         beside: likewise in an `adapter_config.json` beside a file that is not PEFT's.
     """
 
     path: Path
-    parts: dict[tuple[str, Part], Tensor] = field(
-        default_factory=dict[tuple[str, Part], Tensor]
-    )
+    parts: dict[tuple[str, Part], Tensor] = field(default_factory=dict[tuple[str, Part], Tensor])
     alphas: dict[str, float] = field(default_factory=dict[str, float])
     spelled: dict[str, str] = field(default_factory=dict[str, str])
+    adapters: dict[str, str] = field(default_factory=dict[str, str])
     settings: list[Settings] = field(default_factory=list[Settings])
     beside: list[Settings] = field(default_factory=list[Settings])
 
 
 def is_lora(content: Mapping[Any, Any]) -> bool:
     """Whether a file's content is a LoRA, or another kind of adapter, by its names."""
-    return ENTRY in content or bool(_entry(content)) or any(map(_is_part, content))
+    return bool(_entries(content)) or any(map(_is_part, content))
 
 
 def lora_path(path: Path) -> Path:
@@ -102,7 +110,7 @@ def read_lora_file(path: Path) -> LoraFile:
     content = read_weights(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds {type(content).__name__}; a LoRA holds named weights")
-    entry = ENTRY if ENTRY in content else _entry(content)
+    entry = _entry(content, path)
     entries = content[entry] if entry else content
     if not isinstance(entries, dict):
         raise CheckpointError(
@@ -139,14 +147,26 @@ def read_lora_file(path: Path) -> LoraFile:
     return file
 
 
-def _entry(content: Mapping[Any, Any]) -> str:
-    """The only dict of LoRA weights that a file holds under a name; empty for none or several."""
-    found = [
-        str(name)
+def _entries(content: Mapping[Any, Any]) -> list[str]:
+    """Names under which a file holds LoRA weights, without those of models trained beside it."""
+    if ENTRY in content:
+        return [ENTRY]
+    return [
+        name
         for name, value in content.items()
-        if isinstance(value, dict) and any(map(_is_part, value))
+        if isinstance(name, str) and isinstance(value, dict)
+        if not OF_OTHERS.search(name) and any(map(_is_part, value))
     ]
-    return found[0] if len(found) == 1 and found[0] in content else ""
+
+
+def _entry(content: Mapping[Any, Any], path: Path) -> str:
+    """The name under which a file holds its LoRA weights; empty where they have none."""
+    found = _entries(content)
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{path} holds LoRA weights under {some_of(found)}; give a file of one LoRA"
+        )
+    return found[0] if found else ""
 
 
 def _is_of_all(name: str) -> bool:
@@ -173,6 +193,11 @@ def _add(file: LoraFile, name: str, value: Any, taken: dict[tuple[str, Part], st
             f"{path} holds {show_name(name)}, which is no part of a low-rank pair; give {WANTED}"
         )
     own = _own(found, file)
+    if found.part in ("down", "up", "bias"):
+        file.adapters.setdefault(found.adapter, name)
+    if len(file.adapters) > 1:
+        shown = " and ".join(map(show_name, file.adapters.values()))
+        raise CheckpointError(f"{path} holds more than one adapter, by {shown}; give a file of one")
     key = own, found.part
     if key in taken:
         raise CheckpointError(

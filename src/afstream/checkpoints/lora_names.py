@@ -78,7 +78,8 @@ FOREIGN = {
     "transformer_2": TWO_BACKBONES,
 }
 NEAREST = 3
-# characters of a name that are compared with others
+# characters of a name; of those, how many are compared with others
+LONGEST = 1000
 COMPARED = 100
 
 
@@ -110,6 +111,8 @@ class OwnNames(NamedTuple):
 
 def take_apart(name: str) -> LoraName | None:
     """Layer and part of a tensor in a LoRA file; None for one that is no part of a LoRA."""
+    if len(name) > LONGEST:
+        return None
     if found := HALF.fullmatch(name):
         part = HALVES[found[2]]
         if found[4] != "bias":
