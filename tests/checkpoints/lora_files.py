@@ -1,5 +1,7 @@
 """Small LoRA files of every layout, and what they must add."""
 
+from functools import cache
+
 import torch
 from safetensors.torch import save_file
 from tests.wan_transformer import diffusers_name, wan_weights
@@ -10,9 +12,15 @@ LAYERS = ("blocks.0.self_attn.q", "blocks.1.ffn.0", "blocks.1.cross_attn.o")
 RANK = 4
 
 
+@cache
+def shape(layer):
+    """The shape of a weight of the tiny backbone."""
+    return wan_weights()[f"{layer}.weight"].shape
+
+
 def pair(layer, rank=RANK):
     """Both halves for a layer of the tiny backbone, the same each time."""
-    out, width = wan_weights()[f"{layer}.weight"].shape
+    out, width = shape(layer)
     generator = torch.Generator().manual_seed(sum(map(ord, layer)) + rank)
     down = torch.randn(rank, width, generator=generator)
     return down, torch.randn(out, rank, generator=generator)
@@ -36,7 +44,7 @@ def pairs(prefix="", down="lora_A.weight", up="lora_B.weight", alpha=None, spell
             layer, rank
         )
         if alpha is not None:
-            named[f"{prefix}{spell(layer)}.alpha"] = alpha
+            named[f"{prefix}{spell(layer)}.alpha"] = alpha.clone() if isinstance(alpha, torch.Tensor) else alpha
     return named
 
 
@@ -63,7 +71,8 @@ def check_merged(given, wanted, base=None):
     merged = merge_loras(base or wan_weights(), read_loras([str(one) for one in given]))
     assert merged.keys() == wanted.keys()
     for name, value in merged.items():
-        torch.testing.assert_close(value, wanted[name], rtol=0, atol=1e-5)
+        assert value.dtype == wanted[name].dtype
+        torch.testing.assert_close(value.double(), wanted[name].double(), rtol=0, atol=1e-5)
 
 
 def check_factor(given, factor):

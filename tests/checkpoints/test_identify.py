@@ -250,7 +250,7 @@ def test_the_command_shows_all_and_complains_of_each(models, student, lora, tmp_
     assert caught.value.code == 2
     out, err = capsys.readouterr()
     assert out.count("Wan2.1 text-to-video") == 3
-    assert "alpha 8 (the file says it)" in out
+    assert "2 = alpha 8 / rank 4 (lora_alpha of the header): 1 layer" in out
     assert "generator_ema is taken" in out
     assert "together" in out
     assert [line.startswith("afstream: ") for line in err.splitlines()] == [True, True]

@@ -97,8 +97,12 @@ def test_settings_of_peft_beside_the_file_and_its_folder(folder):
 @pytest.mark.parametrize("use_rslora", [False, True])
 def test_peft_merges_the_same(tmp_path, use_rslora):
     """Patterns that are a name's end, an expression, and one that is anchored."""
-    backbone = Backbone(CONFIG)
-    backbone.load_state_dict(wan_weights())
+
+    def base():
+        backbone = Backbone(CONFIG)
+        backbone.load_state_dict(wan_weights())
+        return backbone
+
     config = peft.LoraConfig(
         r=4,
         lora_alpha=8,
@@ -107,13 +111,10 @@ def test_peft_merges_the_same(tmp_path, use_rslora):
         rank_pattern={"blocks.1.self_attn.q": 2},
         alpha_pattern={r"^blocks\.0.*self_attn\.q": 16, "ffn.0": 6, r"[0-9]\.self_attn\.q": 3},
         init_lora_weights=False,
-        lora_bias=True,
     )
-    adapted = peft.get_peft_model(backbone, config)
-    for name, value in adapted.named_parameters():
-        if name.endswith("lora_B.default.bias"):
-            torch.nn.init.normal_(value)
-    adapted.save_pretrained(tmp_path)
+    peft.get_peft_model(base(), config).save_pretrained(tmp_path)
+    # read again, as it writes patterns in another order, and the first that fits counts
+    adapted = peft.PeftModel.from_pretrained(base(), tmp_path)
     check_merged([tmp_path], adapted.merge_and_unload().state_dict())
 
 
@@ -133,12 +134,12 @@ def test_patterns_of_a_header_are_in_the_words_of_the_file(tmp_path):
         (pairs(), {"lora_alpha": "4", **adapter()}, "but 16 by lora_alpha of lora_adapter_metad"),
         (pairs(), {"lora_alpha": "8", "rank": "8"}, "4 by its matrices, but 8 by rank of the he"),
         (pairs(), adapter(rank_pattern={"q": 8}), "but 8 by rank_pattern of lora_adapter_met"),
-        (pairs(), adapter(r=64), "the rank of blocks.1.cross_attn.o is 4 by its matrices, but 64"),
+        (pairs(), adapter(r=64), "is 4 by its matrices, but 64 by r of lora_adapter_metad"),
         (pairs(), adapter(alpha_pattern={"attn1.to_q": 1}), "speaks of attn1.to_q, which is none"),
         (pairs(), adapter(alpha_pattern={"(a+)+": 1}), "names (a+)+, which is no pattern"),
         (pairs(), adapter(alpha_pattern={"(": 1}), "names (, which is no pattern of layers"),
         (pairs(), adapter(alpha_pattern=3), "alpha_pattern of lora_adapter_metadata.transformer"),
-        (pairs(), adapter(lora_alpha=None), "nothing says the alpha of blocks.1.cross_attn.o, tho"),
+        (pairs(), adapter(lora_alpha=None), "nothing says the alpha of blocks"),
         (pairs(), {"use_rslora": "true"}, "nothing says the alpha of"),
         (pairs(), adapter(use_dora=True), "is a DoRA, by use_dora of lora_adapter_metadata"),
         (pairs(), {"lora_alpha": "8", "use_rslora": "perhaps"}, "it must be true or false"),
@@ -211,10 +212,13 @@ def test_scales_that_are_no_numbers_or_too_large(tmp_path, scale):
 
 
 def test_the_command_shows_factors_and_where_they_were_read(folder, capsys):
-    main(["inspect", str(folder(alpha_pattern={"ffn.0": 2}))])
-    said = capsys.readouterr().out
+    def shown(*options):
+        with pytest.raises(SystemExit, match="0"):
+            main(["inspect", *options])
+        return capsys.readouterr().out
+
+    said = shown(str(folder(alpha_pattern={"ffn.0": 2})))
     assert "2 = alpha 8 / rank 4 (lora_alpha of adapter_config.json): 2 layers" in said
-    assert "0.5 = alpha 2 / rank 4 (alpha_pattern of adapter_config.json): 1 layer\n" in said
-    main(["inspect", "--json", str(folder())])
-    (strength,) = json.loads(capsys.readouterr().out)["findings"][0]["lora"]["strengths"]
+    assert "0.5 = alpha 2 / rank 4 (alpha_pattern of adapter_config.json): 1 layer " in said
+    (strength,) = json.loads(shown("--json", str(folder())))["findings"][0]["lora"]["strengths"]
     assert (strength["factor"], strength["source"]) == (2, "lora_alpha of adapter_config.json")

@@ -6,6 +6,7 @@ Names and strengths are read as their trainers write them; see `lora_names` and 
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -171,7 +172,8 @@ def read_loras(given: Sequence[str]) -> list[Lora]:
 def _read_given(given: str) -> Lora:
     path, scale = split_scale(given)
     before, colon, said = given.rpartition(":")
-    if colon and path == Path(given) and not path.exists() and Path(before).exists():
+    # os.path, because a path that no system takes is told of where it is read
+    if colon and path == Path(given) and not os.path.exists(given) and os.path.exists(before):  # noqa: PTH110
         raise ConfigError(f"the scale of LoRA {before} is {said!r}; give a number, such as 0.8")
     return read_lora(path, scale=scale)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from afstream.checkpoints.files import check_plain, read_json, read_metadata, read_weights
+from afstream.checkpoints.files import check_plain, is_folder, read_json, read_metadata, read_weights
 from afstream.checkpoints.lora_names import (
     CHANGES,
     LoraName,
@@ -81,10 +81,9 @@ def lora_path(path: Path) -> Path:
     """The file of a LoRA that is given as a file or as PEFT's or diffusers' folder.
 
     Raises:
-        CheckpointError: it is a folder of something else.
-        OSError: it is out of reach.
+        CheckpointError: it is a folder of something else, or out of reach.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return path
     found = [path / name for name in FILES if (path / name).is_file()]
     if not found:
