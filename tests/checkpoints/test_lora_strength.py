@@ -130,7 +130,7 @@ def test_patterns_of_a_header_are_in_the_words_of_the_file(tmp_path):
     [
         (TENSORS, {"lora_alpha": "16"}, "2 by the layer's own alpha, but 16 by lora_alpha of the"),
         (TENSORS, {"ss_network_alpha": "4"}, "but 4 by ss_network_alpha of the header"),
-        (pairs(), {"alpha": "8", "lora_alpha": "4"}, "8 by alpha of the header, but 4 by lora_a"),
+        (pairs(), {"alpha": "8", "lora_alpha": "4"}, " 4 by lora_alpha of the header"),
         (pairs(), {"lora_alpha": "4", **adapter()}, "but 16 by lora_alpha of lora_adapter_metad"),
         (pairs(), {"lora_alpha": "8", "rank": "8"}, "4 by its matrices, but 8 by rank of the he"),
         (pairs(), adapter(rank_pattern={"q": 8}), "but 8 by rank_pattern of lora_adapter_met"),
