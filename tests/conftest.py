@@ -37,6 +37,14 @@ def fixed_seeds() -> None:
     np.random.seed(0)  # noqa: NPY002  a library may draw from the global generator
 
 
+@pytest.fixture(autouse=True, scope="session")
+def reports(tmp_path_factory):
+    """Reports of faults that tests provoke stay out of the user's folders."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """A complete Wan folder by layout, for tests that only read it; as the next two are."""

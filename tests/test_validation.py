@@ -11,6 +11,7 @@ from afstream.errors import CheckpointError, ConfigError
 from afstream.validation import Checked, validated
 
 Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^\w+$", description="the name of a file")]
 
 
 class Inner(Checked):
@@ -23,7 +24,8 @@ class Inner(Checked):
     switch: bool = False
     size: Count | None = None
     name: Annotated[str, Field(pattern=r"^\w+$", description="letters and digits")] = "a"
-    files: dict[str, Count] = Field(default_factory=dict, alias="weight_map")
+    files: dict[Name, Count] = Field(default_factory=dict, alias="weight_map")
+    values: Annotated[int, Field(ge=0, le=2**20)] = 0
 
     @model_validator(mode="after")
     def _seven(self):
@@ -58,6 +60,8 @@ class Outer(Checked):
         ({"size": 0}, ", [inner]: size is 0; it must be a whole number, at least 1"),
         ({"name": "a\nb"}, ", [inner]: name is 'a\\nb'; it must be letters and digits"),
         ({"weight_map": {"a": 0}}, ", [inner]: a is 0; it must be a whole number, at least 1"),
+        ({"weight_map": {"../a": 1}}, ", [inner]: ../a is '../a'; it must be the name of a file"),
+        ({"values": -1}, ", [inner]: values is -1; it must be a whole number, 0 to 1048576"),
         ({"weight_map": 3}, ", [inner]: weight_map is 3; it must be a table"),
         (
             {"cout": 3, "count": 0},

@@ -155,8 +155,6 @@ def make_trials(kills: int, *, seed: int, report: bool = False) -> Counts:
         seed: of the random moments.
         report: print the counts after each film.
     """
-    # imported before the forks, so that each begins warm
-
     torch.set_num_threads(1)
     states.EVERY_S = STATES_EVERY_S
     rng, counts = random.Random(seed), Counts()

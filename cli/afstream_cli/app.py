@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 
 from afstream.errors import OutputError
 from afstream.film.versions import package_version
+from afstream.text import short_words
 from afstream_cli.bench import bench
 from afstream_cli.bench_kernels import bench_kernels
 from afstream_cli.continuing import branch, extend, resume
@@ -20,7 +22,7 @@ from afstream_cli.distill import distill
 from afstream_cli.faults import explain
 from afstream_cli.generate import generate
 from afstream_cli.inspect import inspect
-from afstream_cli.interruption import stop_code
+from afstream_cli.interruption import stop_code, unhandled
 from afstream_cli.streams import safe_streams, tell
 
 COMMANDS = ("generate", "resume", "extend", "branch", "inspect", "convert", "bench", "distill")
@@ -97,9 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if os.environ.get("AFSTREAM_TRACEBACK") == "1":
                 raise
             code, sentence = explain(error, sys.argv if arguments is None else arguments)
-            tell(f"afstream: {sentence}")
+            tell(f"afstream: {short_words(sentence)}")
         except KeyboardInterrupt as error:
             code = stop_code(error)
+    # a second signal, while Python ends, would be told as an error of torch's
+    atexit.register(unhandled)
     sys.exit(code)
 
 

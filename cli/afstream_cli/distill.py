@@ -14,7 +14,7 @@ from afstream_cli import options
 if TYPE_CHECKING:
     from afstream.training.runs.opening import Run
     from afstream.training.runs.stages import Stage
-    from afstream.training.trainer.checkpoints import Report
+    from afstream.training.trainer.log import Report
     from afstream_cli.progress import Job
 
 ALL = "all"

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from afstream.errors import AfstreamError
+from afstream.errors import AfstreamError, reason_of
 from afstream.film.versions import package_version
 
 USER_ERROR = 2
@@ -40,7 +40,7 @@ def explain(error: Exception, command: Sequence[str]) -> tuple[int, str]:
             " or --gpu-memory to plan for less"
         )
     if isinstance(error, OSError):
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         what = f" ({reason}: {error.filename})" if error.filename else f" ({reason})"
         cause = f"stopped because the system refused something{what}"
     else:

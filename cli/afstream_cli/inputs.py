@@ -51,7 +51,7 @@ def read_time(text: str, option: str) -> Moment:
     """The time that an option gives; errors name the option."""
     moment = Moment.parse(text) or Moment.parse(f"[{text}]")
     if moment is None or moment.relative:
-        raise ConfigError(f"{option} is {text!r}; write a time such as 0:20, 12.5s or 13c")
+        raise ConfigError(f"{option} is {shown(text)}; write a time such as 0:20, 12.5s or 13c")
     return moment
 
 

@@ -63,6 +63,13 @@ class Interruption:
         self.signal = number
 
 
+def unhandled() -> None:
+    """Let further signals end the process at once, without a word."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def stopped_like_ctrl_c() -> Generator[None, None, None]:
     """Make a signal a KeyboardInterrupt inside the block, so that half-made files are removed."""

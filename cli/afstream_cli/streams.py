@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from afstream.errors import OutputError
+from afstream.errors import OutputError, reason_of
 from afstream.text import printable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Data(StandardOutput):
 
     def failed(self, error: OSError) -> int:
         """Report it as the user's error."""
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         if error.errno in (errno.EPIPE, errno.EBADF):
             reason = "its reader went away" if error.errno == errno.EPIPE else "it is closed"
         raise OutputError(f"cannot write to standard output, {reason}") from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from afstream.training.runs.stages import Stage
-    from afstream.training.trainer.checkpoints import Report
+    from afstream.training.trainer.log import Report
     from afstream_cli.progress import Job
 
 MINUTE_S = 60

@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
 from afstream.errors import OutputError
+from afstream.paths import FILE, kind_at
 
 # never an existing file, never through a link; not every system has all of these
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -45,7 +46,9 @@ def replace_file(
     shown = f"{what} {path}".lstrip()
     temporary = goal.with_name(f".{goal.name[:SHOWN]}.{secrets.token_hex(4)}.partial")
     try:
-        _refuse_other(goal, shown)
+        # a folder, a device and a pipe are never replaced
+        if kind_at(goal) not in ("", FILE):
+            raise OutputError(f"cannot write {shown}: it is no ordinary file; choose another path")
         # the mode of an ordinary file; the process's umask takes away what it forbids
         file = os.fdopen(os.open(temporary, CREATE, 0o666), "w+b")
         try:
@@ -70,6 +73,21 @@ def write_text(path: str | os.PathLike[str], text: str, *, what: str = "") -> No
         file.write(text.encode())
 
 
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left of files that they were writing in a folder.
+
+    Nobody else may be writing them.
+
+    Args:
+        folder: where; it need not exist.
+        name: of the one file; all of them unless given.
+    """
+    pattern = name if name == "*" else escape(name[:SHOWN])
+    for left in folder.glob(f".{pattern}.????????.partial"):
+        with suppress(OSError):
+            left.unlink()
+
+
 def sync_folder(folder: Path) -> None:
     """Make a change of names in a folder survive a power failure.
 
@@ -88,10 +106,3 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def _refuse_other(path: Path, shown: str) -> None:
-    """Refuse to replace a folder, a device or a pipe."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise OutputError(f"cannot write {shown}: it is no ordinary file; choose another path")

@@ -50,9 +50,14 @@ class OutputError(AfstreamError):
     @classmethod
     def of(cls, path: object, error: OSError) -> OutputError:
         """The error for a path that the system refuses."""
-        reason = (error.strerror or str(error)).lower()
-        return cls(f"cannot write {path} ({reason}); choose another path")
+        return cls(f"cannot write {path} ({reason_of(error)}); choose another path")
 
 
 class TrainingError(AfstreamError):
     """Training cannot go on."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says in a few words, such as "permission denied" where the system refuses."""
+    said = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return said.lower() or type(error).__name__

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from afstream.errors import OutputError
+from afstream.paths import FILE, kind_at
 
 # in the folder that is written, or beside the file
 IN_FOLDER, BESIDE = ".lock", ".{}.lock"
@@ -39,12 +39,11 @@ def hold(path: Path, *, what: str) -> Generator[None, None, None]:
     goal = lock_path(path)
     try:
         # a FIFO would be waited for, and what a link leads to is not ours
-        with suppress(FileNotFoundError):
-            if not stat.S_ISREG(goal.lstat().st_mode):
-                raise OutputError(
-                    f"{goal} is no ordinary file, so {path} cannot be locked; remove it, or choose"
-                    f" another {what}"
-                )
+        if kind_at(goal) not in ("", FILE):
+            raise OutputError(
+                f"{goal} is no ordinary file, so {path} cannot be locked; remove it, or choose"
+                f" another {what}"
+            )
         # it would be made, and a folder of a mistyped name is no help
         goal.parent.stat()
         lock = FileLock(goal, timeout=0)

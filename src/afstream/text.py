@@ -10,6 +10,8 @@ from itertools import islice
 # overrides and isolates show a text in another order than it has; half a surrogate pair cannot be
 # written. The marks and joiners that Arabic, Hebrew, Indic scripts and emoji need are not here.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206f\ud800-\udfff]")
+# beginning and end of a word are enough to know it by
+LONG_WORD = re.compile(r"(\S{400})\S{200,}(\S{400})")
 # characters of a code point of two hexadecimal digits
 SHORT = 0xFF
 
@@ -34,6 +36,11 @@ def some_of(names: Collection[str], *, most: int = 3) -> str:
     more = len(names) - most
     first = ", ".join(islice(names, most))
     return f"{first} and {more:,} more" if more > 0 else first
+
+
+def short_words(text: str) -> str:
+    """A sentence in which no word, such as a path, is so long that the rest cannot be found."""
+    return LONG_WORD.sub(r"\1...\2", text)
 
 
 def is_unicode(text: str) -> bool:

@@ -41,6 +41,8 @@ WORDS: dict[object, str] = {
 }
 A_TABLE = "a table"
 UNIONS = (Union, types.UnionType)
+# behind the place of a name that must not be
+KEY = "[key]"
 # characters of a value that an error repeats
 SHOWN = 60
 
@@ -140,7 +142,8 @@ def _sentence(model: type[Checked], fault: ErrorDetails) -> str:
     if kind == "value_error" and _is_model(_peeled(hint)[0]):
         table = loc
     # an item of a list goes by the list's name
-    named = [show_name(part) for part in loc[len(table) :] if isinstance(part, str)]
+    parts = [part for part in loc[len(table) :] if isinstance(part, str)]
+    named = [show_name(part) for part in parts if part != KEY]
     name = named[-1] if named else ""
     place = f", [{'.'.join(map(show_name, table))}]: " if table else ": "
     names = ", ".join(_fields(inner))
@@ -171,9 +174,10 @@ def _walk(model: type[Checked], loc: Location) -> tuple[type[Checked], Any, Loca
         elif get_origin(plain) is tuple and isinstance(part, int):
             items = get_args(plain)
             hint = items[0] if items[-1] is Ellipsis else items[part]
-        else:
+        elif part != KEY:
             # of a mapping
-            hint = next(iter(get_args(plain)[1:]), Any)
+            name, value = (*get_args(plain), Any, Any)[:2]
+            hint = name if KEY in loc[index:] else value
     return inner, hint, loc[:depth]
 
 
@@ -230,9 +234,14 @@ def _range(limits: list[Any]) -> str:
     above = next((one.gt for one in limits if isinstance(one, Gt)), None)
     below = next((one.lt for one in limits if isinstance(one, Lt)), None)
     if low is not None and high is not None:
-        return f"{low:g} to {high:g}"
+        return f"{_bound(low)} to {_bound(high)}"
     words = (("at least", low), ("above", above), ("at most", high), ("below", below))
-    return " and ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
+    return " and ".join(f"{word} {_bound(one)}" for word, one in words if one is not None)
+
+
+def _bound(value: Any) -> str:  # noqa: ANN401  whatever can be compared
+    """A bound as people write it: whole numbers with all of their digits."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _with_tuples(data: object) -> object:

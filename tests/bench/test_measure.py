@@ -21,7 +21,7 @@ from afstream.bench.series import MAX_STRETCHES, Stretches
 from afstream.engine.chunk import ChunkTiming
 from afstream.errors import ConfigError
 from afstream.families.base import VideoModel
-from afstream.families.pocket.text import telling_words, vocabulary
+from afstream.families.pocket.vocabulary import telling_words, vocabulary
 from afstream.spec import StreamConfig
 
 

@@ -44,7 +44,9 @@ def pairs(prefix="", down="lora_A.weight", up="lora_B.weight", alpha=None, spell
             layer, rank
         )
         if alpha is not None:
-            named[f"{prefix}{spell(layer)}.alpha"] = alpha.clone() if isinstance(alpha, torch.Tensor) else alpha
+            named[f"{prefix}{spell(layer)}.alpha"] = (
+                alpha.clone() if isinstance(alpha, torch.Tensor) else alpha
+            )
     return named
 
 

@@ -426,3 +426,11 @@ def test_diffusers_own_model_takes_our_names_and_computes_the_same(tmp_path):
     expected = expected.transpose(1, 2)
     error = (found - expected).abs().max() / expected.abs().max()
     assert error < 1e-5
+
+
+@pytest.mark.parametrize("alpha", [float("inf"), float("nan")])
+def test_an_alpha_that_is_not_finite_is_shown(tmp_path, alpha):
+    alphas = {f"{layer}.alpha": torch.tensor(alpha) for layer in lora_pairs()}
+    torch.save({**peft(lora_pairs()), **alphas}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=f"is {alpha}; it must be a finite number"):
+        with_loras(tmp_path / "a.pt")

@@ -36,6 +36,7 @@ OPTIONS: dict[str, list[str]] = {
     "too many threads to train": ["distill", "--threads", str(2**31), "--dry-run"],
     "no prompts": ["generate", "--dry-run", "-p", ""],
     "prompts in a folder": ["generate", "--dry-run", "-p", "."],
+    "a record in place of the states": [*MAKE, "--record", "o.state"],
     "a backend": [*MAKE, "--backend", "x"],
     "a steering size": [*DRY, "--size", "\x1b]0;x\x07"],
 }

@@ -1,5 +1,7 @@
 """The door of the house: help, version, and errors as sentences."""
 
+import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -104,3 +106,25 @@ def test_the_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AFSTREAM_TRACEBACK", "1")
     with pytest.raises(ConfigError):
         main(["generate", "--prompts", "x.txt", "--size", "big"])
+
+
+AT_THE_END = """
+import atexit, os, signal
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+from afstream_cli.app import main
+main(["--version"])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_signal_while_python_ends_prints_no_traceback():
+    done = python(AT_THE_END)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_a_long_path_does_not_hide_the_sentence(capsys: pytest.CaptureFixture[str]):
+    for arguments in (["resume", "x" * 5000], ["generate", "-p", "t", "--model", "x" * 5000]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert "xxx...xxx" in (told := capsys.readouterr().err)
+        assert len(told) < 1200

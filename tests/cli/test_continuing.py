@@ -67,8 +67,17 @@ def kill(afstream: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return run
 
 
-@pytest.mark.parametrize("out", ["v.mp4", "v.mov", "v.mkv", "v"])
-@pytest.mark.parametrize("states", [True, False])
+@pytest.mark.parametrize(
+    ("out", "states"),
+    [
+        ("v.mp4", True),
+        ("v.mov", True),
+        ("v.mkv", True),
+        ("v", True),
+        ("v.mp4", False),
+        ("v", False),
+    ],
+)
 def test_a_killed_film_is_resumed_to_the_same_bytes(
     afstream: Run, kill: Callable[..., None], timeline: str, tmp_path: Path, out: str, states: bool
 ):
@@ -222,46 +231,41 @@ def test_a_cue_whose_frames_were_lost_is_kept(
     assert [cue.prompt for cue in read_record(tmp_path / "v.json").cues] == ["a red ball", "a cone"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["resume", "v.mp4"], "v.mp4 is finished; afstream extend"),
-        (["resume", "none.mp4"], "there is no run record none.json"),
-        (["resume", "other.json"], "other.json is no run record"),
-        (["resume", ""], "names no file"),
-        (["resume", "v.mp4", "--record", "w.json"], "are of two runs"),
-        (["extend", "v.webm", "-p", "t2.txt"], "webm"),
-        (["extend", "v.mp4", "-p", "none.txt"], "none.txt"),
-        (["branch", "v.mp4", "--at", "0:09", "-p", "t2.txt"], "to 4.125 s"),
-        (["branch", "v.mp4", "--at", "0:00", "-p", "t2.txt"], "from 0.5625 s on"),
-        (["branch", "v.mp4", "--at", "soon", "-p", "t2.txt"], "--at is 'soon'"),
-        (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "w.mp4"], "w.mp4 exists"),
-        (
-            ["branch", "v.mp4", "--at", "2s", "-p", "t2.txt", "-o", "v.mp4", "--overwrite"],
-            "both the film and the video",
-        ),
-        (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "x.gif"], "gif"),
-    ],
-)  # fmt: skip
-def test_refusals(
-    afstream: Run, timeline: str, tmp_path: Path, arguments: list[str], sentence: str
-):
+REFUSALS: list[tuple[list[str], str]] = [
+    (["resume", "v.mp4"], "v.mp4 is finished; afstream extend"),
+    (["resume", "none.mp4"], "there is no run record none.json"),
+    (["resume", "other.json"], "other.json is no run record"),
+    (["resume", ""], "names no file"),
+    (["resume", "v.mp4", "--record", "w.json"], "are of two runs"),
+    (["extend", "v.webm", "-p", "t2.txt", "--record", "v2.json"], "webm"),
+    (["extend", "v.mp4", "-p", "none.txt"], "none.txt"),
+    (["branch", "v.mp4", "--at", "0:09", "-p", "t2.txt"], "to 4.125 s"),
+    (["branch", "v.mp4", "--at", "0:00", "-p", "t2.txt"], "from 0.5625 s on"),
+    (["branch", "v.mp4", "--at", "9" * 5000, "-p", "t2.txt"], "99...'; write a time such as"),
+    (["branch", "v.mp4", "--at", "soon", "-p", "t2.txt"], "--at is 'soon'"),
+    (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "w.mp4"], "w.mp4 exists"),
+    (
+        ["branch", "v.mp4", "--at", "2s", "-p", "t2.txt", "-o", "v.mp4", "--overwrite"],
+        "both the film and the video",
+    ),
+    (["branch", "v.mp4", "--at", "0:02", "-p", "t2.txt", "-o", "x.gif"], "gif"),
+]  # fmt: skip
+
+
+def test_refusals(afstream: Run, timeline: str, tmp_path: Path):
     (tmp_path / "t2.txt").write_text("@duration 0:01\na cone\n")
     (tmp_path / "other.json").write_text("{}")
     afstream("generate", "-p", timeline, "-q", "-o", "v.mp4")
     afstream("generate", "-p", timeline, "-q", "-o", "w.mp4", "--seed", "9")
-    if "v.webm" in arguments:
-        afstream(
-            "generate", "-p", timeline, "-q", "-o", "v.webm", "--record", "v2.json", "--no-state"
-        )
-        arguments = [*arguments, "--record", "v2.json"]
+    afstream("generate", "-p", timeline, "-q", "-o", "v.webm", "--record", "v2.json", "--no-state")
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    done = afstream(*arguments)
-    assert done.code == 2
-    assert sentence in done.err
-    assert len(done.err.splitlines()) == 1
-    after = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    assert after == before
+    for arguments, sentence in REFUSALS:
+        done = afstream(*arguments)
+        assert done.code == 2, arguments
+        assert sentence in done.err, arguments
+        assert len(done.err.splitlines()) == 1, arguments
+        after = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        assert after == before, arguments
 
 
 def test_an_exact_length_is_kept_and_extended_from_the_last_whole_chunk(
@@ -306,3 +310,15 @@ def test_a_record_that_says_too_much_is_refused(afstream: Run, timeline: str, tm
         assert done.code == 2
         assert len(done.err.splitlines()) == 1
         assert "v.json" in done.err
+
+
+def test_a_foreign_picture_costs_a_film_neither_record_nor_states(
+    afstream: Run, kill: Callable[..., None], timeline: str, tmp_path: Path
+):
+    kill(4, "generate", "-p", timeline, "-q", "-o", "v")
+    (tmp_path / "v" / "frame_000030.png").write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = afstream("resume", "v")
+    assert done.code == 2
+    assert "was not written by afstream" in done.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

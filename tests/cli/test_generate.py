@@ -122,12 +122,12 @@ def test_a_folder_of_pictures(afstream: Run, timeline: str, tmp_path: Path):
 
 
 def test_prompt_files_of_other_projects(afstream: Run, tmp_path: Path):
-    lines = [{"prompts": ["a ball", "a star"]}, {"prompts": ["a ring", "a box", "a cone"]}]
+    lines = [{"prompts": ["a ball", "a star"]}, {"prompts": ["a wedge", "a box", "a disc"]}]
     text = "\n".join(json.dumps(line) for line in lines)
     (tmp_path / "p.jsonl").write_text(text)
     arguments = ("--switch-frames", "6, 12", "--line", "2", "--dry-run", "--json")
     plan = json.loads(afstream("generate", "-p", "p.jsonl", *arguments).out)
-    assert [cue["prompt"] for cue in plan["cues"]] == ["a ring", "a box", "a cone"]
+    assert [cue["prompt"] for cue in plan["cues"]] == ["a wedge", "a box", "a disc"]
     assert [cue["chunk"] for cue in plan["cues"]] == [0, 2, 4]
 
 
@@ -209,3 +209,38 @@ def test_a_full_disk_keeps_what_was_made(
     assert record["state"] == "failed"
     assert "disk" in record["error"]
     assert record["output"]["frames"] == 33
+
+
+@pytest.mark.parametrize("happens", ["no room", "removed"])
+def test_a_film_of_which_nothing_is_left_has_failed(
+    afstream: Run,
+    timeline: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    happens: str,
+):
+    write = GrowingFile.write
+
+    def then(encoder: GrowingFile, frames: Frames, captions: Captions | None) -> None:
+        if happens == "no room":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(encoder, frames, captions)
+        (tmp_path / "out.mp4").unlink(missing_ok=True)
+
+    monkeypatch.setattr(GrowingFile, "write", then)
+    done = afstream("generate", "-p", timeline)
+    assert done.code == 2
+    assert "nothing is kept" in done.err
+    record = load(tmp_path / "out.json")
+    assert (record["state"], record["output"]["frames"]) == ("failed", 0)
+    assert "nothing is kept" in record["error"]
+
+
+def test_a_dry_run_names_words_that_the_model_does_not_know(command: Run, tmp_path: Path):
+    (tmp_path / "t.txt").write_text("0:00 a red ball\n0:05 a wombat\n")
+    done = command("generate", "-p", "t.txt", "--dry-run")
+    assert done.code == 2
+    assert "t.txt:2:1: the pocket model does not know 'wombat'" in done.err
+    # one that a file on disk may know
+    (tmp_path / "own.safetensors").write_bytes(b"")
+    assert command("generate", "-p", "t.txt", "--dry-run", "--model", "own.safetensors").code == 0

@@ -20,14 +20,14 @@ STREAMS = {
     "data unread": Case(arguments=[*RUN, "a.mp4", "--json"], stdout=BROKEN),
     "data full": Case(arguments=[*RUN, "b.mp4", "--json"], stdout=FULL),
     "data closed": Case(arguments=[*RUN, "c.mp4", "--json"], stdout=CLOSED),
-    "table unread": Case(arguments=DRY, stdout=BROKEN, ends=True),
+    "table unread": Case(arguments=DRY, stdout=BROKEN),
     "table full": Case(arguments=[*DRY, "--json"], stdout=FULL),
     "help closed": Case(arguments=["--help"], stdout=CLOSED),
     "version full": Case(arguments=["--version"], stdout=FULL, ends=True),
     "ascii": Case(arguments=DRY, encoding="ascii"),
     "no cues": Case(arguments=["generate", "-p", "-", "--out", "d.mp4"], stdin=CLOSED),
     "error unread": Case(arguments=["generate", "-p", "nowhere.txt"], stderr=BROKEN),
-    "usage unread": Case(arguments=["generate", "--nope"], stderr=FULL, ends=True),
+    "usage unread": Case(arguments=["generate", "--nope"], stderr=FULL),
 }
 FAULTS = {
     "fault": Case(arguments=[*DRY, "--json"], plant=FAULT),
@@ -38,7 +38,6 @@ FAULTS = {
     ),
     "traceback": Case(
         arguments=[*DRY, "--json"],
-        ends=True,
         plant=f"import os; os.environ['AFSTREAM_TRACEBACK'] = '1'; {FAULT}",
     ),
     "no report": Case(
@@ -49,21 +48,27 @@ FAULTS = {
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 
 
-def run(folder: Path, cases: dict[str, Case]) -> dict[str, Outcome]:
-    text = "0:00 a red ball \u2014 \u7ea2\u8272\n0:01 a star\n"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("streams")
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path) -> dict[str, Outcome]:
+    """What became of each case; they share one warm process."""
+    text = "0:00 a red ball \u2014 \u2b50\n0:01 a star\n"
     (folder / "t.txt").write_text(text, encoding="utf-8")
+    cases = STREAMS | FAULTS
     return dict(zip(cases, run_warm(folder, [*cases.values()]), strict=True))
 
 
-def test_standard_streams_of_every_kind(tmp_path: Path):
-    """One test, because the cases share one warm process."""
-    done = run(tmp_path, STREAMS)
+def test_standard_streams_of_every_kind(folder: Path, done: dict[str, Outcome]):
     # A film needs no reader.
-    usual = (tmp_path / "usual.mp4").read_bytes()
+    usual = (folder / "usual.mp4").read_bytes()
     for name in ("progress unread", "progress full", "progress closed", "all closed"):
         assert done[name] == Outcome(code=0, out="", err=""), name
         video = STREAMS[name].arguments[-1]
-        assert (tmp_path / video).read_bytes() == usual, name
+        assert (folder / video).read_bytes() == usual, name
     # Data that are not all there are an error, whoever writes them.
     for name in [
         name for name in STREAMS if name.split()[0] in ("data", "table", "help", "version")
@@ -76,20 +81,18 @@ def test_standard_streams_of_every_kind(tmp_path: Path):
     for name in ("error unread", "usage unread"):
         assert (done[name].code, done[name].err) == (2, ""), name
     assert done["ascii"].code == 0
-    assert r"a red ball \u2014 \u7ea2\u8272" in done["ascii"].out
+    assert r"a red ball \u2014 \u2b50" in done["ascii"].out
     assert done["no cues"].code == 2
     assert "standard input ended without a prompt" in done["no cues"].err
     assert len(done["no cues"].err.splitlines()) == 1
 
 
-def test_faults_of_our_own(tmp_path: Path):
-    """One test, for the same reason."""
-    done = run(tmp_path, FAULTS)
+def test_faults_of_our_own(folder: Path, done: dict[str, Outcome]):
     fault = done["fault"]
     assert fault.code == 1
     assert len(fault.err.splitlines()) == 1
     assert "a fault of its own (IndexError: list index out of range)" in fault.err
-    reports = [*(tmp_path / "state" / "afstream" / "reports").iterdir()]
+    reports = [*(folder / "state" / "afstream" / "reports").iterdir()]
     [path] = [path for path in reports if str(path) in fault.err]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     text = path.read_text()

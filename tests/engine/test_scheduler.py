@@ -138,3 +138,15 @@ def test_a_switch_takes_at_least_as_long_as_its_chunk(model):
     # asked for before the chunk was, in the same unit
     assert receipt.switch_ms is not None
     assert receipt.switch_ms >= chunk.timing.total_ms > 0
+
+
+def test_a_prompt_that_is_not_understood_is_named_with_its_place(model):
+    timeline = Timeline.parse(f"0:00 {STAR}\n0:05 A wombat.", source="story.txt")
+    with pytest.raises(PromptError, match=r"^story\.txt:2:1: the pocket model does not know"):
+        make_stream(model).play(timeline)
+
+
+def test_a_plan_of_years_takes_no_memory(model):
+    stream = make_stream(model)
+    plan = Timeline.parse(f"@duration 999999999c\n0:00 {STAR}").plan(stream.clock)
+    assert list(stream._pipeline.prompts.planned(plan)) == [0]

@@ -8,8 +8,9 @@ from torch import nn
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.families.base import ModelFamily, VideoModel
 from afstream.families.pocket.family import POCKET
-from afstream.families.pocket.text import PocketText, vocabulary
+from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae, VaeConfig
+from afstream.families.pocket.vocabulary import vocabulary
 from afstream.model.dit import Backbone
 
 SIZES = BackboneConfig(

@@ -8,10 +8,12 @@ import torch
 from safetensors.torch import save_file
 from tests.engine.toy import SIZES, toy_model
 
-from afstream.errors import CheckpointError
-from afstream.families.pocket.model import load_parts, save_pocket
+from afstream.errors import CheckpointError, PromptError
+from afstream.families.pocket.facts import POCKET_PATH
+from afstream.families.pocket.model import load_parts, read_sizes, save_pocket
 from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae
+from afstream.families.pocket.vocabulary import TEXT_LEN, known_words, vocabulary
 from afstream.model.dit import Backbone
 
 
@@ -68,3 +70,15 @@ def test_what_was_saved_is_read_again(tmp_path):
     assert parts.text.words == model.text.words
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(parts.backbone.state_dict()[name], value.half().float())
+
+
+def test_the_embedded_model_knows_the_words_that_a_dry_run_knows():
+    sizes = read_sizes(POCKET_PATH)
+    assert (sizes.words, sizes.backbone.text_len) == (vocabulary(), TEXT_LEN)
+
+
+def test_unknown_words_of_any_number_are_a_short_sentence():
+    prompt = " ".join(f"wombat{number}" for number in range(5000))
+    with pytest.raises(PromptError, match=r"does not know 'wombat0', .* and 4,997 more") as caught:
+        known_words(prompt, vocabulary(), TEXT_LEN)
+    assert len(str(caught.value)) < 700

@@ -109,6 +109,18 @@ def test_an_earlier_film_of_ours_is_replaced_when_the_user_says_so(tmp_path: Pat
     files(tmp_path, live=True, subtitles="srt").check({}, overwrite=True)
 
 
+@pytest.mark.parametrize("beside", [5, "film.srt", [["film.srt"], 5], ["notes.txt", "film.json"]])
+def test_a_record_cannot_claim_what_it_likes(tmp_path: Path, beside: object):
+    regular(tmp_path / "film.srt")
+    regular(tmp_path / "notes.txt")
+    (tmp_path / "film.json").write_text(json.dumps({"afstream_record": 2, "beside": beside}))
+    made = files(tmp_path, subtitles="srt")
+    with pytest.raises(OutputError, match="so it is not replaced"):
+        made.check({}, overwrite=True)
+    made.remove_stale()
+    assert {path.name for path in tmp_path.iterdir()} == {"film.srt", "notes.txt", "film.json"}
+
+
 def test_states_of_another_film_are_spared(tmp_path: Path):
     (tmp_path / "film.state").mkdir()
     regular(tmp_path / "film.state" / "chunk-000001.safetensors")
@@ -181,3 +193,18 @@ def test_nothing_is_left_by_the_check(tmp_path: Path):
 def test_a_pipe_of_prompts_is_not_read_to_see_whether_it_is_a_record(tmp_path: Path):
     os.mkfifo(tmp_path / "prompts")
     assert not is_record(tmp_path / "prompts")
+
+
+def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path: Path):
+    (tmp_path / "film.state").mkdir()
+    left = [
+        tmp_path / ".film.json.0123abcd.partial",
+        tmp_path / ".film.mp4.0123abcd.partial",
+        tmp_path / "film.state" / ".chunk-000001.safetensors.0123abcd.partial",
+    ]
+    mine = tmp_path / ".other.json.0123abcd.partial"
+    for path in (*left, mine):
+        regular(path)
+    with files(tmp_path).locked():
+        assert not any(path.exists() for path in left)
+    assert mine.exists()

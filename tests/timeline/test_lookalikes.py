@@ -173,3 +173,10 @@ def test_utf_16_is_said_as_such(tmp_path: Path, text: str, encoding: str):
     path.write_bytes(text.encode(encoding))
     with pytest.raises(TimelineError, match="this is UTF-16"):
         Timeline.read(path)
+
+
+def test_a_video_is_not_taken_for_utf_16(tmp_path: Path):
+    path = tmp_path / "t.txt"
+    path.write_bytes(b"\0\0\0\x1cftypisom\0\0\2\0")
+    with pytest.raises(TimelineError, match=r"holds the control character \\x00"):
+        Timeline.read(path)

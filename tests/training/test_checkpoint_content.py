@@ -260,9 +260,11 @@ def test_what_has_the_name_of_a_checkpoint_and_is_none(store):
 
 
 def test_lines_of_a_log_that_are_no_entries_are_left_out(store):
-    store.log.write_bytes(b'{"step": 1}\n{"st\n\xff\n[]\n5\n{"step": 9}\n{"step": 2}\n{"step": 3')
-    assert store.cut_log(3) == 4
-    assert store.log.read_text() == '{"step": 1}\n{"step": 2}\n'
+    store.log.path.write_bytes(
+        b'{"step": 1}\n{"st\n\xff\n[]\n5\n{"step": 9}\n{"step": 2}\n{"step": 3'
+    )
+    assert store.log.cut(3) == 4
+    assert store.log.path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 def in_a_child(work):

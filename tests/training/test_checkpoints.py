@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from afstream.errors import CheckpointError
 from afstream.training.trainer.checkpoints import CheckpointStore
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """Sums are the same bit for bit."""
     before = torch.get_num_threads()
@@ -29,11 +30,19 @@ def equal(found, expected):
             assert torch.equal(found[name][each], value), (name, each)
 
 
-@pytest.fixture
-def finished(tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
     """A run's folder with its three checkpoints, and its outcome."""
-    folder = tmp_path / "run"
+    folder = tmp_path_factory.mktemp("whole")
+    torch.manual_seed(0)
     return folder, run(make_trainer(), folder)[1]
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+    """A copy of it to spoil."""
+    folder, outcome = whole
+    return Path(shutil.copytree(folder, tmp_path / "run")), outcome
 
 
 def newest(folder):

@@ -71,7 +71,7 @@ def test_too_many_of_them_end_the_run_and_leave_the_checkpoint(tmp_path: Path):
     with pytest.raises(TrainingError, match="2 in a row"):
         train(Stumbling(), 9, store, told.append, every=2, save_every=3, after=observer)
     assert store.last_step == 3
-    entries = [json.loads(line) for line in store.log.read_text().splitlines()]
+    entries = [json.loads(line) for line in store.log.path.read_text().splitlines()]
     assert entries == told
     assert entries[1]["warning"].startswith("step 4: critic came out without numbers")
     # the mean of the numbers that were there

@@ -8,7 +8,8 @@ from tests.engine.toy import SIZES, toy_backbone
 
 from afstream.config import SamplerConfig
 from afstream.families.pocket.family import POCKET
-from afstream.families.pocket.text import PocketText, vocabulary
+from afstream.families.pocket.text import PocketText
+from afstream.families.pocket.vocabulary import vocabulary
 from afstream.kvcache.memories import memory_policy
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import DmdTrainer, Models

@@ -221,3 +221,58 @@ def test_tags_are_checked(tmp_path):
     for tags in ({"crf": "1"}, {"run": "x" * 60_000}):
         with pytest.raises(AfstreamError, match="tag"):
             open_film(tmp_path / "film.mp4", tags=tags)
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.webm", "film.gif"])
+@pytest.mark.parametrize("happens", ["removed", "replaced"])
+def test_a_film_that_something_else_removes_is_not_told_as_made(tmp_path, name, happens):
+    path = tmp_path / name
+    with open_film(path) as writer:
+        writer.write(chunk_of(0))
+        writer.sync()
+        path.unlink()
+        if happens == "replaced":
+            path.write_bytes(b"mine")
+        with pytest.raises(OutputError, match="something else has removed, replaced or cut it"):
+            writer.sync()
+    with open_film(tmp_path / f"again{path.suffix}") as writer:
+        writer.write(chunk_of(0))
+        writer.path.unlink()
+        with pytest.raises(OutputError, match="something else has removed, replaced or cut it"):
+            writer.finish()
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"mine"] * path.exists()
+
+
+def test_a_film_that_something_else_cuts_is_not_told_as_made(tmp_path):
+    path = tmp_path / "film.mp4"
+    with open_film(path) as writer:
+        writer.write(chunk_of(0))
+        os.truncate(path, 100)
+        with pytest.raises(OutputError, match=r"replaced or cut it\): nothing is kept"):
+            writer.finish()
+    assert writer.frames == 0
+
+
+def test_a_foreign_picture_among_own_ones_is_found_before_anything_is_removed(tmp_path):
+    folder = tmp_path / "film"
+    write(folder)
+    for number in (3, 20, 999):
+        strange = folder / f"frame_{number:06}.png"
+        before = strange.read_bytes() if strange.exists() else None
+        strange.write_bytes(b"mine")
+        for past in (None, Past(folder, 2)):
+            with pytest.raises(OutputError, match="was not written by afstream"):
+                open_film(folder, overwrite=True, past=past)
+        strange.write_bytes(before) if before else strange.unlink()
+    assert frames_in(folder) == 36
+
+
+@pytest.mark.parametrize("num_bytes", [0, 5, 20, 50])
+def test_a_picture_that_a_power_failure_cut_is_replaced(tmp_path, num_bytes):
+    folder = tmp_path / "film"
+    write(folder)
+    os.truncate(folder / "frame_000014.png", num_bytes)
+    assert frames_in(folder) == 14
+    with open_film(folder, past=Past(folder, 12)) as writer:
+        writer.write(chunk_of(1))
+    assert frames_in(folder) == 24

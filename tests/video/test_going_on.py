@@ -328,3 +328,24 @@ def test_other_tags_take_the_place_of_the_old_ones(tmp_path):
     made(path, 2, past=Past(path, 21), tags={"run": "other"})
     assert read_tags(path)["run"] == "other"
     assert frames_in(path) == 45
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_empty_film_holds_no_frames(tmp_path, name):
+    (tmp_path / name).touch()
+    assert frames_in(tmp_path / name) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "sentence"),
+    [
+        ("film.mp4", "branch", r"folder of PNGs cannot go on from .*film\.mp4, which is none"),
+        ("film.mp4", "branch.gif", "a gif cannot go on from another film"),
+        ("film", "branch.mp4", "a video cannot go on from .*film, a folder of PNGs"),
+    ],
+)
+def test_a_past_of_another_kind_is_refused(tmp_path, source, name, sentence):
+    made(tmp_path / source)
+    given = {} if source == "film" else {"crf": 18}
+    with pytest.raises(OutputError, match=sentence):
+        open_film(tmp_path / name, past=Past(tmp_path / source, 21), **given)

@@ -151,3 +151,21 @@ def test_sync_reaches_the_disk(tmp_path, name, monkeypatch):
         assert count == (13 if name == "film" else 1)
         writer.sync()
         assert len(synced) == count + 1
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv"])
+def test_a_damaged_film_prints_no_traceback(tmp_path, capfd, name):
+    path = tmp_path / name
+    write(path)
+    data = path.read_bytes()
+    for end in (*range(0, 60, 4), 300, len(data) - 1):
+        path.write_bytes(data[:end])
+        for look in (read_tags, frames_in):
+            with suppress(OutputError):
+                look(path)
+    # one whose index has no end
+    path.write_bytes(data[:24] + b"\xff" * 100)
+    for look in (read_tags, frames_in):
+        with suppress(OutputError):
+            look(path)
+    assert not capfd.readouterr().err

@@ -13,7 +13,7 @@ from torch.nn import Parameter
 from afstream.atomic import replace_file
 from afstream.bounded import MAX_VALUES, MB, parse_json, read_bounded
 from afstream.checkpoints.configs import IndexFile
-from afstream.checkpoints.finite import check_finite
+from afstream.checkpoints.finite import LARGEST, check_finite, first_not_finite
 from afstream.checkpoints.safetensors import (
     DTYPE_NAMES,
     map_tensors,
@@ -29,7 +29,6 @@ C = TypeVar("C", bound=Checked)
 Weights = dict[str, Tensor]
 
 SAFETENSORS = ".safetensors"
-LARGEST = 1e19
 # weights of another shape that an error names
 MOST_NAMED = 3
 # of settings, and of a list of weights
@@ -128,7 +127,8 @@ def save_tensors(
         CheckpointError: a tensor holds values that are not finite; nothing is written.
         OutputError: the system refuses.
     """
-    if lost := first_not_finite(tensors):
+    lost = first_not_finite(tensors.items(), bound=LARGEST)
+    if lost is not None:
         raise CheckpointError(
             f"{path} is not written: {lost} holds values that are not finite, which no model can"
             " use; lower the learning rates and train again"
@@ -141,21 +141,6 @@ def save_tensors(
         write_checked(
             file, {name: value.detach() for name, value in tensors.items()}, metadata or {}
         )
-
-
-def first_not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """The name of the first tensor with a value that is not finite; empty if there is none.
-
-    A value whose square float32 cannot hold counts as well: nothing can be computed from it.
-    """
-    for name, value in tensors.items():
-        if value.is_floating_point() and value.numel():
-            wide = value.detach() if value.itemsize > 1 else value.detach().half()
-            # both are NaN where any value is; unlike isfinite they need no memory
-            least, most = map(float, torch.aminmax(wide))
-            if not -LARGEST < least <= most < LARGEST:
-                return name
-    return ""
 
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:

@@ -9,7 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from afstream.checkpoints.files import check_plain, is_folder, read_json, read_metadata, read_weights
+from afstream.checkpoints.files import (
+    check_plain,
+    is_folder,
+    read_json,
+    read_metadata,
+    read_weights,
+)
 from afstream.checkpoints.lora_names import (
     CHANGES,
     LoraName,

@@ -301,7 +301,9 @@ def number(value: Any, path: Path, name: str, *, what: str = "alpha") -> float: 
     except (ValueError, TypeError, RuntimeError, OverflowError):
         found = math.nan
     if not math.isfinite(found) or isinstance(value, bool):
-        shown = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else show_value(value)
+        shown = show_value(value)
+        if isinstance(value, Tensor):
+            shown = show_value(found) if value.numel() == 1 else f"of shape {tuple(value.shape)}"
         raise CheckpointError(
             f"{path}: the {what} of {show_name(name)} is {shown}; it must be a number, so give"
             " another LoRA"

@@ -1,13 +1,11 @@
 """Safetensors files, read as views of the file and written tensor by tensor.
 
-A file may end with a checksum: a tensor of its own, so that the file stays an ordinary one.
-
 safetensors' own reader maps a file so that the system reserves memory for all of it, and cannot
 open one that is larger than memory; a test checks both. Its writers take all tensors at once.
 Here nothing is reserved, and no more than one tensor is in memory. The format is simple: eight
 bytes with the length of the header, the header (JSON: dtype, shape and place of every tensor),
-and the values. Files that are written here for other stages of afstream carry their own checksum
-among the texts of the header.
+and the values. A file that afstream reads again may carry its own checksum among the texts of the
+header, so that it stays an ordinary file.
 """
 
 from __future__ import annotations

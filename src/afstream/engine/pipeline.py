@@ -79,18 +79,23 @@ class ChunkPipeline:
     def play(self, plan: Plan, from_chunk: int) -> Generator[Chunk, None, None]:
         """Submit and collect the chunks of a plan; see `Stream.play`."""
         changes = self.prompts.planned(plan)
-        state = self.state
+        state, first = self.state, 0
         if from_chunk:
-            if from_chunk != state.position or from_chunk > len(changes):
+            if from_chunk != state.position or from_chunk > plan.num_chunks:
                 raise ConfigError(
                     f"the timeline cannot be played from chunk {from_chunk!r}: it has"
-                    f" {len(changes)} chunks, and the stream stands at chunk {state.position};"
+                    f" {plan.num_chunks} chunks, and the stream stands at chunk {state.position};"
                     " load or rewind the stream, or play from there"
                 )
             # one may be submitted already, and comes first
-            changes = changes[state.chunk :]
-        left = iter(changes)
-        return self.run(lambda: next(left, None))
+            first = state.chunk
+        left = iter(range(first, plan.num_chunks))
+
+        def next_changes() -> Sequence[PendingPrompt] | None:
+            chunk = next(left, None)
+            return None if chunk is None else changes.get(chunk, ())
+
+        return self.run(next_changes)
 
     def run(
         self, planned: Callable[[], Sequence[PendingPrompt] | None]
@@ -174,9 +179,11 @@ class ChunkPipeline:
         with watch.lap("denoise"):
             noise = rollout.noise(scene, seed=state.seed, chunk=state.chunk)
             clean = rollout.denoise(scene, noise)
-        frames, is_finite, state.decoder = self.decoder.submit(clean, state.decoder, watch)
+        frames, is_finite, decoder = self.decoder.submit(clean, state.decoder, watch)
         with watch.lap("context"):
             rollout.commit(scene, clean)
+        # only now: a chunk that is interrupted is submitted again, from the decoder's old state
+        state.decoder = decoder
         before, state.done = state.done, decoding.finish()
         submitted = PendingChunk(
             index=state.chunk,

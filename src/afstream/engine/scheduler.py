@@ -13,7 +13,7 @@ from torch import Tensor
 from afstream.engine.chunk import Receipt
 from afstream.engine.rollout import Rollout
 from afstream.engine.state import Blend, Change, StreamState
-from afstream.errors import TimelineError
+from afstream.errors import PromptError, TimelineError
 from afstream.families.base import VideoModel
 from afstream.geometry import ChunkClock, Geometry
 from afstream.timeline import Cue, Plan
@@ -65,8 +65,8 @@ class PromptScheduler:
         self._waiting.put(self._encode(receipt))
         return receipt
 
-    def planned(self, plan: Plan) -> list[list[PendingPrompt]]:
-        """The changes of a plan, for each of its chunks.
+    def planned(self, plan: Plan) -> dict[int, list[PendingPrompt]]:
+        """The changes of a plan, by the chunk at which they take effect.
 
         Raises:
             PromptError: the model cannot understand a prompt.
@@ -80,14 +80,19 @@ class PromptScheduler:
                 f"the plan is for {plan.clock}; the stream has {self.clock}; plan the timeline"
                 " with stream.clock"
             )
-        changes: list[list[PendingPrompt]] = [[] for _ in range(plan.num_chunks)]
+        changes: dict[int, list[PendingPrompt]] = {}
         for planned in plan.cues:
             receipt = Receipt(
                 cue=planned.cue,
                 requested_s=planned.requested_s,
                 blend_chunks=planned.blend_chunks,
             )
-            changes[planned.chunk].append(self._encode(receipt))
+            try:
+                change = self._encode(receipt)
+            except PromptError as error:
+                # says where it stands
+                raise PromptError(str(planned.cue.place.error(str(error)))) from error
+            changes.setdefault(planned.chunk, []).append(change)
         return changes
 
     def again(self, history: Sequence[Change]) -> dict[int, list[PendingPrompt]]:

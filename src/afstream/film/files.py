@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,8 +12,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from afstream.atomic import sweep
 from afstream.errors import OutputError
 from afstream.lock import hold
+from afstream.paths import FILE, FOLDER, kind_at
 from afstream.video.kinds import check_output, goes_on, taken
 
 # the key by which a run record is known
@@ -137,16 +138,19 @@ class FilmFiles:
                 held.enter_context(hold(shared, what="output"))
                 if self.record and self.record.absolute() != shared.absolute():
                     held.enter_context(hold(self.record, what="output"))
+                for path in (self.video, *self.others):
+                    sweep(path.parent, path.name)
+                if self.states:
+                    sweep(self.states)
             yield
 
     def remove_stale(self) -> None:
         """Remove what stands beside an earlier film in the same place."""
         if not self.record:
             return
-        listed = (_read(self.record) or {}).get(BESIDE_KEY, ())
         replay = sibling(self.video, REPLAY_SUFFIX)
-        stale = [self.sheet, *(self.video.with_name(Path(name).name) for name in listed)]
-        if _kind(replay) == "file" and is_replay(replay):
+        stale = [self.sheet, *self._listed]
+        if kind_at(replay) == FILE and is_replay(replay):
             stale.append(replay)
         for path in filter(None, stale):
             with suppress(OSError):
@@ -157,6 +161,7 @@ class FilmFiles:
         named = {
             "the video": self.video,
             "the run record": self.record,
+            "the folder of saved states": self.states,
             "the replay": self.replay,
             "the contact sheet": self.sheet,
             "the subtitles": self.subtitles,
@@ -180,14 +185,17 @@ class FilmFiles:
             (self.record, "run record", is_record),
             (self.replay, "replay", is_replay),
             (self.sheet, "contact sheet", None),
-            (self.subtitles, "subtitle file", self._is_listed),
+            (self.subtitles, "subtitle file", self._listed.__contains__),
         )
         return [(path, what, is_ours) for path, what, is_ours in claims if path]
 
-    def _is_listed(self, path: Path) -> bool:
-        """Whether an earlier record says that a file belongs to its film."""
-        record = self.record and _read(self.record)
-        return bool(record) and path.name in record.get(BESIDE_KEY, ())
+    @property
+    def _listed(self) -> list[Path]:
+        """Subtitles of which an earlier record says that they belong to its film."""
+        names = (_read(self.record) or {}).get(BESIDE_KEY) if self.record else None
+        subtitles = (sibling(self.video, f".{kind}") for kind in SUBTITLES)
+        # a record may be anyone's, and say anything
+        return [path for path in subtitles if isinstance(names, list) and path.name in names]
 
 
 def check_video(video: Path, *, overwrite: bool) -> None:
@@ -214,7 +222,7 @@ def free_video(first: Path = Path(DEFAULT_VIDEO)) -> Path:
         name = f"{first.stem}-{number}{first.suffix}" if number > 1 else first.name
         video = first.with_name(name)
         taken = (video, *(sibling(video, suffix) for suffix in (".json", ".state")))
-        if not any(_kind(path) for path in taken):
+        if not any(kind_at(path) for path in taken):
             return video
     raise AssertionError("numbers do not end")
 
@@ -254,28 +262,12 @@ def _place(path: Path) -> set[object]:
     return place
 
 
-def _kind(path: Path) -> str:
-    """What there is at a path, without following a link; empty where there is nothing."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return ""
-    kinds = {
-        "file": stat.S_ISREG,
-        "folder": stat.S_ISDIR,
-        "link": stat.S_ISLNK,
-        "pipe": stat.S_ISFIFO,
-        "socket": stat.S_ISSOCK,
-    }
-    return next((name for name, is_kind in kinds.items() if is_kind(mode)), "device")
-
-
 def _check_states(folder: Path, *, overwrite: bool) -> None:
     """Check the folder of saved states."""
-    kind = _kind(folder)
-    if kind not in ("", "folder"):
+    kind = kind_at(folder)
+    if kind not in ("", FOLDER):
         raise OutputError(
-            f"{folder} is a {kind}, and saved states need a folder of this name; rename it, or give"
+            f"{folder} is {kind}, and saved states need a folder of this name; rename it, or give"
             " --no-state"
         )
     if kind and not overwrite and any(folder.iterdir()):
@@ -289,14 +281,14 @@ def _check_file(
     path: Path, what: str, is_ours: Callable[[Path], bool] | None, *, overwrite: bool
 ) -> None:
     """Check one file beside the video; the system's refusals are an `OSError`."""
-    kind = _kind(path)
+    kind = kind_at(path)
     if not kind:
         path.parent.mkdir(parents=True, exist_ok=True)
         # whether the folder can be written, without a trace
         with tempfile.TemporaryFile(dir=path.parent):
             return
-    if kind != "file":
-        raise OutputError(f"the {what} {path} is a {kind}; give the path of a file")
+    if kind != FILE:
+        raise OutputError(f"the {what} {path} is {kind}; give the path of a file")
     if is_ours and not is_ours(path):
         raise OutputError(
             f"{path} is there already and is no {what} of afstream, so it is not replaced; choose"

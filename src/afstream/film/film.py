@@ -277,6 +277,10 @@ class Film:
             chapters = [Chapter(start_s, cue.prompt) for start_s, _, cue in self._spans()]
             if why_not := self.writer.finish(chapters):
                 self._warn(why_not)
+        else:
+            # the record says what is kept, not what could be written
+            with suppress(OutputError):
+                self.writer.sync()
         self.writer.close()
         self.tally.end()
         self.record.state, self.record.error = state, error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from afstream.atomic import write_text
-from afstream.errors import ConfigError, OutputError
+from afstream.errors import ConfigError, OutputError, reason_of
 from afstream.families.base import PLACES
 from afstream.film.files import BESIDE_KEY, MAX_RECORD_BYTES, RECORD_KEY
 from afstream.film.versions import versions
@@ -54,7 +54,7 @@ class StreamSettings(SettingsFile):
     compiled: bool = False
     graphs: bool = True
     ahead: bool | None = None
-    threads: Annotated[int, Field(ge=1, le=4096)]
+    threads: Annotated[int, Field(ge=1, le=1024)]
 
     @classmethod
     def of(cls, stream: Stream) -> StreamSettings:
@@ -329,7 +329,7 @@ def read_record(path: Path) -> RunRecord:
             raise OutputError(f"{path} is too large for a run record; give afstream's own")
         content = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise OutputError(f"cannot read {path} ({(error.strerror or '').lower()})") from error
+        raise OutputError(f"cannot read {path} ({reason_of(error)})") from error
     except (ValueError, RecursionError) as error:
         raise OutputError(f"{path} is no run record: it is no JSON; give afstream's own") from error
     number = content.get(RECORD_KEY) if isinstance(content, dict) else None

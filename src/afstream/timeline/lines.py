@@ -88,7 +88,8 @@ def read_text(path: str | Path) -> str:
 
 def decode(data: bytes, source: str) -> str:
     """UTF-8 bytes to text, a byte-order mark dropped."""
-    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 0 in data[:2]:
+    # the start of many files that are no text, such as an mp4, is three zeros
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or data[:2].count(0) == 1:
         raise Place(source, 1, 1).error(
             "this is UTF-16, as PowerShell's '>' writes it; a timeline is UTF-8 text; save the"
             " file in that encoding"

@@ -2,9 +2,8 @@
 
 from afstream.video.existing import frames_in, read_tags
 from afstream.video.files import probe
-from afstream.video.film import Chapter
+from afstream.video.info import Chapter, Past
 from afstream.video.kinds import check_output
-from afstream.video.past import Past
 from afstream.video.picture import Picture, default_scale
 from afstream.video.subtitles import Caption, srt, vtt
 from afstream.video.writer import VideoWriter

@@ -17,12 +17,14 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from afstream.errors import OutputError
-from afstream.video import gif, pictures
-from afstream.video.files import open_existing, what_is_at
-from afstream.video.film import tags_in
+from afstream.errors import OutputError, reason_of
+from afstream.paths import FOLDER
+from afstream.video import gif
+from afstream.video.files import is_file, kind_at, open_existing
 from afstream.video.h264 import annex_b
+from afstream.video.info import tags_in
 from afstream.video.pieces import Pieces, PiecesOf, mkv_pieces, mp4_pieces
+from afstream.video.png_folder import tags_of_folder, whole_pictures
 
 MP4_NAME = slice(4, 8)
 MKV_START = b"\x1a\x45\xdf\xa3"
@@ -32,7 +34,10 @@ READ_ERRORS = (OSError, FFmpegError, ValueError, MemoryError)
 
 
 class Bounded(io.RawIOBase):
-    """The start of a file, up to `end`, of which no more than `budget` bytes are read."""
+    """The start of a file, up to `end`, of which no more than `budget` bytes are read.
+
+    It never raises: PyAV prints the traceback of an error that a second one follows.
+    """
 
     def __init__(self, file: BinaryIO, end: int, budget: int | None = None) -> None:
         self._file = file
@@ -49,23 +54,21 @@ class Bounded(io.RawIOBase):
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes.
-
-        Raises:
-            OSError: the budget is spent.
-        """
+        """Up to `size` bytes; none where the file ends, or the budget does."""
         room = max(self._end - self._at, 0)
+        if self._budget is not None:
+            room = min(room, self._budget)
+        if not room:
+            return b""
         self._file.seek(self._at)
         data = self._file.read(room if size < 0 else min(size, room))
         self._at += len(data)
         if self._budget is not None:
             self._budget -= len(data)
-            if self._budget < 0:
-                raise OSError("its index has no end")
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to an offset."""
+        """Go to an offset; a damaged file may ask for one before its start."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
         # a damaged file may name an offset before its start
         self._at = max(0, start + offset)
@@ -106,8 +109,8 @@ def read_tags(path: str | Path) -> dict[str, str]:
         OutputError: there is nothing, no ordinary file, or a damaged one.
     """
     path = Path(path)
-    if what_is_at(path) == pictures.FOLDER_KIND:
-        return pictures.tags_of_folder(path)
+    if kind_at(path) == FOLDER:
+        return tags_of_folder(path)
     with open_existing(path) as file:
         try:
             if gif.is_gif(file):
@@ -128,14 +131,17 @@ def read_tags(path: str | Path) -> dict[str, str]:
 def frames_in(path: str | Path) -> int:
     """Whole frames of a film that afstream wrote: mp4, mov, m4v, mkv, or a folder of PNGs.
 
-    Of a growing file only whole chunks count; a torn end does not.
+    Of a growing file only whole chunks count; a torn end does not. An empty file holds none: that
+    of a run that was killed before its first chunk.
 
     Raises:
         OutputError: there is nothing, or no film that can be gone on with.
     """
     path = Path(path)
-    if what_is_at(path) == pictures.FOLDER_KIND:
-        return pictures.whole_pictures(path)
+    if kind_at(path) == FOLDER:
+        return whole_pictures(path)
+    if is_file(path) and not path.stat().st_size:
+        return 0
     with ExistingFilm.open(path) as film:
         return film.frames
 
@@ -198,7 +204,7 @@ class ExistingFilm:
                 frames += 1
             tags = tags_in(comment_of(container))
         if not frames:
-            raise OutputError(f"{path} holds no whole chunk of a film")
+            raise OutputError(f"{path} holds no whole chunk of a film; make it again")
         return cls(
             path=path,
             tags=tags,
@@ -298,5 +304,4 @@ def comment_of(container: InputContainer) -> str:
 
 def damaged(path: Path, error: Exception) -> OutputError:
     """The error for a film that cannot be read."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return OutputError(f"{path} is damaged or no film ({reason.lower()}); choose another path")
+    return OutputError(f"{path} is damaged or no film ({reason_of(error)}); choose another path")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from afstream.errors import OutputError
+from afstream import paths
+from afstream.errors import OutputError, reason_of
+from afstream.paths import FILE, FOLDER
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -21,14 +24,6 @@ NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK
 ORDINARY_MODE = 0o666
 
-OTHER_KINDS = {
-    stat.S_IFLNK: "a link",
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 CHOOSE = "choose another path"
 
 
@@ -48,34 +43,13 @@ class WholeFile(io.FileIO):
         return len(everything)
 
 
-def what_is_at(path: Path) -> int | None:
-    """The kind of what stands at a path, as in `stat.S_IFMT`; None for nothing.
-
-    Raises:
-        OutputError: the system refuses to say, or the path has a null character.
-    """
-    try:
-        return stat.S_IFMT(path.lstat().st_mode)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise OutputError.of(path, error) from error
-    except ValueError as error:
-        raise OutputError(f"{str(path)!r} is no path ({error}); {CHOOSE}") from error
-
-
 def is_file(path: Path) -> bool:
     """Whether a file is there.
 
     Raises:
         OutputError: there is something else: a link, a directory, a pipe, a device.
     """
-    kind = what_is_at(path)
-    if kind not in (None, stat.S_IFREG):
-        raise OutputError(
-            f"{path} is {OTHER_KINDS.get(kind, 'no ordinary file')}, not a file; {CHOOSE}"
-        )
-    return kind is not None
+    return _is(FILE, path)
 
 
 def is_folder(path: Path) -> bool:
@@ -84,10 +58,36 @@ def is_folder(path: Path) -> bool:
     Raises:
         OutputError: there is something else.
     """
-    kind = what_is_at(path)
-    if kind not in (None, stat.S_IFDIR):
-        raise OutputError(f"{path} is {OTHER_KINDS.get(kind, 'a file')}, not a directory; {CHOOSE}")
-    return kind is not None
+    return _is(FOLDER, path)
+
+
+def _is(wanted: str, path: Path) -> bool:
+    kind = kind_at(path)
+    if kind and kind != wanted:
+        raise OutputError(f"{path} is {kind}, not {wanted}; {CHOOSE}")
+    return bool(kind)
+
+
+def kind_at(path: Path) -> str:
+    """What stands at a path, see `paths.kind_at`.
+
+    Raises:
+        OutputError: the system refuses to say, or the path has a null character.
+    """
+    try:
+        return paths.kind_at(path)
+    except OSError as error:
+        raise OutputError.of(path, error) from error
+    except ValueError as error:
+        raise OutputError(f"{str(path)!r} is no path ({error}); {CHOOSE}") from error
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file or folder."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def open_existing(path: Path, *, write: bool = False) -> WholeFile:
@@ -107,8 +107,7 @@ def open_existing(path: Path, *, write: bool = False) -> WholeFile:
         return WholeFile(handle, "r+" if write else "r")
     except OSError as error:
         verb = "write" if write else "read"
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"cannot {verb} {path} ({reason}); {CHOOSE}") from error
+        raise OutputError(f"cannot {verb} {path} ({reason_of(error)}); {CHOOSE}") from error
 
 
 def create(path: Path, *, overwrite: bool) -> WholeFile:
@@ -123,6 +122,21 @@ def create(path: Path, *, overwrite: bool) -> WholeFile:
     if is_file(path) and overwrite:
         path.unlink()
     return WholeFile(os.open(path, NEW, ORDINARY_MODE), "r+")
+
+
+def refuse_changed(path: Path, file: BinaryIO, least_bytes: int = 0) -> None:
+    """See that a path still leads to the file that grows there, which has not become shorter.
+
+    Raises:
+        OSError: something else has removed, replaced or cut it.
+    """
+    own = os.fstat(file.fileno())
+    try:
+        same = os.path.samestat(own, path.lstat())
+    except FileNotFoundError:
+        same = False
+    if not same or own.st_size < least_bytes:
+        raise OSError(errno.ESTALE, "something else has removed, replaced or cut it")
 
 
 def probe(path: Path) -> None:

@@ -11,12 +11,12 @@ from av.error import FFmpegError
 
 from afstream.atomic import replace_file
 from afstream.errors import OutputError
+from afstream.paths import FOLDER
 from afstream.video.existing import ExistingFilm
-from afstream.video.files import create, open_existing
-from afstream.video.film import Chapter, Film
+from afstream.video.files import create, kind_at, open_existing, refuse_changed, same_file
 from afstream.video.h264 import CRF, DEFAULT_CRF, ChunkEncoder
+from afstream.video.info import Chapter, FilmInfo, Past
 from afstream.video.muxing import MKV, MOV, MP4, Container, PieceMuxer, chunks_with_starts
-from afstream.video.past import Past, same_file
 from afstream.video.picture import Captions, Frames
 
 
@@ -27,7 +27,7 @@ class GrowingFile:
     default_crf: ClassVar = DEFAULT_CRF
     container: ClassVar[Container]
 
-    def __init__(self, path: Path, film: Film, *, past: Past | None, overwrite: bool) -> None:
+    def __init__(self, path: Path, film: FilmInfo, *, past: Past | None, overwrite: bool) -> None:
         self.frames = 0
         self._path = path
         self._encoder = ChunkEncoder(film)
@@ -43,12 +43,16 @@ class GrowingFile:
             self._file = create(path, overwrite=overwrite)
 
     @classmethod
-    def check_past(cls, past: Past, film: Film) -> None:
+    def check_past(cls, past: Past, film: FilmInfo) -> None:
         """Check that a film can begin with the past.
 
         Raises:
             OutputError: it has other settings, or no chunk ends there.
         """
+        if kind_at(past.path) == FOLDER:
+            raise OutputError(
+                f"a video cannot go on from {past.path}, a folder of PNGs; choose another folder"
+            )
         with ExistingFilm.open(past.path) as source:
             film.check_agrees(past.path, source.tags)
             source.check_boundary(past.frames)
@@ -60,11 +64,25 @@ class GrowingFile:
         self.frames += len(frames)
 
     def sync(self) -> None:
-        """Wait until what is written has reached the disk."""
+        """Wait until what is written has reached the disk.
+
+        Raises:
+            OSError: something else has removed, replaced or cut the file.
+        """
         os.fsync(self._file.fileno())
+        try:
+            refuse_changed(self._path, self._file, self._file.tell())
+        except OSError:
+            self.frames = 0
+            raise
 
     def finish(self, chapters: Sequence[Chapter]) -> str | None:
-        """Replace the file by an ordinary one; why that was not possible otherwise."""
+        """Replace the file by an ordinary one; why that was not possible otherwise.
+
+        Raises:
+            OSError: see `sync`.
+        """
+        self.sync()
         try:
             with (
                 ExistingFilm.open(self._path) as source,

@@ -8,7 +8,7 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
-from afstream.video.film import Film
+from afstream.video.info import FilmInfo
 from afstream.video.picture import Captions, Frames, Scaler, mark_colours
 
 CODEC = "libx264"
@@ -32,12 +32,12 @@ NAL_TYPE_BITS = 0x1F
 SUPPLEMENT = 6
 
 
-def options(film: Film) -> dict[str, str]:
+def options(film: FilmInfo) -> dict[str, str]:
     """What x264 is told."""
     return PRESET | {"crf": str(film.crf)}
 
 
-def configure(codec: VideoCodecContext, film: Film) -> None:
+def configure(codec: VideoCodecContext, film: FilmInfo) -> None:
     """Prepare an encoder that is not open yet."""
     codec.width, codec.height = film.picture.size
     codec.pix_fmt = "yuv420p"
@@ -53,7 +53,7 @@ def configure(codec: VideoCodecContext, film: Film) -> None:
 class ChunkEncoder:
     """Encodes chunks, each of which depends on nothing but its own frames."""
 
-    def __init__(self, film: Film) -> None:
+    def __init__(self, film: FilmInfo) -> None:
         self._film = film
         self._scaler = Scaler(film.picture)
 

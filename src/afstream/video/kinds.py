@@ -8,13 +8,12 @@ from typing import Protocol
 
 from afstream.errors import OutputError
 from afstream.video.files import is_file, probe
-from afstream.video.film import Chapter, Film
 from afstream.video.growing import Mkv, Mov, Mp4
-from afstream.video.past import Past
+from afstream.video.info import Chapter, FilmInfo, Past
 from afstream.video.picture import Captions, Frames
-from afstream.video.pictures import PngFolder, own_pictures
 from afstream.video.pipe import STANDARD_OUTPUT, PipedMp4, check_standard_output
-from afstream.video.whole import Gif, WebM
+from afstream.video.png_folder import PngFolder, own_pictures
+from afstream.video.webm_gif import Gif, WebM
 
 
 class Encoder(Protocol):
@@ -61,14 +60,16 @@ class EncoderKind(Protocol):
         """See above."""
         ...
 
-    def check_past(self, past: Past, film: Film) -> None:
+    def check_past(self, past: Past, film: FilmInfo) -> None:
         """Check that a film can begin with the past.
 
         Raises:
             OutputError: it cannot.
         """
 
-    def __call__(self, path: Path, film: Film, *, past: Past | None, overwrite: bool) -> Encoder:
+    def __call__(
+        self, path: Path, film: FilmInfo, *, past: Past | None, overwrite: bool
+    ) -> Encoder:
         """Create the file at `path`."""
         ...
 
@@ -126,7 +127,7 @@ def check_output(path: Path) -> None:
         if kind_of(path) is not PngFolder:
             probe(path)
             return
-        existed = any(True for _ in own_pictures(path)) or path.exists()
+        existed = bool(own_pictures(path)) or path.exists()
         probe(path / "probe")
         if not existed:
             path.rmdir()
@@ -143,5 +144,5 @@ def taken(path: Path) -> bool:
     if path == STANDARD_OUTPUT:
         return False
     if kind_of(path) is PngFolder:
-        return any(True for _ in own_pictures(path))
+        return bool(own_pictures(path))
     return is_file(path)

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from afstream.video import h264
 from afstream.video.existing import ExistingFilm, h264_stream, opened
-from afstream.video.film import Chapter, Film, chapter_spans
+from afstream.video.info import Chapter, FilmInfo, chapter_spans
 from afstream.video.pieces import PiecesOf, mkv_pieces, mp4_pieces
 
 # bitexact leaves out dates and random numbers: the same frames give the same bytes.
@@ -68,7 +68,7 @@ MKV = Container(
 class PieceMuxer:
     """Makes the header and the pieces of one growing file."""
 
-    def __init__(self, container: Container, film: Film) -> None:
+    def __init__(self, container: Container, film: FilmInfo) -> None:
         self._container = container
         self._film = film
         # Never written to: FFmpeg wants an open encoder in a container that has global headers,

@@ -9,10 +9,9 @@ from typing import ClassVar
 
 from afstream.errors import OutputError
 from afstream.video.files import WholeFile
-from afstream.video.film import Chapter, Film
 from afstream.video.h264 import CRF, DEFAULT_CRF, ChunkEncoder
+from afstream.video.info import Chapter, FilmInfo, Past
 from afstream.video.muxing import MP4, PieceMuxer
-from afstream.video.past import Past
 from afstream.video.picture import Captions, Frames
 
 STANDARD_OUTPUT = Path("-")
@@ -25,7 +24,7 @@ class PipedMp4:
     crf: ClassVar = CRF
     default_crf: ClassVar = DEFAULT_CRF
 
-    def __init__(self, path: Path, film: Film, *, past: Past | None, overwrite: bool) -> None:
+    def __init__(self, path: Path, film: FilmInfo, *, past: Past | None, overwrite: bool) -> None:
         self.frames = 0
         self._encoder = ChunkEncoder(film)
         self._muxer = PieceMuxer(MP4, film)
@@ -34,7 +33,7 @@ class PipedMp4:
         os.set_blocking(self._file.fileno(), True)
 
     @classmethod
-    def check_past(cls, past: Past, film: Film) -> None:
+    def check_past(cls, past: Past, film: FilmInfo) -> None:
         """Refuse to go on.
 
         Raises:
@@ -74,7 +73,8 @@ def check_standard_output() -> None:
     """
     try:
         terminal = os.isatty(HANDLE)
-        os.fstat(HANDLE)
+        # of a handle that was opened again for reading, as of one that is closed
+        os.write(HANDLE, b"")
     except OSError:
         raise OutputError(
             "standard output is closed; give a file, or pipe it into a player"

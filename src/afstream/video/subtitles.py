@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from afstream.video.film import without_controls
+from afstream.video.info import without_controls
 
 ARROW = "-->"
 # The same in other characters, since an arrow ends a text in both formats.

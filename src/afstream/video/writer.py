@@ -10,11 +10,11 @@ from types import TracebackType
 
 from av.error import FFmpegError
 
-from afstream.errors import ConfigError, OutputError
+from afstream.errors import ConfigError, OutputError, reason_of
 from afstream.video.captions import CaptionPainter
-from afstream.video.film import Chapter, Film
+from afstream.video.files import same_file
+from afstream.video.info import Chapter, FilmInfo, Past
 from afstream.video.kinds import HALVED_COLOUR, Encoder, EncoderKind, check_output, kind_of, taken
-from afstream.video.past import Past, same_file
 from afstream.video.picture import Captions, Frames, Picture, default_scale
 from afstream.video.pipe import STANDARD_OUTPUT
 
@@ -36,7 +36,7 @@ class VideoWriter:
     def __init__(
         self,
         path: Path,
-        film: Film,
+        film: FilmInfo,
         kind: EncoderKind,
         *,
         past: Past | None,
@@ -104,7 +104,9 @@ class VideoWriter:
                 f"{path.suffix} pictures need even sides and {width}x{height} px at scale"
                 f" {picture.scale} has an odd one; choose scale {2 * picture.scale}"
             )
-        film = Film(picture=picture, crf=checked_crf(path, kind, crf), title=title, tags=tags or {})
+        # which kinds go on from which is for `check_past` to say
+        crf = checked_crf(path, kind, None if past and kind.crf is None else crf)
+        film = FilmInfo(picture=picture, crf=crf, title=title, tags=tags or {})
         check_output(path)
         if past:
             kind.check_past(past, film)
@@ -159,7 +161,7 @@ class VideoWriter:
             OutputError: it cannot; says how much is kept.
         """
         try:
-            if self._encoder:
+            if self._encoder and not self._failed:
                 self._encoder.sync()
         except WRITE_ERRORS as error:
             raise self._stopped(error) from error
@@ -227,12 +229,12 @@ class VideoWriter:
             return OutputError(
                 f"standard output was closed by its reader, which took {self.seconds:.2f} s"
                 if error.errno == errno.EPIPE
-                else f"cannot write standard output ({reason(error)}) after {self.seconds:.2f} s"
+                else f"cannot write standard output ({reason_of(error)}) after {self.seconds:.2f} s"
             )
         if error.errno == errno.ENOSPC:
             cause, remedy = f"the disk of {self.path} is full", "free some space"
         else:
-            cause, remedy = f"cannot write {self.path} ({reason(error)})", "choose another path"
+            cause, remedy = f"cannot write {self.path} ({reason_of(error)})", "choose another path"
         kept = (
             f"the {self.seconds:.2f} s before that are kept" if self.frames else "nothing is kept"
         )
@@ -254,8 +256,3 @@ def checked_crf(path: Path, kind: EncoderKind, crf: int | None) -> int | None:
     if crf not in kind.crf:
         raise ConfigError(f"crf is {crf}; {path} takes {kind.crf[0]} to {kind.crf[-1]}")
     return crf
-
-
-def reason(error: OSError | FFmpegError) -> str:
-    """What the system says."""
-    return (error.strerror or str(error)).lower()

@@ -1,7 +1,7 @@
 """Saved states: a stream's whole state in one safetensors file, from which it goes on bit for bit.
 
-A file is written whole or not at all, and ends with a checksum. Reading checks everything before
-anything is changed, and runs no code from the file.
+A file is written whole or not at all, with a checksum in its header. Reading checks everything
+before anything is changed, and runs no code from the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from afstream.engine.saved.layout import (
 )
 from afstream.engine.saved.nested import Unpacker, pack
 from afstream.engine.state import Change, StreamState
-from afstream.errors import AfstreamError, CheckpointError, ConfigError, OutputError
+from afstream.errors import AfstreamError, CheckpointError, ConfigError, OutputError, reason_of
 from afstream.kvcache.policy import Anchors
 from afstream.model.dit import TextContext
 from afstream.validation import show_value, validated
@@ -149,8 +149,7 @@ def read_state(path: Path, kind: StreamKind) -> Content:
 
 def unusable(path: Path, error: Exception) -> CheckpointError:
     """The error for a file that is no saved state of this stream."""
-    system = error.strerror if isinstance(error, OSError) else None
-    reason = system.lower() if system else str(error)
+    reason = reason_of(error) if isinstance(error, OSError) else str(error)
     return CheckpointError(
         f"{WHAT} {path} cannot be used: {reason}; give one that a stream opened like this one saved"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,17 @@ class PocketFamily(ModelFamily):
             return None
         weights, num_bytes = read_weights(path), path.stat().st_size
         return Finding(path=path, kind="pocket model", weights=weights, num_bytes=num_bytes)
+
+    def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
+        """Whether the embedded model knows the words; a file has its own."""
+        from afstream.families.pocket.vocabulary import (  # noqa: PLC0415
+            TEXT_LEN,
+            known_words,
+            vocabulary,
+        )
+
+        known = vocabulary()
+        return (lambda prompt: known_words(prompt, known, TEXT_LEN)) if spec.name == NAME else None
 
     def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """See `ModelFamily`."""

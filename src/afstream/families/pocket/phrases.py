@@ -112,6 +112,7 @@ def _content(*groups: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for word in found if word not in FUNCTION_WORDS)
 
 
+FUNCTION_GROUP = "others"
 VOCABULARY: dict[str, tuple[str, ...]] = {
     "shapes": _content(*SHAPE_WORDS.values()),
     "colours": _content(*COLOUR_WORDS.values()),
@@ -122,6 +123,6 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
         STOP_VERB,
     ),
     "backgrounds": _content(*BACKGROUND_PHRASES.values(), *BACKGROUND_EVENTS.values()),
-    "others": FUNCTION_WORDS,
+    FUNCTION_GROUP: FUNCTION_WORDS,
 }
 """Every word that captions can hold, by what it speaks of; `SILENT_WORDS` come beside it."""

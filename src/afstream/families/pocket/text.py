@@ -2,57 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from afstream.errors import PromptError
-from afstream.families.pocket.phrases import SILENT_WORDS, VOCABULARY, words
+from afstream.families.pocket.vocabulary import known_words
 
 NUM_HEADS = 4
 NUM_LAYERS = 2
 PADDING = 0
-
-
-def vocabulary() -> tuple[str, ...]:
-    """Every word that means something in the pocket world, in a fixed order."""
-    return tuple(dict.fromkeys(word for group in VOCABULARY.values() for word in group))
-
-
-def telling_words(prompt: str) -> list[str]:
-    """The words of a prompt, without those that say nothing of the world."""
-    return [word for word in words(prompt) if word not in SILENT_WORDS]
-
-
-def known_words(prompt: str, known: Sequence[str], text_len: int) -> list[str]:
-    """The telling words of a prompt, all of which are known.
-
-    Raises:
-        PromptError: the prompt is empty, has more than `text_len` words, or others than these.
-    """
-    telling = telling_words(prompt)
-    unknown = [word for word in dict.fromkeys(telling) if word not in known]
-    if unknown:
-        near = [near for word in unknown for near in difflib.get_close_matches(word, known, 1)]
-        hint = f" Did you mean {', '.join(near)}?" if near else ""
-        named = ", ".join(map(repr, unknown))
-        groups = "; ".join(f"{name}: {', '.join(some)}" for name, some in VOCABULARY.items())
-        raise PromptError(
-            f"the pocket model does not know {named} in {prompt!r}.{hint} It knows {groups}."
-        )
-    if not telling:
-        raise PromptError(
-            f"the prompt {prompt!r} has no words; say what is seen, for example"
-            ' "A red star drifts left over a meadow."'
-        )
-    if len(telling) > text_len:
-        raise PromptError(
-            f"the prompt {prompt!r} has {len(telling)} words; the pocket model reads at most"
-            f" {text_len}"
-        )
-    return telling
 
 
 class PocketText(nn.Module):

@@ -37,7 +37,7 @@ from afstream.checkpoints.manifest import (
 )
 from afstream.checkpoints.safetensors import size_of, unchanged, write_safetensors
 from afstream.config import BackboneConfig
-from afstream.errors import CheckpointError, ConfigError, OutputError
+from afstream.errors import CheckpointError, ConfigError, OutputError, reason_of
 from afstream.families.registry import identify
 from afstream.families.wan.model import backbone_source, check_width, with_loras
 from afstream.families.wan.text import SHARED, SHARED_AGAIN, text_source
@@ -196,8 +196,7 @@ def check_out(out: Path) -> None:
 
 
 def _unwritable(out: Path, error: OSError) -> OutputError:
-    reason = (error.strerror or str(error)).lower()
-    return OutputError(f"cannot write {out} ({reason}); choose another folder")
+    return OutputError(f"cannot write {out} ({reason_of(error)}); choose another folder")
 
 
 def _is_backbone_alone(path: Path) -> bool:

@@ -28,7 +28,7 @@ from afstream.training.dmd.bidirectional import predict_flow
 from afstream.training.dmd.losses import guided
 from afstream.training.dmd.trainer import Prompts
 from afstream.training.ode.solver import Solver, SolverGrid, solver_grid, trajectory
-from afstream.training.trainer.checkpoints import Report
+from afstream.training.trainer.log import Report
 from afstream.training.trainer.rng import normal
 from afstream.training.trainer.settings import Amount, Batch, Clips, Frames, Seed, at_most
 from afstream.validation import Checked

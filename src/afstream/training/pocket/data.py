@@ -27,7 +27,7 @@ from afstream.families.pocket.scene import Clip
 from afstream.families.pocket.text import PocketText
 from afstream.families.pocket.vae import PocketVae
 from afstream.families.pocket.world import render
-from afstream.training.trainer.checkpoints import Report
+from afstream.training.trainer.log import Report
 from afstream.training.trainer.settings import Clips as NumClips
 from afstream.training.trainer.settings import Frames, Seed, Whole, check_chunks
 from afstream.validation import Checked

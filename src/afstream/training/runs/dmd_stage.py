@@ -12,7 +12,7 @@ from afstream.memory_plan.report import Part
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import DmdTrainer, Models
 from afstream.training.runs.stages import RunContext, Stage
-from afstream.training.trainer.checkpoints import Report
+from afstream.training.trainer.log import Report
 from afstream.training.trainer.lora import save_trained
 from afstream.training.trainer.optim import trained
 

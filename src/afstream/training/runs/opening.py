@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from afstream.atomic import sweep
 from afstream.errors import AfstreamError, ConfigError, OutputError
 from afstream.lock import hold
 from afstream.training.recipes.tables import PocketRecipe, Recipe
@@ -27,8 +28,6 @@ from afstream.training.trainer.distributed import ALONE, Processes, joined
 from afstream.validation import show_name
 
 ALL = "all"
-# what `afstream.atomic` writes before it takes its name
-PARTIAL = ".*.????????.partial"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +106,8 @@ def _make(folder: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed runs were writing; nobody else writes here now."""
-    for left in (*folder.glob(PARTIAL), *folder.glob(f"*/{PARTIAL}")):
-        with suppress(OSError):
-            left.unlink()
+    for each in (folder, *filter(Path.is_dir, folder.iterdir())):
+        sweep(each)
     for left in folder.glob("*/step-*.partial"):
         shutil.rmtree(left, ignore_errors=True)
 

@@ -18,8 +18,8 @@ from afstream.errors import ConfigError, PromptError
 from afstream.families.base import VideoModel
 from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.model import PocketParts, bundle, load_parts, save_pocket
-from afstream.families.pocket.text import known_words, vocabulary
 from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
+from afstream.families.pocket.vocabulary import TEXT_LEN, known_words, vocabulary
 from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan.count import META
 from afstream.memory_plan.report import Part
@@ -35,11 +35,18 @@ from afstream.training.recipes.tables import PocketRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
 from afstream.training.runs.record import Record, read_record, tables
 from afstream.training.runs.stages import RunContext, Stage
-from afstream.training.trainer.checkpoints import Report
+from afstream.training.trainer.log import Report
 from afstream.training.trainer.optim import is_layer_matrix
 
 POCKET_BACKBONE = BackboneConfig(
-    dim=192, ffn_dim=576, freq_dim=128, text_dim=96, text_len=24, num_heads=6, num_layers=6, patch=2
+    dim=192,
+    ffn_dim=576,
+    freq_dim=128,
+    text_dim=96,
+    text_len=TEXT_LEN,
+    num_heads=6,
+    num_layers=6,
+    patch=2,
 )
 WORLD = POCKET.geometry
 SIZE = (POCKET_BACKBONE.in_dim, WORLD.latent_height, WORLD.latent_width)
@@ -123,7 +130,7 @@ def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
 def _check_words(recipe: PocketRecipe) -> None:
     try:
         for cue in recipe.sheet.parsed().cues:
-            known_words(cue.prompt, vocabulary(), POCKET_BACKBONE.text_len)
+            known_words(cue.prompt, vocabulary(), TEXT_LEN)
     except PromptError as error:
         raise ConfigError(f"sheet.timeline: {error}") from error
 

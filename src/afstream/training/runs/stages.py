@@ -19,9 +19,10 @@ from afstream.memory_plan.training import TrainingReport
 from afstream.spec import StreamConfig
 from afstream.stream import Stream
 from afstream.training.recipes.tables import Recipe
-from afstream.training.trainer.checkpoints import CheckpointStore, Report
+from afstream.training.trainer.checkpoints import CheckpointStore
 from afstream.training.trainer.distributed import ALONE, Processes
 from afstream.training.trainer.health import Health, WatchConfig
+from afstream.training.trainer.log import Report
 from afstream.training.trainer.loop import Trainer, train
 from afstream.training.trainer.optim import Ema
 from afstream.video.sheet import ContactSheet
@@ -56,12 +57,12 @@ class Observer:
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         """See `afstream.training.trainer.loop.AfterStep`."""
         for text in self.health.see(step, metrics):
-            self._store.tell({"step": step, "warning": text}, self._report)
+            self._store.log.tell({"step": step, "warning": text}, self._report)
         if self._draw and self._every and step % self._every == 0:
             stage = self._store.folder
             path = stage.parent / SHEETS / f"{stage.name}-{step:06d}.png"
             self._draw(path)
-            self._store.tell({"step": step, "sheet": str(path)}, self._report)
+            self._store.log.tell({"step": step, "sheet": str(path)}, self._report)
 
 
 @dataclass(frozen=True, kw_only=True)

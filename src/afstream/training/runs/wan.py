@@ -31,8 +31,8 @@ from afstream.training.recipes.tables import WanRecipe
 from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
 from afstream.training.runs.record import Record, read_record, tables
 from afstream.training.runs.stages import RunContext, Stage
-from afstream.training.trainer.checkpoints import Report
 from afstream.training.trainer.distributed import ALONE, Processes
+from afstream.training.trainer.log import Report
 from afstream.training.trainer.lora import save_trained
 from afstream.training.wan.embeddings import CachedPrompts
 from afstream.training.wan.networks import (

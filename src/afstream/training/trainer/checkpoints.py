@@ -9,25 +9,24 @@ can read them.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from afstream.atomic import sync_folder, write_text
-from afstream.checkpoints.files import first_not_finite
-from afstream.errors import CheckpointError, OutputError, TrainingError
+from afstream.atomic import sync_folder
+from afstream.checkpoints.finite import LARGEST, first_not_finite
+from afstream.errors import CheckpointError, OutputError, TrainingError, reason_of
 from afstream.training.trainer.distributed import ALONE, Processes, local_part
+from afstream.training.trainer.log import StageLog
 from afstream.training.trainer.manifest import (
     EarlierError,
     Manifest,
@@ -38,62 +37,25 @@ from afstream.training.trainer.manifest import (
     write_manifest,
     written,
 )
+from afstream.training.trainer.state import State, check_same, divided, flat
 
-LOG = "log.jsonl"
 NAME = re.compile(r"step-(\d{6,12})")
 # besides the newest, one that a fault of the disk leaves, and one from before what went wrong
 KEPT = 3
 # of one that a run must not go on from
 ASIDE = ".aside"
 
-# what `Trainer.state` gives: tensors within mappings, and numbers
-State = Mapping[str, Any]
-# called with what a run has to tell: metrics of a step, a warning, a sheet
-Report = Callable[[Mapping[str, Any]], None]
-
 
 class CheckpointStore:
-    """The checkpoints of one stage, and its log: metrics, warnings and contact sheets, JSON lines.
+    """The checkpoints of one stage, and its log.
 
     All processes of a run must see the same folder, and all of them call every method.
     """
 
     def __init__(self, folder: Path, processes: Processes = ALONE) -> None:
         self.folder = folder
-        self.log = folder / LOG
+        self.log = StageLog(folder, processes)
         self.processes = processes
-
-    def tell(self, entry: Mapping[str, Any], report: Report) -> None:
-        """Add an entry to the log and report it, in the first process.
-
-        Raises:
-            OutputError: the log cannot be written.
-        """
-        if self.processes.is_first:
-            try:
-                with self.log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
-            except OSError as error:
-                raise OutputError.of(self.log, error) from error
-            report(entry)
-
-    def cut_log(self, step: int) -> int:
-        """Remove log entries after a step, and what is none; make the stage's folder.
-
-        The number of lines that were no entries is returned, a half-written last one aside.
-        """
-        if self.log.exists() and not self.log.is_file():
-            raise OutputError(f"{self.log} is no ordinary file, so no log can be kept; remove it")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lines = self.log.read_bytes().splitlines(keepends=True) if self.log.is_file() else []
-        except OSError as error:
-            raise OutputError.of(self.log, error) from error
-        steps = [(line, _logged_step(line)) for line in lines if line.endswith(b"\n")]
-        kept = [line for line, at in steps if at is not None and at <= step]
-        if kept != lines:
-            write_text(self.log, b"".join(kept).decode())
-        return sum(at is None for _, at in steps)
 
     def save(self, step: int, state: State) -> None:
         """Write the checkpoint of a step, and drop all but the newest three.
@@ -156,7 +118,7 @@ class CheckpointStore:
         for folder in self.processes.agree(self.found()):
             manifest, fault = self._checked(folder)
             if manifest:
-                _check(folder, manifest, tensors, plain)
+                check_same(folder, manifest, tensors, plain)
                 fault, is_filled = self._read(folder, manifest, tensors), True
                 if not fault:
                     return {**tensors, **manifest.plain}, told
@@ -261,7 +223,9 @@ class CheckpointStore:
     def _lost(self, tensors: State) -> str:
         """The first tensor that is not finite in any process; all give the same."""
         parts = {name: local_part(tensor) for name, tensor in flat(tensors).items()}
-        found = set(filter(None, self.processes.each(first_not_finite(parts))))
+        found = set(
+            filter(None, self.processes.each(first_not_finite(parts.items(), bound=LARGEST)))
+        )
         return next((name for name in parts if name in found), "")
 
     def _remedy(self) -> str:
@@ -282,46 +246,6 @@ class CheckpointStore:
 
 def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
-
-
-def _logged_step(line: bytes) -> int | None:
-    """The step of a log's entry; None of anything else."""
-    try:
-        step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        return None
-    return step if isinstance(step, int) else None
-
-
-def divided(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tensors, alone or within mappings, and plain values: what JSON holds exactly."""
-    tensors = {name: value for name, value in state.items() if flat(value)}
-    return tensors, {name: value for name, value in state.items() if name not in tensors}
-
-
-def flat(value: object, name: str = "") -> dict[str, Tensor]:
-    """Tensors within mappings, by the name that they have in a checkpoint."""
-    if isinstance(value, Tensor):
-        return {name: value}
-    found: dict[str, Tensor] = {}
-    for key, part in value.items() if isinstance(value, Mapping) else ():
-        found |= flat(part, f"{name}.{key}" if name else str(key))
-    return found
-
-
-def _check(folder: Path, manifest: Manifest, tensors: State, plain: State) -> None:
-    """Refuse a checkpoint whose tensors differ from those wanted in name or shape."""
-    saved = {name: each.size for name, each in manifest.tensors.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in flat(tensors).items()}
-    differing = sorted(saved.keys() ^ wanted.keys())
-    differing += sorted(name for name in wanted.keys() & saved if saved[name] != wanted[name])
-    differing += sorted(plain.keys() - manifest.plain.keys())
-    if differing:
-        raise CheckpointError(
-            f"checkpoint {folder} is of another run: {len(differing)} of its weights differ in name"
-            f" or shape, for example {differing[0]}; resume with the same settings, or begin in"
-            " another folder"
-        )
 
 
 def _earlier(path: Path) -> str:
@@ -345,8 +269,8 @@ def _words(error: BaseException) -> str:
     """A system's error or torch's in a few words."""
     cause: BaseException | None = error
     while cause:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.lower()
+        if isinstance(cause, OSError):
+            return reason_of(cause)
         cause = cause.__cause__ or cause.__context__
     return str(error).partition("\n")[0] or type(error).__name__
 

@@ -13,8 +13,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from afstream.errors import CheckpointError, TrainingError
-from afstream.training.trainer.checkpoints import CheckpointStore, Report
+from afstream.training.trainer.checkpoints import CheckpointStore
 from afstream.training.trainer.distributed import ALONE, Processes
+from afstream.training.trainer.log import Report
 from afstream.training.trainer.optim import Ema, optimizer_state, set_rates, trained, update
 
 # steps without numbers behind each other from which on the weights are at fault, not the samples
@@ -133,7 +134,7 @@ def train(
             fault = error
         if fault:
             for text in store.set_aside(trainer.step - in_row) if in_row >= MOST_LOST else ():
-                store.tell({"step": trainer.step, "warning": text}, report)
+                store.log.tell({"step": trainer.step, "warning": text}, report)
             raise fault
         for name, value in metrics.items():
             # JSON has no NaN, and one skipped step shall not hide the others
@@ -142,7 +143,7 @@ def train(
         if trainer.step % every == 0:
             means = {name: sum(found) / len(found) for name, found in values.items()}
             timed = {"step": trainer.step, "seconds": round(trainer.seconds, 1)}
-            store.tell({**timed, **means}, report)
+            store.log.tell({**timed, **means}, report)
             values.clear()
         due = due or trainer.step % save_every == 0 or trainer.step == steps
         state = trainer.state() if due and (not in_row or trainer.step == steps) else None
@@ -167,8 +168,8 @@ def _resume(trainer: Trainer, store: CheckpointStore, report: Report) -> dict[st
                 " folder"
             ) from error
     if store.processes.is_first:
-        if lost := store.cut_log(trainer.step):
-            warnings.append(f"{lost} lines of {store.log} were no entries, and are left out")
+        if lost := store.log.cut(trainer.step):
+            warnings.append(f"{lost} lines of {store.log.path} were no entries, and are left out")
         for warning in warnings:
             report({"step": trainer.step, "warning": warning})
     return values

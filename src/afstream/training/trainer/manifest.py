@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.metadata import (
 from afstream.atomic import write_text
 from afstream.checkpoints.manifest import WrittenFile
 from afstream.checkpoints.safetensors import sha256_of
-from afstream.errors import CheckpointError
+from afstream.errors import CheckpointError, reason_of
 from afstream.validation import Checked, validated
 
 MANIFEST = "manifest.json"
@@ -192,7 +192,7 @@ def content_fault(folder: Path, manifest: Manifest, names: Sequence[str]) -> str
             with (folder / name).open("rb") as file:
                 found = sha256_of(file)
         except OSError as error:
-            return f"{name} cannot be read ({(error.strerror or str(error)).lower()})"
+            return f"{name} cannot be read ({reason_of(error)})"
         if found != manifest.files[name].sha256:
             return f"{name} has another checksum"
     return ""

@@ -19,10 +19,9 @@ from PIL import Image
 
 from afstream.errors import OutputError
 from afstream.video.existing import opened
-from afstream.video.files import create, open_existing
-from afstream.video.film import Chapter, Film
+from afstream.video.files import create, open_existing, refuse_changed
 from afstream.video.gif import WithComment
-from afstream.video.past import Past
+from afstream.video.info import Chapter, FilmInfo, Past
 from afstream.video.picture import Captions, Frames, Scaler, mark_colours
 
 YUV = "yuv420p"
@@ -42,7 +41,7 @@ class _Muxed(ABC):
     # Whether a packet of which the end is missing is read, and must be decoded to be told.
     may_tear: ClassVar[bool] = False
 
-    def __init__(self, path: Path, film: Film, *, past: Past | None, overwrite: bool) -> None:
+    def __init__(self, path: Path, film: FilmInfo, *, past: Past | None, overwrite: bool) -> None:
         picture = film.picture
         self.frames = 0
         self._path = path
@@ -69,7 +68,7 @@ class _Muxed(ABC):
             mark_colours(self._stream.codec_context)
 
     @classmethod
-    def check_past(cls, past: Past, film: Film) -> None:
+    def check_past(cls, past: Past, film: FilmInfo) -> None:
         """Refuse to go on: one encoder lives through the whole file.
 
         Raises:
@@ -89,11 +88,17 @@ class _Muxed(ABC):
             self.frames += 1
 
     def sync(self) -> None:
-        """Wait until what is written has reached the disk."""
+        """Wait until what is written has reached the disk.
+
+        Raises:
+            OSError: something else has removed or replaced the file.
+        """
         os.fsync(self._file.fileno())
+        refuse_changed(self._path, self._file)
 
     def finish(self, chapters: Sequence[Chapter]) -> str | None:
-        """Do nothing, because closing writes the file's end."""
+        """Leave the file's end to `close`; raises what `sync` does."""
+        self.sync()
         return None
 
     def close(self) -> None:
@@ -124,11 +129,11 @@ class _Muxed(ABC):
         """Time stamps a second."""
         return fps
 
-    def to_write(self, file: BinaryIO, film: Film) -> BinaryIO | WithComment:
+    def to_write(self, file: BinaryIO, film: FilmInfo) -> BinaryIO | WithComment:
         """What the muxer writes to."""
         return file
 
-    def codec_options(self, film: Film) -> dict[str, str]:
+    def codec_options(self, film: FilmInfo) -> dict[str, str]:
         """What the encoder is told."""
         return {}
 
@@ -147,7 +152,7 @@ class WebM(_Muxed):
     pixels = YUV
     muxer_options: ClassVar = {"cluster_time_limit": "750"}
 
-    def codec_options(self, film: Film) -> dict[str, str]:
+    def codec_options(self, film: FilmInfo) -> dict[str, str]:
         """Real time, and constant quality."""
         return {
             "deadline": "realtime",
@@ -174,7 +179,7 @@ class Gif(_Muxed):
         """Hundredths of a second, the only unit that a gif has."""
         return 100
 
-    def to_write(self, file: BinaryIO, film: Film) -> WithComment:
+    def to_write(self, file: BinaryIO, film: FilmInfo) -> WithComment:
         """A file that gets the film's tags."""
         return WithComment(file, film.comment)
 

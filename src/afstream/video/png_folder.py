@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -17,12 +16,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from afstream.atomic import sync_folder
 from afstream.errors import OutputError
-from afstream.video.files import create, is_file, is_folder, open_existing
-from afstream.video.film import ENCODER, Chapter, Film, tags_in
-from afstream.video.past import Past, same_file
+from afstream.paths import FOLDER
+from afstream.video.files import create, is_file, is_folder, kind_at, open_existing, same_file
+from afstream.video.info import ENCODER, Chapter, FilmInfo, Past, tags_in
 from afstream.video.picture import Captions, Frames, Scaler
 
-FOLDER_KIND = stat.S_IFDIR
 NAME = "frame_{:06d}.png"
 PATTERN = re.compile(r"frame_[0-9]{6,}\.png", re.ASCII)
 # zlib's fastest: half the time of the default for a few per cent more bytes.
@@ -35,6 +33,8 @@ MARK = b"tEXtSoftware\0" + ENCODER.encode()
 COMMENT = b"tEXtComment\0"
 LENGTH_BYTES = 4
 CHECKSUM_BYTES = 4
+# before the name of the first text
+HEAD_BYTES = len(SIGNATURE) + HEADER_BYTES + LENGTH_BYTES
 MAX_COMMENT_BYTES = 1 << 20
 
 
@@ -44,7 +44,7 @@ class PngFolder:
     crf: ClassVar = None
     default_crf: ClassVar = None
 
-    def __init__(self, path: Path, film: Film, *, past: Past | None, overwrite: bool) -> None:
+    def __init__(self, path: Path, film: FilmInfo, *, past: Past | None, overwrite: bool) -> None:
         self.frames = 0
         self._folder = path
         self._scaler = Scaler(film.picture)
@@ -65,12 +65,17 @@ class PngFolder:
                     self._put(picture.read())
 
     @classmethod
-    def check_past(cls, past: Past, film: Film) -> None:
+    def check_past(cls, past: Past, film: FilmInfo) -> None:
         """Check that a film can begin with the past.
 
         Raises:
             OutputError: it has other settings, or too few pictures.
         """
+        if kind_at(past.path) != FOLDER:
+            raise OutputError(
+                f"a folder of PNGs cannot go on from {past.path}, which is none; choose .mp4, .mov,"
+                " .m4v or .mkv"
+            )
         film.check_agrees(past.path, tags_of_folder(past.path))
         whole = whole_pictures(past.path)
         if not 0 <= past.frames <= whole:
@@ -138,32 +143,32 @@ def number_of(path: Path) -> int:
     return int(path.stem.rpartition("_")[2])
 
 
-def own_pictures(folder: Path) -> Iterator[Path]:
-    """The pictures of afstream in a folder.
+def own_pictures(folder: Path) -> list[Path]:
+    """The pictures of afstream in a folder, which is looked through to its end.
 
     Raises:
         OutputError: one of the names is taken by something else.
     """
     if not is_folder(folder):
-        return
-    for path in folder.iterdir():
-        if PATTERN.fullmatch(path.name):
-            if not is_own(path):
-                raise OutputError(
-                    f"{path} was not written by afstream and is not replaced; choose another folder"
-                )
-            yield path
+        return []
+    named = [path for path in folder.iterdir() if PATTERN.fullmatch(path.name)]
+    for path in named:
+        if not is_own(path):
+            raise OutputError(
+                f"{path} was not written by afstream and is not replaced; choose another folder"
+            )
+    return named
 
 
 def is_own(path: Path) -> bool:
-    """Whether afstream wrote a picture.
+    """Whether afstream wrote a picture, or the start of one before a power failure.
 
     Raises:
         OutputError: it is no ordinary file or cannot be read.
     """
     with open_existing(path) as file:
-        file.seek(len(SIGNATURE) + HEADER_BYTES + LENGTH_BYTES)
-        return file.read(len(MARK)) == MARK
+        head = file.read(HEAD_BYTES + len(MARK))
+    return SIGNATURE.startswith(head[: len(SIGNATURE)]) and MARK.startswith(head[HEAD_BYTES:])
 
 
 def tags_of_folder(folder: Path) -> dict[str, str]:
@@ -185,7 +190,7 @@ def tags_of_picture(path: Path) -> dict[str, str]:
     if not is_own(path):
         return {}
     with open_existing(path) as file:
-        file.seek(len(SIGNATURE) + HEADER_BYTES + LENGTH_BYTES + len(MARK) + CHECKSUM_BYTES)
+        file.seek(HEAD_BYTES + len(MARK) + CHECKSUM_BYTES)
         length = int.from_bytes(file.read(LENGTH_BYTES), "big")
         if length > MAX_COMMENT_BYTES or file.read(len(COMMENT)) != COMMENT:
             return {}

@@ -6,6 +6,7 @@ import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from afstream.errors import ConfigError, OutputError
 from afstream.video.picture import Picture
@@ -20,7 +21,7 @@ CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Film:
+class FilmInfo:
     """What a file is to hold, all of which it says of itself.
 
     All tags stand as JSON in the one comment that every container has and every player keeps.
@@ -91,6 +92,19 @@ class Film:
                     f"{path} has {name} {found}, and {value} is asked for; a film goes on with the"
                     " settings that it was begun with"
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a film begins with when it goes on from another one.
+
+    Attributes:
+        path: an existing film, which may be the one that is written.
+        frames: how many of its frames; a chunk must end there.
+    """
+
+    path: Path
+    frames: int
 
 
 @dataclass(frozen=True, slots=True)
