@@ -1,6 +1,8 @@
 """Small LoRA files of every layout, and what they must add."""
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -36,17 +38,22 @@ def underscored(layer):
     return layer.replace(".", "_")
 
 
-def pairs(prefix="", down="lora_A.weight", up="lora_B.weight", alpha=None, spell=str, rank=RANK):
+def pairs(
+    prefix="",
+    down="lora_A.weight",
+    up="lora_B.weight",
+    *,
+    alpha: object = None,
+    spell: Callable[[str], str] = str,
+):
     """Pairs by the names of a layout."""
-    named = {}
+    named: dict[str, Any] = {}
     for layer in LAYERS:
-        named[f"{prefix}{spell(layer)}.{down}"], named[f"{prefix}{spell(layer)}.{up}"] = pair(
-            layer, rank
-        )
+        spelled = prefix + spell(layer)
+        named[f"{spelled}.{down}"], named[f"{spelled}.{up}"] = pair(layer)
         if alpha is not None:
-            named[f"{prefix}{spell(layer)}.alpha"] = (
-                alpha.clone() if isinstance(alpha, torch.Tensor) else alpha
-            )
+            is_tensor = isinstance(alpha, torch.Tensor)
+            named[f"{spelled}.alpha"] = alpha.clone() if is_tensor else alpha
     return named
 
 

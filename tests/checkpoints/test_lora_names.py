@@ -20,7 +20,7 @@ from afstream.checkpoints.backbone import BackboneSource
 from afstream.checkpoints.lora_names import own_name
 from afstream.errors import CheckpointError
 
-KOHYA = {"down": "lora_down.weight", "up": "lora_up.weight"}
+KOHYA = "lora_down.weight", "lora_up.weight"
 LAYER = "blocks.0.self_attn.q"
 
 
@@ -38,11 +38,11 @@ def spelled_by_torch(layer):
         pairs("", "lora_A.style.weight", "lora_B.style.weight"),
         pairs("base_model.model.model."),
         pairs("module.base_model.model.", spell=spelled_by_torch),
-        pairs("lora_unet_", spell=underscored, **KOHYA),
-        pairs("lora_unet__", spell=underscored, **KOHYA),
-        pairs("lora_unet_", spell=lambda layer: layer.replace("blocks.", "blocks_"), **KOHYA),
-        pairs("lycoris_", spell=underscored, **KOHYA),
-        pairs("lora_unet_", spell=lambda layer: underscored(theirs(layer)), **KOHYA),
+        pairs("lora_unet_", *KOHYA, spell=underscored),
+        pairs("lora_unet__", *KOHYA, spell=underscored),
+        pairs("lora_unet_", *KOHYA, spell=lambda layer: layer.replace("blocks.", "blocks_")),
+        pairs("lycoris_", *KOHYA, spell=underscored),
+        pairs("lora_unet_", *KOHYA, spell=lambda layer: underscored(theirs(layer))),
         pairs("transformer.", "lora.down.weight", "lora.up.weight", spell=theirs),
         pairs("", "lora_A", "lora_B"),
     ],
@@ -70,7 +70,7 @@ def test_differences_are_added_times_the_scale(tmp_path):
         "head.diff_m": "head.modulation",
         "patch_embedding.diff": "patch_embedding.weight",
     }
-    content = pairs("diffusion_model.", alpha=torch.tensor(2.0), **KOHYA)
+    content = pairs("diffusion_model.", *KOHYA, alpha=torch.tensor(2.0))
     wanted = expected(dict.fromkeys(LAYERS, -0.25))
     for name, weight in changed.items():
         content[f"diffusion_model.{name}"] = value = torch.randn(wanted[weight].shape)

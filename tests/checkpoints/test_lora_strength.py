@@ -148,7 +148,7 @@ def test_patterns_of_a_header_are_in_the_words_of_the_file(tmp_path):
         (pairs(), {"lora_scale": "2"}, "lora_scale of the header is '2', which may speak of the"),
         (pairs(), {"alphas": "[4, 8]"}, "alphas of the header is '[4, 8]', which may speak of"),
         (pairs(), {"lora_alpha": "0"}, "is 0 by lora_alpha of the header, so it adds nothing"),
-        (pairs(), {"rank": "nan"}, "the rank of rank is 'nan'; it must be a number"),
+        (pairs(), {"rank": "nan"}, "the rank of rank is 'nan'; it must be a finite number"),
         (pairs(), adapter(fan_in_fan_out=True), "fan_in_fan_out of lora_adapter_metadata.transf"),
         (pairs(), adapter(init_lora_weights="pissa"), "is 'pissa', which cannot be merged"),
         (pairs(), adapter(peft_type="LOHA"), "is 'LOHA', which cannot be merged"),
@@ -181,7 +181,7 @@ def test_what_a_file_of_torch_says(tmp_path, content, words):
 
 
 def test_a_dict_that_holds_itself(tmp_path):
-    settings = {"lora_alpha": 8}
+    settings: dict[str, object] = {"lora_alpha": 8}
     settings["adapter"] = settings
     check_factor(written(tmp_path / "l.pt", {"generator_lora": pairs(), "lora": settings}), 2)
 
