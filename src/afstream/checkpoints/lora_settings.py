@@ -65,6 +65,8 @@ YES = (True, 1, "1", "true", "True")
 NO = (*NOTHING, 0, "0")
 
 MAX_SETTINGS = 100_000
+# a model of 256 layers has no more matrices
+MAX_PATTERNS = 3000
 # a pattern with more of these, or with one behind a group, may take for ever
 MAX_REPEATS = 2
 # PEFT holds a pattern against a name, or its end behind a dot
@@ -264,9 +266,10 @@ def _patterns(entry: Entry, where: str, path: Path) -> dict[re.Pattern[str], flo
     value = entry.value
     if not value:
         return {}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or len(value) > MAX_PATTERNS:
         raise CheckpointError(
-            f"{path}: {where} is {show_value(value)}; it must be numbers by names of layers"
+            f"{path}: {where} is {show_value(value)}; it must be numbers by names of layers, at"
+            f" most {MAX_PATTERNS}"
         )
     found = dict[re.Pattern[str], float]()
     entries: Iterable[tuple[Any, Any]] = value.items()
