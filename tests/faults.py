@@ -502,22 +502,107 @@ ROOMS = (
     ),
     Room(
         "src/afstream/checkpoints/lora.py",
-        ("tests/checkpoints/test_checkpoints.py",),
+        ("tests/checkpoints/test_checkpoints.py", "tests/checkpoints/test_lora_names.py"),
         (
             Fault(
                 "a LoRA's alpha is ignored",
-                "self.scale * pair.alpha / pair.down.shape[0]",
-                "self.scale",
+                "one._replace(factor=factors[name]) if is_scaled",
+                "one if is_scaled",
             ),
             Fault(
                 "a LoRA is merged in bfloat16",
-                "torch.promote_types(weight.dtype, torch.float32)",
-                "weight.dtype",
+                "one.added(weight.to(wide), self.scale)",
+                "one.added(weight, self.scale)",
+            ),
+            Fault(
+                "a LoRA on float64 is merged in float32",
+                "torch.float64 if weight.dtype == torch.float64 else torch.float32",
+                "torch.float32",
+            ),
+            Fault(
+                "a difference is added whole, whatever the scale",
+                "alpha=scale * self.factor)\n        down",
+                "alpha=self.factor)\n        down",
             ),
             Fault(
                 "only the last of several LoRAs counts",
                 "for name, value in merged.items()",
                 "for name, value in weights.items()",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora_strength.py",
+        ("tests/checkpoints/test_lora_strength.py",),
+        (
+            Fault(
+                "rsLoRA is merged as plain LoRA",
+                "math.sqrt(self.rank) if self.is_rslora else self.rank",
+                "self.rank",
+            ),
+            Fault(
+                "a layer's own alpha wins silently over a header that says another",
+                "[*said, *trainer], path",
+                "said[:1], path",
+            ),
+            Fault(
+                "a rank that the matrices do not have is passed over",
+                '[Said("its matrices", layer.rank), *ranks]',
+                '[Said("its matrices", layer.rank)]',
+            ),
+            Fault(
+                "a pattern of no layer is passed over",
+                "if not any(map(pattern.match, spelled))",
+                "if not spelled",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora_settings.py",
+        ("tests/checkpoints/test_lora_strength.py",),
+        (
+            Fault(
+                "alpha_pattern is ignored",
+                'self._by_pattern("alpha_pattern", layer) or self.alphas',
+                "self.alphas",
+            ),
+            Fault(
+                "a word of strength that is not known is passed over",
+                "elif _speaks(word):",
+                "elif not word:",
+            ),
+            Fault(
+                "a critic's alpha counts",
+                "elif not OF_OTHERS.search(name):",
+                "else:",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora_names.py",
+        ("tests/checkpoints/test_lora_names.py",),
+        (
+            Fault(
+                "diffusers' words with underscores are unknown",
+                "for their_word, own_word in theirs.items()",
+                "for their_word, own_word in ()",
+            ),
+            Fault(
+                "kohya's layers are all in the first block",
+                "blocks.{int(block[1])}.{found}",
+                "blocks.0.{found}",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora_file.py",
+        ("tests/checkpoints/test_lora_names.py", "tests/checkpoints/test_lora_strength.py"),
+        (
+            Fault("a layer given twice counts once", "if key in taken:", "if not key:"),
+            Fault(
+                "PEFT's settings beside its file are ignored",
+                "if path.stem == PEFT_STEM:\n            file.settings += said",
+                "if path.stem == PEFT_STEM:\n            file.beside += ()",
             ),
         ),
     ),
