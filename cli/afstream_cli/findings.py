@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 # width of output to a file or a pipe
 PLAIN_WIDTH = 120
 BILLION, MILLION, THOUSAND = 1e9, 1e6, 1e3
-ALPHA_FROM = {
-    "layers": "each layer says its own",
-    "file": "the file says it",
-    "rank": "the rank, as the file says none",
-}
+# of a LoRA's layers; more are counted
+SHOWN_STRENGTHS = 4
 
 # a name and its value; rows without a value are not shown
 Rows = Iterator[tuple[str, str]]
@@ -77,9 +74,11 @@ def finding_data(finding: Finding) -> dict[str, Any]:
         "lora": lora
         and {
             "ranks": lora.ranks,
-            "alphas": lora.alphas,
-            "alpha_from": lora.alpha_from,
-            "num_layers": len(lora.layers),
+            "strengths": [
+                {"factor": one.factor, **one._asdict(), "num_layers": count}
+                for one, count in lora.strength_counts.items()
+            ],
+            "num_weights": len(lora.additions),
             "fits": finding.fits,
         },
         # the folder's own finding says whether it is complete
@@ -108,11 +107,13 @@ def finding_rows(finding: Finding) -> Rows:
     if finding.entry:
         yield "entries", f"{', '.join(finding.entries)}; {finding.entry} is taken"
     if lora := finding.lora:
-        ranks = ", ".join(map(str, lora.ranks))
-        alphas = ", ".join(f"{alpha:g}" for alpha in lora.alphas)
         fits = ", ".join(finding.fits) or "no Wan2.1 of a known size"
-        yield "rank", f"{ranks}; alpha {alphas} ({ALPHA_FROM[lora.alpha_from]})"
-        yield "changes", f"{len(lora.layers)} weights; fits {fits}"
+        for index, (one, count) in enumerate(lora.strength_counts.items()):
+            if index < SHOWN_STRENGTHS:
+                yield "factor", f"{one.describe()}: {count} layer{'s' * (count > 1)}"
+        if (more := len(lora.strength_counts) - SHOWN_STRENGTHS) > 0:
+            yield "factor", f"{more} more in other layers"
+        yield "changes", f"{len(lora.additions)} weights; fits {fits}"
     for part in finding.parts:
         unfit = "" if part.supported else f"; {part.family or 'unknown'}: not supported"
         yield part.kind, (weights(part.dtypes, part.num_bytes) or "there") + unfit

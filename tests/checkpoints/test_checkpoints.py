@@ -250,8 +250,13 @@ def test_a_lora_for_another_base_names_key_and_shapes(tmp_path):
     ("content", "words"),
     [
         ({"blocks.0.ffn.0.lora_A.weight": torch.ones(2, 2)}, "no complete pair"),
-        ({"blocks.0.ffn.0.diff_b": torch.ones(2)}, "no part of a low-rank pair"),
-        ({"a.lora_A.weight": torch.ones(2, 8), "a.lora_B.weight": torch.ones(8, 3)}, "multiplied"),
+        (
+            {
+                "blocks.0.ffn.0.lora_A.weight": torch.ones(2, 8),
+                "blocks.0.ffn.0.lora_B.weight": torch.ones(8, 3),
+            },
+            "multiplied",
+        ),
         ({"step": 3}, "no LoRA weights"),
         ([1], "holds list"),
     ],

@@ -132,6 +132,10 @@ def test_sizes_are_named_and_nothing_is_read(tmp_path, name, size):
     assert {one.where for one in found.missing} == {f"Wan-AI/Wan2.1-T2V-{size} on Hugging Face"}
 
 
+def strengths(lora):
+    return [one.describe() for one in lora.strength_counts]
+
+
 @pytest.mark.parametrize(("name", "size"), [("wan-1.3b", "1.3B"), ("wan-14b", "14B")])
 def test_loras_say_rank_alpha_and_what_they_fit(tmp_path, name, size):
     dim = WAN_BACKBONES[name].dim
@@ -141,15 +145,24 @@ def test_loras_say_rank_alpha_and_what_they_fit(tmp_path, name, size):
         pairs[f"diffusion_model.{layer}.lora_up.weight"] = torch.zeros(dim, rank)
     found = identify(saved(tmp_path / "a.safetensors", pairs))
     lora = found.lora
-    assert (lora.ranks, lora.alphas, lora.alpha_from) == ((4, 8), (4.0, 8.0), "rank")
-    assert (len(lora.layers), found.fits, found.size) == (2, (size,), size)
-    own = {f"diffusion_model.{layer}.alpha": torch.tensor(2.0) for layer in lora.layers}
+    said = "nothing says alpha, so it is the rank"
+    assert strengths(lora) == [f"1 = alpha 4 / rank 4 ({said})", f"1 = alpha 8 / rank 8 ({said})"]
+    assert (len(lora.additions), found.fits, found.size) == (2, (size,), size)
+    own = {
+        f"diffusion_model.{name.removesuffix('.weight')}.alpha": torch.tensor(2.0)
+        for name in lora.additions
+    }
     lora = identify(saved(tmp_path / "b.safetensors", {**pairs, **own})).lora
-    assert (lora.alphas, lora.alpha_from) == ((2.0,), "layers")
+    assert strengths(lora) == [
+        "0.5 = alpha 2 / rank 4 (the layer's own alpha)",
+        "0.25 = alpha 2 / rank 8 (the layer's own alpha)",
+    ]
     path = tmp_path / "c.pt"
     torch.save({"generator_lora": pairs, "lora_alpha": 16}, path)
-    lora = identify(path).lora
-    assert (lora.alphas, lora.alpha_from) == ((16.0,), "file")
+    assert strengths(identify(path).lora) == [
+        "4 = alpha 16 / rank 4 (lora_alpha of the file)",
+        "2 = alpha 16 / rank 8 (lora_alpha of the file)",
+    ]
 
 
 def test_other_families_are_named_and_not_supported(tmp_path):
@@ -243,7 +256,7 @@ def test_the_command_shows_all_and_complains_of_each(models, student, lora, tmp_
     assert caught.value.code == 2
     out, err = capsys.readouterr()
     assert out.count("Wan2.1 text-to-video") == 3
-    assert "alpha 8 (the file says it)" in out
+    assert "2 = alpha 8 / rank 4 (lora_alpha of the header): 1 layer" in out
     assert "generator_ema is taken" in out
     assert "together" in out
     assert [line.startswith("afstream: ") for line in err.splitlines()] == [True, True]
@@ -252,7 +265,7 @@ def test_the_command_shows_all_and_complains_of_each(models, student, lora, tmp_
     assert not caught.value.code
     data = json.loads(capsys.readouterr().out)
     assert [one["kind"] for one in data["findings"]] == ["Wan folder", "student", "LoRA"]
-    assert data["findings"][2]["lora"]["num_layers"] == 1
+    assert data["findings"][2]["lora"]["num_weights"] == 1
     assert data["together"]["missing"] == []
 
 

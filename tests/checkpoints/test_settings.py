@@ -222,8 +222,8 @@ def test_sizes_that_the_weights_contradict_are_named(whole):
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ({"lora_alpha": "nan"}, "the alpha of lora_alpha is 'nan'; it must be a number"),
-        ({"lora_alpha": "much"}, "the alpha of lora_alpha is 'much'; it must be a number"),
+        ({"lora_alpha": "nan"}, "the alpha of lora_alpha is 'nan'; it must be a finite number"),
+        ({"lora_alpha": "much"}, "the alpha of lora_alpha is 'much'; it must be a finite number"),
         ({"lora_adapter_metadata": "{"}, "lora_adapter_metadata is '{'; it must be JSON, settings"),
         ({"lora_adapter_metadata": "[" * 9999}, "it must be JSON, settings by name"),
         ({"lora_adapter_metadata": '{"a.lora_alpha": [1]}'}, "the alpha of lora_alpha is [1]"),
@@ -248,7 +248,7 @@ def test_an_alpha_of_a_layer_that_is_no_number(tmp_path, alpha):
     pair = {f"{layer}.lora_A.weight": torch.ones(2, 3), f"{layer}.lora_B.weight": torch.ones(4, 2)}
     save_file({**pair, f"{layer}.alpha": alpha}, tmp_path / "l.safetensors")
     with pytest.raises(
-        CheckpointError, match=r"the alpha of blocks\.0\.ffn\.0 is .*must be a number"
+        CheckpointError, match=r"the alpha of blocks\.0\.ffn\.0 is .*must be a finite number"
     ):
         read_lora(tmp_path / "l.safetensors")
 

@@ -78,7 +78,7 @@ def test_a_written_lora_merges_to_the_adapted_model(tmp_path):
     path = tmp_path / "lora.safetensors"
     save_adapters(path, adapted.state_dict(), alpha=6.0)
     lora = read_lora(path)
-    assert {pair.alpha for pair in lora.pairs.values()} == {6.0}
+    assert {one.alpha for one in lora.strengths.values()} == {6.0}
     base = make_backbone(1)
     merged = Backbone(SIZES)
     load_into(merged, merge_loras(base.state_dict(), [lora]), what="the merged weights")

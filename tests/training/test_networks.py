@@ -106,7 +106,7 @@ def test_a_lora_is_learned_written_and_streamed(folder, prompts, processes, tmp_
     path = tmp_path / "lora.safetensors"
     save_trained(path, trained(student), alpha=4.0, processes=processes)
     lora = read_lora(path)
-    assert {pair.alpha for pair in lora.pairs.values()} == {4.0}
+    assert {one.alpha for one in lora.strengths.values()} == {4.0}
     merged = merge_loras(frozen, [lora])
     assert any(not torch.equal(merged[name], value) for name, value in frozen.items())
     after = gathered(dict(teacher.named_parameters()))

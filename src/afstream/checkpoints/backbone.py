@@ -56,11 +56,11 @@ class BackboneSource:
         if not is_finite(restored(self.weights, name, self.weights[name])):
             return self.what
         for lora in self.loras:
-            pair = lora.pairs.get(name.removesuffix(".weight"))
-            if pair and not (is_finite(pair.down) and is_finite(pair.up)):
+            added = [value for weight, value in lora.tensors() if weight == name]
+            if not all(map(is_finite, added)):
                 return f"LoRA {lora.path}"
-        added = " and ".join(f"LoRA {lora.describe()}" for lora in self.loras)
-        return f"{self.what} with {added} added" if added else self.what
+        names = " and ".join(f"LoRA {lora.describe()}" for lora in self.loras)
+        return f"{self.what} with {names} added" if names else self.what
 
     @torch.no_grad()
     def build(

@@ -109,11 +109,10 @@ class Finding:
     def dtypes(self) -> dict[str, int]:
         """Parameters by the dtype in which they are stored."""
         counts: Counter[str] = Counter()
-        pairs = self.lora.pairs.values() if self.lora else ()
-        halves = [half for pair in pairs for half in (pair.down, pair.up)]
+        added = [value for _, value in self.lora.tensors()] if self.lora else []
         scales = set(scales_of(self.weights))
         own = [value for name, value in self.weights.items() if name not in scales]
-        for value in () if self.parts else (*own, *halves):
+        for value in () if self.parts else (*own, *added):
             counts[str(value.dtype).removeprefix("torch.")] += value.numel()
         for part in self.parts:
             counts.update(part.dtypes)

@@ -15,7 +15,7 @@ from afstream.checkpoints.files import Weights
 from afstream.checkpoints.findings import PLAIN, Finding, is_plain
 from afstream.checkpoints.folders import WanFolder, likely_parts
 from afstream.checkpoints.kinds import FAMILY
-from afstream.checkpoints.lora import is_lora, read_lora
+from afstream.checkpoints.lora import is_lora, is_lora_folder, read_lora
 from afstream.checkpoints.manifest import MANIFEST
 from afstream.checkpoints.shards import folder_weights, shard_files
 from afstream.checkpoints.sizes import sizes_of
@@ -46,10 +46,17 @@ def _file(path: Path) -> Finding:
     if entries_of(content):
         return _student(finding)
     if is_lora(known):
-        return replace(finding, kind="LoRA", family=FAMILY, lora=read_lora(path))
+        return _lora(path)
     weights = files.plain_weights(content, path, wanted="a file of weights, a student or a LoRA")
     is_backbone = kinds.is_backbone(in_wan_names(weights, path))
     return _student(finding) if is_backbone else _part(finding, weights)
+
+
+def _lora(path: Path) -> Finding:
+    """A LoRA's file, or the folder that it was saved in."""
+    lora = read_lora(path)
+    size = lora.path.stat().st_size
+    return Finding(path=path, kind="LoRA", family=FAMILY, lora=lora, num_bytes=size)
 
 
 def _student(finding: Finding) -> Finding:
@@ -108,6 +115,8 @@ def _folder(path: Path) -> Finding:
         return _part_folder(path, names.STEM)
     if config.get("model_type") == names.TEXT_TYPE:
         return _part_folder(path, names.TEXT_STEM)
+    if is_lora_folder(path):
+        return _lora(path)
     if kinds.has_two_backbones(path):
         return Finding(path=path, kind="Wan folder", family=kinds.TWO_BACKBONES)
     parts = likely_parts(path)

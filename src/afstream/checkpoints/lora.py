@@ -1,46 +1,83 @@
-"""LoRA: pairs of thin matrices, added to the weights once, when a model is loaded.
+"""LoRA: pairs of thin matrices and differences, added to the weights once, when a model is loaded.
 
-Files have PEFT's names or kohya's, on Wan's modules or diffusers'.
+Names and strengths are read as their trainers write them; see `lora_names` and `lora_strength`.
 """
 
 from __future__ import annotations
 
 import math
-import re
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from afstream.bounded import parse_json
-from afstream.checkpoints.files import Weights, check_plain, read_metadata, read_weights, shapes_of
-from afstream.checkpoints.names import wan_name
+from afstream.checkpoints.files import Weights, shapes_of
+from afstream.checkpoints.lora_file import (
+    WANTED,
+    LoraFile,
+    is_lora,
+    is_lora_folder,
+    lora_path,
+    read_lora_file,
+)
+from afstream.checkpoints.lora_settings import ADAPTER_CONFIG
+from afstream.checkpoints.lora_strength import Layer, Strength, resolve
 from afstream.errors import CheckpointError, ConfigError
 from afstream.spec import split_scale
-from afstream.validation import show_name, show_value
+from afstream.validation import show_name
 
-ENTRY = "generator_lora"
-ALPHA = "lora_alpha"
-# PEFT's own settings as diffusers writes them, JSON
-ADAPTER = "lora_adapter_metadata"
-# PEFT's words for the two halves of a pair, and kohya's
-DOWN, UP = ("lora_A", "lora_down"), ("lora_B", "lora_up")
-MATRIX = re.compile(rf"(.+)\.({'|'.join((*DOWN, *UP))})(?:\.default)?\.weight")
-OWN_ALPHA = ".alpha"
+__all__ = [
+    "Addition",
+    "Lora",
+    "is_lora",
+    "is_lora_folder",
+    "merge_loras",
+    "read_lora",
+    "read_loras",
+]
+
 MATRIX_DIMS = 2
-# each layer's own number, one for the whole file, or the rank where the file says nothing
-AlphaFrom = Literal["layers", "file", "rank"]
+LARGEST = torch.finfo(torch.float32).max
 
 
-class Pair(NamedTuple):
-    """What is added to one weight: alpha / rank * up [out, rank] @ down [rank, in]."""
+class Addition(NamedTuple):
+    """What is added to one weight: factor * up @ down, or factor * up where there is no down.
 
-    down: Tensor
+    A pair is [out, rank] and [rank, in], for a convolution [out, rank, 1, 1, 1] and
+    [rank, in, f, h, w].
+    """
+
     up: Tensor
-    alpha: float
+    down: Tensor | None
+    factor: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight that it changes."""
+        if self.down is None:
+            return tuple(self.up.shape)
+        return self.up.shape[0], *self.down.shape[1:]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What its file holds of it."""
+        return (self.up,) if self.down is None else (self.down, self.up)
+
+    def added(self, weight: Tensor, scale: float) -> Tensor:
+        """A weight with it, in the weight's own dtype and place."""
+        up = self.up.to(weight.device, weight.dtype)
+        if self.down is None:
+            return torch.add(weight, up, alpha=scale * self.factor)
+        down = self.down.to(weight.device, weight.dtype)
+        flat = torch.addmm(
+            weight.flatten(1), up.flatten(1), down.flatten(1), alpha=scale * self.factor
+        )
+        return flat.view_as(weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,69 +86,68 @@ class Lora:
 
     Attributes:
         scale: how much of it is added; 1 is all.
-        pairs: by the name of the layer, without `.weight`.
-        alpha_from: where the pairs' alpha comes from.
+        additions: by the name of the weight.
+        strengths: of the pairs, by the same name.
     """
 
     path: Path
     scale: float
-    pairs: Mapping[str, Pair]
-    alpha_from: AlphaFrom = "rank"
+    additions: Mapping[str, Sequence[Addition]]
+    strengths: Mapping[str, Strength] = field(default_factory=dict[str, Strength])
 
     def describe(self) -> str:
         """The file's name and scale."""
         return f"{self.path.name}:{self.scale:g}"
 
     @property
-    def layers(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each weight that it changes, by its name without `.weight`."""
-        pairs = self.pairs.items()
-        return {layer: (pair.up.shape[0], pair.down.shape[1]) for layer, pair in pairs}
+    def strength_counts(self) -> dict[Strength, int]:
+        """How many layers have each strength, the most frequent first."""
+        return dict(Counter(self.strengths.values()).most_common())
 
     @property
     def ranks(self) -> tuple[int, ...]:
         """All ranks that occur."""
-        return tuple(sorted({pair.down.shape[0] for pair in self.pairs.values()}))
+        return tuple(sorted({one.rank for one in self.strengths.values()}))
 
-    @property
-    def alphas(self) -> tuple[float, ...]:
-        """All alphas that occur."""
-        return tuple(sorted({pair.alpha for pair in self.pairs.values()}))
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All that the file adds, with the name of the weight."""
+        for name, additions in self.additions.items():
+            for one in additions:
+                for tensor in one.tensors:
+                    yield name, tensor
 
     def misfit(self, shapes: Mapping[str, Sequence[int]]) -> str:
         """Why it does not fit weights of these shapes, by their names in Wan; empty where it does.
 
         Names the first weight that is not there, or of another shape.
         """
-        for layer, shape in sorted(self.layers.items()):
-            name = f"{layer}.weight"
-            if name not in shapes:
-                wrong = f"{show_name(name)} {shape}, which the model does not have"
-            elif shape != tuple(shapes[name]):
-                wrong = f"{show_name(name)} as {shape}, but the model has {tuple(shapes[name])}"
-            else:
-                continue
-            return (
-                f"LoRA {self.path} is for another base: it changes {wrong}; give a LoRA of this"
-                " model"
-            )
+        for name, additions in sorted(self.additions.items()):
+            for one in additions:
+                if name not in shapes:
+                    wrong = f"{show_name(name)} {one.shape}, which the model does not have"
+                elif one.shape != tuple(shapes[name]):
+                    has = tuple(shapes[name])
+                    wrong = f"{show_name(name)} as {one.shape}, but the model has {has}"
+                else:
+                    continue
+                return (
+                    f"LoRA {self.path} is for another base: it changes {wrong}; give a LoRA of"
+                    " this model"
+                )
         return ""
 
     def check(self, weights: Weights) -> None:
-        """Raise `CheckpointError` unless every pair has a weight of its shape; see `misfit`."""
+        """Raise `CheckpointError` unless every addition has a weight of its shape; see `misfit`."""
         if misfit := self.misfit(shapes_of(weights)):
             raise CheckpointError(misfit)
 
     def added(self, name: str, weight: Tensor) -> Tensor:
-        """A weight with its pair, in float32 or better; as it is when there is no pair."""
-        pair = self.pairs.get(name.removesuffix(".weight"))
-        if pair is None:
-            return weight
-        # merged in what the file holds or better, so that bfloat16 rounds only once
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        down, up = (half.to(weight.device, dtype) for half in (pair.down, pair.up))
-        factor = self.scale * pair.alpha / pair.down.shape[0]
-        return torch.addmm(weight.to(dtype), up, down, alpha=factor)
+        """A weight with what is added, in float32 or better; as it is when nothing is."""
+        for one in self.additions.get(name, ()):
+            # in what the file holds or better, so that bfloat16 and float8 round only once
+            wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+            weight = one.added(weight.to(wide), self.scale)
+        return weight
 
 
 def merge_loras(weights: Weights, loras: Sequence[Lora]) -> Weights:
@@ -128,111 +164,127 @@ def merge_loras(weights: Weights, loras: Sequence[Lora]) -> Weights:
     return merged
 
 
-def is_lora(content: Mapping[Any, Any]) -> bool:
-    """Whether a file's content is a LoRA, by its names."""
-    return ENTRY in content or any(MATRIX.fullmatch(str(name)) for name in content)
-
-
 def read_loras(given: Sequence[str]) -> list[Lora]:
     """Read several, each `FILE` or `FILE:SCALE`; see `read_lora`."""
-    return [read_lora(path, scale=scale) for path, scale in map(split_scale, given)]
+    return [_read_given(one) for one in given]
+
+
+def _read_given(given: str) -> Lora:
+    path, scale = split_scale(given)
+    before, colon, said = given.rpartition(":")
+    # os.path, because a path that no system takes is told of where it is read
+    if colon and path == Path(given) and not os.path.exists(given) and os.path.exists(before):  # noqa: PTH110
+        raise ConfigError(f"the scale of LoRA {before} is {said!r}; give a number, such as 0.8")
+    return read_lora(path, scale=scale)
 
 
 def read_lora(path: Path, *, scale: float = 1.0, alpha: float | None = None) -> Lora:
-    """Read a LoRA file: pairs directly, or a dict that has them under `generator_lora`.
+    """Read a LoRA: a file, or the folder in which PEFT or diffusers saved one.
 
-    Where the file names no alpha, and none is given, it is the rank.
+    Where nothing says an alpha, and none is given, it is the rank.
 
     Raises:
-        CheckpointError: the file is missing, no checkpoint, or no LoRA.
+        CheckpointError: the file is missing, no checkpoint, or no LoRA; or its strength is not
+            clear.
         ConfigError: the scale is no finite number.
     """
     if not math.isfinite(scale):
         raise ConfigError(f"the scale of LoRA {path} is {scale}; give a number, such as 0.8")
-    content = read_weights(path)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds {type(content).__name__}; a LoRA holds named weights")
-    entries = content.get(ENTRY, content)
-    if not isinstance(entries, dict):
+    file = read_lora_file(lora_path(path))
+    additions, layers = _bare(file)
+    if not additions:
         raise CheckpointError(
-            f"{path} holds {type(entries).__name__} as its LoRA; give a LoRA file"
+            f"{file.path} holds no LoRA weights; give {WANTED}, or use it as the student"
         )
-    matrices: Weights = {}
-    for name, value in entries.items():
-        if isinstance(value, Tensor):
-            check_plain(str(name), value, path)
-            matrices[wan_name(str(name))] = value
-    said = _file_alpha({**read_metadata(path), **content}, path)
-    said = alpha if said is None else said
-    pairs = dict(_pairs(matrices, path, said))
-    if not pairs:
+    strengths = _strengths(file, layers, alpha)
+    # a bias counts as the pair that it belongs to
+    factors = {name: one.factor for name, one in strengths.items()}
+    factors |= {_bias_of(name): factor for name, factor in factors.items()}
+    for name, factor in {**factors, "": 1.0}.items():
+        if not abs(scale * factor) <= LARGEST:
+            raise ConfigError(
+                f"the scale of LoRA {path} is {scale:g}{', times ' if name else ''}"
+                f"{f'{factor:g} by its alpha' if name else ''}, more than float32 holds; give a"
+                " number, such as 0.8"
+            )
+    return Lora(
+        path=file.path,
+        scale=scale,
+        additions={
+            name: [
+                one._replace(factor=factors[name]) if is_scaled else one for one, is_scaled in found
+            ]
+            for name, found in additions.items()
+        },
+        strengths=strengths,
+    )
+
+
+def _strengths(
+    file: LoraFile, layers: Mapping[str, Layer], alpha: float | None
+) -> dict[str, Strength]:
+    strengths = resolve(layers, file.settings, file.path, otherwise=alpha)
+    if file.beside:
+        both = resolve(layers, [*file.settings, *file.beside], file.path, otherwise=alpha)
+        for name, one in strengths.items():
+            if not math.isclose(both[name].factor, one.factor):
+                raise CheckpointError(
+                    f"{file.path} merges {name} at {one.factor:g}, but {ADAPTER_CONFIG} beside it"
+                    f" says {both[name].factor:g}; name the file adapter_model{file.path.suffix}"
+                    " if that is its own, else move it to another folder"
+                )
+    return strengths
+
+
+def _bias_of(name: str) -> str:
+    return f"{name.removesuffix('.weight')}.bias"
+
+
+def _bare(
+    file: LoraFile,
+) -> tuple[dict[str, list[tuple[Addition, bool]]], dict[str, Layer]]:
+    """What is added, without factors, and whether it counts by its layer's; layers with a pair."""
+    path = file.path
+    found = dict[str, list[tuple[Addition, bool]]]()
+    layers = dict[str, Layer]()
+    for (name, part), value in file.parts.items():
+        layer = name.removesuffix(".weight")
+        if part in ("down", "up"):
+            if name not in layers:
+                down, up = file.parts.get((name, "down")), file.parts.get((name, "up"))
+                down, up = _checked(path, layer, down, up)
+                layers[name] = Layer(file.spelled[name], down.shape[0], file.alphas.get(name))
+                found.setdefault(name, []).append((Addition(up, down), True))
+        else:
+            found.setdefault(name, []).append((Addition(value, None), part == "bias"))
+    for name in [*file.alphas, *(name for name, part in file.parts if part == "bias")]:
+        owner = f"{name.removesuffix('.bias')}.weight" if name.endswith(".bias") else name
+        if owner not in layers:
+            what = "an alpha" if owner == name else "a bias of a pair"
+            raise CheckpointError(
+                f"{path} has {what} for {owner.removesuffix('.weight')}, and no pair of matrices;"
+                " give a whole LoRA"
+            )
+    return found, layers
+
+
+def _checked(
+    path: Path, layer: str, down: Tensor | None, up: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Both halves of a pair that can be multiplied."""
+    if down is None or up is None or down.ndim < MATRIX_DIMS or up.ndim < MATRIX_DIMS:
         raise CheckpointError(
-            f"{path} holds no LoRA weights (names with lora_A and lora_B, or lora_down and"
-            " lora_up); give a LoRA file, or use it as the student"
+            f"{path} has no complete pair of matrices for {show_name(layer)}; give a whole LoRA"
         )
-    own = any(name.endswith(OWN_ALPHA) for name in matrices)
-    alpha_from: AlphaFrom = "layers" if own else "rank" if said is None else "file"
-    return Lora(path=path, scale=scale, pairs=pairs, alpha_from=alpha_from)
-
-
-def _pairs(matrices: Weights, path: Path, alpha: float | None) -> Iterator[tuple[str, Pair]]:
-    halves: dict[str, dict[bool, Tensor]] = {}
-    for name, value in matrices.items():
-        found = MATRIX.fullmatch(name)
-        if found:
-            halves.setdefault(found[1], {})[found[2] in UP] = value
-        elif not name.endswith(OWN_ALPHA):
-            raise CheckpointError(
-                f"{path} holds {show_name(name)}, which is no part of a low-rank pair; give a"
-                " file of pairs (lora_A and lora_B, or lora_down and lora_up)"
-            )
-    for layer, pair in halves.items():
-        down, up = pair.get(False), pair.get(True)
-        if down is None or up is None or {down.ndim, up.ndim} != {MATRIX_DIMS}:
-            raise CheckpointError(
-                f"{path} has no complete pair of matrices for {show_name(layer)}; give a whole LoRA"
-            )
-        if not down.numel() or not up.numel():
-            raise CheckpointError(
-                f"{path} has matrices {tuple(down.shape)} and {tuple(up.shape)} for"
-                f" {show_name(layer)}, which add nothing; give a LoRA of rank 1 or more"
-            )
-        if down.shape[0] != up.shape[1]:
-            raise CheckpointError(
-                f"{path} has matrices {tuple(down.shape)} and {tuple(up.shape)} for"
-                f" {show_name(layer)}, which cannot be multiplied; give a whole LoRA"
-            )
-        own = matrices.get(layer + OWN_ALPHA)
-        rank = float(down.shape[0])
-        yield layer, Pair(down, up, alpha or rank if own is None else _number(own, path, layer))
-
-
-def _file_alpha(said: Mapping[Any, Any], path: Path) -> float | None:
-    """The alpha that a file says for all its pairs, beside its tensors or in its metadata."""
-    if ALPHA in said:
-        return _number(said[ALPHA], path, ALPHA)
-    try:
-        adapter = parse_json(said.get(ADAPTER, "{}"))
-        found = [value for name, value in adapter.items() if name.split(".")[-1] == ALPHA]
-    except (ValueError, TypeError, AttributeError) as error:
+    shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
+    if not down.numel() or not up.numel():
         raise CheckpointError(
-            f"{path}: {ADAPTER} is {show_value(said[ADAPTER])}; it must be JSON, settings by name"
-        ) from error
-    return _number(found[0], path, ALPHA) if found and found[0] is not None else None
-
-
-def _number(value: Any, path: Path, name: str) -> float:  # noqa: ANN401  whatever a file holds
-    """An alpha, as a number, a text or a tensor of one value."""
-    try:
-        number = float(value)
-    except (ValueError, TypeError, RuntimeError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number) or isinstance(value, bool):
-        shown = show_value(number)
-        if isinstance(value, Tensor) and value.numel() != 1:
-            shown = f"of shape {tuple(value.shape)}"
-        raise CheckpointError(
-            f"{path}: the alpha of {name} is {shown}; it must be a finite number, so give"
-            " another LoRA"
+            f"{path} has matrices {shapes} for {show_name(layer)}, which add nothing; give a LoRA"
+            " of rank 1 or more"
         )
-    return number
+    if down.shape[0] != up.shape[1] or up[0, 0].numel() > 1 or down.ndim != up.ndim:
+        raise CheckpointError(
+            f"{path} has matrices {shapes} for {show_name(layer)}, which cannot be multiplied;"
+            " give a whole LoRA"
+        )
+    return down, up
