@@ -80,12 +80,13 @@ def entries_of(content: object) -> dict[str, object]:
     if not isinstance(content, dict):
         return found
     for entry in ENTRIES:
-        part = content.get(entry) or {
+        own = content.get(entry)
+        flat = {
             name.removeprefix(f"{entry}."): value
             for name, value in content.items()
             if isinstance(name, str) and name.startswith(f"{entry}.")
         }
-        if isinstance(part, dict) and part:
+        if part := own if isinstance(own, dict) and own else flat:
             found[entry] = part
     return found
 
