@@ -85,6 +85,7 @@ def finding_data(finding: Finding) -> dict[str, Any]:
         "parts": [{**finding_data(part), "missing": []} for part in finding.parts],
         "manifest": manifest and manifest.model_dump(mode="json", exclude_none=True),
         "provides": finding.provides,
+        "fault": finding.fault,
         "notes": finding.notes,
     }
     data = {name: value for name, value in data.items() if value not in (None, "", (), [], {})}

@@ -85,6 +85,7 @@ def inspect(
             faults += unknown(finding) or changed(finding, contents=contents)
         except CheckpointError as error:
             faults.append(str(error))
+    faults += refused(findings)
     together = judge(findings)
     fit: Fit | None = None
     try:
@@ -119,6 +120,17 @@ def unknown(finding: Finding) -> list[str]:
         f"{finding.path} was not recognised: {'; '.join(finding.notes)}; give a Wan2.1 folder, a"
         " student, a LoRA, a VAE, a text encoder or a pocket model"
     ]
+
+
+def refused(findings: Sequence[Finding]) -> list[str]:
+    """The messages for what generating would refuse, though it was recognised."""
+    from afstream.checkpoints.findings import BACKBONES
+
+    own = [one.fault for one in findings]
+    # a student takes the place of a folder's backbone
+    if not any(one.kind in BACKBONES for one in findings):
+        own += [part.fault for one in findings for part in one.parts]
+    return [fault for fault in own if fault]
 
 
 def changed(finding: Finding, *, contents: bool) -> list[str]:

@@ -12,12 +12,16 @@ from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL, wan_weights, writ
 from afstream.checkpoints.findings import Together, judge
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
+from afstream.families.opening import open_model
 from afstream.families.pocket.model import POCKET_PATH
 from afstream.families.registry import identify
 from afstream.model.dit import Backbone
+from afstream.spec import ModelSpec
 from afstream_cli.app import main
+from afstream_cli.inspect import refused
 
 WIDER = replace(CONFIG, dim=128, num_heads=1)
+BACKBONE = "diffusion_pytorch_model.safetensors"
 PIECES = ("backbone", "text encoder", "tokenizer", "VAE")
 
 
@@ -163,10 +167,12 @@ def test_loras_say_rank_alpha_and_what_they_fit(tmp_path, name, size):
 
 def test_other_families_are_named_and_not_supported(tmp_path):
     image = wan_weights(WIDER) | {"patch_embedding.weight": torch.ones(128, 36, 1, 2, 2)}
-    small = wan_weights(WIDER) | {"patch_embedding.weight": torch.ones(128, 48, 1, 2, 2)}
+    control = wan_weights(WIDER) | {"patch_embedding.weight": torch.ones(128, 48, 1, 2, 2)}
+    small = control | {"head.head.weight": torch.ones(4 * 48, 128)}
     vace = wan_weights(WIDER) | {"vace_blocks.0.before_proj.weight": torch.ones(2)}
     for weights, family in (
         (image, "Wan image-to-video"),
+        (control, "Wan Fun-Control"),
         (small, "Wan2.2 5B"),
         (vace, "Wan video editing (VACE)"),
     ):
@@ -261,3 +267,56 @@ def test_the_command_shows_all_and_complains_of_each(models, student, lora, tmp_
     assert [one["kind"] for one in data["findings"]] == ["Wan folder", "student", "LoRA"]
     assert data["findings"][2]["lora"]["num_weights"] == 1
     assert data["together"]["missing"] == []
+
+
+def changed(**weights):
+    return wan_weights(WIDER) | {
+        f"blocks.0.{name}.weight": value for name, value in weights.items()
+    }
+
+
+LESS = {name: value for name, value in wan_weights(WIDER).items() if "cross_attn" not in name}
+ALMOST = {
+    "gate": (changed(to_gate_compress=torch.ones(128, 128)), "1 unknown, for example blocks.0.to"),
+    "less": (LESS, "20 missing, for example blocks.0.cross_attn"),
+    "int8": (changed(**{"ffn.0": torch.ones(128, 128, dtype=torch.int8)}), "as int8 without a sc"),
+    "shape": (
+        changed(**{"ffn.0": torch.ones(128, 12)}),
+        "is (128, 12), the model needs (128, 128)",
+    ),
+    "head": ({n: v for n, v in LESS.items() if "head" not in n}, "it has no head.head.weight of 2"),
+}
+
+
+@pytest.mark.parametrize("kind", ALMOST)
+def test_inspect_refuses_what_generate_refuses(models, tmp_path, capsys, kind):
+    weights, words = ALMOST[kind]
+    path = saved(tmp_path / "s.safetensors", weights)
+    wider = tmp_path / "wider"
+    shutil.copytree(models["original"], wider)
+    write_transformer(wider, "original", config=WIDER)
+    found = identify(path)
+    assert words in found.fault
+    assert not found.supported
+    assert not found.provides
+    with pytest.raises(CheckpointError) as caught:
+        open_model(ModelSpec(name=str(wider), student=str(path), device="cpu"))
+    assert str(caught.value) == f"student {found.fault}"
+    with pytest.raises(SystemExit) as stopped:
+        main(["inspect", str(path)])
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert words in said.err
+    assert "not supported" in said.out
+
+
+def test_a_folder_with_a_bad_backbone_serves_a_student(models, student, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(models["original"], folder)
+    save_file(wan_weights() | {"more": torch.ones(1)}, folder / BACKBONE)
+    found = identify(folder)
+    assert [one.piece for one in found.missing] == ["backbone"]
+    assert len(refused([found])) == 1
+    assert "1 unknown, for example more" in refused([found])[0]
+    assert not refused([found, identify(student)])
+    assert not judge([found, identify(student)]).missing

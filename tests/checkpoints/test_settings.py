@@ -130,7 +130,7 @@ def test_any_value_in_any_field_of_a_manifest(whole):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(VALUES | st.dictionaries(st.sampled_from(["a", "b\n"]), VALUES))
 def test_any_index(tmp_path, names):
-    from afstream.checkpoints.files import shard_files
+    from afstream.checkpoints.shards import shard_files
 
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": names}))

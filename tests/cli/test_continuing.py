@@ -322,3 +322,20 @@ def test_a_foreign_picture_costs_a_film_neither_record_nor_states(
     assert done.code == 2
     assert "was not written by afstream" in done.err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_film_goes_on_with_as_many_threads_as_it_was_begun_with(
+    afstream: Run,
+    kill: Callable[..., None],
+    timeline: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    kill(2, "generate", "-p", timeline, "-q", "-o", "v.mp4")
+    record = json.loads((tmp_path / "v.json").read_text())
+    record["stream"]["threads"] = 3
+    (tmp_path / "v.json").write_text(json.dumps(record))
+    asked: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    assert afstream("resume", "v.mp4", "-q").code == 0
+    assert asked == [3]

@@ -195,6 +195,11 @@ def test_a_pipe_of_prompts_is_not_read_to_see_whether_it_is_a_record(tmp_path: P
     assert not is_record(tmp_path / "prompts")
 
 
+def test_a_record_does_not_take_the_place_of_the_states(tmp_path: Path):
+    with pytest.raises(OutputError, match="both the run record and the folder of saved states"):
+        files(tmp_path, record=tmp_path / "film.state").check({}, overwrite=True)
+
+
 def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path: Path):
     (tmp_path / "film.state").mkdir()
     left = [

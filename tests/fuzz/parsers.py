@@ -24,7 +24,7 @@ from tests.fuzz.mutate import mutate
 from tests.timeline.clocks import CLOCK
 from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL
 
-from afstream.checkpoints import files, manifest, read_student, sizes
+from afstream.checkpoints import files, manifest, read_student, shards, sizes
 from afstream.checkpoints.configs import TextEncoderFile, VaeFile
 from afstream.checkpoints.identify import identify
 from afstream.checkpoints.lora import read_lora
@@ -260,7 +260,7 @@ def read_manifest(path: Path) -> object:
 
 def read_index(path: Path) -> object:
     (path.parent / "model-1.safetensors").touch()
-    return files.shard_files(path.parent, "model")
+    return shards.shard_files(path.parent, "model")
 
 
 def read_tokens(path: Path) -> object:

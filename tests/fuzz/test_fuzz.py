@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.fuzz.parsers import CORPUS, PARSERS, attempt, seeds_of, workplace
 
-INPUTS = 1000
+INPUTS = 2000
 
 ODD = st.sampled_from(
     [None, True, 0, -1, 2**70, 0.5, float("nan"), float("inf"), "", "\x1b[2J", "\ud800"]

@@ -5,7 +5,7 @@ import random
 from kill_runs.distill import differing, run_killed
 
 # benchmarks/kill_runs/distill.py --kills N does the same with as many as you like
-KILLS = 6
+KILLS = 10
 
 
 def test_a_run_killed_again_and_again_ends_like_one_that_was_not(tmp_path):

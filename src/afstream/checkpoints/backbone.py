@@ -11,6 +11,7 @@ from torch import Tensor
 from afstream.checkpoints.files import Weights, check_fit
 from afstream.checkpoints.finite import check_finite, is_finite
 from afstream.checkpoints.lora import Lora
+from afstream.checkpoints.quantised import restored
 from afstream.config import BackboneConfig
 from afstream.model.dit import Backbone
 
@@ -44,14 +45,15 @@ class BackboneSource:
         return backbone
 
     def merged(self, name: str, weight: Tensor) -> Tensor:
-        """A weight with all LoRAs added, where the weight lies; see `Lora.added`."""
+        """A weight by its scale, with all LoRAs added, where the weight lies; see `Lora.added`."""
+        weight = restored(self.weights, name, weight)
         for lora in self.loras:
             weight = lora.added(name, weight)
         return weight
 
     def giver(self, name: str) -> str:
         """Who gave a weight that turned out not to be finite, in words."""
-        if not is_finite(self.weights[name]):
+        if not is_finite(restored(self.weights, name, self.weights[name])):
             return self.what
         for lora in self.loras:
             added = [value for weight, value in lora.tensors() if weight == name]

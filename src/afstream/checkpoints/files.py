@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,8 +12,9 @@ from torch.nn import Parameter
 
 from afstream.atomic import replace_file
 from afstream.bounded import MAX_VALUES, MB, parse_json, read_bounded
-from afstream.checkpoints.configs import IndexFile
 from afstream.checkpoints.finite import LARGEST, check_finite, first_not_finite
+from afstream.checkpoints.formats import READABLE, format_of
+from afstream.checkpoints.quantised import SCALE, all_restored, with_named_scales
 from afstream.checkpoints.safetensors import (
     DTYPE_NAMES,
     map_tensors,
@@ -21,44 +22,39 @@ from afstream.checkpoints.safetensors import (
     write_checked,
 )
 from afstream.checkpoints.torch_files import read_torch
+from afstream.checkpoints.wrappers import renamed, unwrapped
 from afstream.errors import CheckpointError, OutputError
-from afstream.text import some_of
 from afstream.validation import Checked, show_name, show_value, validated
 
 C = TypeVar("C", bound=Checked)
 Weights = dict[str, Tensor]
 
-SAFETENSORS = ".safetensors"
 # weights of another shape that an error names
 MOST_NAMED = 3
-# of settings, and of a list of weights
 SETTINGS_BYTES = 1 * MB
-INDEX_BYTES = 16 * MB
-INDEX_VALUES = 200_000
 
 
 def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
-    """Read a `.safetensors` or a `.pt` file as plain data, never running code from it.
+    """Read a file of safetensors or of `torch.save` as plain data, never running code from it.
 
-    The tensors are views of the file: nothing is read before it is used.
+    Its first bytes tell which of them it is. The tensors are views of the file: nothing is read
+    before it is used.
 
     Raises:
         CheckpointError: the file is missing or no checkpoint.
     """
     try:
         if not path.is_file():
-            raise CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
-        return map_tensors(path) if path.suffix.lower() == SAFETENSORS else read_torch(path)
+            raise _absent(path)
+        return map_tensors(path) if format_of(path) == "safetensors" else read_torch(path)
     except (RuntimeError, ValueError, OSError) as error:
         raise _unreadable(path, str(error).partition("\n")[0]) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The texts in a safetensors file's header, `CheckpointError` if damaged; none elsewhere."""
-    if path.suffix.lower() != SAFETENSORS:
-        return {}
     try:
-        return read_header(path).metadata
+        return read_header(path).metadata if format_of(path) == "safetensors" else {}
     except (ValueError, OSError) as error:
         raise _unreadable(path, str(error)) from error
 
@@ -73,11 +69,13 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
 
     Raises:
         CheckpointError: says how many names are missing or unknown, and one of each, or names
-            the first weights of another shape; or one holds fewer values than its shape says.
+            the first weights of another shape; or one is of whole numbers without a scale, or
+            holds fewer values than its shape says.
     """
     wanted = module.state_dict()
     missing = sorted(wanted.keys() - weights.keys())
-    unknown = sorted(weights.keys() - wanted.keys())
+    scales = {name + SCALE for name in wanted}
+    unknown = sorted(weights.keys() - wanted.keys() - scales)
     if missing or unknown:
         parts = [
             f"{len(names)} {word}, for example {show_name(names[0])}"
@@ -100,6 +98,19 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
         raise CheckpointError(
             f"{what} does not fit the model: {'; '.join(parts)}; give weights of this model's size"
         )
+    unscaled = [
+        name
+        for name, value in wanted.items()
+        if value.is_floating_point()
+        and not weights[name].is_floating_point()
+        and name + SCALE not in weights
+    ]
+    if unscaled:
+        dtype = str(weights[unscaled[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{what} holds {show_name(unscaled[0])} as {dtype} without a scale, so nobody can tell"
+            " its values; give the file that has the scales, or the one in bfloat16"
+        )
     expanded = [name for name in wanted if _is_expanded(weights[name])]
     if expanded:
         raise CheckpointError(
@@ -114,8 +125,9 @@ def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
         CheckpointError: `check_fit` refuses them, or they are not finite; the module is as it was.
     """
     check_fit(module, weights, what=what)
-    check_finite(weights.items(), lambda name: what)
-    module.load_state_dict(weights)
+    whole = all_restored(weights)
+    check_finite(whole.items(), lambda name: what)
+    module.load_state_dict(whole)
 
 
 def save_tensors(
@@ -144,10 +156,17 @@ def save_tensors(
 
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path} cannot be read as a checkpoint: {reason}; give a .safetensors file or a .pt"
-        " file of tensors"
-    )
+    return CheckpointError(f"{path} cannot be read as a checkpoint: {reason}; {READABLE}")
+
+
+def _absent(path: Path) -> CheckpointError:
+    if path.is_dir():
+        return CheckpointError(f"{path} is a folder; give a file of weights")
+    if path.is_symlink():
+        return CheckpointError(
+            f"{path} is a link to {path.readlink()}, which is not there; download that file again"
+        )
+    return CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
 
 
 def read_json(
@@ -166,9 +185,8 @@ def read_json(
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         wanted = what or f"a model's {path.name}"
-        raise CheckpointError(
-            f"{path} cannot be read as {wanted}: {reason}; download it again"
-        ) from error
+        remedy = "make it readable" if isinstance(error, PermissionError) else "download it again"
+        raise CheckpointError(f"{path} cannot be read as {wanted}: {reason}; {remedy}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no settings by name; download it again")
     return content
@@ -178,14 +196,6 @@ def read_settings(path: Path, model: type[C], *, remedy: str = "download it agai
     """Settings from a JSON file; `CheckpointError` where it says what is not allowed."""
     content = read_json(path)
     return validated(model, content, source=str(path), remedy=remedy, error=CheckpointError)
-
-
-def read_index(path: Path) -> IndexFile:
-    """The index of a model in shards; `CheckpointError` where it says what is not allowed."""
-    content = read_json(path, most_bytes=INDEX_BYTES, most_values=INDEX_VALUES)
-    return validated(
-        IndexFile, content, source=str(path), remedy="download it again", error=CheckpointError
-    )
 
 
 def is_folder(path: Path) -> bool:
@@ -198,44 +208,23 @@ def is_folder(path: Path) -> bool:
         ) from error
 
 
-def shard_files(folder: Path, stem: str) -> Sequence[Path]:
-    """Files that hold a model's weights: those that an index names, else `<stem>*.safetensors`.
-
-    Where `<stem>.safetensors` itself is there without an index, it holds everything.
-
-    Raises:
-        CheckpointError: an index cannot be read, or names files that are not there.
-    """
-    named: set[str] = set()
-    for index in folder.glob(f"{stem}*.safetensors.index.json"):
-        named.update(read_index(index).weight_map.values())
-    # an index may name files beside itself only
-    files = sorted(folder / Path(name).name for name in named)
-    missing = [path.name for path in files if not path.is_file()]
-    if missing:
-        raise CheckpointError(
-            f"the model in {folder} lacks {some_of(missing)}, which its index names; download"
-            " it again, or add what is missing"
-        )
-    whole = folder / f"{stem}.safetensors"
-    return files or ([whole] if whole.is_file() else sorted(folder.glob(f"{stem}*.safetensors")))
-
-
-def folder_weights(folder: Path, stem: str) -> Weights:
-    """Weights by name from all of a model's files; see `file_weights`."""
-    weights: Weights = {}
-    for path in shard_files(folder, stem) or [folder / f"{stem}.safetensors"]:
-        weights.update(file_weights(path))
-    return weights
-
-
 def file_weights(path: Path) -> Weights:
-    """Weights by name from one file, views of it.
+    """Weights by name from one file, views of it, without what was put around them.
+
+    Weights in eight bits have their scales beside them, which `restored` applies.
 
     Raises:
         CheckpointError: the file is missing, no checkpoint, or holds something else.
     """
-    return named_tensors(read_weights(path), path)
+    return plain_weights(read_weights(path), path)
+
+
+def plain_weights(
+    content: object, path: Path, *, wanted: str = "a file of weights alone"
+) -> Weights:
+    """What was read from a file as `file_weights` gives it; errors say what is wanted."""
+    weights = named_tensors(unwrapped(content, path), path, wanted=wanted)
+    return with_named_scales(renamed(weights, path), path)
 
 
 def named_tensors(
@@ -267,7 +256,13 @@ def check_plain(name: str, value: Tensor, path: Path) -> None:
     device.
     """
     plain = type(value) in (Tensor, Parameter) and value.layout is torch.strided
-    if not plain or value.is_meta or value.is_nested or value.dtype not in DTYPE_NAMES:
+    if plain and value.dtype not in DTYPE_NAMES and not value.is_complex():
+        dtype = str(value.dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{path} holds {show_name(name)} as {dtype}, which afstream does not read; give weights"
+            " in bfloat16, float16 or float32"
+        )
+    if not plain or value.is_meta or value.is_nested or value.is_complex():
         raise CheckpointError(
             f"{path} holds {show_value(name)} as a tensor of another kind than weights are; give"
             " plain weights"

@@ -16,6 +16,7 @@ from afstream.checkpoints.folders import PIECES, Piece
 from afstream.checkpoints.kinds import FAMILY, Kind
 from afstream.checkpoints.lora import Lora
 from afstream.checkpoints.manifest import Manifest
+from afstream.checkpoints.quantised import scales_of
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.model.dit import Backbone
 
@@ -62,6 +63,7 @@ class Finding:
         entry: the one that is taken.
         parts: of a folder, each a finding of its own.
         places: where a folder has its pieces, relative to it.
+        fault: why generating refuses it, though its family is known; empty where it does not.
         notes: whatever else one must know.
     """
 
@@ -78,12 +80,13 @@ class Finding:
     parts: tuple[Finding, ...] = ()
     places: Mapping[Piece, Path] = field(default_factory=dict[Piece, Path])
     manifest: Manifest | None = None
+    fault: str = ""
     notes: tuple[str, ...] = ()
 
     @property
     def supported(self) -> bool:
         """Whether afstream can use it."""
-        return self.kind != "unknown" and self.family in ("", FAMILY)
+        return self.kind != "unknown" and self.family in ("", FAMILY) and not self.fault
 
     @property
     def size(self) -> str:
@@ -107,7 +110,9 @@ class Finding:
         """Parameters by the dtype in which they are stored."""
         counts: Counter[str] = Counter()
         added = [value for _, value in self.lora.tensors()] if self.lora else []
-        for value in () if self.parts else (*self.weights.values(), *added):
+        scales = set(scales_of(self.weights))
+        own = [value for name, value in self.weights.items() if name not in scales]
+        for value in () if self.parts else (*own, *added):
             counts[str(value.dtype).removeprefix("torch.")] += value.numel()
         for part in self.parts:
             counts.update(part.dtypes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from afstream.checkpoints.files import Weights, file_weights, folder_weights, shard_files
+from afstream.checkpoints.files import Weights, file_weights
 from afstream.checkpoints.kinds import FAMILY, has_two_backbones
 from afstream.checkpoints.manifest import (
     BACKBONE_FILE,
@@ -18,9 +18,11 @@ from afstream.checkpoints.manifest import (
     read_manifest,
 )
 from afstream.checkpoints.names import CONFIG, STEM
+from afstream.checkpoints.shards import folder_weights, shard_files
 from afstream.checkpoints.sizes import read_config
 from afstream.checkpoints.students import in_wan_names
 from afstream.errors import CheckpointError
+from afstream.text import some_of
 
 Layout = Literal["original", "diffusers", "converted"]
 Piece = Literal["backbone", "text encoder", "tokenizer", "VAE"]
@@ -28,6 +30,7 @@ Piece = Literal["backbone", "text encoder", "tokenizer", "VAE"]
 PIECES: tuple[Piece, ...] = ("backbone", "text encoder", "tokenizer", "VAE")
 BESIDE: tuple[Piece, ...] = ("VAE", "text encoder", "tokenizer")
 BACKBONE_FILES = f"{STEM}*.safetensors"
+SUFFIXES = (".safetensors", ".bin")
 # where each of them lies: a folder, or a file
 PLACES: dict[Layout, tuple[str, ...]] = {
     "original": ("", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl", "Wan2.1_VAE.pth"),
@@ -64,7 +67,8 @@ class WanFolder:
         """The backbone's weights under Wan's names; see `file_weights`."""
         if self.layout == "converted":
             return file_weights(self.place("backbone") / BACKBONE_FILE)
-        return in_wan_names(folder_weights(self.place("backbone"), STEM))
+        place = self.place("backbone")
+        return in_wan_names(folder_weights(place, STEM), place)
 
     def backbone_files(self) -> Sequence[Path]:
         """The files of the backbone's weights; raises what `shard_files` raises."""
@@ -76,7 +80,7 @@ class WanFolder:
         """Whether there is a file of the backbone, or an index of them."""
         if self.layout == "converted":
             return (self.place("backbone") / BACKBONE_FILE).is_file()
-        names = (BACKBONE_FILES, f"{BACKBONE_FILES}.index.json")
+        names = (f"{STEM}*{suffix}{end}" for suffix in SUFFIXES for end in ("", ".index*.json"))
         return any(any(self.place("backbone").glob(name)) for name in names)
 
     def missing(self, wanted: Sequence[Piece] = PIECES) -> list[Path]:
@@ -128,11 +132,22 @@ def find_parts(
             f"{path} holds a converted backbone alone; give it as the student, and a Wan2.1 folder"
             " as the model"
         )
-    again = "convert the model again" if parts.layout == "converted" else "download it again"
+    # of another family other pieces are right
+    parts.declared()
+    again = "convert the model again, or " if parts.layout == "converted" else ""
     raise CheckpointError(
         f"the Wan2.1 folder {path} ({parts.layout} layout) lacks"
-        f" {', '.join(map(str, missing))}; {again}, or add what is missing"
+        f" {', '.join(map(str, missing))}; {again}add what is missing{_other_backbone(parts)}"
     )
+
+
+def _other_backbone(parts: WanFolder) -> str:
+    """A hint at files that may be the backbone of a folder that has none of the known names."""
+    if parts.layout == "converted" or parts.has_backbone():
+        return ""
+    there = (path.name for path in parts.place("backbone").glob("*.safetensors") if path.is_file())
+    names = some_of(sorted(there))
+    return f", or give the backbone as the student, if it is in one file ({names})" if names else ""
 
 
 def likely_parts(path: Path, wanted: Sequence[Piece] = PIECES) -> WanFolder | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from afstream.checkpoints import files, kinds, names
+from afstream.checkpoints.backbone import BackboneSource
 from afstream.checkpoints.configs import BackboneFile
 from afstream.checkpoints.files import Weights
 from afstream.checkpoints.findings import PLAIN, Finding, is_plain
@@ -15,11 +17,14 @@ from afstream.checkpoints.folders import WanFolder, likely_parts
 from afstream.checkpoints.kinds import FAMILY
 from afstream.checkpoints.lora import is_lora, is_lora_folder, read_lora
 from afstream.checkpoints.manifest import MANIFEST
+from afstream.checkpoints.shards import folder_weights, shard_files
 from afstream.checkpoints.sizes import sizes_of
 from afstream.checkpoints.students import entries_of, in_wan_names, read_student
 from afstream.errors import CheckpointError
 from afstream.validation import show_name
 
+# a width of heads that most sizes can be split into
+ANY_HEAD = 64
 # names of unknown weights that a note repeats
 SHOWN_NAMES = 3
 
@@ -42,10 +47,9 @@ def _file(path: Path) -> Finding:
         return _student(finding)
     if is_lora(known):
         return _lora(path)
-    weights = files.named_tensors(content, path, wanted="a file of weights, a student or a LoRA")
-    return (
-        _student(finding) if kinds.is_backbone(in_wan_names(weights)) else _part(finding, weights)
-    )
+    weights = files.plain_weights(content, path, wanted="a file of weights, a student or a LoRA")
+    is_backbone = kinds.is_backbone(in_wan_names(weights, path))
+    return _student(finding) if is_backbone else _part(finding, weights)
 
 
 def _lora(path: Path) -> Finding:
@@ -71,11 +75,21 @@ def _backbone(finding: Finding, weights: Weights, declared: Mapping[str, Any]) -
     finding = replace(finding, family=kinds.family_of(weights))
     if not finding.supported:
         return finding
+    what = str(finding.path)
     try:
-        config = sizes_of(weights, what=str(finding.path), declared=declared)
+        sizes_of(weights, what=what, declared=declared)
+        note = ""
     except CheckpointError as error:
-        return replace(finding, notes=(str(error),))
-    return replace(finding, backbone=config)
+        # a folder may say how wide its heads are; names and shapes are the same for any width
+        width = math.gcd(weights["patch_embedding.weight"].shape[0], ANY_HEAD)
+        declared, note = {"head_dim": width, **declared}, str(error)
+    try:
+        config = sizes_of(weights, what=what, declared=declared)
+        # what generating asks of it
+        BackboneSource(what=what, config=config, weights=weights).check()
+    except CheckpointError as error:
+        return replace(finding, fault=str(error))
+    return replace(finding, notes=(note,)) if note else replace(finding, backbone=config)
 
 
 def _part(finding: Finding, weights: Weights) -> Finding:
@@ -116,8 +130,9 @@ def _folder(path: Path) -> Finding:
 
 def _part_folder(path: Path, stem: str) -> Finding:
     """A VAE's or a text encoder's folder."""
-    finding = Finding(path=path, kind="unknown", num_bytes=_size(files.shard_files(path, stem)))
-    return _part(finding, files.folder_weights(path, stem))
+    weights = folder_weights(path, stem)
+    finding = Finding(path=path, kind="unknown", num_bytes=_size(shard_files(path, stem)))
+    return _part(finding, weights)
 
 
 def _wan_folder(parts: WanFolder) -> Finding:
@@ -158,12 +173,13 @@ def _folder_notes(finding: Finding) -> tuple[str, ...]:
 def _backbone_part(parts: WanFolder) -> Finding:
     """The backbone of a folder, as a finding of its own."""
     paths, config = parts.backbone_files(), parts.place("backbone") / names.CONFIG
+    weights = parts.weights()
     finding = Finding(
         path=paths[0] if parts.layout == "converted" else parts.place("backbone"),
         kind="backbone weights",
         layout=parts.layout,
         num_bytes=_size(paths),
-        weights=parts.weights(),
+        weights=weights,
     )
     family = (
         kinds.declared_family(files.read_settings(config, BackboneFile))

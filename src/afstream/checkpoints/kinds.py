@@ -42,6 +42,9 @@ TYPES = {
 # channels of our latents, and those of the input of backbones that are known by them
 CHANNELS = 16
 IN_CHANNELS = {CHANNELS: FAMILY, 32: "Wan video editing", 36: IMAGE_TO_VIDEO, 48: WAN22_5B}
+# likewise, of backbones that give our latents all the same
+CONDITIONED = {48: "Wan Fun-Control"}
+OTHER = "a model of {} latent channels"
 # beginnings of names, original and diffusers'
 TELLING = {
     "img_emb.": IMAGE_TO_VIDEO,
@@ -88,7 +91,11 @@ def family_of(weights: Weights) -> str:
         if any(name.startswith(part) for name in weights):
             return family
     channels = weights["patch_embedding.weight"].shape[1]
-    return IN_CHANNELS.get(channels, f"a model of {channels} latent channels")
+    head = weights.get("head.head.weight")
+    # a token is four latent pixels
+    if head is not None and head.shape[:1] == (4 * CHANNELS,) and channels in CONDITIONED:
+        return CONDITIONED[channels]
+    return IN_CHANNELS.get(channels, OTHER.format(channels))
 
 
 def has_two_backbones(folder: Path) -> bool:

@@ -16,8 +16,18 @@ TEXT_TYPE = "umt5"
 
 # stand anywhere in a name: what wrapped the modules when they were saved
 WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")
-# stand before a name: students, PEFT, ComfyUI, diffusers' LoRA
-PREFIXES = ("base_model.model.", "model.", "diffusion_model.", "transformer.")
+# stand before a name: PEFT, data parallel training, students, ComfyUI, diffusers' LoRA, rCM,
+# DiffSynth
+PREFIXES = (
+    "base_model.model.",
+    "module.",
+    "model.",
+    "diffusion_model.",
+    "transformer.",
+    "net.",
+    "pipe.",
+    "dit.",
+)
 
 # diffusers' module names and Wan's
 OUTER = {
@@ -51,12 +61,18 @@ INNER = {
 LAYER = re.compile(r"(blocks\.[0-9]{1,6}\.)(.+)")
 
 
-def wan_name(name: str) -> str:
-    """A weight's name in Wan2.1, whatever stood around it; unknown names stay as they are."""
+def plain_name(name: str) -> str:
+    """A weight's name without what stood around it."""
     for wrapper in WRAPPERS:
         name = name.replace(wrapper, "")
     while prefix := next((word for word in PREFIXES if name.startswith(word)), ""):
         name = name.removeprefix(prefix)
+    return name
+
+
+def wan_name(name: str) -> str:
+    """A weight's name in Wan2.1, whatever stood around it; unknown names stay as they are."""
+    name = plain_name(name)
     layer = LAYER.fullmatch(name)
     return layer[1] + _renamed(layer[2], INNER) if layer else _renamed(name, OUTER)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from afstream.bounded import MB, parse_json
 from afstream.text import is_unicode
+from afstream.validation import show_name
 
 # the dtypes of the format that torch has and models use
 DTYPES = {
@@ -42,6 +43,9 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# dtypes of the format beside these
+FLOATS = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64")
+UNREAD = frozenset((*FLOATS, "U16", "U32", "U64"))
 METADATA = "__metadata__"
 LENGTH_BYTES = 8
 # the text in a header that holds the SHA-256 of the file itself
@@ -68,6 +72,10 @@ class Place(NamedTuple):
     shape: tuple[int, ...]
     start: int
     stop: int
+
+
+class UnreadDtypeError(ValueError):
+    """A tensor is of a dtype that the format has and afstream does not read."""
 
 
 class Header(NamedTuple):
@@ -131,6 +139,8 @@ def _header(file: BinaryIO) -> Header:
     end = LENGTH_BYTES + length
     try:
         metadata, places = _entries(file.read(length).decode(), end)
+    except UnreadDtypeError:
+        raise
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("its header is damaged, or it is no safetensors file") from error
     except ValueError as error:
@@ -150,6 +160,12 @@ def _entries(header: str, base: int) -> Header:
     metadata = {_text(name): _text(text) for name, text in content.pop(METADATA, {}).items()}
     if len(content) > MAX_TENSORS:
         raise ValueError(f"it names more than {MAX_TENSORS:,} tensors")
+    for name, entry in content.items():
+        if isinstance(entry["dtype"], str) and entry["dtype"] in UNREAD:
+            raise UnreadDtypeError(
+                f"it holds {show_name(_text(name))} as {entry['dtype']}, a dtype that afstream"
+                " does not read"
+            )
     return Header(metadata, {_text(name): _place(entry, base) for name, entry in content.items()})
 
 

@@ -8,11 +8,18 @@ from typing import Any
 
 from afstream.checkpoints.configs import BackboneFile
 from afstream.checkpoints.files import Weights, read_settings
-from afstream.checkpoints.kinds import CHANNELS, FAMILY, declared_family, family_of
+from afstream.checkpoints.kinds import (
+    BACKBONE_NAMES,
+    CHANNELS,
+    FAMILY,
+    declared_family,
+    family_of,
+    part_of,
+)
 from afstream.checkpoints.names import LAYER
 from afstream.config import BackboneConfig
 from afstream.errors import CheckpointError
-from afstream.validation import validated
+from afstream.validation import show_name, validated
 
 # what no weight tells: how Wan2.1 is, unless a config.json says otherwise
 UNSEEN: dict[str, Any] = {"head_dim": 128, "text_len": 512, "eps": 1e-6}
@@ -46,6 +53,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return config.sizes()
 
 
+def _instead(weights: Weights, name: str, ndim: int) -> str:
+    """What weights are that lack one of a backbone's, or have it with other axes."""
+    if part := part_of(weights):
+        return f"it holds a {part[0]}"
+    if name in weights or any(name in weights for name in BACKBONE_NAMES):
+        return f"it has no {name} of {ndim} axes"
+    return f"its names are of an unknown layout, such as {show_name(min(weights, default=''))}"
+
+
 def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> BackboneConfig:
     """The sizes of the backbone that weights, under Wan's names, are for.
 
@@ -59,7 +75,7 @@ def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> Bac
     for name, ndim, *axes in SHAPES:
         if name not in weights or weights[name].ndim != ndim:
             raise CheckpointError(
-                f"{what} is no Wan2.1 backbone: it has no {name} of {ndim} axes; give a Wan2.1"
+                f"{what} is no Wan2.1 backbone: {_instead(weights, name, ndim)}; give a Wan2.1"
                 " text-to-video model or a student of one"
             )
         for axis, size in zip(axes, weights[name].shape, strict=False):

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afstream.checkpoints.files import Weights, file_weights, named_tensors, read_weights
+from afstream.checkpoints.files import Weights, file_weights, plain_weights, read_weights
 from afstream.checkpoints.manifest import BACKBONE_FILE, is_converted, read_manifest
 from afstream.checkpoints.names import wan_name
+from afstream.checkpoints.wrappers import renamed
 
 # the moving average of the weights first: it makes the better pictures
 ENTRIES = ("generator_ema", "generator")
@@ -67,17 +68,28 @@ def read_student(path: Path) -> Student:
     entries = entries_of(content)
     entry = next(iter(entries), "")
     wanted = f"a student, which holds weights by name, or one of {', '.join(ENTRIES)}"
-    weights = named_tensors(content[entry] if entry else content, path, wanted=wanted)
-    return Student(path=path, entry=entry, weights=in_wan_names(weights), entries=entries)
+    weights = plain_weights(entries.get(entry, content), path, wanted=wanted)
+    return Student(
+        path=path, entry=entry, weights=in_wan_names(weights, path), entries=tuple(entries)
+    )
 
 
-def entries_of(content: object) -> tuple[str, ...]:
-    """Which of `ENTRIES` a file's content has."""
+def entries_of(content: object) -> dict[str, object]:
+    """Those of `ENTRIES` that a file's content has, each as a dict or as beginnings of names."""
+    found: dict[str, object] = {}
     if not isinstance(content, dict):
-        return ()
-    return tuple(name for name in ENTRIES if isinstance(content.get(name), dict) and content[name])
+        return found
+    for entry in ENTRIES:
+        part = content.get(entry) or {
+            name.removeprefix(f"{entry}."): value
+            for name, value in content.items()
+            if isinstance(name, str) and name.startswith(f"{entry}.")
+        }
+        if isinstance(part, dict) and part:
+            found[entry] = part
+    return found
 
 
-def in_wan_names(weights: Weights) -> Weights:
-    """Weights under Wan's names."""
-    return {wan_name(str(name)): value for name, value in weights.items()}
+def in_wan_names(weights: Weights, path: Path) -> Weights:
+    """Weights under Wan's names; see `renamed`."""
+    return renamed(weights, path, wan_name)

@@ -11,8 +11,11 @@ import os
 import pickle
 import re
 import struct
+import tempfile
 import warnings
 import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +56,28 @@ def read_torch(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
     """
     check_records(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _other_name(path) as name:
             # what torch finds odd is refused or harmless, and no user can do anything about it
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(name, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise ValueError("it holds Python objects that could run code") from error
     # what torch raises for a bad file has no common base
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(reason) from error
+
+
+@contextmanager
+def _other_name(path: Path) -> Generator[Path]:
+    """A name of the file that torch does not take for safetensors, which it tells by the suffix."""
+    if path.suffix != ".safetensors":
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "weights.pt")
+        link.symlink_to(path.resolve())
+        yield link
 
 
 def check_records(path: Path) -> None:

@@ -253,8 +253,14 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
                 VAE_FILE,
                 {name: vae.weights[name] for name in autoencoder.state_dict()},
                 vae.giver,
+                vae.restored,
             ),
-            WeightFile(TEXT_FILE, {name: text.weights[name] for name in names}, text.giver),
+            WeightFile(
+                TEXT_FILE,
+                {name: text.weights[name] for name in names},
+                text.giver,
+                text.restored,
+            ),
         ),
         settings={
             "vae": autoencoder.save_config,
@@ -269,7 +275,7 @@ def _backbone_file(source: BackboneSource) -> WeightFile:
     backbone = source.check()
     ordered = {name: source.weights[name] for name, _ in backbone.named_parameters()}
     if not source.loras:
-        return WeightFile(BACKBONE_FILE, ordered, source.giver)
+        return WeightFile(BACKBONE_FILE, ordered, source.giver, source.merged)
     # where `generate` merges them by default, so that both round alike
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

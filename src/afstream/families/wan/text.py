@@ -17,12 +17,13 @@ from afstream.checkpoints.configs import TextEncoderFile
 from afstream.checkpoints.files import (
     Weights,
     file_weights,
-    folder_weights,
     read_json,
     read_settings,
 )
 from afstream.checkpoints.names import CONFIG, TEXT_STEM
 from afstream.checkpoints.names import TEXT_TYPE as KIND
+from afstream.checkpoints.quantised import SCALE
+from afstream.checkpoints.shards import folder_weights
 from afstream.errors import CheckpointError, PromptError
 from afstream.families.wan.facts import KEPT_PROMPTS
 from afstream.families.wan.loading import ModuleSource, optional
@@ -221,6 +222,8 @@ def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
 
 
 def _renamed(name: str) -> str:
+    if name.endswith(SCALE):
+        return _renamed(name.removesuffix(SCALE)) + SCALE
     layer = LAYER.fullmatch(name)
     if layer is None:
         return OUTER.get(name, name)
@@ -229,5 +232,9 @@ def _renamed(name: str) -> str:
 
 def _with_both_names(weights: Weights) -> Weights:
     """The token embedding under both of its names; files have one of them, or both."""
-    named = [weights[name] for name in (SHARED, SHARED_AGAIN) if name in weights]
-    return {**weights, SHARED: named[0], SHARED_AGAIN: named[0]} if named else weights
+    both = dict(weights)
+    for first, second in ((SHARED, SHARED_AGAIN), (SHARED + SCALE, SHARED_AGAIN + SCALE)):
+        for name in (second, first):
+            if name in weights:
+                both[first] = both[second] = weights[name]
+    return both

@@ -19,7 +19,6 @@ from afstream.checkpoints.configs import VaeFile
 from afstream.checkpoints.files import (
     Weights,
     file_weights,
-    folder_weights,
     is_folder,
     read_json,
     read_settings,
@@ -27,6 +26,8 @@ from afstream.checkpoints.files import (
 from afstream.checkpoints.kinds import CHANNELS
 from afstream.checkpoints.names import CONFIG, STEM
 from afstream.checkpoints.names import VAE_CLASS as KIND
+from afstream.checkpoints.quantised import all_restored
+from afstream.checkpoints.shards import folder_weights
 from afstream.errors import CheckpointError
 from afstream.families.wan.facts import FORMAT
 from afstream.families.wan.loading import ModuleSource, optional
@@ -149,7 +150,8 @@ def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
 
 
 def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
-    weights = file_weights(path)
+    # at once, as what renames them knows no scales
+    weights = all_restored(file_weights(path))
     config: dict[str, Any] = {}
     for name, size, axis in SIZES:
         if name not in weights:
