@@ -60,7 +60,7 @@ PREFIX = re.compile(
     + "|".join(
         map(
             re.escape,
-            (*PREFIXES, "module.", "pipe.dit.", "lora_unet__", "lora_unet_", "lycoris_"),
+            (*PREFIXES, "lora_unet__", "lora_unet_", "lycoris_"),
         )
     )
     + ")*"

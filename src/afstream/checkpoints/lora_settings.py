@@ -308,7 +308,7 @@ def number(value: Any, path: Path, name: str, *, what: str = "alpha") -> float: 
         if isinstance(value, Tensor):
             shown = show_value(found) if value.numel() == 1 else f"of shape {tuple(value.shape)}"
         raise CheckpointError(
-            f"{path}: the {what} of {show_name(name)} is {shown}; it must be a finite number; give"
-            " another LoRA"
+            f"{path}: the {what} of {show_name(name)} is {shown}; it must be a finite number, so"
+            " give another LoRA"
         )
     return found
