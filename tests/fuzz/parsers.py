@@ -130,7 +130,8 @@ def headers() -> list[bytes]:
         {"a": entry([4], 0, 16), "b": entry([3, 4], 16, 64)},
         {"__metadata__": {"format": "pt"}, "patch_embedding.weight": entry([2, 2, 1, 2, 2], 0, 64)},
         {
-            "__metadata__": {"lora_alpha": "8"},
+            # most of it may change without harm, so that not all changes are refused
+            "__metadata__": {"lora_alpha": "8", "remark": "a pair of halves " * 12},
             f"{layer}.lora_A.weight": entry([2, 4], 0, 32),
             f"{layer}.lora_B.weight": entry([4, 2], 32, 64),
         },
