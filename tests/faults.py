@@ -1050,6 +1050,7 @@ ROOMS = (
                 "read_tags(video).get(RUN) != read.run",
                 "0",
             ),
+            Fault("a film goes on from another film's state", "return made == [", "return [] != ["),
             Fault("cues beyond the kept chunks stay", " if cue.chunk < chunks]", "]"),
         ),
     ),

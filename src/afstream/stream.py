@@ -21,7 +21,7 @@ from afstream.engine.saved.files import SavedState
 from afstream.engine.saved.kind import StreamKind
 from afstream.engine.saved.states import SavedStates
 from afstream.engine.scheduler import PendingPrompt, PromptScheduler
-from afstream.engine.state import StreamState
+from afstream.engine.state import Fits, StreamState
 from afstream.errors import ConfigError
 from afstream.families.base import VideoModel
 from afstream.families.opening import open_model
@@ -172,18 +172,23 @@ class Stream(StreamFacts):
         self._refuse_closed()
         return self._states.save(path)
 
-    def load(self, path: str | PathLike[str]) -> None:
+    def load(self, path: str | PathLike[str], *, fits: Fits | None = None) -> None:
         """Go on from a state that a stream of the same model and settings has saved.
 
         Frames are those of that stream, bit for bit. Cues that wait for their chunk stay.
 
+        Args:
+            path: the file.
+            fits: told the next chunk and the prompt changes before it, whether that is wanted.
+
         Raises:
-            CheckpointError: the file is missing, damaged, or of another stream; nothing changes.
+            CheckpointError: the file is missing, damaged, of another stream, or does not fit;
+                nothing changes.
             ConfigError: the stream is closed, or an iterator has not come to its end: close it
                 first.
         """
         self._refuse_closed()
-        self._states.load(path)
+        self._states.load(path, fits=fits)
 
     def rewind(self, chunk: int) -> None:
         """Go back to just before a chunk; the prompt changes from there on are forgotten.

@@ -123,11 +123,13 @@ class Stream:
         path.write_bytes(pickle.dumps(kept))
         return Saved(path.stat().st_size, self._index)
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path, *, fits: Callable[[int, list[Applied]], bool]) -> None:
         try:
             kept = pickle.loads(path.read_bytes())
         except pickle.UnpicklingError as error:
             raise CheckpointError(f"{path} is damaged; remove it") from error
+        if not fits(kept["_index"], kept["state"].history):
+            raise CheckpointError(f"{path} was saved on another way")
         vars(self).update(kept)
 
     def play(self, timeline: Timeline | Plan, *, from_chunk: int = 0) -> Iterator[Chunk]:

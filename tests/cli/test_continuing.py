@@ -339,3 +339,26 @@ def test_a_film_goes_on_with_as_many_threads_as_it_was_begun_with(
     monkeypatch.setattr("torch.set_num_threads", asked.append)
     assert afstream("resume", "v.mp4", "-q").code == 0
     assert asked == [3]
+
+
+def test_a_state_of_another_film_is_not_gone_on_from(afstream: Run, tmp_path: Path):
+    texts = {
+        "v": "@duration 0:03\n0:00 a red ball\n0:02 cut seed=4 a star\n",
+        "other prompt": "@duration 0:03\n0:00 a blue ball\n0:02 cut seed=4 a star\n",
+        "other seed": "@seed 3\n@duration 0:03\n0:00 a red ball\n0:02 cut seed=4 a star\n",
+        "no cut": "@duration 0:03\n0:00 a red ball\n0:02 seed=4 a star\n",
+        "one cue more": "@duration 0:03\n0:00 a red ball\n0:01 a box\n0:02 cut seed=4 a star\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+        assert afstream("generate", "-p", f"{name}.txt", "-q", "-o", f"{name}.mp4").code == 0
+    (tmp_path / "more.txt").write_text("@duration 0:01\na disc\n")
+    branch = ("branch", "v.mp4", "--at", "0:03", "-p", "more.txt")
+    assert "again" not in afstream(*branch, "-o", "own.mp4").err
+    for name in list(texts)[1:]:
+        ((_, state),) = StateStore(tmp_path / f"{name}.state").found
+        (tmp_path / "v.state" / state.name).write_bytes(state.read_bytes())
+        done = afstream(*branch, "-o", f"branch of {name}.mp4")
+        assert done.code == 0
+        assert f"{state.name} was saved on another way; the state before it is used" in done.err
+        assert content(tmp_path / f"branch of {name}.mp4") == content(tmp_path / "own.mp4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -67,6 +68,10 @@ class Change(NamedTuple):
 
     chunk: int
     cue: Cue
+
+
+# whether a state before a chunk is wanted, by the prompt changes that led to it
+Fits = Callable[[int, Sequence[Change]], bool]
 
 
 @dataclass(slots=True, kw_only=True)

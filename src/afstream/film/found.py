@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from afstream.film.files import FilmFiles
 from afstream.film.film import RUN, FilmOptions, Kept
 from afstream.film.record import CueEntry, Origin, RunRecord, read_record, refuse_other_model
 from afstream.film.states import StateStore, Warn
-from afstream.timeline import Plan, Timeline
+from afstream.timeline import Cue, Plan, Timeline
 from afstream.video import frames_in, read_tags
 
 if TYPE_CHECKING:
+    from afstream.engine.state import Change
     from afstream.stream import Stream
 
 RECORD_SUFFIX = ".json"
@@ -154,6 +156,22 @@ def _frames_in(video: Path, record: RunRecord) -> int:
         return 0
 
 
+def leads_to(film: FoundFilm, chunk: int, changes: Sequence[Change]) -> bool:
+    """Whether prompt changes are those of a film's first chunks, seeds included."""
+    seed, due = film.timeline.seed or 0, dict[int, Cue]()
+    for planned in film.plan.cues:
+        seed = seed if planned.cue.seed is None else planned.cue.seed
+        if planned.chunk < chunk:
+            due[planned.chunk] = replace(planned.cue, seed=seed)
+    made = [(change.chunk, _what(change.cue)) for change in changes]
+    return made == [(at, _what(cue)) for at, cue in due.items()]
+
+
+def _what(cue: Cue) -> tuple[object, ...]:
+    """What of a cue decides the frames."""
+    return cue.prompt, cue.transition, cue.blend_s, cue.seed
+
+
 def return_to(
     stream: Stream, film: FoundFilm, chunk: int, *, begin: Callable[[int], None], warn: Warn
 ) -> None:
@@ -172,7 +190,8 @@ def return_to(
         ConfigError: the stream is of another model than the film.
     """
     refuse_other_model(film.record, stream, film.video)
-    at = StateStore(film.files(live=False).states).restore(stream, chunk, warn=warn)
+    store = StateStore(film.files(live=False).states)
+    at = store.restore(stream, chunk, fits=partial(leads_to, film), warn=warn)
     begin(chunk - at)
     past = tuple(cue for cue in film.plan.cues if cue.chunk < chunk)
     for _ in stream.play(replace(film.plan, cues=past, num_chunks=chunk), from_chunk=at):

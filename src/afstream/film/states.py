@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from afstream.errors import CheckpointError, OutputError
 
 if TYPE_CHECKING:
+    from afstream.engine.state import Fits
     from afstream.stream import Stream
 
 KEPT = 2
@@ -86,12 +87,13 @@ class StateStore:
             with suppress(OSError):
                 old.unlink()
 
-    def restore(self, stream: Stream, chunk: int, *, warn: Warn) -> int:
+    def restore(self, stream: Stream, chunk: int, *, fits: Fits, warn: Warn) -> int:
         """Bring a fresh stream as near to the start of a chunk as the saved states allow.
 
         Args:
             stream: a stream that has made nothing yet.
             chunk: where it shall go on.
+            fits: whether a state is one of this film's; see `Stream.load`.
             warn: called with a sentence for every state that cannot be used.
 
         Returns:
@@ -101,13 +103,14 @@ class StateStore:
             if at > chunk:
                 continue
             try:
-                stream.load(path)
+                stream.load(path, fits=fits)
             except CheckpointError as error:
                 warn(f"{error}; the state before it is used")
                 continue
             # a stream that runs ahead had begun a chunk under the prompts of then
             if stream.next_chunk <= chunk:
-                return at
+                # whatever the file is called
+                return stream.position
         if stream.position:
             stream.rewind(0)
         return 0

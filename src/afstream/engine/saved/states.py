@@ -24,7 +24,7 @@ from afstream.engine.saved.files import (
 )
 from afstream.engine.saved.kind import StreamKind
 from afstream.engine.scheduler import PendingPrompt
-from afstream.engine.state import Blend, Change, RolloutState, StreamState
+from afstream.engine.state import Blend, Change, Fits, RolloutState, StreamState
 from afstream.engine.stopwatch import Stopwatch
 from afstream.errors import AfstreamError, CheckpointError, ConfigError
 from afstream.timeline.plan import Scene
@@ -69,11 +69,11 @@ class SavedStates:
         self._paths[goal] = None
         return saved
 
-    def load(self, path: str | os.PathLike[str]) -> None:
+    def load(self, path: str | os.PathLike[str], *, fits: Fits | None = None) -> None:
         """See `Stream.load`."""
         goal = Path(path).absolute()
         with torch.inference_mode(), self._pipeline.alone(), self._pipeline.changing:
-            self._restore(Path(path))
+            self._restore(Path(path), fits)
         self._paths[goal] = None
 
     def rewind(self, chunk: int) -> None:
@@ -148,11 +148,13 @@ class SavedStates:
                 )
         return state
 
-    def _restore(self, path: Path) -> None:
+    def _restore(self, path: Path, fits: Fits | None = None) -> None:
         """Replace the state by a saved one; see `Stream.load`."""
         pipeline, kind = self._pipeline, self._kind
         rollout = kind.rollout
         content = read_state(path, kind)
+        if fits and not fits(content.layout.chunk, content.history):
+            raise CheckpointError(f"{path} was saved on the way of other prompts or another seed")
         blank = torch.zeros(kind.shape, dtype=rollout.latent_dtype, device=rollout.model.device)
         try:
             decoder = pipeline.decoder.restore(content.decoder, blank)
