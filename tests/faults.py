@@ -445,8 +445,17 @@ ROOMS = (
     ),
     Room(
         "src/afstream/video/growing.py",
-        ("tests/video/test_video.py", "tests/video/test_going_on.py"),
         (
+            "tests/video/test_video.py",
+            "tests/video/test_going_on.py",
+            "tests/video/test_foreign_files.py",
+        ),
+        (
+            Fault(
+                "a film that something else has cut goes on",
+                "        self._refuse_changed()\n        packets",
+                "        packets",
+            ),
             Fault("half a fragment stays when the disk is full", "file.truncate()", "pass"),
             Fault(
                 "a film that goes on keeps what comes after its past",

@@ -58,7 +58,8 @@ class GrowingFile:
             source.check_boundary(past.frames)
 
     def write(self, frames: Frames, captions: Captions | None) -> None:
-        """Append frames [N, H, W, 3] as one piece."""
+        """Append frames [N, H, W, 3] as one piece; raises what `sync` does."""
+        self._refuse_changed()
         packets = self._encoder.encode(frames, captions)
         self._append(self._file, packets, self.frames)
         self.frames += len(frames)
@@ -70,11 +71,7 @@ class GrowingFile:
             OSError: something else has removed, replaced or cut the file.
         """
         os.fsync(self._file.fileno())
-        try:
-            refuse_changed(self._path, self._file, self._file.tell())
-        except OSError:
-            self.frames = 0
-            raise
+        self._refuse_changed()
 
     def finish(self, chapters: Sequence[Chapter]) -> str | None:
         """Replace the file by an ordinary one; why that was not possible otherwise.
@@ -101,6 +98,13 @@ class GrowingFile:
     def kept(self) -> int:
         """Whole frames that are in the file after a failure."""
         return self.frames
+
+    def _refuse_changed(self) -> None:
+        try:
+            refuse_changed(self._path, self._file, self._file.tell())
+        except OSError:
+            self.frames = 0
+            raise
 
     def _cut(self, past: Past) -> BinaryIO:
         """The past alone in the same file, open for more.

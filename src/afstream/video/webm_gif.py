@@ -80,7 +80,8 @@ class _Muxed(ABC):
         )
 
     def write(self, frames: Frames, captions: Captions | None) -> None:
-        """Append frames [N, H, W, 3]."""
+        """Append frames [N, H, W, 3]; raises what `sync` does."""
+        refuse_changed(self._path, self._file)
         for picture in self._pictures(frames, captions):
             picture.pts = round(self.frames * self._ticks_per_s / self._fps)
             picture.time_base = Fraction(1, self._ticks_per_s)
