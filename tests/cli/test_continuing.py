@@ -92,6 +92,7 @@ def test_a_killed_film_is_resumed_to_the_same_bytes(
         done = afstream("resume", f"{chunks}/{out}")
         assert done.code == 0
         assert ("again" in done.err) is not states
+        assert (folder / "v.state").exists() is states
         assert content(folder / out) == content(tmp_path / "whole" / out)
         record = read_record(folder / "v.json")
         assert (record.state, record.output.chunks) == ("finished", CHUNKS)

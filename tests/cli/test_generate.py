@@ -63,6 +63,7 @@ def test_the_record_says_what_was_made(afstream: Run, timeline: str, tmp_path: P
         "exact_frames": None,
         "sheet": None,
         "subtitles": None,
+        "states": True,
     }
     assert [cue["chunk"] for cue in record["cues"]] == [0, 2, 3, 5]
     assert [cue["requested_s"] for cue in record["cues"]] == [0, 1, 2, 3]

@@ -181,6 +181,7 @@ class Film:
             exact_frames=options.exact_frames,
             sheet=str(files.sheet.absolute()) if files.sheet else None,
             subtitles=options.subtitles,
+            states=files.states is not None,
         )
         record = RecordWriter(
             path=files.record,

@@ -111,6 +111,7 @@ class FoundFilm:
             sheet=Path(output.sheet) if own and output.sheet else None,
             subtitles=output.subtitles,
             live=live,
+            states=output.states,
         )
 
     def followed(self, more: Timeline, chunk: int) -> Timeline:

@@ -116,6 +116,7 @@ class OutputSettings(SettingsFile):
         exact_frames: video frames at which the film is cut off within a chunk.
         sheet: path of the contact sheet.
         subtitles: what `--subtitles` was given.
+        states: whether states are saved.
     """
 
     path: str
@@ -127,6 +128,7 @@ class OutputSettings(SettingsFile):
     exact_frames: Count | None = None
     sheet: str | None = None
     subtitles: str | None = None
+    states: bool = True
 
 
 class Origin(SettingsFile):
