@@ -5,10 +5,12 @@ import json
 import shutil
 import sys
 
+import httpx2
 import pytest
 from tests.hub.fake_hub import REVISION, sha256
 
 from afstream.errors import ConfigError, DownloadError, OutputError
+from afstream.hub import client
 from afstream.hub import download as room
 from afstream.hub.catalogue import CATALOGUE
 from afstream.hub.download import download, plan_download
@@ -106,6 +108,24 @@ def test_a_cut_connection_is_taken_up_again(hub, files, tmp_path):
         None,
         "bytes=7000-",
     ]
+
+
+def test_older_releases_do_not_take_it_up_and_we_do(hub, files, tmp_path, monkeypatch):
+    """As huggingface_hub 0.30 to 1.0 do: what breaks off in the middle is raised at once."""
+    plan, whole = plan_download(STUDENT, tmp_path), client.http_get
+    calls = []
+
+    def break_off(url, into, *, resume_size, **settings):
+        calls.append(resume_size)
+        if len(calls) < 9:
+            into.write(files[PATH][resume_size : resume_size + 100])
+            raise httpx2.ReadError("broken off")
+        whole(url, into, resume_size=resume_size, **settings)
+
+    monkeypatch.setattr(client, "http_get", break_off)
+    download(plan, quiet)
+    assert calls == [*range(0, 900, 100)]
+    assert (tmp_path / PATH).read_bytes() == files[PATH]
 
 
 def test_a_download_goes_on_where_the_one_before_stopped(hub, files, tmp_path):

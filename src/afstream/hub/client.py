@@ -19,7 +19,6 @@ from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     OfflineModeIsEnabled,
     RevisionNotFoundError,
@@ -130,15 +129,25 @@ def fetch(repository: Repository, remote: RemoteFile, into: BinaryIO, have: int)
     url = hf_hub_url(
         repository.name, remote.path, revision=repository.revision, endpoint=_endpoint()
     )
+    headers = build_hf_headers(library_name=LIBRARY)
     with _sentences(repository.name, remote.path), _quiet():
-        http_get(
-            url,
-            into,
-            resume_size=have,
-            headers=build_hf_headers(library_name=LIBRARY),
-            expected_size=remote.num_bytes,
-            displayed_filename=remote.path,
-        )
+        while True:
+            try:
+                http_get(
+                    url,
+                    into,
+                    resume_size=have,
+                    headers=headers,
+                    expected_size=remote.num_bytes,
+                    displayed_filename=remote.path,
+                )
+            except Exception as error:
+                # a connection that broke off after some bytes is taken up again
+                if not _is_transport(error) or into.tell() <= have:
+                    raise
+                have = into.tell()
+            else:
+                return
 
 
 def _endpoint() -> str | None:
@@ -218,9 +227,10 @@ def _sentence(error: Exception, repository: str, path: str) -> str | None:
         return f"{repository} was disabled by the hub; see {card}, and {OTHER}"
     if isinstance(error, (EntryNotFoundError, RevisionNotFoundError)):
         return f"{path or repository} is no longer at {card}; {OTHER}"
-    if isinstance(error, HfHubHTTPError):
-        return _refusal(error.response.status_code, repository, card)
-    if any(kind.__module__.partition(".")[0] in TRANSPORTS for kind in type(error).__mro__):
+    if _is_transport(error):
+        response = getattr(error, "response", None)
+        if response is not None:
+            return _refusal(response.status_code, repository, card)
         return (
             f"{hub} cannot be reached ({reason_of(error)}); check the network and its proxy, and"
             f" {AGAIN}"
@@ -229,6 +239,11 @@ def _sentence(error: Exception, repository: str, path: str) -> str | None:
     if isinstance(error, OSError) and error.errno is None and path:
         return f"{path} did not arrive whole; {AGAIN}"
     return None
+
+
+def _is_transport(error: Exception) -> bool:
+    """Whether an error is of HTTP or below, a refusal of the hub's among them."""
+    return any(kind.__module__.partition(".")[0] in TRANSPORTS for kind in type(error).__mro__)
 
 
 def _refusal(status: int, repository: str, card: str) -> str:
