@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -198,6 +199,9 @@ def test_a_signal_keeps_the_part_and_says_how_to_go_on(hub, tmp_path):
     while stopped.poll() is None and not (written and written[0]):
         written = [one.stat().st_size for one in tmp_path.rglob("*.part")]
         time.sleep(0.05)
+    # what is told has left the process long before
+    assert stopped.stdout
+    assert select.select([stopped.stdout], [], [], 0)[0]
     stopped.send_signal(signal.SIGINT)
     _, err = stopped.communicate()
     assert stopped.returncode == 128 + signal.SIGINT
