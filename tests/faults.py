@@ -29,6 +29,8 @@ class Room(NamedTuple):
 FILM = ("tests/film", "tests/cli/test_continuing.py", "tests/cli/test_generate.py")
 STREAM = ("tests/kvcache/test_plain_stream.py", "tests/engine/test_stream.py")
 
+DOWNLOADS = ("tests/hub", "tests/cli/test_download.py")
+
 ROOMS = (
     Room(
         "src/afstream/kvcache/positions.py",
@@ -1087,5 +1089,75 @@ ROOMS = (
         "src/afstream/families/pocket/family.py",
         ("tests/cli/test_generate.py",),
         (Fault("a dry run knows every word", "if spec.name == NAME else None", "if 0 else None"),),
+    ),
+    Room(
+        "src/afstream/hub/catalogue.py",
+        ("tests/hub/test_catalogue.py", "tests/families/test_presets.py"),
+        (
+            Fault("a student is fetched by another name", "self_forcing_dmd.pt", "self_forcing.pt"),
+            Fault("the frame-wise file is taken", "if not self.needs_folder", "if 1"),
+            Fault("the parts lack the tokenizer", '"spiece.model",', ""),
+            Fault("the backbone always comes", "if with_backbone else ()", "if 1 else ()"),
+        ),
+    ),
+    Room(
+        "src/afstream/hub/client.py",
+        DOWNLOADS,
+        (
+            Fault(
+                "the newest revision is fetched",
+                "revision=repository.revision, endpoint",
+                "endpoint",
+            ),
+            Fault("a broken connection ends it", "or into.tell() <= have", "or 1"),
+            Fault("another repository is fetched unasked", "if info.id != name", "if 0"),
+            Fault("a mirror is not asked", 'os.environ.get("HF_ENDPOINT", "")', '""'),
+            Fault("a page is taken for the hub", "if info.sha is None or not all(", "if not ("),
+            Fault("a card's own licence is not told", "own or usual", "usual"),
+        ),
+    ),
+    Room(
+        "src/afstream/hub/download.py",
+        DOWNLOADS,
+        (
+            Fault(
+                "a damaged file is kept",
+                "if _digest(one.part, one, tell) != one.remote.digest:",
+                "if 0:",
+            ),
+            Fault(
+                "another file passes for the published one",
+                "if _digest(one.goal, one, tell) != one.remote.digest:",
+                "if 0:",
+            ),
+            Fault("a full disk is begun with", "if needed > free", "if 0"),
+            Fault("a download begins anew", 'one.part.open("ab")', 'one.part.open("wb")'),
+            Fault("a part of another file is gone on with", ".{self.remote.digest[:SHOWN]}", ""),
+            Fault(
+                "a file in the way is replaced", "if kind_at(one.goal) and not one.there", "if 0"
+            ),
+            Fault(
+                "two runs write one folder",
+                "hold(plan.folder, what",
+                "hold(plan.folder.parent, what",
+            ),
+            Fault("a part too long is whole", "if have > one.remote.num_bytes", "if 0"),
+            Fault("nothing is written down", "write_text(plan.record, _record(plan))", "pass"),
+        ),
+    ),
+    Room(
+        "cli/afstream_cli/download.py",
+        DOWNLOADS[1:],
+        (
+            Fault("nobody is asked", "if plan.missing_bytes and not yes", "if 0"),
+            Fault("every answer is yes", 'not in ("y", "yes")', "in ()"),
+            Fault("a pipe is asked", "if not sys.stdin.isatty()", "if 0"),
+            Fault("a dry run fetches", "if dry_run", "if 0"),
+            Fault(
+                "control characters reach the terminal",
+                "table.add_row(printable(name), printable(value))",
+                "table.add_row(name, value)",
+            ),
+        ),
     ),
 )

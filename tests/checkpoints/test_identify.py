@@ -129,7 +129,9 @@ def test_sizes_are_named_and_nothing_is_read(tmp_path, name, size):
     assert found.dtypes == {
         "bfloat16": sum(torch.Size(s).numel() for s in shapes_of(config).values())
     }
-    assert {one.where for one in found.missing} == {f"Wan-AI/Wan2.1-T2V-{size} on Hugging Face"}
+    assert {one.where for one in found.missing} == {
+        f"Wan-AI/Wan2.1-T2V-{size} on Hugging Face (afstream download {name})"
+    }
 
 
 def strengths(lora):

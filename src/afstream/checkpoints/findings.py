@@ -18,6 +18,7 @@ from afstream.checkpoints.lora import Lora
 from afstream.checkpoints.manifest import Manifest
 from afstream.checkpoints.quantised import scales_of
 from afstream.config import WAN_BACKBONES, BackboneConfig
+from afstream.hub.catalogue import CATALOGUE, PARTS, STUDENTS, Published
 from afstream.model.dit import Backbone
 
 FOLDERS = ("Wan folder", "converted folder")
@@ -31,15 +32,12 @@ PROVIDES: dict[Kind, tuple[Piece, ...]] = {
     "text encoder": ("text encoder",),
     "tokenizer folder": ("tokenizer",),
 }
-# where the published models are: a user's way to whatever is missing
-REPOSITORIES = {"1.3B": "Wan-AI/Wan2.1-T2V-1.3B", "14B": "Wan-AI/Wan2.1-T2V-14B"}
 # what generate takes as it is; a text encoder or a tokenizer must lie in a folder
 GIVEN_ALONE = (*FOLDERS, *BACKBONES, "pocket model", "Wan VAE", "tiny VAE")
-STUDENTS = (
-    "gdhe17/Self-Forcing, zhuhz22/Causal-Forcing, Efficient-Large-Model/LongLive-1.3B or"
-    " KlingTeam/MemFlow on Hugging Face, or vivoCameraResearch/Anchor-Forcing on GitHub"
+PLAIN = (
+    "a plain Wan2.1 makes no good video in few steps; a student does: afstream download NAME with"
+    f" {', '.join(STUDENTS[:-1])} or {STUDENTS[-1]}"
 )
-PLAIN = f"a plain Wan2.1 makes no good video in few steps; a student does: {STUDENTS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,13 +153,19 @@ def _lacking(
     provided: Collection[str], size: str, places: Mapping[Piece, Path] | None = None
 ) -> tuple[Missing, ...]:
     """What a model of a size has beside provided pieces, with a folder's places for them."""
-    where = f"{REPOSITORIES.get(size, REPOSITORIES['1.3B'])} on Hugging Face"
+    base = CATALOGUE["wan-14b" if size == "14B" else PARTS]
     names = {piece: f"{piece} ({place})" for piece, place in (places or {}).items()}
     return tuple(
-        Missing(piece=names.get(piece, piece), where=where)
+        Missing(piece=names.get(piece, piece), where=_where(piece, base))
         for piece in PIECES
         if piece not in provided
     )
+
+
+def _where(piece: Piece, base: Published) -> str:
+    """A user's way to a piece."""
+    option = " --backbone" if piece == "backbone" else ""
+    return f"{base.repository} on Hugging Face (afstream download {base.name}{option})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
