@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from tests.matrix.rows import TEXT, VAE, Row, Rows, saved, under
+from tests.matrix.rows import VAE, Row, Rows, saved, under
 from tests.tiny_vae import tiny_weights, write_tiny
 from tests.wan_folder import GOLDEN, write_vae
 

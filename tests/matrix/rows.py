@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,6 @@ def student(path: Path, content: Any, preset: str | None = None, **others: Any) 
     return Row(spec={"student": saved(path, content)}, preset=preset, **others)
 
 
-def spec_of(row: Row, plain: Path) -> ModelSpec:
-    """The row's model."""
-    return ModelSpec(**{"name": str(plain), "dtype": "float32", "device": "cpu", **row.spec})
+def spec_of(given: dict[str, Any], plain: Path) -> ModelSpec:
+    """A model as it is given, of the plain folder unless it names another."""
+    return replace(ModelSpec(name=str(plain), dtype="float32", device="cpu"), **given)
