@@ -1,6 +1,7 @@
 """LoRA files as public tools lay them out, each against the rule, at scales of both signs."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,7 +22,13 @@ DEFAULT = "lora_A.default.weight", "lora_B.default.weight"
 OLD = "lora.down.weight", "lora.up.weight"
 
 
-def named(*, alpha=None, prefix="", words=("lora_A.weight", "lora_B.weight"), spell=str):
+def named(
+    *,
+    alpha: object = None,
+    prefix: str = "",
+    words: tuple[str, str] = ("lora_A.weight", "lora_B.weight"),
+    spell: Callable[[str], str] = str,
+):
     return pairs(prefix, *words, alpha=alpha, spell=spell)
 
 
