@@ -512,18 +512,13 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/checkpoints/lora.py",
+        "src/afstream/checkpoints/lora/merge.py",
         ("tests/checkpoints/test_checkpoints.py", "tests/checkpoints/test_lora_names.py"),
         (
             Fault(
-                "a LoRA's alpha is ignored",
-                "one._replace(factor=factors[name]) if is_scaled",
-                "one if is_scaled",
-            ),
-            Fault(
                 "a LoRA is merged in bfloat16",
-                "one.added(weight.to(wide), self.scale)",
-                "one.added(weight, self.scale)",
+                "merged = weight.to(wide)",
+                "merged = weight",
             ),
             Fault(
                 "a LoRA on float64 is merged in float32",
@@ -531,19 +526,100 @@ ROOMS = (
                 "torch.float32",
             ),
             Fault(
-                "a difference is added whole, whatever the scale",
-                "alpha=scale * self.factor)\n        down",
-                "alpha=self.factor)\n        down",
-            ),
-            Fault(
                 "only the last of several LoRAs counts",
-                "for name, value in merged.items()",
-                "for name, value in weights.items()",
+                "one.added(merged, base, scale)",
+                "one.added(base, base, scale)",
             ),
         ),
     ),
     Room(
-        "src/afstream/checkpoints/lora_strength.py",
+        "src/afstream/checkpoints/lora/read.py",
+        ("tests/checkpoints/test_lora_names.py", "tests/checkpoints/test_lora_strength.py"),
+        (
+            Fault(
+                "a LoRA's alpha is ignored",
+                "one._replace(factor=factors[name]) if one.is_scaled",
+                "one if one.is_scaled",
+            ),
+            Fault(
+                "a LoRA that calls itself a DoRA is merged without lengths",
+                "one.is_scaled and one.dora is None",
+                "one.is_scaled and one is None",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/kinds.py",
+        ("tests/checkpoints/test_lora_names.py", "tests/checkpoints/test_lora_kinds.py"),
+        (
+            Fault(
+                "a difference is added whole, whatever the scale",
+                "self.delta.added(weight, scale * self.factor)",
+                "self.delta.added(weight, self.factor)",
+            ),
+            Fault(
+                "a DoRA's norm sees the LoRAs before it",
+                "self.dora.added(self.delta, base, self.factor, scale) + (weight - base)",
+                "self.dora.added(self.delta, weight, self.factor, scale)",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/dora.py",
+        ("tests/checkpoints/test_lora_kinds.py",),
+        (
+            Fault(
+                "PEFT's scale of a DoRA leads from the weight to the changed one",
+                "factor * scale if self.is_peft else factor",
+                "factor",
+            ),
+            Fault(
+                "the norm of a DoRA is that of the weight before",
+                "vector_norm(changed, dim",
+                "vector_norm(weight, dim",
+            ),
+            Fault(
+                "lengths of columns are taken for those of rows",
+                "Dora(magnitude, int(not is_row), False)",
+                "Dora(magnitude, 0, False)",
+            ),
+            Fault("lengths of a square are guessed", "if rows == columns:", "if not rows:"),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/kronecker.py",
+        ("tests/checkpoints/test_lora_kinds.py",),
+        (
+            Fault(
+                "a LoKr is the other way round",
+                "torch.kron(first, second.contiguous())",
+                "torch.kron(second.contiguous(), first)",
+            ),
+            Fault(
+                "a LoKr whose first matrix is a product has no rank",
+                '("lokr_w2_b", "lokr_w1_b")',
+                '("lokr_w2_b",)',
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/hadamard.py",
+        ("tests/checkpoints/test_lora_kinds.py",),
+        (
+            Fault(
+                "a LoHa is the sum of its products",
+                '_product(parts, "1") * _product',
+                '_product(parts, "1") + _product',
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/delta.py",
+        ("tests/checkpoints/test_lora_kinds.py",),
+        (Fault("a core's axes are swapped", "ij...,io,jn->on", "ji...,io,jn->on"),),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/strength.py",
         ("tests/checkpoints/test_lora_strength.py",),
         (
             Fault(
@@ -558,8 +634,8 @@ ROOMS = (
             ),
             Fault(
                 "a rank that the matrices do not have is passed over",
-                '[Said("its matrices", layer.rank), *ranks]',
-                '[Said("its matrices", layer.rank)]',
+                "_agreed([*said, *ranks], path",
+                "_agreed([*said, *ranks][:1], path",
             ),
             Fault(
                 "a pattern of no layer is passed over",
@@ -569,7 +645,7 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/checkpoints/lora_settings.py",
+        "src/afstream/checkpoints/lora/settings.py",
         ("tests/checkpoints/test_lora_strength.py",),
         (
             Fault(
@@ -590,7 +666,7 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/checkpoints/lora_names.py",
+        "src/afstream/checkpoints/lora/names.py",
         ("tests/checkpoints/test_lora_names.py",),
         (
             Fault(
@@ -606,7 +682,7 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/checkpoints/lora_file.py",
+        "src/afstream/checkpoints/lora/file.py",
         ("tests/checkpoints/test_lora_names.py", "tests/checkpoints/test_lora_strength.py"),
         (
             Fault("a layer given twice counts once", "if key in taken:", "if not key:"),

@@ -149,10 +149,10 @@ def test_loras_say_rank_alpha_and_what_they_fit(tmp_path, name, size):
     lora = found.lora
     said = "nothing says alpha, so it is the rank"
     assert strengths(lora) == [f"1 = alpha 4 / rank 4 ({said})", f"1 = alpha 8 / rank 8 ({said})"]
-    assert (len(lora.additions), found.fits, found.size) == (2, (size,), size)
+    assert (len(lora.changes), found.fits, found.size) == (2, (size,), size)
     own = {
         f"diffusion_model.{name.removesuffix('.weight')}.alpha": torch.tensor(2.0)
-        for name in lora.additions
+        for name in lora.changes
     }
     lora = identify(saved(tmp_path / "b.safetensors", {**pairs, **own})).lora
     assert strengths(lora) == [

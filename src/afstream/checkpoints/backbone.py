@@ -10,7 +10,7 @@ from torch import Tensor
 
 from afstream.checkpoints.files import Weights, check_fit
 from afstream.checkpoints.finite import check_finite, is_finite
-from afstream.checkpoints.lora import Lora
+from afstream.checkpoints.lora import Lora, merged_weight
 from afstream.checkpoints.quantised import restored
 from afstream.config import BackboneConfig
 from afstream.model.dit import Backbone
@@ -45,11 +45,8 @@ class BackboneSource:
         return backbone
 
     def merged(self, name: str, weight: Tensor) -> Tensor:
-        """A weight by its scale, with all LoRAs added, where the weight lies; see `Lora.added`."""
-        weight = restored(self.weights, name, weight)
-        for lora in self.loras:
-            weight = lora.added(name, weight)
-        return weight
+        """A weight by its scale, with all LoRAs, where it lies; see `merged_weight`."""
+        return merged_weight(name, restored(self.weights, name, weight), self.loras)
 
     def giver(self, name: str) -> str:
         """Who gave a weight that turned out not to be finite, in words."""
