@@ -174,11 +174,16 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
 def _absent(path: Path) -> CheckpointError:
     if path.is_dir():
         return CheckpointError(f"{path} is a folder; give a file of weights")
-    if path.is_symlink():
-        return CheckpointError(
-            f"{path} is a link to {path.readlink()}, which is not there; download that file again"
-        )
-    return CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
+    return dangling(path) or CheckpointError(
+        f"no checkpoint at {path}; give the path of an existing file"
+    )
+
+
+def dangling(path: Path) -> CheckpointError | None:
+    """The error for a link to a file that is not there; None for anything else."""
+    if path.exists() or not path.is_symlink():
+        return None
+    return CheckpointError(f"{path} is a link to {path.readlink()}, which is not there; {AGAIN}")
 
 
 def read_json(
@@ -195,6 +200,8 @@ def read_json(
     try:
         content = parse_json(read_bounded(path, most_bytes).decode(), most_values=most_values)
     except (OSError, ValueError) as error:
+        if lost := dangling(path):
+            raise lost from error
         reason = error.strerror if isinstance(error, OSError) else str(error)
         wanted = what or f"a model's {path.name}"
         remedy = next((words for kind, words in REMEDIES if isinstance(error, kind)), AGAIN)

@@ -16,6 +16,7 @@ from afstream.checkpoints.alone import (
 from afstream.checkpoints.findings import PLAIN, Finding
 from afstream.checkpoints.kinds import FAMILY, Kind, Piece
 from afstream.checkpoints.layouts import WanFolder
+from afstream.checkpoints.layouts.base import is_there
 from afstream.checkpoints.layouts.entering import find_folder
 from afstream.checkpoints.lora import is_lora_folder
 from afstream.checkpoints.manifest import MANIFEST
@@ -42,14 +43,16 @@ def identify(path: Path) -> Finding:
 
 
 def _folder(path: Path) -> Finding:
-    config = files.read_json(path / names.CONFIG) if (path / names.CONFIG).is_file() else {}
+    config = files.read_json(path / names.CONFIG) if is_there(path / names.CONFIG) else {}
     if config.get("_class_name") == names.VAE_CLASS:
         return _part_folder(path, names.STEM)
     if config.get("model_type") == names.TEXT_TYPE:
         return _part_folder(path, names.TEXT_STEM)
     if is_lora_folder(path):
         return lora_finding(path)
-    if any((path / file).is_file() for file in names.TOKENIZER_FILES):
+    if any(is_there(path / file) for file in names.TOKENIZER_FILES):
+        if lost := next(filter(None, map(files.dangling, sorted(path.iterdir()))), None):
+            raise lost
         return Finding(path=path, kind="tokenizer folder")
     folder = find_folder(path)
     if folder is None:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 
 from afstream.bounded import MB, read_bounded
-from afstream.checkpoints.files import file_weights, read_json
+from afstream.checkpoints.files import dangling, file_weights, read_json
 from afstream.checkpoints.names import PIECES_TENSOR
 from afstream.errors import AfstreamError, CheckpointError, PromptError
 from afstream.families.wan.loading import optional
@@ -137,6 +137,9 @@ def check_files(folder: Path) -> None:
     Raises:
         CheckpointError: one is damaged, or would fill memory.
     """
+    for name in (TOKENIZER_FILE, PIECES_FILE, *SETTINGS_FILES):
+        if lost := dangling(folder / name):
+            raise lost
     for name in SETTINGS_FILES:
         if (folder / name).exists():
             read_json(folder / name, what="a tokenizer")
