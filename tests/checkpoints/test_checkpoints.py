@@ -331,7 +331,7 @@ def test_other_families_are_refused(tmp_path):
         ("{", r"cannot be read as a model's config\.json"),
         (
             '{"dim": 64, "num_heads": 0}',
-            r"config\.json: num_heads is 0; it must be a whole number, 1 to 1024; download",
+            r"config\.json: num_heads is 0; it must be a whole number, 1 to 1024; give that file",
         ),
         (
             '{"dim": "x", "num_heads": 2}',

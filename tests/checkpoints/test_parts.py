@@ -5,6 +5,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,8 @@ def wider(tmp_path):
 
 
 def spec_of(path, **given):
-    return ModelSpec(name=str(path), **{name: str(value) for name, value in given.items()})
+    texts: dict[str, Any] = {name: str(value) for name, value in given.items()}
+    return ModelSpec(name=str(path), **texts)
 
 
 def parts_of(path, *wanted, **given):
@@ -424,7 +426,8 @@ def test_a_folder_is_a_student(models, tmp_path, place):
         (folder / "transformer" / STEM).unlink()
         causal(folder)
     model = opened(models["original"], student=folder / place)
-    for name, value in model.backbone.state_dict().items():
+    backbone: Any = model.backbone
+    for name, value in backbone.state_dict().items():
         assert torch.equal(value, weights[name]), name
 
 

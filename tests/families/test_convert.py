@@ -141,7 +141,7 @@ def test_loading_a_converted_folder_renames_and_converts_nothing(models, tmp_pat
     def refuse(name):
         raise AssertionError(name)
 
-    monkeypatch.setattr("afstream.checkpoints.students.wan_name", refuse)
+    monkeypatch.setattr("afstream.checkpoints.wrappers.wan_name", refuse)
     open_model(ModelSpec(name=str(tmp_path / "c"), device="cpu", dtype="bfloat16"))
 
 

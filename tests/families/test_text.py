@@ -257,7 +257,7 @@ def test_a_truncated_file(tmp_path, folder):
     [
         ({"model_type": "t5"}, "describes a t5 model"),
         ({"model_type": 5}, "describes a 5 model"),
-        ({"d_kv": 1e30}, r"d_kv is 1e\+30; it must be a whole number, 1 to 65536; download it"),
+        ({"d_kv": 1e30}, r"d_kv is 1e\+30; it must be a whole number, 1 to 65536; give that file"),
         (
             {"feed_forward_proj": "gated-nope"},
             "sizes that make no model: 'nope'; give Wan2.1's own",

@@ -230,7 +230,7 @@ def test_a_missing_file(tmp_path):
     [
         ({"_class_name": "AutoencoderKL"}, "describes a AutoencoderKL"),
         ({"z_dim": 48}, "48 latent channels"),
-        ({"dim_mult": [1, 2]}, r"dim_mult is \[1, 2\]; it must be a list of 4; download"),
+        ({"dim_mult": [1, 2]}, r"dim_mult is \[1, 2\]; it must be a list of 4; give that file"),
         ({"base_dim": 8}, "does not fit the model"),
         ({"base_dim": "wide"}, "base_dim is 'wide'; it must be a whole number, 1 to 1024"),
     ],

@@ -14,7 +14,13 @@ from afstream.checkpoints.alone import (
     student_finding,
 )
 from afstream.checkpoints.findings import PLAIN, Finding
-from afstream.checkpoints.kinds import FAMILY, Kind, Piece
+from afstream.checkpoints.kinds import (
+    FAMILY,
+    TWO_BACKBONES,
+    Kind,
+    Piece,
+    has_two_backbones,
+)
 from afstream.checkpoints.layouts import WanFolder
 from afstream.checkpoints.layouts.base import is_there
 from afstream.checkpoints.layouts.entering import find_folder
@@ -55,6 +61,8 @@ def _folder(path: Path) -> Finding:
             raise lost
         return Finding(path=path, kind="tokenizer folder")
     folder = find_folder(path)
+    if folder is None and has_two_backbones(path):
+        return Finding(path=path, kind="Wan folder", family=TWO_BACKBONES)
     if folder is None:
         note = "there is no part of a model in it"
         return Finding(path=path, kind="unknown", notes=(note,))
@@ -121,17 +129,18 @@ def _folder_notes(finding: Finding, folder: WanFolder) -> tuple[str, ...]:
 
 def _backbone_part(folder: WanFolder) -> Finding:
     """The backbone of a folder, as a finding of its own."""
-    place, family = folder.place("backbone"), folder.family
+    place = folder.place("backbone")
     _, paths = backbone_files(place)
+    student = read_student(place) if folder.family == FAMILY else None
     finding = Finding(
         path=paths[0] if folder.layout == "converted" else place,
         kind="backbone weights",
+        family=folder.family,
         layout=folder.layout,
+        weights={} if student else weights_of(paths),
         num_bytes=_size(paths),
     )
-    if family != FAMILY:
-        return replace(finding, family=family, weights=weights_of(paths))
-    return student_finding(finding, read_student(place))
+    return student_finding(finding, student) if student else finding
 
 
 def _size(paths: Iterable[Path]) -> int:
