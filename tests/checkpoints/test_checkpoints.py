@@ -335,7 +335,7 @@ def test_other_families_are_refused(tmp_path):
         ),
         (
             '{"dim": "x", "num_heads": 2}',
-            r"config\.json: dim is 'x'; it must be a whole number, 1 to 65536; download",
+            r"config\.json: dim is 'x'; it must be a whole number, 1 to 65536; give that file",
         ),
     ):
         config.write_text(text)
