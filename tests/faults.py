@@ -772,6 +772,28 @@ ROOMS = (
         ),
     ),
     Room(
+        "src/afstream/checkpoints/layouts/entering.py",
+        ("tests/checkpoints/test_parts.py",),
+        (
+            Fault(
+                "the main revision of a hub's cache counts for nothing",
+                "if main.parent == snapshots and main.is_dir():",
+                "if False:",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/layouts/base.py",
+        ("tests/checkpoints/test_parts.py",),
+        (
+            Fault(
+                "one of several files is taken",
+                "return found if len(found) > 1 else ()",
+                "return ()",
+            ),
+        ),
+    ),
+    Room(
         "src/afstream/checkpoints/wrappers.py",
         ("tests/checkpoints/test_wrappers.py",),
         (

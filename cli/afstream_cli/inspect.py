@@ -124,13 +124,9 @@ def unknown(finding: Finding) -> list[str]:
 
 def refused(findings: Sequence[Finding]) -> list[str]:
     """The messages for what generating would refuse, though it was recognised."""
-    from afstream.checkpoints.findings import BACKBONES
+    from afstream.checkpoints.findings import faults_of
 
-    own = [one.fault for one in findings]
-    # a student takes the place of a folder's backbone
-    if not any(one.kind in BACKBONES for one in findings):
-        own += [part.fault for one in findings for part in one.parts]
-    return [fault for fault in own if fault]
+    return faults_of(findings)
 
 
 def changed(finding: Finding, *, contents: bool) -> list[str]:

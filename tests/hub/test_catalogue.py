@@ -5,10 +5,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from afstream.checkpoints.findings import PLAIN
-from afstream.checkpoints.folders import find_parts
+from afstream.checkpoints.layouts.entering import find_folder
+from afstream.checkpoints.parts import find_tiny
 from afstream.errors import ConfigError
 from afstream.families.presets import PRESETS, recognise_among
-from afstream.families.wan.decoders import find_tiny
 from afstream.hub.catalogue import CATALOGUE, FOLDER, STUDENTS, published
 
 GUIDE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -46,13 +46,12 @@ def test_every_name_that_is_recognised_stands_in_the_catalogue(name):
 
 @pytest.mark.parametrize("name", PARTS)
 def test_the_parts_are_a_folder_that_lacks_nothing(tmp_path, name):
-    beside = laid_out(tmp_path / "beside", CATALOGUE[name])
-    assert not find_parts(beside, with_backbone=False).missing(("VAE", "text encoder", "tokenizer"))
-    whole = laid_out(tmp_path / "whole", CATALOGUE[name], with_backbone=True)
-    parts = find_parts(whole)
-    assert not parts.missing()
-    named = {path.name for path in parts.backbone_files()} if name == "wan-1.3b" else set()
-    assert named <= {one.path for one in CATALOGUE[name].backbone}
+    beside = find_folder(laid_out(tmp_path / "beside", CATALOGUE[name]))
+    assert beside
+    assert not beside.missing(("VAE", "text encoder", "tokenizer"))
+    whole = find_folder(laid_out(tmp_path / "whole", CATALOGUE[name], with_backbone=True))
+    assert whole
+    assert not whole.missing()
 
 
 def test_the_tiny_vae_is_found_where_it_is_put(tmp_path):

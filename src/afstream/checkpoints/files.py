@@ -33,6 +33,13 @@ Weights = dict[str, Tensor]
 # weights of another shape that an error names
 MOST_NAMED = 3
 SETTINGS_BYTES = 1 * MB
+# ways out where a file of settings cannot be read, and where its content is not what it should be
+AGAIN = "download it again"
+REMEDIES: tuple[tuple[type[Exception], str], ...] = (
+    (PermissionError, "make it readable"),
+    (FileNotFoundError, "add that file"),
+)
+PUBLISHED = "give that file as it is published with the model"
 
 
 def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
@@ -167,11 +174,16 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
 def _absent(path: Path) -> CheckpointError:
     if path.is_dir():
         return CheckpointError(f"{path} is a folder; give a file of weights")
-    if path.is_symlink():
-        return CheckpointError(
-            f"{path} is a link to {path.readlink()}, which is not there; download that file again"
-        )
-    return CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
+    return dangling(path) or CheckpointError(
+        f"no checkpoint at {path}; give the path of an existing file"
+    )
+
+
+def dangling(path: Path) -> CheckpointError | None:
+    """The error for a link to a file that is not there; None for anything else."""
+    if path.exists() or not path.is_symlink():
+        return None
+    return CheckpointError(f"{path} is a link to {path.readlink()}, which is not there; {AGAIN}")
 
 
 def read_json(
@@ -188,16 +200,18 @@ def read_json(
     try:
         content = parse_json(read_bounded(path, most_bytes).decode(), most_values=most_values)
     except (OSError, ValueError) as error:
+        if lost := dangling(path):
+            raise lost from error
         reason = error.strerror if isinstance(error, OSError) else str(error)
         wanted = what or f"a model's {path.name}"
-        remedy = "make it readable" if isinstance(error, PermissionError) else "download it again"
+        remedy = next((words for kind, words in REMEDIES if isinstance(error, kind)), AGAIN)
         raise CheckpointError(f"{path} cannot be read as {wanted}: {reason}; {remedy}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no settings by name; download it again")
+        raise CheckpointError(f"{path} holds no settings by name; {PUBLISHED}")
     return content
 
 
-def read_settings(path: Path, model: type[C], *, remedy: str = "download it again") -> C:
+def read_settings(path: Path, model: type[C], *, remedy: str = PUBLISHED) -> C:
     """Settings from a JSON file; `CheckpointError` where it says what is not allowed."""
     content = read_json(path)
     return validated(model, content, source=str(path), remedy=remedy, error=CheckpointError)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from afstream.bounded import MB
 from afstream.checkpoints.configs import IndexFile
-from afstream.checkpoints.files import Weights, file_weights, read_json
+from afstream.checkpoints.files import PUBLISHED, Weights, file_weights, read_json
 from afstream.errors import CheckpointError
 from afstream.text import some_of
 from afstream.validation import validated
@@ -38,8 +38,13 @@ def shard_files(folder: Path, stem: str) -> Sequence[Path]:
 
 def folder_weights(folder: Path, stem: str) -> Weights:
     """Weights by name from all of a model's files; see `file_weights`."""
+    return weights_of(shard_files(folder, stem) or [folder / f"{stem}.safetensors"])
+
+
+def weights_of(paths: Sequence[Path]) -> Weights:
+    """Weights by name from several files of one model; see `file_weights`."""
     weights: Weights = {}
-    for path in shard_files(folder, stem) or [folder / f"{stem}.safetensors"]:
+    for path in paths:
         weights.update(file_weights(path))
     return weights
 
@@ -47,9 +52,7 @@ def folder_weights(folder: Path, stem: str) -> Weights:
 def read_index(path: Path) -> IndexFile:
     """The index of a model in shards; `CheckpointError` where it says what is not allowed."""
     content = read_json(path, most_bytes=INDEX_BYTES, most_values=INDEX_VALUES)
-    return validated(
-        IndexFile, content, source=str(path), remedy="download it again", error=CheckpointError
-    )
+    return validated(IndexFile, content, source=str(path), remedy=PUBLISHED, error=CheckpointError)
 
 
 def _indexed(folder: Path, stem: str, suffix: str) -> list[Path]:

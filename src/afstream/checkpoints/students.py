@@ -1,20 +1,34 @@
-"""Backbone weights from one file: a student of any of the public recipes."""
+"""A backbone's weights: a file or a folder of them, a student of any of the public recipes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afstream.checkpoints.files import Weights, file_weights, plain_weights, read_weights
+from afstream.checkpoints.files import (
+    Weights,
+    is_folder,
+    plain_weights,
+    read_json,
+    read_weights,
+)
 from afstream.checkpoints.manifest import BACKBONE_FILE, is_converted, read_manifest
-from afstream.checkpoints.names import wan_name
-from afstream.checkpoints.wrappers import renamed
+from afstream.checkpoints.names import BACKBONE_CLASS, CONFIG, STEM
+from afstream.checkpoints.shards import shard_files, weights_of
+from afstream.checkpoints.sizes import read_config
+from afstream.checkpoints.wrappers import in_wan_names
+from afstream.errors import CheckpointError
 
 # the moving average of the weights first: it makes the better pictures
 ENTRIES = ("generator_ema", "generator")
 MOVING_AVERAGE = ENTRIES[0]
+# where a folder of diffusers' layout has its backbone
+INNER = "transformer"
+# Wan2.2's two backbones have Wan2.1's names and sizes, so nothing else tells them from students
+EXPERT = re.compile(r"high[_-]?noise|low[_-]?noise|a14b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +36,11 @@ class Student:
     """Weights of a backbone, and where they come from.
 
     Attributes:
-        path: of the file, or of the converted folder.
+        path: of the file or the folder.
         entry: which of `ENTRIES` was taken; empty when the file holds nothing but weights.
-        weights: under Wan's names, views of the file.
+        weights: under Wan's names, views of the files.
         entries: all of `ENTRIES` that the file holds.
-        declared: sizes that a converted folder declares; files declare none.
+        declared: sizes that a folder declares; files declare none.
         origin: what a converted folder was made from.
     """
 
@@ -47,23 +61,38 @@ class Student:
         average = ", the moving average" if self.entry == MOVING_AVERAGE else ""
         return f"{name} ({self.entry}{average})"
 
+    @property
+    def doubt(self) -> str:
+        """What its name says against it, a sentence; empty where it says nothing."""
+        told = EXPERT.search("/".join(self.path.absolute().parts[-2:]))
+        if told is None:
+            return ""
+        return (
+            f"{self.path.name} seems to be one of Wan2.2's two backbones ({told[0]} in its path),"
+            " which makes no good video alone; a Wan2.1 student does"
+        )
+
 
 def read_student(path: Path) -> Student:
-    """Read a student: weights directly, or a dict with `generator_ema` and/or `generator`.
+    """Read a backbone: weights directly, or a dict with `generator_ema` and/or `generator`.
 
-    A converted folder is one, too: its backbone is taken.
+    A folder is one, too: a converted one, `transformer/`, or any with shards of one model.
 
     Raises:
         CheckpointError: the file is missing, no checkpoint, or holds something else.
     """
+    folder, paths = backbone_files(path)
     if is_converted(path):
         manifest = read_manifest(path)
         return Student(
             path=path,
-            weights=file_weights(path / BACKBONE_FILE),
+            weights=weights_of(paths),
             declared=manifest.backbone.sizes(),
             origin=manifest.origin,
         )
+    if folder is not None:
+        weights = in_wan_names(weights_of(paths), folder)
+        return Student(path=path, weights=weights, declared=read_config(folder / CONFIG))
     content = read_weights(path)
     entries = entries_of(content)
     entry = next(iter(entries), "")
@@ -71,6 +100,32 @@ def read_student(path: Path) -> Student:
     weights = plain_weights(entries.get(entry, content), path, wanted=wanted)
     return Student(
         path=path, entry=entry, weights=in_wan_names(weights, path), entries=tuple(entries)
+    )
+
+
+def is_backbone_folder(path: Path) -> bool:
+    """Whether a folder is diffusers' folder of a backbone, which holds no other piece."""
+    config = path / CONFIG
+    name = read_json(config).get("_class_name") if config.is_file() else None
+    return isinstance(name, str) and name.endswith(BACKBONE_CLASS) and not is_converted(path)
+
+
+def backbone_files(path: Path) -> tuple[Path | None, Sequence[Path]]:
+    """The folder that a backbone lies in, None for a file, and the files of its weights.
+
+    Raises:
+        CheckpointError: it is a folder without a backbone, or shards are missing.
+    """
+    if is_converted(path):
+        return path, (path / BACKBONE_FILE,)
+    if not is_folder(path):
+        return None, (path,)
+    for folder, stem in ((path, STEM), (path / INNER, STEM), (path, "")):
+        if paths := shard_files(folder, stem):
+            return folder, paths
+    raise CheckpointError(
+        f"{path} is a folder without weights of a backbone; give a student's file, or a folder with"
+        " its config.json and its weights"
     )
 
 
@@ -89,8 +144,3 @@ def entries_of(content: object) -> dict[str, object]:
         if part := own if isinstance(own, dict) and own else flat:
             found[entry] = part
     return found
-
-
-def in_wan_names(weights: Weights, path: Path) -> Weights:
-    """Weights under Wan's names; see `renamed`."""
-    return renamed(weights, path, wan_name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from afstream.checkpoints.findings import BACKBONES, FOLDERS, Finding
+from afstream.checkpoints.findings import BACKBONES, FOLDERS, Finding, usable
+from afstream.checkpoints.kinds import PIECES, Kind
 from afstream.config import WAN_BACKBONES
 from afstream.errors import ConfigError
 from afstream.families.opening import DTYPES
@@ -65,15 +66,18 @@ def published(size: str, *, name: str = "") -> MetaModel:
 
 def _meta_model(findings: Sequence[Finding]) -> MetaModel | None:
     """A model made of what was found."""
-    usable = [one for one in findings if one.supported]
-    folder = next((one for one in usable if one.kind in FOLDERS), None)
-    student = next((one for one in usable if one.kind in BACKBONES), None)
-    pocket = next((one for one in usable if one.kind == "pocket model"), None)
-    if folder is not None and not _lacks(folder, student):
+    taken = usable(findings)
+    folder = _first(taken, *FOLDERS)
+    student, pocket = _first(taken, *BACKBONES), _first(taken, "pocket model")
+    vae, text = _first(taken, "Wan VAE", "tiny VAE"), _first(taken, "text encoder")
+    provided = {piece for one in taken for piece in one.provides or one.of_parts}
+    if folder is not None and provided.issuperset(PIECES):
         spec = ModelSpec(
             name=str(folder.path),
-            student=None if student is None else str(student.path),
-            loras=tuple(str(one.path) for one in usable if one.lora),
+            student=student and str(student.path),
+            loras=tuple(str(one.path) for one in findings if one.supported and one.lora),
+            vae=vae and str(vae.path),
+            text_encoder_file=text and str(text.path),
         )
         return MetaModel.open(StreamConfig(model=spec), dtype=DTYPE)
     base = next((one for one in (student, folder) if one is not None and one.backbone), None)
@@ -87,7 +91,6 @@ def _meta_model(findings: Sequence[Finding]) -> MetaModel | None:
     return None
 
 
-def _lacks(folder: Finding, student: Finding | None) -> bool:
-    """Whether a folder lacks a piece that is not given beside it."""
-    given = {"backbone"} if student is not None else set[str]()
-    return bool({"backbone", "text encoder", "tokenizer", "VAE"} - set(folder.provides) - given)
+def _first(findings: Sequence[Finding], *kinds: Kind) -> Finding | None:
+    """The first finding of some kinds."""
+    return next((one for one in findings if one.kind in kinds), None)

@@ -28,7 +28,14 @@ class WanFamily(ModelFamily):
     any_size = True
     kept_prompts = KEPT_PROMPTS
     takes: frozenset[Addition] = frozenset(
-        ("student", "LoRA", "other VAE", "place for the text encoder", "offloaded layers")
+        (
+            "student",
+            "LoRA",
+            "other VAE",
+            "other text encoder",
+            "place for the text encoder",
+            "offloaded layers",
+        )
     )
 
     def names(self, spec: ModelSpec) -> bool:
@@ -48,14 +55,11 @@ class WanFamily(ModelFamily):
         return identify(path)
 
     def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
-        """What counts a prompt's tokens, where the folder has a tokenizer."""
-        from afstream.checkpoints.folders import likely_parts  # noqa: PLC0415
+        """What counts a prompt's tokens."""
+        from afstream.checkpoints.parts import resolve  # noqa: PLC0415
         from afstream.families.wan.tokenizer import read_tokenizer, tokens_of  # noqa: PLC0415
 
-        parts = likely_parts(Path(spec.name))
-        if parts is None or not parts.place("tokenizer").is_dir():
-            return None
-        tokenize = read_tokenizer(parts.place("tokenizer"))
+        tokenize = read_tokenizer(resolve(spec, ("tokenizer",)).tokenizer)
         return lambda prompt: tokens_of(prompt, tokenize)
 
     def encode_longest(self, text: TextEncoder) -> None:

@@ -30,7 +30,8 @@ def optional(package: str, name: str) -> Any:  # noqa: ANN401  another package's
         return getattr(importlib.import_module(package), name)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"Wan models need transformers and diffusers; install them with {INSTALL}"
+            "Wan models need transformers, diffusers and sentencepiece; install them with"
+            f" {INSTALL}"
         ) from error
     # their lazy imports raise RuntimeError when something below them fails
     except (ImportError, AttributeError, RuntimeError) as error:
@@ -67,7 +68,7 @@ class ModuleSource(Generic[M]):
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(
-                f"{self.what} has sizes that make no model: {reason}; download it again"
+                f"{self.what} has sizes that make no model: {reason}; give Wan2.1's own"
             ) from error
         check_fit(module, self.weights, what=self.what)
         return module
