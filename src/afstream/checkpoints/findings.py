@@ -16,7 +16,7 @@ from afstream.checkpoints.folders import PIECES, Piece
 from afstream.checkpoints.kinds import FAMILY, Kind
 from afstream.checkpoints.lora import Lora
 from afstream.checkpoints.manifest import Manifest
-from afstream.checkpoints.quantised import scales_of
+from afstream.checkpoints.stored import form_of
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.model.dit import Backbone
 
@@ -107,13 +107,11 @@ class Finding:
 
     @property
     def dtypes(self) -> dict[str, int]:
-        """Parameters by the dtype in which they are stored."""
+        """Parameters by the dtype, or other form, in which they are stored."""
         counts: Counter[str] = Counter()
         added = [value for _, value in self.lora.tensors()] if self.lora else []
-        scales = set(scales_of(self.weights))
-        own = [value for name, value in self.weights.items() if name not in scales]
-        for value in () if self.parts else (*own, *added):
-            counts[str(value.dtype).removeprefix("torch.")] += value.numel()
+        for value in () if self.parts else (*self.weights.values(), *added):
+            counts[form_of(value)] += value.numel()
         for part in self.parts:
             counts.update(part.dtypes)
         return dict(counts)

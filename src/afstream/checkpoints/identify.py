@@ -20,6 +20,7 @@ from afstream.checkpoints.manifest import MANIFEST
 from afstream.checkpoints.shards import folder_weights, shard_files
 from afstream.checkpoints.sizes import sizes_of
 from afstream.checkpoints.students import entries_of, in_wan_names, read_student
+from afstream.checkpoints.unmerged import is_unmerged
 from afstream.errors import CheckpointError
 from afstream.validation import show_name
 
@@ -43,7 +44,7 @@ def _file(path: Path) -> Finding:
     content = files.read_weights(path)
     finding = Finding(path=path, kind="unknown", num_bytes=path.stat().st_size)
     known = content if isinstance(content, dict) else {}
-    if entries_of(content):
+    if entries_of(content) or is_unmerged(content):
         return _student(finding)
     if is_lora(known):
         return _lora(path)
@@ -64,7 +65,8 @@ def _student(finding: Finding) -> Finding:
     student = read_student(finding.path)
     kind = "student" if student.entry else "backbone weights"
     finding = replace(finding, kind=kind, entries=student.entries, entry=student.entry)
-    return _backbone(finding, student.weights, student.declared)
+    found = _backbone(finding, student.weights, student.declared)
+    return replace(found, notes=(student.note, *found.notes)) if student.note else found
 
 
 def _backbone(finding: Finding, weights: Weights, declared: Mapping[str, Any]) -> Finding:

@@ -58,10 +58,18 @@ class Addition(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the weight that it changes."""
+        """Of the weight that it changes; two axes may stand for more."""
         if self.down is None:
             return tuple(self.up.shape)
         return self.up.shape[0], *self.down.shape[1:]
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether it can be added to a weight of a shape.
+
+        A pair of two axes fits a convolution by the values of a row.
+        """
+        flat = (*shape[:1], math.prod(shape[1:]))
+        return self.shape in (tuple(shape), flat if self.down is not None else ())
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -125,7 +133,7 @@ class Lora:
             for one in additions:
                 if name not in shapes:
                     wrong = f"{show_name(name)} {one.shape}, which the model does not have"
-                elif one.shape != tuple(shapes[name]):
+                elif not one.fits(shapes[name]):
                     has = tuple(shapes[name])
                     wrong = f"{show_name(name)} as {one.shape}, but the model has {has}"
                 else:
@@ -158,10 +166,14 @@ def merge_loras(weights: Weights, loras: Sequence[Lora]) -> Weights:
     """
     for lora in loras:
         lora.check(weights)
-    merged = dict(weights)
+    return {name: with_added(loras, name, value) for name, value in weights.items()}
+
+
+def with_added(loras: Sequence[Lora], name: str, weight: Tensor) -> Tensor:
+    """A weight with what several add to it, in their order; see `Lora.added`."""
     for lora in loras:
-        merged = {name: lora.added(name, value) for name, value in merged.items()}
-    return merged
+        weight = lora.added(name, weight)
+    return weight
 
 
 def read_loras(given: Sequence[str]) -> list[Lora]:
@@ -190,7 +202,11 @@ def read_lora(path: Path, *, scale: float = 1.0, alpha: float | None = None) -> 
     """
     if not math.isfinite(scale):
         raise ConfigError(f"the scale of LoRA {path} is {scale}; give a number, such as 0.8")
-    file = read_lora_file(lora_path(path))
+    return lora_of(read_lora_file(lora_path(path)), scale=scale, alpha=alpha)
+
+
+def lora_of(file: LoraFile, *, scale: float = 1.0, alpha: float | None = None) -> Lora:
+    """A LoRA of a file's content; raises what `read_lora` raises."""
     additions, layers = _bare(file)
     if not additions:
         raise CheckpointError(
@@ -203,7 +219,7 @@ def read_lora(path: Path, *, scale: float = 1.0, alpha: float | None = None) -> 
     for name, factor in {**factors, "": 1.0}.items():
         if not abs(scale * factor) <= LARGEST:
             raise ConfigError(
-                f"the scale of LoRA {path} is {scale:g}{', times ' if name else ''}"
+                f"the scale of LoRA {file.path} is {scale:g}{', times ' if name else ''}"
                 f"{f'{factor:g} by its alpha' if name else ''}, more than float32 holds; give a"
                 " number, such as 0.8"
             )

@@ -51,8 +51,9 @@ KINDS = {
     "boft_": "BOFT",
     "lora_mid": "Tucker-decomposed LoRA",
     "lora_embedding_": "LoRA of an embedding",
-    "base_layer": "model with its LoRA beside it, not merged yet",
 }
+# in the name of a weight to which PEFT adds a pair
+UNMERGED = ".base_layer."
 KIND = re.compile(rf"[._]({'|'.join(KINDS)})")
 # stand before a layer's name; several may
 PREFIX = re.compile(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from afstream.bounded import MB
 from afstream.checkpoints.configs import IndexFile
-from afstream.checkpoints.files import Weights, file_weights, read_json
+from afstream.checkpoints.files import Weights, bare_weights, read_json, read_weights
+from afstream.checkpoints.quantised import dequantised
 from afstream.errors import CheckpointError
 from afstream.text import some_of
 from afstream.validation import validated
@@ -40,8 +41,9 @@ def folder_weights(folder: Path, stem: str) -> Weights:
     """Weights by name from all of a model's files; see `file_weights`."""
     weights: Weights = {}
     for path in shard_files(folder, stem) or [folder / f"{stem}.safetensors"]:
-        weights.update(file_weights(path))
-    return weights
+        weights.update(bare_weights(read_weights(path), path))
+    # a weight and its scale may lie in two files
+    return dequantised(weights, folder)
 
 
 def read_index(path: Path) -> IndexFile:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from afstream.checkpoints.files import Weights, file_weights, plain_weights, read_weights
+from afstream.checkpoints.lora_names import UNMERGED
 from afstream.checkpoints.manifest import BACKBONE_FILE, is_converted, read_manifest
 from afstream.checkpoints.names import wan_name
-from afstream.checkpoints.wrappers import renamed
+from afstream.checkpoints.unmerged import is_unmerged, merged_weights
+from afstream.checkpoints.wrappers import is_weights, renamed, unwrapped
 
 # the moving average of the weights first: it makes the better pictures
-ENTRIES = ("generator_ema", "generator")
-MOVING_AVERAGE = ENTRIES[0]
+ENTRIES = MOVING_AVERAGE, GENERATOR = ("generator_ema", "generator")
+# ends of the names of a backbone's weights
+PARAMETERS = (".weight", ".bias", "modulation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,7 @@ class Student:
         entry: which of `ENTRIES` was taken; empty when the file holds nothing but weights.
         weights: under Wan's names, views of the file.
         entries: all of `ENTRIES` that the file holds.
+        note: what one must know of these weights; empty where that is nothing.
         declared: sizes that a converted folder declares; files declare none.
         origin: what a converted folder was made from.
     """
@@ -34,6 +38,7 @@ class Student:
     weights: Weights
     entry: str = ""
     entries: tuple[str, ...] = ()
+    note: str = ""
     declared: Mapping[str, Any] = field(default_factory=dict[str, Any])
     origin: str = ""
 
@@ -45,13 +50,15 @@ class Student:
         if not self.entry:
             return name
         average = ", the moving average" if self.entry == MOVING_AVERAGE else ""
-        return f"{name} ({self.entry}{average})"
+        partial = ", as its moving average is partial" if self.note else ""
+        return f"{name} ({self.entry}{average}{partial})"
 
 
 def read_student(path: Path) -> Student:
     """Read a student: weights directly, or a dict with `generator_ema` and/or `generator`.
 
-    A converted folder is one, too: its backbone is taken.
+    The moving average is taken where it has every weight that `generator` has. A LoRA that PEFT
+    left beside the weights is merged. A converted folder is one, too: its backbone is taken.
 
     Raises:
         CheckpointError: the file is missing, no checkpoint, or holds something else.
@@ -66,12 +73,37 @@ def read_student(path: Path) -> Student:
         )
     content = read_weights(path)
     entries = entries_of(content)
-    entry = next(iter(entries), "")
-    wanted = f"a student, which holds weights by name, or one of {', '.join(ENTRIES)}"
-    weights = plain_weights(entries.get(entry, content), path, wanted=wanted)
-    return Student(
-        path=path, entry=entry, weights=in_wan_names(weights, path), entries=tuple(entries)
+    note = _partial(entries, path)
+    entry = GENERATOR if note else next(iter(entries), "")
+    chosen = entries.get(entry, content)
+    if is_unmerged(chosen):
+        weights = merged_weights(chosen, content, path)
+    else:
+        wanted = f"a student, which holds weights by name, or one of {', '.join(ENTRIES)}"
+        weights = in_wan_names(plain_weights(chosen, path, wanted=wanted), path)
+    return Student(path=path, entry=entry, weights=weights, entries=tuple(entries), note=note)
+
+
+def _partial(entries: Mapping[str, object], path: Path) -> str:
+    """In words, how much a moving average lacks of the weights beside it; empty if nothing."""
+    if len(entries) < len(ENTRIES):
+        return ""
+    average, whole = (_names(entries[entry], path) for entry in ENTRIES)
+    if whole <= average:
+        return ""
+    return (
+        f"its moving average ({MOVING_AVERAGE}) has {len(whole & average)} of the {len(whole)}"
+        f" weights of {GENERATOR}, so {GENERATOR} is taken"
     )
+
+
+def _names(entry: object, path: Path) -> set[str]:
+    """Names of weights in Wan's words, LoRA or not."""
+    content = unwrapped(entry, path)
+    names = content if is_weights(content) else ()
+    found = {wan_name(str(name).replace(UNMERGED, ".")) for name in names}
+    # an average has no buffers, and a backbone needs none
+    return {name for name in found if name.endswith(PARAMETERS)}
 
 
 def entries_of(content: object) -> dict[str, object]:

@@ -22,7 +22,6 @@ from afstream.checkpoints.files import (
 )
 from afstream.checkpoints.names import CONFIG, TEXT_STEM
 from afstream.checkpoints.names import TEXT_TYPE as KIND
-from afstream.checkpoints.quantised import SCALE
 from afstream.checkpoints.shards import folder_weights
 from afstream.errors import CheckpointError, PromptError
 from afstream.families.wan.facts import KEPT_PROMPTS
@@ -222,8 +221,6 @@ def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
 
 
 def _renamed(name: str) -> str:
-    if name.endswith(SCALE):
-        return _renamed(name.removesuffix(SCALE)) + SCALE
     layer = LAYER.fullmatch(name)
     if layer is None:
         return OUTER.get(name, name)
@@ -233,8 +230,7 @@ def _renamed(name: str) -> str:
 def _with_both_names(weights: Weights) -> Weights:
     """The token embedding under both of its names; files have one of them, or both."""
     both = dict(weights)
-    for first, second in ((SHARED, SHARED_AGAIN), (SHARED + SCALE, SHARED_AGAIN + SCALE)):
-        for name in (second, first):
-            if name in weights:
-                both[first] = both[second] = weights[name]
+    for name in (SHARED_AGAIN, SHARED):
+        if name in weights:
+            both[SHARED] = both[SHARED_AGAIN] = weights[name]
     return both
