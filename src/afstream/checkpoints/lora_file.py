@@ -142,6 +142,11 @@ def gathered(entries: object, path: Path, entry: str = "") -> LoraFile:
         raise CheckpointError(
             f"{path} holds {type(entries).__name__} as its LoRA; give a LoRA file"
         )
+    if found := next((name for name in entries if UNMERGED in str(name)), None):
+        raise CheckpointError(
+            f"{path} is a model with its LoRA beside it, not merged yet ({show_name(found)}); give"
+            " it as the student"
+        )
     file, rest = LoraFile(path=path), dict[Any, Any]()
     taken = dict[tuple[str, Part], str]()
     for name, value in entries.items():
@@ -209,11 +214,6 @@ def _is_part(name: object) -> bool:
 def _add(file: LoraFile, name: str, value: Any, taken: dict[tuple[str, Part], str]) -> None:  # noqa: ANN401
     """Add a tensor, or a number as a layer's alpha, under the model's own name."""
     path = file.path
-    if UNMERGED in name:
-        raise CheckpointError(
-            f"{path} is a model with its LoRA beside it, not merged yet ({show_name(name)}); give"
-            " it as the student"
-        )
     if kind := other_kind(name):
         raise CheckpointError(
             f"{path} is a {kind} ({show_name(name)}), which cannot be merged; give a plain LoRA"

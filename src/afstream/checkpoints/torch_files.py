@@ -38,6 +38,9 @@ VALUES = re.compile(r"[^/]+/data/[^/]+")
 WANTED = re.compile(r"\bGLOBAL (\S+)")
 # torch lets a pickle call these: one fills memory, the other takes for ever with some codecs
 REFUSED = (b"bytearray", b"_codecs")
+# what a pickle calls: opcode, module and name; modules of such as stand in every file
+CALL = re.compile(rb"c([\w.]{1,200})\n([\w.]{1,200})\n", re.ASCII)
+OFTEN = ("torch", "collections", "_codecs")
 
 
 class ListReader(io.BufferedReader):
@@ -112,8 +115,7 @@ def _loaded(file: Path | PickleReader, *, mmap: bool = False) -> Any:  # noqa: A
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         found = WANTED.search(str(error))
-        what = f", {show_name(found[1])}" if found else ""
-        raise ValueError(f"it holds Python objects that could run code{what}") from error
+        raise _could_run_code(found[1] if found else "") from error
     # what torch raises for a bad file has no common base
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -170,4 +172,11 @@ def _check(archive: zipfile.ZipFile) -> None:
 
 def _check_pickle(content: bytes) -> None:
     if any(word in content for word in REFUSED):
-        raise ValueError("it holds more than tensors, numbers and texts")
+        named = (f"{one[1].decode()}.{one[2].decode()}" for one in CALL.finditer(content))
+        # what NumPy's numbers, say, are made with is theirs only by the way
+        raise _could_run_code(next((one for one in named if not one.startswith(OFTEN)), ""))
+
+
+def _could_run_code(name: str) -> ValueError:
+    named = f", {show_name(name)}" if name else ""
+    return ValueError(f"it holds Python objects that could run code{named}")

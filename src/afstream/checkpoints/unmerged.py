@@ -12,7 +12,7 @@ from torch import Tensor
 from afstream.checkpoints.files import Weights, plain_weights
 from afstream.checkpoints.lora import Lora, lora_of
 from afstream.checkpoints.lora_file import add_settings_beside, gathered
-from afstream.checkpoints.lora_names import UNMERGED, take_apart
+from afstream.checkpoints.lora_names import UNMERGED, other_kind, take_apart
 from afstream.checkpoints.lora_settings import ADAPTER_CONFIG, read_settings
 from afstream.checkpoints.names import wan_name
 from afstream.checkpoints.stored import form_of, parts_of, stored
@@ -38,11 +38,16 @@ def merged_weights(content: object, around: object, path: Path) -> Weights:
     """
     named = unwrapped(content, path)
     known: Mapping[Any, Any] = named if isinstance(named, dict) else {}
-    pairs = {name: value for name, value in known.items() if take_apart(str(name))}
+    pairs = {
+        name: value
+        for name, value in known.items()
+        if take_apart(str(name)) or other_kind(str(name))
+    }
+    # numbers and texts among the weights are settings
     own = {
         str(name).replace(UNMERGED, "."): value
         for name, value in known.items()
-        if name not in pairs
+        if name not in pairs and isinstance(value, Tensor)
     }
     file = gathered(pairs, path)
     file.settings += read_settings(around if isinstance(around, dict) else {}, "the file", path)
