@@ -535,8 +535,13 @@ ROOMS = (
             ),
             Fault(
                 "only the last of several LoRAs counts",
-                "for name, value in merged.items()",
-                "for name, value in weights.items()",
+                "for lora in loras:\n        weight = ",
+                "for lora in loras[-1:]:\n        weight = ",
+            ),
+            Fault(
+                "a convolution takes no pair of two axes",
+                "flat if self.down is not None else ()",
+                "()",
             ),
         ),
     ),
@@ -738,21 +743,27 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/checkpoints/students.py",
-        ("tests/checkpoints/test_wrappers.py",),
+        "src/afstream/checkpoints/torch_files.py",
+        ("tests/checkpoints/test_formats.py",),
         (
-            Fault("a partial average is taken", "if whole <= average:", "if True:"),
+            Fault("pickles may be of any size", "if self._left < 0:", "if False:"),
             Fault(
-                "buffers count as weights",
-                "if name.endswith(PARAMETERS)}",
-                "if name}",
+                "old pickles may call what fills memory",
+                "_check_pickle(file.peek_pickles())",
+                "file.peek_pickles()",
             ),
+            Fault("an object is not named", "found[1] if found else", '"" if found else'),
         ),
     ),
     Room(
         "src/afstream/checkpoints/shards.py",
-        ("tests/checkpoints/test_shards.py",),
+        ("tests/checkpoints/test_shards.py", "tests/checkpoints/test_quantised.py"),
         (
+            Fault(
+                "a scale in another shard is lost",
+                "return dequantised(weights, folder)",
+                "return weights",
+            ),
             Fault(
                 "a missing shard is not noticed",
                 "if absent:",
@@ -771,13 +782,15 @@ ROOMS = (
     ),
     Room(
         "src/afstream/checkpoints/students.py",
-        ("tests/checkpoints/test_checkpoints.py",),
+        ("tests/checkpoints/test_checkpoints.py", "tests/checkpoints/test_wrappers.py"),
         (
             Fault(
                 "the last weights are taken, not their average",
-                '("generator_ema", "generator")\nMOVING_AVERAGE = ENTRIES[0]',
-                '("generator", "generator_ema")\nMOVING_AVERAGE = ENTRIES[1]',
+                'entry = GENERATOR if note else next(iter(entries), "")',
+                'entry = GENERATOR if GENERATOR in entries else next(iter(entries), "")',
             ),
+            Fault("a partial average is taken", "if whole <= average:", "if True:"),
+            Fault("buffers count as weights", "if name.endswith(PARAMETERS)}", "if name}"),
         ),
     ),
     Room(
