@@ -747,22 +747,96 @@ ROOMS = (
         (
             Fault(
                 "flat scales are taken for columns",
-                ".view(-1, groups, 1)",
-                ".view(1, groups, -1)",
+                ".reshape(-1, groups, 1)",
+                ".reshape(1, groups, -1)",
             ),
             Fault(
                 "groups of a row share one scale",
-                "return groups if groups and shape[1] % groups == 0 else 0",
-                "return 1",
+                "groups = max(1, scale.numel() // len(wide))",
+                "groups, factor = 1, factor.flatten()[: len(wide)]",
             ),
             Fault("lost scales are not noticed", "if is_marked and not scales:", "if False:"),
             Fault("a rotated weight is read as it is", "or unknown:", "or False:"),
+            Fault(
+                "blocks are taken by columns",
+                "zip(wide.split(BLOCK), factor,",
+                "zip(wide.split(BLOCK, 1), factor,",
+            ),
+            Fault("a second scale wins", "if own in scales:", "if False:"),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/stored.py",
+        ("tests/checkpoints/test_gguf.py",),
+        (
+            Fault(
+                "weights are restored in bfloat16",
+                "lambda one: one.restore(where)",
+                "lambda one: one.restore(where).bfloat16()",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/gguf_files.py",
+        ("tests/checkpoints/test_gguf.py",),
+        (
+            Fault(
+                "shapes stay as GGUF has them",
+                "Packed(tuple(reversed(sizes))",
+                "Packed(tuple(sizes)",
+            ),
+            Fault("tensors may share their values", "if one.start < end:", "if False:"),
+            Fault(
+                "a former shape is not restored",
+                "if shape := settings.get(ORIGINAL_SHAPE + name):",
+                "if shape := None:",
+            ),
+            Fault(
+                "gate and input of the feed-forward are swapped",
+                '"ffn_gate": "ffn.gate.0",\n    "ffn_up": "ffn.fc1",',
+                '"ffn_gate": "ffn.fc1",\n    "ffn_up": "ffn.gate.0",',
+            ),
+            Fault("any model's file is read", "if architecture not in (*WAN, *TEXT):", "if False:"),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/unmerged.py",
+        ("tests/checkpoints/test_unmerged.py",),
+        (
+            Fault(
+                "a LoRA without an alpha is merged",
+                "if not all(strength.source",
+                "if False and not all(strength.source",
+            ),
+            Fault(
+                "the config beside the file is not read",
+                "file.settings += file.beside",
+                "file.settings += []",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/torch_files.py",
+        ("tests/checkpoints/test_formats.py",),
+        (
+            Fault("pickles may be of any size", "if self._left < 0:", "if False:"),
+            Fault(
+                "old pickles may call what fills memory",
+                "_check_pickle(file.peek_pickles())",
+                "file.peek_pickles()",
+            ),
+            Fault("an object is not named", "found[1] if found else", '"" if found else'),
         ),
     ),
     Room(
         "src/afstream/checkpoints/shards.py",
-        ("tests/checkpoints/test_shards.py",),
+        ("tests/checkpoints/test_shards.py", "tests/checkpoints/test_quantised.py"),
         (
+            Fault(
+                "a scale in another shard is lost",
+                "return dequantised(weights, paths[0].parent)",
+                "return weights",
+            ),
             Fault(
                 "a missing shard is not noticed",
                 "if absent:",
@@ -803,13 +877,15 @@ ROOMS = (
     ),
     Room(
         "src/afstream/checkpoints/students.py",
-        ("tests/checkpoints/test_checkpoints.py",),
+        ("tests/checkpoints/test_checkpoints.py", "tests/checkpoints/test_wrappers.py"),
         (
             Fault(
                 "the last weights are taken, not their average",
-                '("generator_ema", "generator")\nMOVING_AVERAGE = ENTRIES[0]',
-                '("generator", "generator_ema")\nMOVING_AVERAGE = ENTRIES[1]',
+                'entry = GENERATOR if note else next(iter(entries), "")',
+                'entry = GENERATOR if GENERATOR in entries else next(iter(entries), "")',
             ),
+            Fault("a partial average is taken", "if whole <= average:", "if True:"),
+            Fault("buffers count as weights", "if name.endswith(PARAMETERS)}", "if name}"),
         ),
     ),
     Room(

@@ -17,6 +17,7 @@ from tests.wan_transformer import CONFIG, diffusers_name, wan_weights
 
 from afstream.checkpoints import merge_loras, read_lora
 from afstream.checkpoints.backbone import BackboneSource
+from afstream.checkpoints.files import shapes_of
 from afstream.checkpoints.lora.names import own_name
 from afstream.errors import CheckpointError
 
@@ -92,6 +93,20 @@ def test_a_convolution(tmp_path):
     wanted = wan_weights()
     wanted["patch_embedding.weight"] += torch.einsum("or,rcfhw->ocfhw", up[..., 0, 0, 0], down)
     check_merged([written(tmp_path / "l.safetensors", content)], wanted)
+
+
+def test_a_convolution_of_two_axes(tmp_path):
+    """As who extracts a LoRA by a decomposition writes it: the values of a row side by side."""
+    down, up = torch.randn(4, 64), torch.randn(64, 4)
+    content = {"patch_embedding.lora_A.weight": down, "patch_embedding.lora_B.weight": up}
+    wanted = wan_weights()
+    wanted["patch_embedding.weight"] += (up @ down).view(64, 16, 1, 2, 2)
+    path = written(tmp_path / "l.safetensors", content)
+    check_merged([path], wanted)
+    assert not read_lora(path).misfit(shapes_of(wan_weights()))
+    content["patch_embedding.lora_A.weight"] = torch.randn(4, 63)
+    with pytest.raises(CheckpointError, match=r"as \(64, 63\), but the model has \(64, 16, 1, 2"):
+        merge_loras(wan_weights(), [read_lora(written(path, content))])
 
 
 @pytest.mark.parametrize(

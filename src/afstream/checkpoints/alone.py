@@ -16,6 +16,7 @@ from afstream.checkpoints.kinds import FAMILY
 from afstream.checkpoints.lora import is_lora, read_lora
 from afstream.checkpoints.sizes import sizes_of
 from afstream.checkpoints.students import Student, entries_of, read_student
+from afstream.checkpoints.unmerged import is_unmerged
 from afstream.checkpoints.wrappers import in_wan_names
 from afstream.errors import CheckpointError
 from afstream.validation import show_name
@@ -36,7 +37,7 @@ def identify_file(path: Path) -> Finding:
     content = files.read_weights(path)
     finding = Finding(path=path, kind="unknown", num_bytes=path.stat().st_size)
     known = content if isinstance(content, dict) else {}
-    if entries_of(content):
+    if entries_of(content) or is_unmerged(content):
         return student_finding(finding, read_student(path))
     if is_lora(known):
         return lora_finding(path)
@@ -58,7 +59,7 @@ def student_finding(finding: Finding, student: Student) -> Finding:
     kind = "student" if student.entry else "backbone weights"
     finding = replace(finding, kind=kind, entries=student.entries, entry=student.entry)
     finding = backbone_finding(finding, student.weights, student.declared)
-    return replace(finding, notes=(*finding.notes, *filter(None, [student.doubt])))
+    return replace(finding, notes=(*finding.notes, *filter(None, [student.note, student.doubt])))
 
 
 def backbone_finding(finding: Finding, weights: Weights, declared: Mapping[str, Any]) -> Finding:

@@ -16,7 +16,7 @@ from afstream.checkpoints.kinds import FAMILY, PIECES, Kind, Piece
 from afstream.checkpoints.lora import Lora
 from afstream.checkpoints.manifest import Manifest
 from afstream.checkpoints.names import PIECES_TENSOR
-from afstream.checkpoints.quantised import scales_of
+from afstream.checkpoints.stored import form_of
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.hub.catalogue import CATALOGUE, PARTS, STUDENTS, Published
 from afstream.model.dit import Backbone
@@ -107,13 +107,12 @@ class Finding:
 
     @property
     def dtypes(self) -> dict[str, int]:
-        """Parameters by the dtype in which they are stored."""
+        """Parameters by the dtype, or other form, in which they are stored."""
         counts: Counter[str] = Counter()
         added = [value for _, value in self.lora.tensors()] if self.lora else []
-        no_weights = {*scales_of(self.weights), PIECES_TENSOR}
-        own = [value for name, value in self.weights.items() if name not in no_weights]
+        own = [value for name, value in self.weights.items() if name != PIECES_TENSOR]
         for value in () if self.parts else (*own, *added):
-            counts[str(value.dtype).removeprefix("torch.")] += value.numel()
+            counts[form_of(value)] += value.numel()
         for part in self.parts:
             counts.update(part.dtypes)
         return dict(counts)

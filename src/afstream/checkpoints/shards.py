@@ -8,7 +8,8 @@ from pathlib import Path
 
 from afstream.bounded import MB
 from afstream.checkpoints.configs import IndexFile
-from afstream.checkpoints.files import PUBLISHED, Weights, file_weights, read_json
+from afstream.checkpoints.files import PUBLISHED, Weights, bare_weights, read_json, read_weights
+from afstream.checkpoints.quantised import dequantised
 from afstream.errors import CheckpointError
 from afstream.text import some_of
 from afstream.validation import validated
@@ -45,8 +46,9 @@ def weights_of(paths: Sequence[Path]) -> Weights:
     """Weights by name from several files of one model; see `file_weights`."""
     weights: Weights = {}
     for path in paths:
-        weights.update(file_weights(path))
-    return weights
+        weights.update(bare_weights(read_weights(path), path))
+    # a weight and its scale may lie in two files
+    return dequantised(weights, paths[0].parent)
 
 
 def read_index(path: Path) -> IndexFile:

@@ -15,16 +15,19 @@ from afstream.checkpoints.files import (
     read_json,
     read_weights,
 )
+from afstream.checkpoints.lora.names import UNMERGED
 from afstream.checkpoints.manifest import BACKBONE_FILE, is_converted, read_manifest
-from afstream.checkpoints.names import BACKBONE_CLASS, CONFIG, STEM
+from afstream.checkpoints.names import BACKBONE_CLASS, CONFIG, STEM, wan_name
 from afstream.checkpoints.shards import shard_files, weights_of
 from afstream.checkpoints.sizes import read_config
-from afstream.checkpoints.wrappers import in_wan_names
+from afstream.checkpoints.unmerged import is_unmerged, merged_weights
+from afstream.checkpoints.wrappers import in_wan_names, is_weights, unwrapped
 from afstream.errors import CheckpointError
 
 # the moving average of the weights first: it makes the better pictures
-ENTRIES = ("generator_ema", "generator")
-MOVING_AVERAGE = ENTRIES[0]
+ENTRIES = MOVING_AVERAGE, GENERATOR = ("generator_ema", "generator")
+# ends of the names of a backbone's weights
+PARAMETERS = (".weight", ".bias", "modulation")
 # where a folder of diffusers' layout has its backbone
 INNER = "transformer"
 # Wan2.2's two backbones have Wan2.1's names and sizes, so nothing else tells them from students
@@ -40,6 +43,7 @@ class Student:
         entry: which of `ENTRIES` was taken; empty when the file holds nothing but weights.
         weights: under Wan's names, views of the files.
         entries: all of `ENTRIES` that the file holds.
+        note: what one must know of these weights; empty where that is nothing.
         declared: sizes that a folder declares; files declare none.
         origin: what a converted folder was made from.
     """
@@ -48,6 +52,7 @@ class Student:
     weights: Weights
     entry: str = ""
     entries: tuple[str, ...] = ()
+    note: str = ""
     declared: Mapping[str, Any] = field(default_factory=dict[str, Any])
     origin: str = ""
 
@@ -59,7 +64,8 @@ class Student:
         if not self.entry:
             return name
         average = ", the moving average" if self.entry == MOVING_AVERAGE else ""
-        return f"{name} ({self.entry}{average})"
+        partial = ", as its moving average is partial" if self.note else ""
+        return f"{name} ({self.entry}{average}{partial})"
 
     @property
     def doubt(self) -> str:
@@ -75,6 +81,9 @@ class Student:
 
 def read_student(path: Path) -> Student:
     """Read a backbone: weights directly, or a dict with `generator_ema` and/or `generator`.
+
+    The moving average is taken where it has every weight that `generator` has. A LoRA that PEFT
+    left beside the weights is merged.
 
     A folder is one, too: a converted one, `transformer/`, or any with shards of one model.
 
@@ -95,12 +104,37 @@ def read_student(path: Path) -> Student:
         return Student(path=path, weights=weights, declared=read_config(folder / CONFIG))
     content = read_weights(path)
     entries = entries_of(content)
-    entry = next(iter(entries), "")
-    wanted = f"a student, which holds weights by name, or one of {', '.join(ENTRIES)}"
-    weights = plain_weights(entries.get(entry, content), path, wanted=wanted)
-    return Student(
-        path=path, entry=entry, weights=in_wan_names(weights, path), entries=tuple(entries)
+    note = _partial(entries, path)
+    entry = GENERATOR if note else next(iter(entries), "")
+    chosen = entries.get(entry, content)
+    if is_unmerged(chosen):
+        weights = merged_weights(chosen, content, path)
+    else:
+        wanted = f"a student, which holds weights by name, or one of {', '.join(ENTRIES)}"
+        weights = in_wan_names(plain_weights(chosen, path, wanted=wanted), path)
+    return Student(path=path, entry=entry, weights=weights, entries=tuple(entries), note=note)
+
+
+def _partial(entries: Mapping[str, object], path: Path) -> str:
+    """In words, how much a moving average lacks of the weights beside it; empty if nothing."""
+    if len(entries) < len(ENTRIES):
+        return ""
+    average, whole = (_names(entries[entry], path) for entry in ENTRIES)
+    if whole <= average:
+        return ""
+    return (
+        f"its moving average ({MOVING_AVERAGE}) has {len(whole & average)} of the {len(whole)}"
+        f" weights of {GENERATOR}, so {GENERATOR} is taken"
     )
+
+
+def _names(entry: object, path: Path) -> set[str]:
+    """Names of weights in Wan's words, LoRA or not."""
+    content = unwrapped(entry, path)
+    names = content if is_weights(content) else ()
+    found = {wan_name(str(name).replace(UNMERGED, ".")) for name in names}
+    # an average has no buffers, and a backbone needs none
+    return {name for name in found if name.endswith(PARAMETERS)}
 
 
 def is_backbone_folder(path: Path) -> bool:

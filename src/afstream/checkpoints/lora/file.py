@@ -16,8 +16,10 @@ from afstream.checkpoints.files import (
     read_metadata,
     read_weights,
 )
+from afstream.checkpoints.formats import format_of
 from afstream.checkpoints.lora.names import (
     CHANGES,
+    UNMERGED,
     LoraName,
     Part,
     foreign_family,
@@ -116,11 +118,35 @@ def read_lora_file(path: Path) -> LoraFile:
     content = read_weights(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds {type(content).__name__}; a LoRA holds named weights")
+    # its header may say a strength in words that nobody has written down
+    if format_of(path) == "gguf":
+        raise CheckpointError(
+            f"{path} is a GGUF file, of which afstream reads models, not LoRAs; give the LoRA's"
+            " .safetensors file"
+        )
     entry = _entry(content, path)
-    entries = content[entry] if entry else content
+    file = gathered(content[entry] if entry else content, path, entry)
+    if entry:
+        outer = {name: value for name, value in content.items() if name != entry}
+        file.settings += read_settings(outer, "the file", path)
+    add_settings_beside(file)
+    return file
+
+
+def gathered(entries: object, path: Path, entry: str = "") -> LoraFile:
+    """A LoRA's content from its weights by name, with settings among them.
+
+    `entry` is the name under which the file has them, if it has one. Raises what `read_lora_file`
+    raises.
+    """
     if not isinstance(entries, dict):
         raise CheckpointError(
             f"{path} holds {type(entries).__name__} as its LoRA; give a LoRA file"
+        )
+    if found := next((name for name in entries if UNMERGED in str(name)), None):
+        raise CheckpointError(
+            f"{path} is a model with its LoRA beside it, not merged yet ({show_name(found)}); give"
+            " it as the student"
         )
     file, rest = LoraFile(path=path), dict[Any, Any]()
     taken = dict[tuple[str, Part], str]()
@@ -136,12 +162,13 @@ def read_lora_file(path: Path) -> LoraFile:
                 f"{path} holds {show_name(name)}, which is no tensor; give a whole LoRA"
             )
         _add(file, str(name), value, taken)
-    if entry:
-        outer = {name: value for name, value in content.items() if name != entry}
-        file.settings += read_settings(outer, "the file", path)
-        file.settings += read_settings(rest, f"its {entry}", path)
-    else:
-        file.settings += read_settings(rest, "the file", path)
+    file.settings += read_settings(rest, f"its {entry}" if entry else "the file", path)
+    return file
+
+
+def add_settings_beside(file: LoraFile) -> None:
+    """Add what the header says, and an `adapter_config.json` beside the file."""
+    path = file.path
     file.settings += read_settings(read_metadata(path), HEADER, path)
     config = path.with_name(ADAPTER_CONFIG)
     if config.is_file():
@@ -150,7 +177,6 @@ def read_lora_file(path: Path) -> LoraFile:
             file.settings += said
         else:
             file.beside += said
-    return file
 
 
 def _entries(content: Mapping[Any, Any]) -> list[str]:

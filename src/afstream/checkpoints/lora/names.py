@@ -59,7 +59,6 @@ KINDS = {
     "b2": "GLoRA",
     "vera_": "VeRA",
     "lora_embedding_": "a LoRA of an embedding",
-    "base_layer": "a model with its LoRA beside it, not merged yet",
 }
 # of these, those that are short and end a name
 WHOLE_WORDS = ("on_input", "a1", "a2", "b1", "b2")
@@ -67,6 +66,8 @@ KIND = re.compile(
     rf"[._]({'|'.join(kind for kind in KINDS if kind not in WHOLE_WORDS)})"
     rf"|\.({'|'.join(WHOLE_WORDS)})(?:\.weight)?$"
 )
+# in the name of a weight to which PEFT adds a pair
+UNMERGED = ".base_layer."
 # stand before a layer's name; several may
 PREFIX = re.compile(
     "(?:"

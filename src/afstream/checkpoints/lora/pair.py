@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +37,11 @@ class Pair(Delta):
     def rank(self) -> int:
         """Rows of `down`."""
         return self.parts["down"].shape[0]
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether it changes a weight of a shape; two axes fit a convolution, row by row."""
+        flat = (*shape[:1], math.prod(shape[1:]))
+        return self.shape == tuple(shape) or (self.shape == flat and "mid" not in self.parts)
 
     def values(self, parts: Mapping[str, Tensor]) -> Tensor:
         """The product."""

@@ -47,7 +47,11 @@ def read_lora(path: Path, *, scale: float = 1.0, alpha: float | None = None) -> 
     """
     if not math.isfinite(scale):
         raise ConfigError(f"the scale of LoRA {path} is {scale}; give a number, such as 0.8")
-    file = read_lora_file(lora_path(path))
+    return lora_of(read_lora_file(lora_path(path)), scale=scale, alpha=alpha)
+
+
+def lora_of(file: LoraFile, *, scale: float = 1.0, alpha: float | None = None) -> Lora:
+    """A LoRA of a file's content; raises what `read_lora` raises."""
     bare = {
         name: changes_of(parts, Source(file.path, name.removesuffix(".weight")))
         for name, parts in file.parts.items()
@@ -64,7 +68,7 @@ def read_lora(path: Path, *, scale: float = 1.0, alpha: float | None = None) -> 
     for name, factor in {**factors, "": 1.0}.items():
         if not abs(scale * factor) <= LARGEST:
             raise ConfigError(
-                f"the scale of LoRA {path} is {scale:g}{', times ' if name else ''}"
+                f"the scale of LoRA {file.path} is {scale:g}{', times ' if name else ''}"
                 f"{f'{factor:g} by its alpha' if name else ''}, more than float32 holds; give a"
                 " number, such as 0.8"
             )

@@ -36,6 +36,7 @@ from afstream.checkpoints.manifest import (
     is_backbone_alone,
 )
 from afstream.checkpoints.safetensors import size_of, unchanged, write_safetensors
+from afstream.checkpoints.stored import computed
 from afstream.checkpoints.students import is_backbone_folder
 from afstream.config import BackboneConfig
 from afstream.errors import CheckpointError, ConfigError, OutputError, reason_of
@@ -67,7 +68,8 @@ class WeightFile(NamedTuple):
 
     def written(self, name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
         """A weight as it goes into the file; raises `CheckpointError` where it is not finite."""
-        made = self.change(name, value).to(dtype)
+        # once, not each time that it is looked at
+        made = computed(self.change(name, value)).to(dtype)
         if not is_finite(made):
             raise not_finite(name, self.giver)
         return made
@@ -255,13 +257,11 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
                 VAE_FILE,
                 {name: vae.weights[name] for name in autoencoder.state_dict()},
                 vae.giver,
-                vae.restored,
             ),
             WeightFile(
                 TEXT_FILE,
                 {name: text.weights[name] for name in names},
                 text.giver,
-                text.restored,
             ),
         ),
         settings={

@@ -23,7 +23,6 @@ from afstream.checkpoints.files import (
 )
 from afstream.checkpoints.names import CONFIG, PIECES_TENSOR, TEXT_STEM
 from afstream.checkpoints.names import TEXT_TYPE as KIND
-from afstream.checkpoints.quantised import SCALE
 from afstream.checkpoints.shards import folder_weights
 from afstream.checkpoints.wrappers import renamed
 from afstream.errors import CheckpointError, PromptError
@@ -241,8 +240,6 @@ def _named(weights: Weights, path: Path) -> Weights:
 
 
 def _renamed(name: str) -> str:
-    if name.endswith(SCALE):
-        return _renamed(name.removesuffix(SCALE)) + SCALE
     layer = LAYER.fullmatch(name)
     if layer is None:
         return OUTER.get(name, name)
@@ -252,8 +249,7 @@ def _renamed(name: str) -> str:
 def _with_both_names(weights: Weights) -> Weights:
     """The token embedding under both of its names; files have one of them, or both."""
     both = dict(weights)
-    for first, second in ((SHARED, SHARED_AGAIN), (SHARED + SCALE, SHARED_AGAIN + SCALE)):
-        for name in (second, first):
-            if name in weights:
-                both[first] = both[second] = weights[name]
+    for name in (SHARED_AGAIN, SHARED):
+        if name in weights:
+            both[SHARED] = both[SHARED_AGAIN] = weights[name]
     return both

@@ -26,7 +26,6 @@ from afstream.checkpoints.files import (
 from afstream.checkpoints.kinds import CHANNELS
 from afstream.checkpoints.names import CONFIG, STEM
 from afstream.checkpoints.names import VAE_CLASS as KIND
-from afstream.checkpoints.quantised import all_restored
 from afstream.checkpoints.shards import folder_weights
 from afstream.errors import CheckpointError
 from afstream.families.wan.facts import FORMAT
@@ -156,8 +155,7 @@ def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
 
 
 def _from_file(path: Path) -> tuple[dict[str, Any], Weights]:
-    # at once, as what renames them knows no scales
-    weights = all_restored(file_weights(path))
+    weights = file_weights(path)
     config: dict[str, Any] = {}
     theirs = THEIR_SIZES[0][0] in weights
     for name, size, axis in THEIR_SIZES if theirs else SIZES:
