@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -133,3 +134,37 @@ def _(path: Path, plain: Path) -> Row:
         "loras": (saved(path / "l.safetensors", pairs("diffusion_model.")),),
     }
     return Row(spec=spec, weights=merged)
+
+
+@ROWS.row("DoRA (`dora_scale`)")
+def _(path: Path, plain: Path) -> Row:
+    down_up = ("lora_down.weight", "lora_up.weight")
+    named = pairs("diffusion_model.", *down_up, alpha=torch.tensor(ALPHA))
+    merged = expected(dict.fromkeys(LAYERS, ALPHA / RANK))
+    for index, layer in enumerate(LAYERS):
+        weight = merged[f"{layer}.weight"]
+        lengths = torch.linspace(0.5, 1.5 + index, len(weight))[:, None]
+        named[f"diffusion_model.{layer}.dora_scale"] = lengths
+        merged[f"{layer}.weight"] = lengths * weight / weight.norm(dim=1, keepdim=True)
+    row = lora(plain, saved(path / "l.safetensors", named), 1.0)
+    return replace(row, weights=merged)
+
+
+@ROWS.row("LoKr (`lokr_w1`, `lokr_w2_a`, `lokr_w2_b`)")
+def _(path: Path, plain: Path) -> Row:
+    generator, merged = torch.Generator().manual_seed(1), dict(WEIGHTS)
+    named = dict[str, torch.Tensor]()
+    for layer in LAYERS:
+        out, width = merged[f"{layer}.weight"].shape
+        first = torch.randn(4, 4, generator=generator) * 0.1
+        up, down = (
+            torch.randn(shape, generator=generator)
+            for shape in ((out // 4, RANK), (RANK, width // 4))
+        )
+        spelled = f"lycoris_{underscored(layer)}"
+        named |= {f"{spelled}.lokr_w1": first, f"{spelled}.lokr_w2_a": up}
+        named |= {f"{spelled}.lokr_w2_b": down, f"{spelled}.alpha": torch.tensor(ALPHA)}
+        added = ALPHA / RANK * torch.kron(first, up @ down)
+        merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + added
+    row = lora(plain, saved(path / "l.safetensors", named), 1.0)
+    return replace(row, weights=merged)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from tests.checkpoints.lora_files import LAYERS, pair
+from tests.checkpoints.lora_files import LAYERS, RANK, expected, pair
+from tests.gguf_bytes import gguf_bytes, q8_0
 from tests.matrix.rows import OTHERS, WEIGHTS, Row, Rows, saved, student, under
-from tests.wan_folder import make_wan_folder
-from tests.wan_transformer import diffusers_name, write_transformer
+from tests.wan_folder import make_wan_folder, write_comfyui
+from tests.wan_transformer import CONFIG, diffusers_name, wan_weights, write_transformer
 
 ROWS = Rows()
 
@@ -48,6 +51,29 @@ def _(path: Path, plain: Path) -> Row:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(blob)
     return Row(spec={"name": str(snapshot)})
+
+
+@ROWS.row("ComfyUI's `models/`")
+def _(path: Path, plain: Path) -> Row:
+    """Without a config.json heads are 128 wide, as Wan's are."""
+    wider = replace(CONFIG, dim=128, num_heads=1)
+    weights = wan_weights(wider)
+    source = make_wan_folder(path / "source", layout="diffusers", config=wider)
+    models = write_comfyui(path / "models", source, weights)
+    return Row(spec={"name": str(models)}, weights=weights, like={"name": str(source)})
+
+
+@ROWS.row("Wan2.1 image-to-video folder, with a student")
+def _(path: Path, plain: Path) -> Row:
+    folder = make_wan_folder(path / "i2v", layout="original")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "i2v", "in_dim": 36}
+    (folder / "config.json").write_text(json.dumps(config))
+    wider = replace(CONFIG, dim=128, num_heads=1)
+    weights = wan_weights(wider)
+    spec = {"name": str(folder), "student": saved(path / "s.safetensors", weights)}
+    like = {"name": str(make_wan_folder(path / "like", layout="original", config=wider))}
+    return Row(spec=spec, weights=weights, like=like)
 
 
 @ROWS.row("`self_forcing_dmd.pt`")
@@ -206,3 +232,26 @@ def _(path: Path, plain: Path) -> Row:
 def _(path: Path, plain: Path) -> Row:
     saved(path / "s.sft", WEIGHTS)
     return Row(spec={"student": str((path / "s.sft").rename(path / "blob"))})
+
+
+@ROWS.row("GGUF, Q8_0")
+def _(path: Path, plain: Path) -> Row:
+    tensors, true = dict[str, Any](WEIGHTS), dict(WEIGHTS)
+    for name, value in WEIGHTS.items():
+        if name.startswith("blocks.") and value.ndim == 2:
+            tensors[name], true[name] = q8_0(value)
+    (path / "wan2.1-t2v-1.3b-Q8_0.gguf").write_bytes(gguf_bytes(tensors))
+    return Row(spec={"student": str(path / "wan2.1-t2v-1.3b-Q8_0.gguf")}, weights=true)
+
+
+@ROWS.row("PEFT model, LoRA not merged yet")
+def _(path: Path, plain: Path) -> Row:
+    named = dict[str, torch.Tensor]()
+    for name, value in WEIGHTS.items():
+        layer, _, end = name.rpartition(".")
+        named[f"{layer}.base_layer.{end}" if layer in LAYERS else name] = value
+    for layer in LAYERS:
+        down, up = pair(layer)
+        named |= {f"{layer}.lora_A.default.weight": down, f"{layer}.lora_B.default.weight": up}
+    content = {"ema_model": named, "lora_config": {"r": RANK, "lora_alpha": 3 * RANK}}
+    return student(path / "s.pt", content, weights=expected(dict.fromkeys(LAYERS, 3.0)))
