@@ -5,7 +5,7 @@ The package knows tensors and ints only: no prompts, no streams, no models.
 
 from afstream_kernels.attention import slot_attention, slot_attention_lse
 from afstream_kernels.dispatch import BACKENDS, AnyBackend, Backend, BackendName, choose_backend
-from afstream_kernels.frames import norm_silu
+from afstream_kernels.frames import add_up, norm_silu
 from afstream_kernels.norm import modulate, norm_rope, norm_rope_write
 from afstream_kernels.reference import (
     apply_rope,
@@ -22,6 +22,7 @@ __all__ = [
     "AnyBackend",
     "Backend",
     "BackendName",
+    "add_up",
     "apply_rope",
     "channel_norm",
     "choose_backend",

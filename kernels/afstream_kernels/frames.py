@@ -40,7 +40,14 @@ def norm_silu(
     Raises:
         ValueError: a tensor does not fit x.
     """
-    _check_fit(x, past, bias, residual, weight)
+    channels = x.shape[-1:]
+    _check_fit(
+        x,
+        weight=(weight, channels),
+        past=(past, (x.shape[0], past.shape[1], *x.shape[2:])),
+        bias=(bias, channels),
+        residual=(residual, x.shape),
+    )
     if not resolve(backend, x).fused:
         return reference.norm_silu(x, weight, past, bias, residual, keep_sum=keep_sum)
     op = _norm_silu_add if keep_sum else _norm_silu
@@ -48,16 +55,26 @@ def norm_silu(
     return op(x, weight, past.contiguous(), bias, residual)
 
 
-def _check_fit(
-    x: Tensor, past: Tensor, bias: Tensor | None, residual: Tensor | None, weight: Tensor
-) -> None:
-    channels = x.shape[-1:]
-    wanted = {
-        "past": (past, (x.shape[0], past.shape[1], *x.shape[2:])),
-        "weight": (weight, channels),
-        "bias": (bias, channels),
-        "residual": (residual, x.shape),
-    }
+def add_up(x: Tensor, bias: Tensor, residual: Tensor, *, backend: AnyBackend = None) -> None:
+    """Add a bias and a residual to x, in place and in one pass; it has no gradients.
+
+    Args:
+        x: [B, T, H, W, C], contiguous, changed in place.
+        bias: [C].
+        residual: [B, T, H, W, C].
+        backend: a `Backend` chosen before, or its name; see `choose_backend`.
+
+    Raises:
+        ValueError: a tensor does not fit x.
+    """
+    _check_fit(x, bias=(bias, x.shape[-1:]), residual=(residual, x.shape))
+    if resolve(backend, x).fused:
+        _add_up(x, bias, residual.contiguous())
+    else:
+        reference.add_up(x, bias, residual)
+
+
+def _check_fit(x: Tensor, **wanted: tuple[Tensor | None, tuple[int, ...]]) -> None:
     for name, (tensor, shape) in wanted.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(
@@ -65,6 +82,18 @@ def _check_fit(
             )
     if not x.is_contiguous():
         raise ValueError(f"x is not contiguous: its strides are {x.stride()}")
+
+
+@custom_op("afstream::add_up", mutates_args={"x"})
+def _add_up(x: Tensor, bias: Tensor, residual: Tensor) -> None:
+    from afstream_kernels.triton import frames
+
+    frames.add_up(x, bias, residual)
+
+
+@_add_up.register_fake
+def _(x: Tensor, bias: Tensor, residual: Tensor) -> None:
+    del x, bias, residual
 
 
 @custom_op("afstream::norm_silu", mutates_args=())

@@ -258,6 +258,11 @@ def channel_norm(x: Tensor, weight: Tensor) -> Tensor:
     return unit * (weight.to(wide.dtype) * math.sqrt(x.shape[-1]))
 
 
+def add_up(x: Tensor, bias: Tensor, residual: Tensor) -> None:
+    """Add a bias [C] and a residual [..., C] to x [..., C], in place."""
+    x.copy_((x if x.dtype == torch.float64 else x.float()) + bias + residual)
+
+
 def norm_silu(
     x: Tensor,
     weight: Tensor,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.kernels.cases import DTYPES, assert_near, error, random
 
-from afstream_kernels import choose_backend, norm_silu
+from afstream_kernels import add_up, choose_backend, norm_silu
 
 PAST = 2
 BACKENDS = ["triton", "reference"]
@@ -106,6 +106,21 @@ def test_half_precision_errs_at_most_twice_as_much_as_the_twin(dtype):
         assert frames.dtype == DTYPES[dtype]
         errors[backend] = torch.stack([error(frames, wanted), error(own, total)])
     assert (errors["triton"] <= 2 * errors["reference"]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("channels", [1, 12, 96])
+def test_sums_in_place(monkeypatch, backend, channels, dtype):
+    if backend == "triton":
+        from afstream_kernels.triton import frames as kernels
+
+        monkeypatch.setattr(kernels, "TILE", 64)
+    x, _, _, bias, residual = tensors(size=(3, 5), channels=channels, dtype=DTYPES[dtype])
+    expected = x.double() + bias.double() + residual.double()
+    add_up(x, bias, residual, backend=backend)
+    # one rounding
+    assert torch.equal(x, expected.float().to(DTYPES[dtype])) or dtype == "float32"
+    assert_near(x, expected, atol=1e-6 if dtype == "float32" else 0.05)
 
 
 @pytest.mark.parametrize("name", ["weight", "past", "bias", "residual"])

@@ -1,4 +1,4 @@
-"""RMSNorm and SiLU of frames, channels last, written behind the frames before them.
+"""RMSNorm and SiLU of frames, channels last, written behind the frames before them; and sums.
 
 Everything is computed in float32 and rounded once, when it is stored.
 """
@@ -77,6 +77,25 @@ def norm_silu_kernel(
         tl.store(last + (batch * PAST + frame - T) * size + at, made, inside)
 
 
+@kernel("rows")
+def add_up_kernel(
+    x,  # [rows, C]
+    bias,  # [C]
+    residual,  # [rows, C]
+    rows,
+    C,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, BLOCK)
+    inside = (row < rows)[:, None] & (columns < C)[None, :]
+    at = row[:, None] * C + columns[None, :]
+    total = sum_of(x + at, bias, residual + at, columns, inside, C)
+    tl.store(x + at, narrow(total, x.dtype.element_ty, EMULATED), inside)
+
+
 def norm_silu(
     x: Tensor,
     weight: Tensor,
@@ -111,3 +130,13 @@ def norm_silu(
         EMULATED=EMULATED,
     )
     return frames, last
+
+
+def add_up(x: Tensor, bias: Tensor, residual: Tensor) -> None:
+    """See `afstream_kernels.add_up`."""
+    channels = x.shape[-1]
+    block = triton.next_power_of_2(channels)
+    num_rows, rows = x.numel() // channels, max(TILE // block, 1)
+    add_up_kernel[(math.ceil(num_rows / rows),)](
+        x, bias, residual, num_rows, channels, ROWS=rows, BLOCK=block, EMULATED=EMULATED
+    )

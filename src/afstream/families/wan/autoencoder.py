@@ -33,12 +33,37 @@ RESAMPLING = "1"
 TIME_SIZE = (3, 1, 1)
 
 
+class EnlargingConv(nn.Conv2d):
+    """A 3x3 convolution of frames whose pixels were repeated twice in width and height.
+
+    Nothing is repeated: a transposed convolution with 4x4 weights, each the sum of those that meet
+    one pixel, gives the same for 4/9 of the products and without the large frames. Its bias is
+    left to others.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """[B, T, H, W, C] -> [B, T, 2 H, 2 W, O], without the bias."""
+        x = rearrange(frames, "b t h w c -> (b t) c h w")
+        out = functional.conv_transpose2d(x, self._summed(), stride=2, padding=1)
+        return channels_last(out, frames).unflatten(0, frames.shape[:2])
+
+    def _summed(self) -> Tensor:
+        """The weights [C, O, 4, 4] of the transposed convolution."""
+        exact = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+        windows = functional.avg_pool2d(exact, 2, stride=1, padding=1, divisor_override=1)
+        summed = rearrange(windows.flip(-2, -1), "o c h w -> c o h w").to(self.weight.dtype)
+        return summed.contiguous(memory_format=torch.channels_last)
+
+
 class Upsample(nn.Module):
     """Frames twice as wide and high, of half the channels; in time, also twice as many."""
 
     def __init__(self, channels: int, *, in_time: bool) -> None:
         super().__init__()
-        conv = PlaneConv(channels, channels // 2, 3, padding=1)
+        conv = EnlargingConv(channels, channels // 2)
         self.resample = nn.ModuleDict({RESAMPLING: conv})
         self.time_conv = CausalConv(channels, 2 * channels, TIME_SIZE) if in_time else None
 
@@ -47,18 +72,23 @@ class Upsample(nn.Module):
         if self.time_conv is not None:
             x = self._doubled(self.time_conv, x, past)
         conv = self.resample[RESAMPLING]
-        return Sum(conv(_enlarged(x)), conv.bias)
+        return Sum(conv(x), conv.bias)
 
     def _doubled(self, conv: CausalConv, x: Tensor, past: Past) -> Tensor:
         # the scene's first frame is not remembered either
         start = 1 if past.begins else 0
-        first, others = x[:, :start], x[:, start:]
+        others = x[:, start:]
         if not others.shape[1]:
             past.keep(past.take(x))
             return x
-        both = conv.remembering(others, past).total()
-        doubled = rearrange(both, "b t h w (two c) -> b (t two) h w c", two=2)
-        return torch.cat([first, doubled], dim=1) if start else doubled
+        made = conv.remembering(others, past)
+        grown = x.new_empty(x.shape[0], start + 2 * others.shape[1], *x.shape[2:])
+        grown[:, :start] = x[:, :start]
+        # the bias is added on the way to where the frames stand
+        places = rearrange(grown[:, start:], "b (t two) h w c -> b t two h w c", two=2)
+        pairs = rearrange(made.x, "b t h w (two c) -> b t two h w c", two=2)
+        torch.add(pairs, rearrange(conv.bias, "(two c) -> two 1 1 c", two=2), out=places)
+        return grown
 
 
 class UpBlock(nn.Module):
@@ -108,7 +138,9 @@ class WanDecoder(nn.Module):
         x = self.mid_block(self.conv_in.remembering(latents, past), past)
         for block in self.up_blocks:
             x = block(x, past)
-        return Sum(self.conv_out(x.norm_silu(self.norm_out, past)), self.conv_out.bias).total()
+        return Sum(
+            self.conv_out(x.norm_silu(self.norm_out, past, last_use=True)), self.conv_out.bias
+        ).total()
 
 
 class Downsample(nn.Module):
@@ -163,7 +195,9 @@ class WanEncoder(nn.Module):
         for layer in self.down_blocks:
             x = layer(x, past)
         x = self.mid_block(x, past)
-        return Sum(self.conv_out(x.norm_silu(self.norm_out, past)), self.conv_out.bias).total()
+        return Sum(
+            self.conv_out(x.norm_silu(self.norm_out, past, last_use=True)), self.conv_out.bias
+        ).total()
 
 
 class Autoencoder(nn.Module):
@@ -186,10 +220,3 @@ class Autoencoder(nn.Module):
         """See `WanEncoder`; only the means, [B, F, h, w, 16]."""
         both = Sum(self.quant_conv(self.encoder(video, past)), self.quant_conv.bias).total()
         return both[..., : self.config.z_dim]
-
-
-def _enlarged(frames: Tensor) -> Tensor:
-    """[B, T, H, W, C] -> [B, T, 2 H, 2 W, C], each pixel four times."""
-    pixels = rearrange(frames, "b t h w c -> (b t) c h w")
-    large = functional.interpolate(pixels, scale_factor=2.0, mode="nearest")
-    return channels_last(large, frames).unflatten(0, frames.shape[:2])

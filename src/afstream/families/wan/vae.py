@@ -100,7 +100,7 @@ class WanVae:
         begins. With one, N is 4 F: it goes on.
         """
         video = rearrange(frames.to(self.device, self.dtype), "b n c h w -> b n h w c").contiguous()
-        first = [] if state else [video[:, :1]]
+        first = [video[:, :1]] if state is None else []
         later = video[:, len(first) :].split(FORMAT.temporal_stride, dim=1)
         means: list[Tensor] = []
         for group in [*first, *(group for group in later if group.shape[1])]:

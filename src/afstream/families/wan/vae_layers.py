@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from afstream_kernels import channel_norm, norm_silu
+from afstream_kernels import add_up, channel_norm, norm_silu
 
 # frames that a convolution over three frames of time remembers
 MEMORY_FRAMES = 2
@@ -79,8 +79,7 @@ class Norm(nn.Module):
 class Sum:
     """Frames x [B, T, H, W, C] and what is still to be added: a bias [C], a residual like x.
 
-    What adds it up may write the sum over x; then nothing is left to add, and what was added is
-    let go of.
+    A residual is added, over x, by the first that passes over both; then it is let go of.
     """
 
     def __init__(
@@ -92,19 +91,26 @@ class Sum:
 
     def total(self) -> Tensor:
         """The sum, in the place of x."""
-        for part in (self.bias, self.residual):
-            if part is not None:
-                self.x.add_(part)
+        if self.bias is not None and self.residual is not None:
+            add_up(self.x, self.bias, self.residual)
+        elif self.bias is not None:
+            self.x.add_(self.bias)
+        elif self.residual is not None:
+            self.x.add_(self.residual)
         self.bias = self.residual = None
         return self.x
 
-    def norm_silu(self, norm: Norm, past: Past, *, keep_sum: bool = False) -> Tensor:
+    def norm_silu(self, norm: Norm, past: Past, *, last_use: bool = False) -> Tensor:
         """What a causal convolution reads, [B, 2 + T, H, W, C]; see `afstream_kernels.norm_silu`.
 
-        With `keep_sum`, x is the sum afterwards.
+        Args:
+            norm: has the norm's scale.
+            past: of the convolution.
+            last_use: x is not read again; else what there is to add to a residual is added.
         """
         before = past.take(self.x)
         given = {"bias": self.bias, "residual": self.residual}
+        keep_sum = self.residual is not None and not last_use
         frames, last = norm_silu(self.x, norm.weight, before, **given, keep_sum=keep_sum)
         past.keep(last)
         if keep_sum:
@@ -114,6 +120,9 @@ class Sum:
 
 class CausalConv(nn.Conv3d):
     """A convolution of frames that stand behind those it remembers; its bias is left to others."""
+
+    # there always is one
+    bias: nn.Parameter  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self,
@@ -171,16 +180,17 @@ class Residual(nn.Module):
 
     def forward(self, x: Sum, past: Past) -> Sum:
         """[B, T, H, W, C] -> [B, T, H, W, O]."""
-        inner = Sum(self.conv1(x.norm_silu(self.norm1, past, keep_sum=True)), self.conv1.bias)
-        frames = inner.norm_silu(self.norm2, past)
+        inner = Sum(self.conv1(x.norm_silu(self.norm1, past)), self.conv1.bias)
+        frames = inner.norm_silu(self.norm2, past, last_use=True)
         # so that the convolution finds its room free
         del inner
-        return Sum(self.conv2(frames), self.conv2.bias, self._shortcut(x.x))
-
-    def _shortcut(self, x: Tensor) -> Tensor:
+        made = Sum(self.conv2(frames), self.conv2.bias, x.x)
         if isinstance(self.conv_shortcut, CausalConv):
-            return Sum(self.conv_shortcut(x), self.conv_shortcut.bias).total()
-        return x
+            made.residual = self.conv_shortcut(x.total())
+            made.bias = self.conv2.bias + self.conv_shortcut.bias
+        elif x.bias is not None:
+            made.bias = self.conv2.bias + x.bias
+        return made
 
 
 class Attention(nn.Module):
