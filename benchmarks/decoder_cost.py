@@ -5,9 +5,9 @@
 Counts on torch's meta device, at 832x480 in bfloat16, what the steady decoding of a chunk of three
 latent frames takes: operations, kernel launches, bytes that kernels read and write. Then times both
 on this CPU at 256x256, with a quarter of the channels (`lightvaew2_1`) and random weights, in one
-run and in seconds of the processor. Writes `results/decoder_cost.json`, and where
-docs/performance.md has the lines `<!-- decoder cost -->` and `<!-- end of decoder cost -->`, what
-stands between them. Needs diffusers, and Triton for the counts.
+run and in seconds of the processor. Writes `results/decoder_cost.json`, and its part of
+docs/performance.md between the lines `<!-- decoder cost -->` and `<!-- end of decoder cost -->`.
+Needs diffusers, and Triton for the counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from afstream.checkpoints.configs import VaeFile
 from afstream.families.wan.autoencoder import Autoencoder
 from afstream.families.wan.facts import LATENT_MEAN, LATENT_STD
 from afstream.families.wan.vae import WanVae
+from afstream.memory_plan.count import LiveBytes
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "decoder_cost.json"
@@ -162,7 +163,9 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 def decoders(config: VaeFile, *, dtype: torch.dtype, device: str) -> dict[str, Decode]:
     """Both, with the same random weights."""
-    from diffusers import AutoencoderKLWan  # noqa: PLC0415  counted only where it is there
+    from diffusers.models.autoencoders.autoencoder_kl_wan import (  # noqa: PLC0415  for this alone
+        AutoencoderKLWan,
+    )
 
     with torch.device(device), torch.random.fork_rng():
         torch.manual_seed(0)
@@ -178,9 +181,10 @@ def decoders(config: VaeFile, *, dtype: torch.dtype, device: str) -> dict[str, D
 def counted(decode: Decode) -> dict[str, int]:
     """What the third chunk of a scene takes."""
     latents = torch.zeros(1, CHUNK_FRAMES, CHANNELS, *COUNTED, device="meta")
-    state = None
-    for _ in range(2):
-        _, state = decode(latents, state)
+    with LiveBytes() as memory:
+        state = decode(latents, decode(latents, None)[1])[1]
+        memory.reset_peak()
+        state = decode(latents, state)[1]
     with Traffic() as traffic, FusedAttention(traffic):
         decode(latents, state)
     with FlopCounterMode(display=False) as flops:
@@ -191,6 +195,8 @@ def counted(decode: Decode) -> dict[str, int]:
         "bytes": traffic.num_bytes,
         "bias_launches": traffic.bias_launches,
         "bias_bytes": traffic.bias_bytes,
+        "state_bytes": memory.now,
+        "work_bytes": memory.peak - memory.now,
     }
 
 
@@ -228,30 +234,49 @@ def measure(*, seconds: bool) -> dict[str, Any]:
 def section(result: dict[str, Any]) -> str:
     """The result as a part of a page."""
     before, now = result["counted"]["before"], result["counted"]["now"]
-    rows: list[Sequence[str]] = [
-        ("operations, TFLOP", *(f"{one['operations'] / TERA:.1f}" for one in (before, now))),
-        ("kernels launched", *(str(one["launches"]) for one in (before, now))),
-        ("read and written, GB", *(f"{one['bytes'] / GIGA:.1f}" for one in (before, now))),
-        ("kernels that add biases", *(str(one["bias_launches"]) for one in (before, now))),
-        ("their GB", *(f"{one['bias_bytes'] / GIGA:.1f}" for one in (before, now))),
+
+    def row(name: str, key: str, unit: float = 1) -> tuple[str, ...]:
+        return name, *(f"{one[key] / unit:.{0 if unit == 1 else 1}f}" for one in (before, now))
+
+    rows = [
+        ("", "diffusers' layers", "now"),
+        ("---", "---:", "---:"),
+        row("operations of matrix units, TFLOP", "operations", TERA),
+        row("kernels", "launches"),
+        row("read and written, GB", "bytes", GIGA),
+        row("more kernels, which add biases", "bias_launches"),
+        row("read and written by these, GB", "bias_bytes", GIGA),
+        row("state from chunk to chunk, GB", "state_bytes", GIGA),
+        row("work memory at its peak, GB", "work_bytes", GIGA),
     ]
-    lines = [("", "diffusers' layers", "now"), ("---", "---:", "---:"), *rows]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    parts = [
+        "## Wan's video decoder",
+        "Written by `benchmarks/decoder_cost.py`. Counted on the meta device of torch"
+        f" {result['torch']}, not measured: the steady decoding of a chunk (three latent frames, 12"
+        " video frames) at 832x480 in bfloat16. Bytes are those of the tensors that kernels read"
+        " and write, each tensor once; what a convolution takes internally is not seen.",
+        "\n".join(f"| {' | '.join(line)} |" for line in rows),
+    ]
     for dtype, spent in result.get("seconds", {}).items():
-        ratio = spent["before"] / spent["now"]
-        text += (
-            f"\n\nOn a CPU ({result['processor']}, {result['threads']} thread), 256x256, a quarter"
-            f" of the channels, {dtype}: {spent['before']:.2f} s before, {spent['now']:.2f} s now,"
-            f" {ratio:.2f} times as fast."
+        parts.append(
+            f"Measured on a CPU ({result['processor']}, {result['threads']} thread), 256x256, a"
+            f" quarter of the channels, {dtype}: {spent['before']:.2f} s before, {spent['now']:.2f}"
+            f" s now, {spent['before'] / spent['now']:.2f} times as fast. This says nothing about a"
+            " GPU."
         )
-    return text
+    return "\n\n".join(parts)
 
 
-def replaced(page: str, made: str) -> str:
-    """A page with its section replaced; as it was if it has no place for one."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    return f"{before}{begin}\n\n{made}\n\n{end}{after}" if end else page
+def part_of(page: str) -> str:
+    """What this script wrote to a page, marks and a line before it included; empty if nothing."""
+    _, begin, rest = page.partition(f"\n{BEGIN}")
+    inside, end, _ = rest.partition(END)
+    return f"{begin}{inside}{end}\n" if end else ""
+
+
+def with_part(page: str, made: str) -> str:
+    """A page with its part replaced, or added."""
+    return f"{page.replace(part_of(page), '')}\n{BEGIN}\n\n{made}\n\n{END}\n"
 
 
 def main() -> int:
@@ -263,7 +288,7 @@ def main() -> int:
     made = section(result)
     print(made)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
+    PAGE.write_text(with_part(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
     return 0
 
 

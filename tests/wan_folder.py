@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from tests.wan_transformer import CONFIG, write_transformer
@@ -45,11 +45,11 @@ def write_vae(path: Path, layout: Layout) -> Path:
 
 def diffusers_vae(vae: WanVae) -> Any:
     """The same codec as diffusers has it, with the same weights."""
-    from diffusers import AutoencoderKLWan
+    import diffusers
 
     config = vae.autoencoder.config
     with torch.device("meta"):
-        other: Any = AutoencoderKLWan(
+        other: Any = cast("Any", diffusers).AutoencoderKLWan(
             base_dim=config.base_dim, decoder_base_dim=config.decoder_base_dim
         )
     # contiguous: as files hold them

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,7 @@ def decode_in_chunks(vae, latents, splits):
     for chunk in latents.split(splits, dim=1):
         video, state = vae.decode(chunk, state)
         parts.append(video)
+    assert state is not None
     return torch.cat(parts, 1), state
 
 
@@ -202,8 +204,7 @@ def test_the_enlarging_convolution_is_one_over_repeated_pixels(size):
 
 @pytest.mark.parametrize("config", [VaeFile(), VaeFile(base_dim=24), VaeFile(decoder_base_dim=64)])
 def test_weights_have_the_names_and_shapes_of_diffusers(config):
-    import diffusers
-
+    diffusers: Any = pytest.importorskip("diffusers")
     with torch.device("meta"):
         ours = Autoencoder(config)
         theirs = diffusers.AutoencoderKLWan(

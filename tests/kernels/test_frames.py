@@ -1,5 +1,7 @@
 """Norm and SiLU behind the frames before them: the twin by its words, Triton against the twin."""
 
+from typing import Any
+
 import pytest
 import torch
 from tests.kernels.cases import DTYPES, assert_near, error, random
@@ -68,7 +70,7 @@ def test_what_is_added_before_the_norm(backend, keep_sum, with_bias, with_residu
     bias, residual = bias if with_bias else None, residual if with_residual else None
     wanted, total = exact(x, weight, past, bias, residual)
     before = x.clone()
-    others = {"bias": bias, "residual": residual, "keep_sum": keep_sum}
+    others: dict[str, Any] = {"bias": bias, "residual": residual, "keep_sum": keep_sum}
     frames, _ = norm_silu(x, weight, past, **others, backend=backend)
     assert_near(frames, wanted, atol=4e-6)
     assert_near(x, total if keep_sum else before, atol=1e-6)
@@ -81,7 +83,7 @@ def test_more_pixels_than_a_program_takes(monkeypatch):
     # 4 pixels a program, of 15: the last one is not full
     monkeypatch.setattr(kernels, "TILE", 64)
     x, weight, past, bias, residual = tensors(size=(3, 5), batch=2)
-    others = {"bias": bias, "residual": residual}
+    others: dict[str, Any] = {"bias": bias, "residual": residual}
     frames, last = norm_silu(x, weight, past, **others, backend="triton")
     assert_near(frames, exact(x, weight, past, bias, residual)[0], atol=4e-6)
     assert torch.equal(last, frames[:, -PAST:])
@@ -98,7 +100,7 @@ def test_half_precision_errs_at_most_twice_as_much_as_the_twin(dtype):
     pytest.importorskip("triton")
     x, weight, past, bias, residual = tensors(channels=96, dtype=DTYPES[dtype])
     wanted, total = exact(x, weight, past, bias, residual)
-    others = {"bias": bias, "residual": residual, "keep_sum": True}
+    others: dict[str, Any] = {"bias": bias, "residual": residual, "keep_sum": True}
     errors = {}
     for backend in BACKENDS:
         own = x.clone()
@@ -126,7 +128,7 @@ def test_sums_in_place(monkeypatch, backend, channels, dtype):
 @pytest.mark.parametrize("name", ["weight", "past", "bias", "residual"])
 def test_what_does_not_fit_is_told(backend, name):
     x, weight, past, bias, residual = tensors()
-    given = {"weight": weight, "past": past, "bias": bias, "residual": residual}
+    given: dict[str, Any] = {"weight": weight, "past": past, "bias": bias, "residual": residual}
     given[name] = given[name][..., :-1]
     with pytest.raises(ValueError, match=rf"x is \(1, 3, 2, 3, 12\) and {name} .* must be"):
         norm_silu(x, **given, backend=backend)

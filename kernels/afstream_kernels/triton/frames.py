@@ -20,13 +20,13 @@ TILE = 4096
 
 
 @jit
-def sum_of(x, bias, residual, columns, inside, C):
-    """Values at x plus what is to be added to them, [ROWS, BLOCK] in float32."""
-    total = tl.load(x, inside, other=0.0).to(tl.float32)
+def sum_of(x, bias, residual, at, columns, inside, C):
+    """Values of x at offsets [ROWS, BLOCK] plus what is to be added to them, in float32."""
+    total = tl.load(x + at, inside, other=0.0).to(tl.float32)
     if bias is not None:
         total += tl.load(bias + columns, columns < C, other=0.0).to(tl.float32)[None, :]
     if residual is not None:
-        total += tl.load(residual, inside, other=0.0).to(tl.float32)
+        total += tl.load(residual + at, inside, other=0.0).to(tl.float32)
     return total
 
 
@@ -61,9 +61,7 @@ def norm_silu_kernel(
         made = tl.load(past + (batch * PAST + frame) * size + at, inside)
     else:
         here = (batch * T + frame - PAST) * size + at
-        if residual is not None:
-            residual += here
-        values = sum_of(x + here, bias, residual, columns, inside, C)
+        values = sum_of(x, bias, residual, here, columns, inside, C)
         if total is not None:
             rounded = narrow(values, total.dtype.element_ty, EMULATED)
             tl.store(total + here, rounded, inside)
@@ -92,7 +90,7 @@ def add_up_kernel(
     columns = tl.arange(0, BLOCK)
     inside = (row < rows)[:, None] & (columns < C)[None, :]
     at = row[:, None] * C + columns[None, :]
-    total = sum_of(x + at, bias, residual + at, columns, inside, C)
+    total = sum_of(x, bias, residual, at, columns, inside, C)
     tl.store(x + at, narrow(total, x.dtype.element_ty, EMULATED), inside)
 
 

@@ -7,7 +7,9 @@ frame is one video frame.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import chain, pairwise
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -44,7 +46,7 @@ class EnlargingConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3)
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[B, T, H, W, C] -> [B, T, 2 H, 2 W, O], without the bias."""
         x = rearrange(frames, "b t h w c -> (b t) c h w")
         out = functional.conv_transpose2d(x, self._summed(), stride=2, padding=1)
@@ -67,12 +69,13 @@ class Upsample(nn.Module):
         self.resample = nn.ModuleDict({RESAMPLING: conv})
         self.time_conv = CausalConv(channels, 2 * channels, TIME_SIZE) if in_time else None
 
-    def forward(self, x: Tensor, past: Past) -> Sum:
+    def forward(self, x: Sum, past: Past) -> Sum:
         """[B, T, H, W, C] -> [B, T or 2 T, 2 H, 2 W, C / 2]; a scene's first frame stays one."""
+        frames = x.total()
         if self.time_conv is not None:
-            x = self._doubled(self.time_conv, x, past)
-        conv = self.resample[RESAMPLING]
-        return Sum(conv(x), conv.bias)
+            frames = self._doubled(self.time_conv, frames, past)
+        conv: Any = self.resample[RESAMPLING]
+        return Sum(conv(frames), conv.bias)
 
     def _doubled(self, conv: CausalConv, x: Tensor, past: Past) -> Tensor:
         # the scene's first frame is not remembered either
@@ -92,7 +95,10 @@ class Upsample(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual blocks, and growth behind them."""
+    """Residual blocks and growth behind them, to be run one after the other.
+
+    It runs none itself: as long as it did, its input would stay in memory.
+    """
 
     def __init__(self, inputs: int, outputs: int, num_blocks: int, growth: Upsample | None) -> None:
         super().__init__()
@@ -100,13 +106,10 @@ class UpBlock(nn.Module):
         self.resnets = nn.ModuleList([Residual(*pair) for pair in pairwise(widths)])
         self.upsamplers = nn.ModuleList([growth] if growth else [])
 
-    def forward(self, x: Sum, past: Past) -> Sum:
-        """[B, T, H, W, C] -> as `Upsample` has it, or the same with other channels."""
-        for block in self.resnets:
-            x = block(x, past)
-        for growth in self.upsamplers:
-            x = growth(x.total(), past)
-        return x
+    def __iter__(self) -> Iterator[nn.Module]:
+        """Its layers, each [B, T, H, W, C] and `Past` -> `Sum`."""
+        yield from self.resnets
+        yield from self.upsamplers
 
 
 class WanDecoder(nn.Module):
@@ -136,8 +139,9 @@ class WanDecoder(nn.Module):
     def forward(self, latents: Tensor, past: Past) -> Tensor:
         """Latents [B, F, h, w, 16] -> video [B, N, 8 h, 8 w, 3], about -1 to 1."""
         x = self.mid_block(self.conv_in.remembering(latents, past), past)
-        for block in self.up_blocks:
-            x = block(x, past)
+        blocks: Any = self.up_blocks
+        for layer in chain.from_iterable(blocks):
+            x = layer(x, past)
         return Sum(
             self.conv_out(x.norm_silu(self.norm_out, past, last_use=True)), self.conv_out.bias
         ).total()
@@ -155,7 +159,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Sum, past: Past) -> Sum:
         """[B, T, H, W, C] -> [B, T or T / 2, H / 2, W / 2, C]; a scene's first frame stays one."""
-        conv = self.resample[RESAMPLING]
+        conv: Any = self.resample[RESAMPLING]
         # one row and one column of zeros behind the last ones
         made = Sum(conv(functional.pad(x.total(), (0, 0, 0, 1, 0, 1))), conv.bias)
         if self.time_conv is None:

@@ -108,10 +108,15 @@ class Sum:
             past: of the convolution.
             last_use: x is not read again; else what there is to add to a residual is added.
         """
-        before = past.take(self.x)
-        given = {"bias": self.bias, "residual": self.residual}
         keep_sum = self.residual is not None and not last_use
-        frames, last = norm_silu(self.x, norm.weight, before, **given, keep_sum=keep_sum)
+        frames, last = norm_silu(
+            self.x,
+            norm.weight,
+            past.take(self.x),
+            bias=self.bias,
+            residual=self.residual,
+            keep_sum=keep_sum,
+        )
         past.keep(last)
         if keep_sum:
             self.bias = self.residual = None
@@ -141,7 +146,7 @@ class CausalConv(nn.Conv3d):
             padding=(0, height // 2, width // 2),
         )
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[B, P + T, H, W, C] -> [B, T, H, W, O] with a stride of 1, without the bias."""
         x = frames.movedim(-1, 1)
         return channels_last(
@@ -158,7 +163,7 @@ class CausalConv(nn.Conv3d):
 class PlaneConv(nn.Conv2d):
     """A convolution of single frames; its bias is left to others."""
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[B, T, H, W, C] -> [B, T, H', W', O], without the bias."""
         x = rearrange(frames, "b t h w c -> (b t) c h w")
         out = functional.conv2d(x, self.weight, None, self.stride, self.padding)
