@@ -1,4 +1,4 @@
-"""What the text encoder and the decoder share: optional packages, placing weights."""
+"""What the text encoder and the decoder share: placing weights; and optional packages."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def optional(package: str, name: str) -> Any:  # noqa: ANN401  another package's
     try:
         return getattr(importlib.import_module(package), name)
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"Wan models need transformers and diffusers; install them with {INSTALL}"
-        ) from error
+        raise ConfigError(f"Wan models need transformers; install it with {INSTALL}") from error
     # their lazy imports raise RuntimeError when something below them fails
     except (ImportError, AttributeError, RuntimeError) as error:
         raise ConfigError(
