@@ -284,6 +284,18 @@ def test_bfloat16_is_near(golden):
     assert (video.float() - golden["pixels"]).abs().mean() < 0.02
 
 
+def test_bfloat16_rounds_latents_once(monkeypatch):
+    vae, read = load_vae(ORIGINAL, dtype=torch.bfloat16), []
+    decode = vae.autoencoder.decode
+    monkeypatch.setattr(
+        vae.autoencoder, "decode", lambda raw, past: decode(read.append(raw) or raw, past)
+    )
+    latents = torch.randn(1, 2, 16, 3, 4)
+    vae.decode(latents)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (LATENT_MEAN, LATENT_STD))
+    assert torch.equal(read[0], (latents * std + mean).movedim(2, -1).bfloat16())
+
+
 def test_a_diffusers_folder_gives_the_same(tmp_path, vae, golden):
     other = load_vae(write_vae(tmp_path, "diffusers"))
     latents = golden["latents"][:, :2]

@@ -67,8 +67,7 @@ class MemoryBlock(nn.Module):
 
     def forward(self, frames: Tensor, last: Tensor) -> Tensor:
         """Frames [(T B), C, h, w] after the frame `last` [B, C, h, w] -> frames, as many."""
-        before = torch.cat([last, frames[: -last.shape[0]]])
-        return functional.relu(self.conv(torch.cat([frames, before], 1)).add_(frames), inplace=True)
+        return functional.relu(self.conv(_with_before(frames, last)).add_(frames), inplace=True)
 
 
 class Grow(nn.Module):
@@ -232,6 +231,22 @@ def _reads_raw(path: Path) -> bool:
             f" it is TAEHV's, {READS_RAW} if it is LightX2V's (others are for other models)"
         )
     return READS_RAW in name
+
+
+def _with_before(frames: Tensor, last: Tensor) -> Tensor:
+    """Frames [(T B), C, h, w] and each one's frame before, [(T B), 2 C, h, w], channels last."""
+    count, width, *size = frames.shape
+    both = torch.empty(
+        (count, 2 * width, *size),
+        dtype=frames.dtype,
+        device=frames.device,
+        memory_format=torch.channels_last,
+    )
+    # each where it belongs, so that the frames before are not put together first
+    both[:, :width] = frames
+    both[: len(last), width:] = last
+    both[len(last) :, width:] = frames[: -len(last)]
+    return both
 
 
 def _conv(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:
