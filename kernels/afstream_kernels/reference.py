@@ -255,7 +255,7 @@ def channel_norm(x: Tensor, weight: Tensor) -> Tensor:
     """
     wide = x if x.dtype == torch.float64 else x.float()
     unit = functional.normalize(wide, dim=-1, eps=SMALLEST_LENGTH)
-    return unit * (weight.to(wide.dtype) * math.sqrt(x.shape[-1]))
+    return unit.mul_(weight.to(wide.dtype) * math.sqrt(x.shape[-1]))
 
 
 def add_up(x: Tensor, bias: Tensor, residual: Tensor) -> None:
@@ -290,6 +290,8 @@ def norm_silu(
         total = total if part is None else total + part
     if keep_sum:
         x.copy_(total)
-    made = functional.silu(channel_norm(total, weight)).to(x.dtype)
-    frames = torch.cat([past, made], dim=1)
-    return frames, frames[:, x.shape[1] :].clone(memory_format=torch.contiguous_format)
+    batch, num_frames, *rest = x.shape
+    frames = x.new_empty(batch, past.shape[1] + num_frames, *rest)
+    frames[:, : past.shape[1]] = past
+    frames[:, past.shape[1] :] = functional.silu(channel_norm(total, weight), inplace=True)
+    return frames, frames[:, num_frames:].clone(memory_format=torch.contiguous_format)
