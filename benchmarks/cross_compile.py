@@ -33,7 +33,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from afstream_kernels.triton import attention, attention_backward, norm
+from afstream_kernels.triton import attention, attention_backward, frames, norm
 from afstream_kernels.triton import slots as slot_copies
 
 CHIPS = (80, 89, 90, 100, 120)
@@ -51,6 +51,8 @@ LAYERS, HEADS, HEAD_DIM = 30, 12, 128
 NUM_SLOTS, NUM_VISIBLE = 7, 5
 WIDTH = HEADS * HEAD_DIM
 CHUNK_TOKENS, RECACHE_TOKENS, FRAME_TOKENS = 4680, 18720, 1560
+# video frames of a chunk, rows, columns and channels of the decoder's stages
+DECODER_SIZES = ((6, 120, 208, 384), (12, 240, 416, 192), (12, 480, 832, 96))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,7 @@ def launches() -> Iterator[Launch]:
     yield from attention_launches()
     yield from backward_launches()
     yield from row_launches()
+    yield from frame_launches()
     yield from copy_launches()
 
 
@@ -183,10 +186,22 @@ def row_launches() -> Iterator[Launch]:
     yield Launch("norm + RoPE + write", write, wide=True)
     backward = partial(norm.norm_rope_backward, x, weight, *tables, heads, eps)
     yield Launch("norm + RoPE backward", backward, wide=True)
-    frames = x.view(1, CHUNK_TOKENS // FRAME_TOKENS, FRAME_TOKENS, WIDTH)
+    chunk = x.view(1, CHUNK_TOKENS // FRAME_TOKENS, FRAME_TOKENS, WIDTH)
     vector = empty(1, CHUNK_TOKENS // FRAME_TOKENS, 6, 1, WIDTH)[:, :, 0]
-    modulation = partial(norm.modulate, frames, vector, vector, eps)
+    modulation = partial(norm.modulate, chunk, vector, vector, eps)
     yield Launch("LayerNorm + modulation", modulation, wide=True)
+
+
+def frame_launches() -> Iterator[Launch]:
+    """What Wan's video decoder runs before its convolutions, at each of its widths."""
+    for frame_count, height, width, channels in DECODER_SIZES:
+        x, vector = empty(1, frame_count, height, width, channels), empty(channels)
+        past = empty(1, 2, height, width, channels)
+        plain = partial(frames.norm_silu, x, vector, past, vector, None, None)
+        yield Launch(f"norm + SiLU, {channels}", plain, wide=True)
+        adding = partial(frames.norm_silu, x, vector, past, vector, x, x)
+        yield Launch(f"sum + norm + SiLU, {channels}", adding, wide=True)
+        yield Launch(f"sum, {channels}", partial(frames.add_up, x, vector, x), wide=True)
 
 
 def copy_launches() -> Iterator[Launch]:

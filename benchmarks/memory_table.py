@@ -5,7 +5,7 @@
 Weights, slots and states are exact, calls are counted on torch's meta device, and the CUDA
 context, library workspaces and the allocator's slack are allowances (`afstream.memory_plan`). Where
 docs/models.md has the lines `<!-- memory table -->` and `<!-- end of memory table -->`, what
-stands between them is replaced. Needs transformers and diffusers.
+stands between them is replaced. Needs transformers.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+import decoder_cost
 from afstream.bench import Load, Meter
 from afstream.bench.load import PROMPTS
 from afstream.errors import AfstreamError
@@ -209,7 +210,9 @@ def main() -> int:
     except (AfstreamError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    given.page.write_text(text)
+    # what another script wrote there stays
+    written = given.page.read_text(encoding="utf-8") if given.page.is_file() else ""
+    given.page.write_text(text + decoder_cost.part_of(written), encoding="utf-8")
     print(text)
     return 0
 

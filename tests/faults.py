@@ -229,6 +229,67 @@ ROOMS = (
         ),
     ),
     Room(
+        "src/afstream/families/wan/autoencoder.py",
+        ("tests/families/test_vae.py",),
+        (
+            Fault(
+                "the scene's first frame is doubled in time",
+                "start = 1 if past.begins else 0",
+                "start = 0",
+            ),
+            Fault(
+                "pairs of frames stand in the wrong order",
+                '"b t h w (two c) -> b t two h w c"',
+                '"b t h w (c two) -> b t two h w c"',
+            ),
+            Fault("enlarged frames are mirrored", "windows.flip(-2, -1)", "windows"),
+        ),
+    ),
+    Room(
+        "src/afstream/families/wan/vae_layers.py",
+        ("tests/families/test_vae.py",),
+        (
+            Fault(
+                "a bias that was still to be added is lost",
+                "made.bias = self.conv2.bias + x.bias",
+                "pass",
+            ),
+            Fault(
+                "a state keeps more than its frames alive",
+                "frames[:, -num_frames:].clone(memory_format=torch.contiguous_format)",
+                "frames[:, -num_frames:]",
+            ),
+            Fault(
+                "the state of another video is taken",
+                "if before is None or (before.shape, before.dtype) != (wanted, x.dtype):",
+                "if before is None:",
+            ),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/triton/frames.py",
+        ("tests/kernels/test_frames.py",),
+        (
+            Fault(
+                "the last frames are those of the first",
+                "(batch * PAST + frame - T)",
+                "(batch * PAST)",
+            ),
+            Fault("past frames are zeros", "made = tl.load(past", "made = 0 * tl.load(past"),
+        ),
+    ),
+    Room(
+        "src/afstream/families/wan/vae.py",
+        ("tests/families/test_vae.py",),
+        (
+            Fault(
+                "latents are rounded before they are scaled",
+                "latents.to(self.device, self._mean.dtype)",
+                "latents.to(self.device, self.dtype)",
+            ),
+        ),
+    ),
+    Room(
         "src/afstream/engine/saved/checks.py",
         ("tests/engine/test_saved.py",),
         (

@@ -7,7 +7,7 @@ import os
 import shutil
 import struct
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,7 +15,7 @@ from tests.wan_transformer import CONFIG, write_transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from afstream.config import BackboneConfig
-from afstream.families.wan.vae import load_vae
+from afstream.families.wan.vae import WanVae, load_vae
 
 Layout = Literal["original", "diffusers"]
 
@@ -42,8 +42,23 @@ def write_vae(path: Path, layout: Layout) -> Path:
     source = GOLDEN / "Wan2.1_VAE.pth"
     if layout == "original":
         return Path(shutil.copy(source, path / source.name))
-    load_vae(source).autoencoder.save_pretrained(path / "vae")
+    diffusers_vae(load_vae(source)).save_pretrained(path / "vae")
     return path / "vae"
+
+
+def diffusers_vae(vae: WanVae) -> Any:
+    """The same codec as diffusers has it, with the same weights."""
+    import diffusers
+
+    config = vae.autoencoder.config
+    with torch.device("meta"):
+        other: Any = cast("Any", diffusers).AutoencoderKLWan(
+            base_dim=config.base_dim, decoder_base_dim=config.decoder_base_dim
+        )
+    # contiguous: as files hold them
+    weights = {name: value.contiguous() for name, value in vae.autoencoder.state_dict().items()}
+    other.load_state_dict(weights, assign=True)
+    return other.requires_grad_(False).eval()
 
 
 def write_text_encoder(path: Path, layout: Layout, *, text_dim: int = CONFIG.text_dim) -> Path:

@@ -23,10 +23,12 @@ from afstream.stream import Stream
 from afstream.timeline import Timeline
 from afstream_kernels import (
     BackendName,
+    add_up,
     copy_slots,
     modulate,
     norm_rope,
     norm_rope_write,
+    norm_silu,
     rope_shift_tables,
     rope_tables,
     slot_attention,
@@ -166,6 +168,15 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
         copy_slots(k, v, keys, values, [3, 0], [1, 2], two, backend=backend(way))
         return keys, values
 
+    def frames(way: str) -> Outputs:
+        video, before = (1, 3, GRID[2], 5, width), (1, 2, GRID[2], 5, width)
+        x, residual, past, gain, bias = tensors(way, video, video, before, (width,), (width,))
+        made = norm_silu(
+            *(x, gain, past), bias=bias, residual=residual, keep_sum=True, backend=backend(way)
+        )
+        add_up(x, bias, residual, backend=backend(way))
+        return (*made, x)
+
     return {
         "slot attention": attention,
         "slot attention, split": lambda way: attention(way, 3),
@@ -173,6 +184,7 @@ def operations(dtype: torch.dtype, head_dim: int, device: torch.device) -> dict[
         "norm + RoPE, forward and backward": norm,
         "norm + RoPE + write": write,
         "LayerNorm + modulation": modulation,
+        "sum + norm + SiLU": frames,
         "slot copy, shifted": copy,
     }
 

@@ -5,8 +5,15 @@ The package knows tensors and ints only: no prompts, no streams, no models.
 
 from afstream_kernels.attention import slot_attention, slot_attention_lse
 from afstream_kernels.dispatch import BACKENDS, AnyBackend, Backend, BackendName, choose_backend
+from afstream_kernels.frames import add_up, norm_silu
 from afstream_kernels.norm import modulate, norm_rope, norm_rope_write
-from afstream_kernels.reference import apply_rope, rms_norm, rope_shift_tables, rope_tables
+from afstream_kernels.reference import (
+    apply_rope,
+    channel_norm,
+    rms_norm,
+    rope_shift_tables,
+    rope_tables,
+)
 from afstream_kernels.slots import copy_slots
 from afstream_kernels.vendor import vendor_attention
 
@@ -15,12 +22,15 @@ __all__ = [
     "AnyBackend",
     "Backend",
     "BackendName",
+    "add_up",
     "apply_rope",
+    "channel_norm",
     "choose_backend",
     "copy_slots",
     "modulate",
     "norm_rope",
     "norm_rope_write",
+    "norm_silu",
     "rms_norm",
     "rope_shift_tables",
     "rope_tables",

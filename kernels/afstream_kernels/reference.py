@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 ROPE_BASE = 10000.0
+# a shorter vector is not brought to unit length (torch.nn.functional.normalize)
+SMALLEST_LENGTH = 1e-12
 
 
 def axis_pairs(head_dim: int) -> tuple[int, int]:
@@ -244,3 +246,52 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, *, eps: float) -> Tensor:
         eps: added to the variance.
     """
     return torch.addcmul(shift, functional.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
+
+
+def channel_norm(x: Tensor, weight: Tensor) -> Tensor:
+    """RMSNorm over the channels of x [..., C], scaled by weight [C]; in float32 at least.
+
+    Written as by Wan's codec: unit length times sqrt(C), without an addition to the mean square.
+    """
+    wide = x if x.dtype == torch.float64 else x.float()
+    unit = functional.normalize(wide, dim=-1, eps=SMALLEST_LENGTH)
+    return unit.mul_(weight.to(wide.dtype) * math.sqrt(x.shape[-1]))
+
+
+def add_up(x: Tensor, bias: Tensor, residual: Tensor) -> None:
+    """Add a bias [C] and a residual [..., C] to x [..., C], in place."""
+    x.copy_((x if x.dtype == torch.float64 else x.float()) + bias + residual)
+
+
+def norm_silu(
+    x: Tensor,
+    weight: Tensor,
+    past: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    keep_sum: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """RMSNorm over channels and SiLU of x + bias + residual, behind the frames before them.
+
+    Args:
+        x: [B, T, H, W, C]; becomes the sum, in place, if `keep_sum`.
+        weight: [C], the norm's scale.
+        past: [B, P, H, W, C].
+        bias: [C].
+        residual: [B, T, H, W, C].
+        keep_sum: whether the sum is wanted.
+
+    Returns:
+        [B, P + T, H, W, C], past and results; and its last P frames.
+    """
+    total = x if x.dtype == torch.float64 else x.float()
+    for part in (bias, residual):
+        total = total if part is None else total + part
+    if keep_sum:
+        x.copy_(total)
+    batch, num_frames, *rest = x.shape
+    frames = x.new_empty(batch, past.shape[1] + num_frames, *rest)
+    frames[:, : past.shape[1]] = past
+    frames[:, past.shape[1] :] = functional.silu(channel_norm(total, weight), inplace=True)
+    return frames, frames[:, num_frames:].clone(memory_format=torch.contiguous_format)

@@ -97,7 +97,7 @@ def correctness(stages, monkeypatch):
 
 def test_kernels_pass(correctness):
     found = list(correctness.check_kernels(CPU))
-    assert len(found) == 7
+    assert len(found) == 8
     assert all(check.passed for check in found)
 
 

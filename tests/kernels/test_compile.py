@@ -37,6 +37,7 @@ def examples():
     shift = rope_shift_tables([5], head_dim=32)
     lse = random(1, 2, 3)
     frames, vector = random(1, 2, 3, 12), random(1, 2, 1, 12)
+    video, past, gain = random(1, 3, 2, 2, 12), random(1, 2, 2, 2, 12), random(12)
     return {
         "slot_attention": (q_leaf, *cached, *own_leaves, 2),
         "slot_attention_backward": (case.q, *cached, *case.own, case.q, lse, case.q),
@@ -44,6 +45,9 @@ def examples():
         "norm_rope_backward": (x, weight, cos, sin, grad, EPS),
         "norm_rope_write": (x, x, weight, weight, cos, sin, random(1, 2, 3, 2, 32), [1], EPS),
         "modulate": (frames, vector, vector, EPS),
+        "norm_silu": (video, gain, past, gain, None),
+        "norm_silu_add": (video, gain, past, gain, video.clone()),
+        "add_up": (video, gain, video.clone()),
         "vendor_attention": (case.q, *case.own),
         "copy_slots": (layers, layers, to_layers, to_layers.clone(), [2], [0], *shift),
     }

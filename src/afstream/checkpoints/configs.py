@@ -100,7 +100,7 @@ class VaeFile(SettingsFile):
     z_dim: Count = 16
     dim_mult: tuple[Count, Count, Count, Count] = (1, 2, 4, 4)
     num_res_blocks: Annotated[int, Field(ge=1, le=16)] = 2
-    attn_scales: tuple[float, ...] = ()
+    attn_scales: Annotated[tuple[float, ...], Field(max_length=0, description="empty")] = ()
     temperal_downsample: tuple[Literal[False], Literal[True], Literal[True]] = (False, True, True)
     latents_mean: Annotated[tuple[float, ...], CHANNELS] | None = None
     latents_std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], CHANNELS] | None = None

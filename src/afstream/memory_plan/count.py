@@ -20,7 +20,7 @@ class CannotCountError(Exception):
 
 @contextmanager
 def library_call() -> Generator[None, None, None]:
-    """Raise `CannotCountError` where a call into transformers or diffusers fails on meta."""
+    """Raise `CannotCountError` where a call into transformers fails on meta."""
     try:
         yield
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -36,7 +36,7 @@ def estimate(model: MetaModel, config: StreamConfig) -> MemoryReport:
 
     Raises:
         ConfigError: a setting is unknown, or there are fewer layers than are to be offloaded.
-        CannotCountError: transformers or diffusers cannot run on the meta device.
+        CannotCountError: transformers cannot run on the meta device.
     """
     geometry = model.geometry(config.size)
     policy = memory_of(config, model.model.family.lengths)

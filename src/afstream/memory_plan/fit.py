@@ -87,7 +87,7 @@ def fit(config: StreamConfig) -> tuple[StreamConfig, MemoryReport | None]:
     except CannotCountError as error:
         problem = (
             f"the memory of the model {config.model.name!r} cannot be counted with the installed"
-            f" torch, transformers and diffusers ({error})"
+            f" torch and transformers ({error})"
         )
         if config.gpu_memory is not None:
             raise ConfigError(f"{problem}; leave --gpu-memory out") from error

@@ -29,8 +29,8 @@ def fit_found(findings: Sequence[Finding], config: StreamConfig) -> Fit | None:
     without `gpu_memory` there is no plan; None where nothing makes a model whose size is known.
 
     Raises:
-        ConfigError: a setting is unknown or impossible, or transformers or diffusers is not
-            installed or cannot be counted.
+        ConfigError: a setting is unknown or impossible, or transformers is not installed
+            or cannot be counted.
         CheckpointError: the pieces do not fit each other.
     """
     model = _meta_model(findings)
@@ -48,9 +48,7 @@ def fit_found(findings: Sequence[Finding], config: StreamConfig) -> Fit | None:
             return best_fit(model, config, config.gpu_memory)
         report = estimate(model, config)
     except CannotCountError as error:
-        raise ConfigError(
-            f"the installed transformers or diffusers cannot be counted: {error}"
-        ) from error
+        raise ConfigError(f"the installed transformers cannot be counted: {error}") from error
     return Fit(asked=report, best=report)
 
 
@@ -58,7 +56,7 @@ def published(size: str, *, name: str = "") -> MetaModel:
     """A published Wan2.1 by its size, a key of `WAN_BACKBONES`; its files need not be there.
 
     Raises:
-        ConfigError: transformers or diffusers is not installed.
+        ConfigError: transformers is not installed.
     """
     model = published_wan(size, dtype=DTYPES[DTYPE])
     return MetaModel(model, ModelSpec(name=size), name=name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -172,13 +171,11 @@ class MetaModel:
         return self._calls[key]
 
     def decoding(self, geometry: Geometry, policy: MemoryPolicy) -> DecodeBytes:
-        """What decoding one chunk takes beside the decoder's weights; see `library_call`."""
+        """What decoding one chunk takes beside the decoder's weights."""
         key = geometry, policy
         if key not in self._decoding:
             shape = self.chunk_shape(policy, geometry)
-            # a decoder that can be exchanged may run a library's layers
-            with library_call() if self.takes("other VAE") else nullcontext():
-                self._decoding[key] = count_decoding(self.model.vae, shape, self.latent_dtype)
+            self._decoding[key] = count_decoding(self.model.vae, shape, self.latent_dtype)
         return self._decoding[key]
 
     @torch.inference_mode()

@@ -44,7 +44,7 @@ from afstream.families.registry import identify
 from afstream.families.wan.model import DETAILS, backbone_source, check_width, with_loras
 from afstream.families.wan.text import SHARED, SHARED_AGAIN, text_source
 from afstream.families.wan.tokenizer import copy_tokenizer, read_tokenizer
-from afstream.families.wan.vae import vae_source
+from afstream.families.wan.vae import vae_source, write_config
 from afstream.paths import fetching
 from afstream.spec import TINY_VAE, ModelSpec
 
@@ -265,7 +265,7 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
             ),
         ),
         settings={
-            "vae": autoencoder.save_config,
+            "vae": partial(write_config, autoencoder.config),
             "text_encoder": encoder.config.save_pretrained,
         },
         tokenizer=parts.tokenizer,

@@ -17,7 +17,6 @@ def open_decoder(
     """Read whichever decoder of Wan2.1 latents a path holds; see `load_vae` and `load_tiny`.
 
     Raises:
-        ConfigError: diffusers is not installed, and the decoder is none of the tiny ones.
         CheckpointError: there is no such file, or it is no decoder of Wan2.1 latents.
     """
     if is_folder(path) or not looks_tiny(file_weights(path)):

@@ -1,4 +1,4 @@
-"""What the text encoder and the decoder share: optional packages, placing weights."""
+"""What the text encoder and the decoder share: placing weights; and optional packages."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ def optional(package: str, name: str) -> Any:  # noqa: ANN401  another package's
         return getattr(importlib.import_module(package), name)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "Wan models need transformers, diffusers and sentencepiece; install them with"
-            f" {INSTALL}"
+            f"Wan models need transformers and sentencepiece; install them with {INSTALL}"
         ) from error
     # their lazy imports raise RuntimeError when something below them fails
     except (ImportError, AttributeError, RuntimeError) as error:

@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 
+from afstream.checkpoints.configs import VaeFile
 from afstream.config import WAN_BACKBONES
 from afstream.families.base import VideoModel
+from afstream.families.wan.autoencoder import Autoencoder
 from afstream.families.wan.family import WAN
 from afstream.families.wan.loading import optional
 from afstream.families.wan.model import wan_model
 from afstream.families.wan.text import WanText
-from afstream.families.wan.vae import KIND, WanVae
+from afstream.families.wan.vae import WanVae
 from afstream.model.dit import Backbone
 
 META = "meta"
@@ -31,22 +33,17 @@ def published_wan(size: str, *, dtype: torch.dtype) -> VideoModel:
     """A published model, by its key in `WAN_BACKBONES`, with its own text encoder and VAE.
 
     Raises:
-        ConfigError: transformers or diffusers is not installed.
+        ConfigError: transformers is not installed.
     """
     config = WAN_BACKBONES[size]
     settings: Any = optional("transformers", "UMT5Config")
     encoder: Any = optional("transformers", "UMT5EncoderModel")
-    # its defaults are Wan2.1's
-    autoencoder: Any = optional("diffusers", KIND)
     with torch.device(META):
         backbone = Backbone(config).to(dtype)
         text: Any = encoder(settings.from_dict(UMT5_XXL)).to(dtype)
-        vae: Any = autoencoder()
+        # its defaults are Wan2.1's
+        vae = Autoencoder(VaeFile()).to(dtype)
     for module in (backbone, text, vae):
         module.requires_grad_(False).eval()
-    # not by its own `to`, which warns of parts that Wan's does not have
-    torch.nn.Module.to(vae, dtype)
-    mean, std = vae.config.latents_mean, vae.config.latents_std
     encode = WanText(text, lambda prompt: [len(prompt)], text_len=config.text_len)
-    decode = WanVae(vae, latent_mean=mean, latent_std=std)
-    return wan_model(size, WAN, backbone, encode, decode, {})
+    return wan_model(size, WAN, backbone, encode, WanVae(vae), {})

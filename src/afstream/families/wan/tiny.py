@@ -25,6 +25,7 @@ from afstream.checkpoints.files import Weights, file_weights
 from afstream.checkpoints.kinds import CHANNELS
 from afstream.checkpoints.parts import TINY_FILES
 from afstream.errors import CheckpointError
+from afstream.families.wan.facts import LATENT_MEAN, LATENT_STD
 from afstream.families.wan.loading import ModuleSource
 
 COLOURS = 3
@@ -41,16 +42,6 @@ PUBLIC_WIDTHS = (256, 128, 64, 64)
 CONV2D_DIMS = 4
 # of a scene's first latent frame, not shown: they lie before the video's first frame
 HIDDEN_FRAMES = 3
-
-# of each channel of Wan2.1's latents: raw = normalised * std + mean (Wan2.1, wan/modules/vae.py)
-LATENT_MEAN = (
-    *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
-    *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
-)
-LATENT_STD = (
-    *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
-    *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
-)
 
 # a file's name holds the first, and the second as well if it reads raw latents
 FAMILY = "taew2_1"
@@ -76,8 +67,7 @@ class MemoryBlock(nn.Module):
 
     def forward(self, frames: Tensor, last: Tensor) -> Tensor:
         """Frames [(T B), C, h, w] after the frame `last` [B, C, h, w] -> frames, as many."""
-        before = torch.cat([last, frames[: -last.shape[0]]])
-        return functional.relu(self.conv(torch.cat([frames, before], 1)).add_(frames), inplace=True)
+        return functional.relu(self.conv(_with_before(frames, last)).add_(frames), inplace=True)
 
 
 class Grow(nn.Module):
@@ -242,6 +232,22 @@ def _reads_raw(path: Path) -> bool:
             f" it is TAEHV's, {READS_RAW} if it is LightX2V's (others are for other models)"
         )
     return READS_RAW in name
+
+
+def _with_before(frames: Tensor, last: Tensor) -> Tensor:
+    """Frames [(T B), C, h, w] and each one's frame before, [(T B), 2 C, h, w], channels last."""
+    count, width, *size = frames.shape
+    both = torch.empty(
+        (count, 2 * width, *size),
+        dtype=frames.dtype,
+        device=frames.device,
+        memory_format=torch.channels_last,
+    )
+    # each where it belongs, so that the frames before are not put together first
+    both[:, :width] = frames
+    both[: len(last), width:] = last
+    both[len(last) :, width:] = frames[: -len(last)]
+    return both
 
 
 def _conv(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:

@@ -1,13 +1,15 @@
-"""Wan2.1's video codec as a stream: diffusers' layers, their caches carried from call to call.
+"""Wan2.1's video codec as a stream: a part of a scene at a time, behind what it remembers.
 
 The decoder is causal. It turns a scene's first latent frame into one video frame and every
-later one into four, and each of its convolutions remembers two frames of its past. Latent
-frames go through it one by one, so a scene decoded chunk by chunk is bit for bit the scene
-decoded at once, in memory that does not grow. The encoder is its mirror image.
+later one into four, and each of its convolutions remembers two frames of its past. Up to three
+latent frames go through it at once, so memory does not grow with the video. A scene decoded in
+other parts is the same but for rounding, as a convolution over more frames may sum in another
+order; in the same parts it is so bit for bit. The encoder is its mirror image.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,13 @@ from afstream.checkpoints.kinds import CHANNELS
 from afstream.checkpoints.names import CONFIG, STEM
 from afstream.checkpoints.names import VAE_CLASS as KIND
 from afstream.checkpoints.shards import folder_weights
+from afstream.checkpoints.wrappers import renamed
 from afstream.errors import CheckpointError
-from afstream.families.wan.facts import FORMAT
-from afstream.families.wan.loading import ModuleSource, optional
+from afstream.families.wan.autoencoder import Autoencoder
+from afstream.families.wan.facts import FORMAT, LATENT_MEAN, LATENT_STD
+from afstream.families.wan.loading import ModuleSource
+from afstream.families.wan.vae_layers import CodecState, Past
+from afstream.families.wan.vae_names import vae_name
 from afstream.validation import show_name, validated
 
 # weights that tell a size, in Wan's names and diffusers': name, which size, and its axis
@@ -44,52 +50,52 @@ THEIR_SIZES = (
     ("post_quant_conv.weight", "z_dim", 0),
 )
 CONV3D_DIMS = 5
-
-# what one half of the codec remembers of a scene: for each convolution, the features it saw last;
-# keep it and come back to it, no later call changes it
-CodecState = tuple[Any, ...]
+# latent frames that are decoded at once: a chunk of the public students
+GROUP_FRAMES = 3
 
 
 class WanVae:
     """The codec, ready to stream. Video is [B, N, 3, H, W], latents [B, F, 16, H / 8, W / 8].
 
     Args:
-        autoencoder: diffusers' `AutoencoderKLWan` with its weights.
-        latent_mean: of each latent channel, one number per channel.
-        latent_std: likewise.
+        autoencoder: the network with its weights; its config may say how latents are normalised.
     """
 
-    def __init__(
-        self, autoencoder: nn.Module, *, latent_mean: list[float], latent_std: list[float]
-    ) -> None:
-        self.autoencoder: Any = autoencoder
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        for layer in autoencoder.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            if isinstance(layer, nn.Conv3d):
+                layer.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
+        self.autoencoder = autoencoder
         weight = next(autoencoder.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         # bfloat16 would move every latent by up to half a percent
         exact = torch.promote_types(self.dtype, torch.float32)
+        config = autoencoder.config
         self._mean, self._std = (
-            torch.tensor(values, dtype=exact, device=self.device)[:, None, None]
-            for values in (latent_mean, latent_std)
+            torch.tensor(values, dtype=exact, device=self.device)
+            for values in (config.latents_mean or LATENT_MEAN, config.latents_std or LATENT_STD)
         )
-        self._num_slots = _num_convolutions(self.autoencoder.decoder)
 
+    @torch.no_grad()
     def decode(self, latents: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
         """Latents [B, F, 16, h, w] -> video [B, N, 3, 8 h, 8 w] in [-1, 1], and the new state.
 
         Without a state N is 1 + 4 (F - 1): a scene begins. With one, N is 4 F: it goes on.
+
+        Raises:
+            ValueError: the state is of another codec, or of a video of another size.
         """
-        raw = latents.to(self.device, self._mean.dtype) * self._std + self._mean
-        frames = rearrange(raw.to(self.dtype), "b f c h w -> b c f h w").split(1, dim=2)
-        # the decoder replaces entries of this list, never what lies in them
-        features = list(state) if state else [None] * self._num_slots
-        # one by one from here on: a convolution over more frames may round differently
-        codec = self.autoencoder
-        pictures = [
-            codec.decoder(codec.post_quant_conv(frame), feat_cache=features, feat_idx=[0])
-            for frame in frames
-        ]
-        video = torch.cat(pictures, dim=2).clamp(-1, 1)
-        return rearrange(video, "b c n h w -> b n c h w"), tuple(features)
+        given = rearrange(latents.to(self.device, self._mean.dtype), "b f c h w -> b f h w c")
+        raw = (given * self._std + self._mean).to(self.dtype).contiguous()
+        pictures: list[Tensor] = []
+        for group in raw.split(GROUP_FRAMES, dim=1):
+            past = Past(state)
+            pictures.append(self.autoencoder.decode(group, past).clamp_(-1, 1))
+            state = past.state()
+        video = pictures[0] if len(pictures) == 1 else torch.cat(pictures, dim=1)
+        return rearrange(video, "b n h w c -> b n c h w"), state or ()
 
     @torch.no_grad()
     def encode(self, frames: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
@@ -98,21 +104,17 @@ class WanVae:
         Latents are the most likely ones, normalised. Without a state N is 1 + 4 (F - 1): a scene
         begins. With one, N is 4 F: it goes on.
         """
-        video = rearrange(frames.to(self.device, self.dtype), "b n c h w -> b c n h w")
-        first = [] if state else [video[:, :, :1]]
-        later = video[:, :, len(first) :].split(FORMAT.temporal_stride, dim=2)
-        groups = first + [group for group in later if group.shape[2]]
-        codec = self.autoencoder
-        features = list(state) if state else [None] * _num_convolutions(codec.encoder)
-        coarse = (codec.encoder(group, feat_cache=features, feat_idx=[0]) for group in groups)
-        raw = torch.cat([codec.quant_conv(frame)[:, :CHANNELS] for frame in coarse], dim=2)
-        latents = rearrange(raw.to(self._mean.dtype), "b c f h w -> b f c h w")
-        return (latents - self._mean) / self._std, tuple(features)
-
-
-def _num_convolutions(part: nn.Module) -> int:
-    """An upper bound of the slots that a part asks for; those it does not use stay empty."""
-    return sum(isinstance(layer, nn.Conv3d) for layer in part.modules())
+        video = rearrange(frames.to(self.device, self.dtype), "b n c h w -> b n h w c").contiguous()
+        first = [video[:, :1]] if state is None else []
+        later = video[:, len(first) :].split(FORMAT.temporal_stride, dim=1)
+        means: list[Tensor] = []
+        for group in [*first, *(group for group in later if group.shape[1])]:
+            past = Past(state)
+            means.append(self.autoencoder.encode(group, past))
+            state = past.state()
+        raw = torch.cat(means, dim=1).to(self._mean.dtype)
+        latents = (raw - self._mean) / self._std
+        return rearrange(latents, "b f h w c -> b f c h w"), state or ()
 
 
 def load_vae(
@@ -125,22 +127,25 @@ def load_vae(
     every width cut by one rate.
 
     Raises:
-        ConfigError: diffusers is not installed.
         CheckpointError: there is no such file, or it is no Wan2.1 VAE.
     """
-    autoencoder: Any = vae_source(path).build(device=device, dtype=dtype)
-    settings = autoencoder.config
-    return WanVae(autoencoder, latent_mean=settings.latents_mean, latent_std=settings.latents_std)
+    return WanVae(vae_source(path).build(device=device, dtype=dtype))
 
 
-def vae_source(path: Path) -> ModuleSource[Any]:
-    """What diffusers' `AutoencoderKLWan` is made from; raises what `load_vae` raises."""
-    model: Any = optional("diffusers", KIND)
+def vae_source(path: Path) -> ModuleSource[Autoencoder]:
+    """What the codec is made from; raises what `load_vae` raises."""
     config, weights = _from_folder(path) if is_folder(path) else _from_file(path)
-    return ModuleSource(what=f"VAE {path}", make=lambda: model.from_config(config), weights=weights)
+    return ModuleSource(what=f"VAE {path}", make=lambda: Autoencoder(config), weights=weights)
 
 
-def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
+def write_config(config: VaeFile, folder: Path) -> None:
+    """Write the `config.json` of a `vae/` folder, as diffusers reads it."""
+    sizes = config.model_dump(mode="json", exclude_none=True)
+    text = json.dumps({"_class_name": KIND, **sizes}, indent=2)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def _from_folder(folder: Path) -> tuple[VaeFile, Weights]:
     path = folder / CONFIG
     kind = read_json(path).get("_class_name", KIND)
     if kind != KIND:
@@ -149,12 +154,10 @@ def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
         )
     config = read_settings(path, VaeFile)
     _check_channels(config.z_dim, folder)
-    return config.model_dump(mode="json", exclude_unset=True, exclude_none=True), folder_weights(
-        folder, STEM
-    )
+    return config, folder_weights(folder, STEM)
 
 
-def _from_file(path: Path) -> tuple[dict[str, Any], Weights]:
+def _from_file(path: Path) -> tuple[VaeFile, Weights]:
     weights = file_weights(path)
     config: dict[str, Any] = {}
     theirs = THEIR_SIZES[0][0] in weights
@@ -174,16 +177,7 @@ def _from_file(path: Path) -> tuple[dict[str, Any], Weights]:
     sizes = validated(
         VaeFile, config, source=f"{path} is no Wan2.1 VAE", remedy=remedy, error=CheckpointError
     )
-    if theirs:
-        return sizes.model_dump(exclude_unset=True), weights
-    rename: Any = optional("diffusers.loaders.single_file_utils", "convert_wan_vae_to_diffusers")
-    # it fails on names that only look like Wan's
-    try:
-        return sizes.model_dump(exclude_unset=True), rename(weights)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} is no Wan2.1 VAE: its weights have other names; give Wan2.1_VAE.pth"
-        ) from error
+    return sizes, weights if theirs else renamed(weights, path, vae_name)
 
 
 def _check_channels(channels: object, path: Path) -> None:
