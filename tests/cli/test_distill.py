@@ -30,13 +30,14 @@ from afstream_cli.progress import Job
 from afstream_cli.training import Display
 
 Run = Callable[..., Any]
-STAGES = ("vae", "clips", "student", "teacher", "short", "long", "export")
+STAGES = ("vae", "clips", "student", "teacher", "short", "long", "retention", "export")
 SMALL = (
     "vae.steps=1",
     "vae.batch=1",
     "vae.statistics_clips=1",
     "clips.firsts=2",
     "clips.clips=1",
+    "clips.switch_frames=[6]",
     "clips.windows=1",
     "student.steps=2",
     "student.first_steps=1",
@@ -54,6 +55,10 @@ SMALL = (
     "long.critic_updates=1",
     "long.batch=1",
     "long.max_frames=39",
+    "retention.steps=1",
+    "retention.batch=1",
+    "retention.whole_batch=1",
+    "export.stage=long",
     "log.report_every=1",
     "sheet.every=3",
     'sheet.timeline="@duration 9f\\n0:00 a red ball"',
@@ -136,10 +141,10 @@ def test_the_last_stages_can_begin_with_the_embedded_model(command: Run, tmp_pat
         assert done.code == 0, done.err
     made = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"windows.safetensors", "teacher.safetensors", "short-ema.safetensors"} <= made
-    assert not {"vae.safetensors", "clips.safetensors", "student"} & made
+    assert not {"vae.safetensors", "firsts.safetensors", "student"} & made
     done = command(*embedded, "--stage", "student", "--resume")
     assert done.code == 2
-    assert "this recipe has clips, teacher, short, long, export" in done.err
+    assert "this recipe has clips, teacher, short, long, retention, export" in done.err
 
 
 def test_a_stage_that_comes_too_early_names_the_one_before(command: Run):
