@@ -182,6 +182,19 @@ def test_training_resumes_to_the_same_weights(tmp_path):
             assert torch.equal(mine[name], weight), name
 
 
+@torch.no_grad()
+def test_what_is_drawn_goes_where_the_student_is():
+    """The meta device refuses sums with tensors of any other."""
+    trainer = make_trainer(make_clips(9, 9))
+    trainer.student.to("meta")
+    trainer.guide.to("meta")
+    trainer._calls._plans.clear()
+    for whole in (True, False):
+        lesson = trainer.lesson(whole=whole)
+        assert trainer.loss(lesson, lesson.clean).is_meta
+    assert trainer.own_past(lesson).is_meta
+
+
 def test_clips_without_a_switch_teach_nothing():
     with pytest.raises(ConfigError, match=r"no clip has a switch; set clips.switch_frames"):
         make_trainer(make_clips(0, 0))

@@ -180,8 +180,8 @@ def make_clips(vae: PocketVae, clips: ClipSet, *, report: Report, batch: int = 1
             videos.append(torch.from_numpy(render(clip, POCKET.format.video_frames(clips.frames))))
             captions.append(tuple(reword(clip, rng) for _ in range(NUM_CAPTIONS)))
             switches.append(at)
-        found, _ = vae.encode(torch.stack(videos))
-        latents.append(found.half())
+        found, _ = vae.encode(torch.stack(videos).to(vae.latent_mean.device))
+        latents.append(found.half().cpu())
         report({"kind": clips.name, "done": len(captions), "of": clips.num_clips})
     return Clips(
         latents=torch.cat(latents),

@@ -68,10 +68,12 @@ class StudentTrainer(Trainer):
         words: Sequence[str],
         clips: Clips,
         firsts: Clips,
+        *,
+        device: torch.device | str = "cpu",
     ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.student = Student.fresh(backbone, words)
+        self.student = Student.fresh(backbone, words).to(device)
         self.ema = Ema(self.student, config.ema)
         self._random = torch.Generator().manual_seed(config.seed)
         optimizers = muon_and_adamw(self.student, lr=config.lr, matrix_lr=config.hidden_lr)

@@ -76,9 +76,11 @@ class PocketStart(Checked):
     Attributes:
         student: `new` trains codec and student first; `embedded` takes them from the
             embedded model, the path of a pocket model file from that.
+        device: where networks learn, such as `cpu` or `cuda`; numbers are drawn on the CPU.
     """
 
     student: str
+    device: str
 
 
 class ExportConfig(Checked):

@@ -30,7 +30,7 @@ from afstream.training.pocket.student import Student
 from afstream.training.pocket.student_trainer import StudentTrainer
 from afstream.training.pocket.teacher_trainer import TeacherTrainer
 from afstream.training.pocket.vae_trainer import VaeTrainer, is_matrix
-from afstream.training.recipes.tables import PocketRecipe
+from afstream.training.recipes.tables import PocketRecipe, PocketStart
 from afstream.training.runs.dmd_stage import CRITIC, STUDENT, dmd_stage
 from afstream.training.runs.pocket_context import (
     BEGUN,
@@ -54,11 +54,11 @@ def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
     """All stages in their order; `vae` and `student` are left out where the model is given.
 
     Raises:
-        ConfigError: the model does not know a word of the sheets' timeline, or there is none to
-            begin with.
+        ConfigError: the model does not know a word of the sheets' timeline, or the model or the
+            device to begin with is not there.
     """
     _check_words(recipe)
-    _check_start(recipe.start.student)
+    _check_start(recipe.start)
     context = PocketContext(recipe=recipe, folder=folder)
     new = context.is_new
     stages = (
@@ -82,12 +82,19 @@ def _check_words(recipe: PocketRecipe) -> None:
         raise ConfigError(f"sheet.timeline: {error}") from error
 
 
-def _check_start(student: str) -> None:
-    if student not in {"new", "embedded"} and not Path(student).is_file():
+def _check_start(start: PocketStart) -> None:
+    if start.student not in {"new", "embedded"} and not Path(start.student).is_file():
         raise ConfigError(
-            f"start.student is {student!r}; it must be new, embedded, or the path of a pocket model"
-            " file"
+            f"start.student is {start.student!r}; it must be new, embedded, or the path of a pocket"
+            " model file"
         )
+    try:
+        torch.empty(0, device=start.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"start.device is {start.device!r}, which is not there; use cpu, or cuda where there is"
+            " an NVIDIA GPU"
+        ) from error
 
 
 def _learner(
@@ -103,7 +110,7 @@ def _vae(context: PocketContext) -> Stage:
     config = context.recipe.vae
 
     def run(report: Report) -> None:
-        trainer = VaeTrainer(config)
+        trainer = VaeTrainer(config, device=context.device)
         context.train("vae", trainer, config.steps, report)
         save_vae(trainer.finish(), context.folder / CODEC)
 
@@ -152,7 +159,9 @@ def _student(context: PocketContext) -> Stage:
 
     def run(report: Report) -> None:
         clips, firsts = context.clips("clips"), context.clips("firsts")
-        trainer = StudentTrainer(config, context.sizes, vocabulary(), clips, firsts)
+        trainer = StudentTrainer(
+            *(config, context.sizes, vocabulary(), clips, firsts), device=context.device
+        )
         student, vae = trainer.student, context.codec()
         parts = PocketParts(student.backbone, student.text, vae, SamplerConfig())
         model = bundle(parts, POCKET, name="pocket", details={})

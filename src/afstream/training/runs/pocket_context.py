@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -58,6 +59,11 @@ class PocketContext(RunContext):
         return POCKET_BACKBONE
 
     @property
+    def device(self) -> torch.device:
+        """Where networks learn."""
+        return torch.device(self.recipe.start.device)
+
+    @property
     def is_new(self) -> bool:
         """Whether codec and student are trained, too."""
         return self.recipe.start.student == "new"
@@ -72,7 +78,8 @@ class PocketContext(RunContext):
     def given(self) -> PocketParts:
         """The networks that a run of a given model begins with."""
         name = self.recipe.start.student
-        return load_parts(POCKET_PATH if name == "embedded" else Path(name))
+        path = POCKET_PATH if name == "embedded" else Path(name)
+        return load_parts(path, device=self.device)
 
     def begin(self) -> PocketParts:
         """Codec, text encoder and student that distillation begins with."""
@@ -96,7 +103,7 @@ class PocketContext(RunContext):
         if not self.is_new:
             return self.given.vae
         with self.reading(CODEC, "vae") as path:
-            return load_vae(path).requires_grad_(False).eval()
+            return load_vae(path).requires_grad_(False).eval().to(self.device)
 
     def backbone(self, name: str, stage: str) -> Backbone:
         """A backbone that a stage has made, without gradients."""
@@ -110,4 +117,4 @@ class PocketContext(RunContext):
     def _load(self, module: Module, name: str, stage: str) -> Module:
         with self.reading(name, stage) as path:
             load_into(module, load_file(path), what=str(path))
-        return module.requires_grad_(False).eval()
+        return module.requires_grad_(False).eval().to(self.device)
