@@ -71,7 +71,7 @@ def test_every_chunk_sees_what_it_would_see_in_a_stream(switch_frame):
     assert_close(target, noise - clean)
 
     rollout = Rollout.of(model, memory_policy("anchor", POCKET.lengths), SamplerConfig())
-    first, second = (trainer._text([prompt] * BATCH) for prompt in PROMPTS)
+    first, second = (trainer.student.read([prompt] * BATCH) for prompt in PROMPTS)
     state = rollout.start(first, clean[:, :CHUNK].shape)
     for index, block in enumerate(clean.split(CHUNK, dim=1)):
         if switch_frame and state.frame == switch_frame:
