@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 
 from pocket_oracle.oracle import READABLE, Reading
@@ -206,7 +206,8 @@ def _switch(records: Sequence[Record]) -> tuple[Row, ...]:
 
 def _kept(records: Sequence[Record]) -> tuple[Row, ...]:
     chunks = [name for name in (records[0].readings if records else ()) if "chunk" in name]
-    return tuple(_row(name, _partial(records), (name,), _remembered) for name in chunks)
+    rows = [_row(name, _partial(records), (name,), _remembered) for name in chunks]
+    return tuple(replace(row, shares={it: row.shares[it] for it in KEPT}) for row in rows)
 
 
 def _partial(records: Sequence[Record]) -> list[Record]:
