@@ -3,7 +3,7 @@
     python benchmarks/compare_quality.py docs/PAGE.md NAME=FILE.json NAME=FILE.json...
 
 Reads results of `pocket_quality.py` and writes the page between its two markers; no figure is typed
-by hand. Chunks behind a switch are left out where a result is older than they are.
+by hand. A name that is given again adds what its first result is too old to have.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def main(arguments: Sequence[str]) -> int:
     if not pairs or not all(path for _, path in pairs):
         print(__doc__, file=sys.stderr)
         return 2
-    results = {name: json.loads(Path(path).read_text()) for name, path in pairs}
+    results: dict[str, Result] = {}
+    for name, path in pairs:
+        results[name] = json.loads(Path(path).read_text()) | results.get(name, {})
     before, _, behind = Path(page).read_text().partition(BEGIN)
     after = behind.partition(END)[2]
     table = "\n".join(lines(results))

@@ -40,8 +40,6 @@ from afstream.training.trainer.settings import Batch, MuonConfig, Share
 
 # chunks behind a switch that the student makes itself, and one more that is learned
 OWN_CHUNKS = 2
-# keeps the root's slope finite
-LEAST_ERROR = 1e-6
 
 
 class RetentionConfig(MuonConfig):
@@ -50,8 +48,6 @@ class RetentionConfig(MuonConfig):
     Attributes:
         begins_with: the stage whose student is taught; `student` is also the one of `[start]`.
         target: the flow that is learned, the `guide`'s or that of the true clip, `truth`.
-        loss: of a chunk, its mean squared error or the root of that. A forgotten shape changes few
-            values, and beside a forgotten colour its square counts for little.
         batch: clips in a step behind a switch.
         whole_batch: clips in a step of whole clips.
         whole_share: share of the steps that learn whole clips under full captions.
@@ -64,7 +60,6 @@ class RetentionConfig(MuonConfig):
 
     begins_with: Literal["student", "short", "long"]
     target: Literal["guide", "truth"]
-    loss: Literal["mse", "rms"]
     batch: Batch
     whole_batch: Batch
     whole_share: Share
@@ -157,7 +152,7 @@ class RetentionTrainer(Trainer):
         )
 
     def loss(self, lesson: Lesson, past: Tensor) -> Tensor:
-        """How far the flow is from its target.
+        """The flow's mean squared error.
 
         `past` [B, F, C, h, w] is what context chunks show; under a guide, learned chunks begin with
         it as well.
@@ -181,8 +176,7 @@ class RetentionTrainer(Trainer):
             with torch.no_grad():
                 call = self._guided.plan(*plan, lesson.full, learned=lesson.learned)
                 target = self._guided.flow(call, rough, noisy, sigma)
-        error = (flow - target).square().unflatten(1, (-1, self._chunk)).mean(dim=(2, 3, 4, 5))
-        return (error + LEAST_ERROR).sqrt().mean() if self.config.loss == "rms" else error.mean()
+        return (flow - target).square().mean()
 
     @torch.no_grad()
     def own_past(self, lesson: Lesson) -> Tensor:
