@@ -80,12 +80,15 @@ def test_the_chunks_behind_a_switch_see_what_they_would_see_in_a_stream(memory, 
     trainer = make_trainer(make_clips(switch, switch), memories=(memory,))
     lesson = trainer.lesson(whole=False)
     assert lesson.learned == (switch, switch + CHUNK, switch + 2 * CHUNK)
+
+    def plan(policy):
+        clip = lesson.clean.shape[1:], switch, lesson.read
+        return trainer._calls.plan(policy, *clip, learned=lesson.learned)
+
     # other memories were drawn before
-    for name in (*MEMORIES, memory):
-        call = trainer._calls.plan(
-            *(memory_policy(name, POCKET.lengths), lesson.clean.shape[1:], switch, lesson.read),
-            learned=lesson.learned,
-        )
+    for name in MEMORIES:
+        plan(memory_policy(name, POCKET.lengths))
+    call = plan(lesson.policy)
     size = 2, len(lesson.learned) * CHUNK, *lesson.clean.shape[2:]
     noisy, sigma = torch.randn(size), torch.tensor([[0.9, 0.8, 0.6]]).expand(2, -1)
     flow = trainer._calls.flow(call, lesson.clean, noisy, sigma)
