@@ -179,6 +179,7 @@ def test_what_to_begin_with_must_be_there(command: Run, tmp_path: Path, setting:
 
 def test_a_stage_that_comes_too_early_names_the_one_before(command: Run):
     before = {"clips": "vae", "student": "clips", "teacher": "student", "export": "long"}
+    before |= {"retention": "long"}
     for stage, needed in before.items():
         done = command(*TINY, "--stage", stage, "--resume")
         assert done.code == 2
@@ -233,7 +234,7 @@ def test_ctrl_c_says_what_is_kept(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--stage", "tutor"], "this recipe has vae, clips, student, teacher, short, long, export"),
+        (["--stage", "tutor"], "this recipe has vae, clips, student, teacher, short, long, retention, export"),
         (["--recipe", "sora"], "choose one of pocket, pocket-quick, wan-1.3b, or the path of"),
         (["--set", "long.lr"], "write it as table.key=value"),
         (

@@ -90,13 +90,13 @@ class PocketContext(RunContext):
 
     def student_of(self, stage: str) -> PocketParts:
         """Codec, text encoder and student as a stage left them, in its moving average."""
-        begun = self.begin()
         if stage == "student":
-            return begun
+            return self.begin()
         if stage == "retention":
             student = self._load(fresh_student(), RETAINED, stage)
-            return begun._replace(backbone=student.backbone, text=student.text)
-        return begun._replace(backbone=self.backbone(EMA.format(stage), stage))
+            return self.begin()._replace(backbone=student.backbone, text=student.text)
+        backbone = self.backbone(EMA.format(stage), stage)
+        return self.begin()._replace(backbone=backbone)
 
     def codec(self) -> PocketVae:
         """The codec, without gradients."""
