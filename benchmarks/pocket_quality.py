@@ -41,7 +41,8 @@ def run(options: argparse.Namespace, book: RecordBook) -> None:
     """Play this shard's cases that have no record yet."""
     model = open_model(ModelSpec(name=options.model, device="cpu"))
     shard, of = (int(part) for part in options.shard.split("/"))
-    sizes = Sizes(steady=options.prompts, switch=options.prompts, long=options.long)
+    steady = options.prompts if options.steady is None else options.steady
+    sizes = Sizes(steady=steady, switch=options.prompts, long=options.long)
     cases = [case for number, case in enumerate(make_cases(sizes)) if number % of == shard]
     measure(
         cases,
@@ -66,7 +67,8 @@ def page(options: argparse.Namespace, quality: Quality, clean: Mapping[str, floa
         "Read from its frames by the oracle in `benchmarks/pocket_oracle`, on held-out prompts,"
         f" with 4 denoise steps and the memory `{options.memory}`. Streams: {counts}.\n"
         f"The oracle itself, on {ORACLE_CLIPS} real clips that it had not seen, reads right:"
-        f" {read}.\n\n"
+        f" {read}.\n\nIn brackets: how many of how many, and the 95 % interval of the share in per"
+        " cent (Wilson's).\n\n"
         f"Written by the script below; no figure is typed by hand.\n\n```sh\n{command}\n```\n\n"
         f"{markdown(quality)}"
     )
@@ -78,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default=EMBEDDED)
     parser.add_argument("--memory", default="anchor")
     parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--steady", type=int, help="fewer streams of one prompt than --prompts")
     parser.add_argument("--long", type=int, default=20)
     parser.add_argument("--name", help="of the JSON file [default: pocket_quality_MEMORY]")
     parser.add_argument("--shard", default="0/1", metavar="I/N")

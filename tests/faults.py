@@ -1019,6 +1019,53 @@ ROOMS = (
                 "config.betas, config.weight_decay)",
                 "config.betas, 0.0)",
             ),
+            Fault(
+                "the teacher reads what the student reads",
+                "clean(models.teacher, window.told)",
+                "clean(models.teacher, window.embeds)",
+            ),
+            Fault(
+                "full prompts are read though the recipe does not want them",
+                "if config.full_prompts else None",
+                "if True else None",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/training/pocket/retention_trainer.py",
+        ("tests/training/test_retention.py",),
+        (
+            Fault("the guide is not told more", "lesson.full, learned", "lesson.read, learned"),
+            Fault(
+                "the student's own past runs under the old caption",
+                "rollout.switch(state, second)",
+                "rollout.switch(state, first)",
+            ),
+            Fault(
+                "the chunks are not those behind the switch",
+                "behind = range(at,",
+                "behind = range(0,",
+            ),
+            Fault(
+                "captions leave out what changes", "- after.changes(before) - untold", "- untold"
+            ),
+            Fault(
+                "a resumed run draws other steps", '"retention", self.step', '"retention", id(self)'
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/training/pocket/student.py",
+        ("tests/training/test_retention.py", "tests/training/test_teacher_forcing.py"),
+        (
+            Fault(
+                "both prompts are read at once",
+                "torch.cat([~second.expand",
+                "torch.cat([second.expand(-1, length) | ~second.expand",
+            ),
+            Fault(
+                "one memory's layout serves all", "key = policy.name, tuple", "key = None, tuple"
+            ),
         ),
     ),
     Room(
@@ -1044,8 +1091,13 @@ ROOMS = (
             ),
             Fault(
                 "a sequence's switch comes a window late",
-                "frame >= self._switch_frame else 0",
-                "frame > self._switch_frame else 0",
+                "and frame >= self._switch_frame",
+                "and frame > self._switch_frame",
+            ),
+            Fault(
+                "teacher and critic are not told what a prompt leaves out",
+                "self._told if self._is_second(start)",
+                "self._embeds[1] if self._is_second(start)",
             ),
         ),
     ),

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from afstream.config import BackboneConfig
-from afstream.training.runs import pocket
+from afstream.training.runs import pocket_context
 from afstream_cli import app
 
 RECIPE = (
@@ -35,7 +35,7 @@ RECIPE = (
     "clips.firsts=2",
     "clips.clips=1",
     "clips.frames=6",
-    "clips.switch_frames=[0]",
+    "clips.switch_frames=[3]",
     "clips.windows=1",
     "clips.window_frames=6",
     "clips.window_switch_frames=[0]",
@@ -57,6 +57,9 @@ RECIPE = (
     "long.batch=1",
     "long.horizon_frames=6",
     "long.max_frames=9",
+    "retention.steps=4",
+    "retention.batch=1",
+    "retention.whole_batch=1",
     "log.report_every=1",
     "log.save_every=1",
     "sheet.every=0",
@@ -83,7 +86,7 @@ def distill(folder: Path, told: Path) -> None:
     os.dup2(handle, 2)
     torch.set_num_threads(1)
     sizes = {"dim": 32, "ffn_dim": 32, "freq_dim": 32, "num_heads": 2, "num_layers": 1}
-    pocket.POCKET_BACKBONE = BackboneConfig(text_dim=96, text_len=24, patch=2, **sizes)
+    pocket_context.POCKET_BACKBONE = BackboneConfig(text_dim=96, text_len=24, patch=2, **sizes)
     settings = [part for setting in RECIPE for part in ("--set", setting)]
     app.main(["distill", "--recipe", "pocket-quick", "--out", str(folder), "--resume", *settings])
 

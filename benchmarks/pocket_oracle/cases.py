@@ -21,6 +21,8 @@ HELD_OUT_SEED = 777
 KINDS = ("steady", "switch", "long")
 SETTLE_S, SWITCH_SETTLE_S = 3.0, 2.0
 PART_S, END_S = 5.0, 10.0
+# the chunks behind a switch that are read one by one
+KEPT_CHUNKS = 8
 CLOCK = ChunkClock(format=FORMAT, chunk_frames=LENGTHS.chunk_frames)
 
 
@@ -136,6 +138,8 @@ def _switch(index: int, sizes: Sizes) -> Case:
     timeline = Timeline(cues=(first, second), duration=Moment(sizes.switch_s))
     plan = timeline.plan(CLOCK)
     switch = plan.cues[1].video_frame
+    chunk = LENGTHS.chunk_frames * FORMAT.temporal_stride
+    starts = range(switch, switch + KEPT_CHUNKS * chunk, chunk)
     said = parse(news)
     return Case(
         kind="switch",
@@ -148,6 +152,10 @@ def _switch(index: int, sizes: Sizes) -> Case:
         windows={
             "before": FrameRange(_frames(SETTLE_S), switch),
             "after": FrameRange(switch + _frames(SWITCH_SETTLE_S), plan.num_video_frames),
+            **{
+                f"chunk {number}": FrameRange(start, start + chunk)
+                for number, start in enumerate(starts, start=1)
+            },
         },
     )
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 
 from pocket_oracle.oracle import READABLE, Reading
 from pocket_oracle.records import Record
 
 AIMS = {"colour": 0.95, "shape": 0.90, "motion": 0.85, "background": 0.95}
+# of a normal distribution, 95 % lie within so many deviations of its mean
+Z95 = 1.96
+# too short for a motion
+KEPT = ("colour", "shape", "background")
 # the last 10 s of a minute may differ from the first by this share
 RATIO_AIM = 0.15
 
@@ -27,9 +31,24 @@ class Share:
         """The share; None of a total of 0."""
         return self.right / self.of if self.of else None
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's score interval of 95 %; 0 to 1 of a total of 0."""
+        if not self.of:
+            return 0.0, 1.0
+        share, spread = self.right / self.of, Z95**2 / self.of
+        middle = share + spread / 2
+        half = Z95 * (share * (1 - share) / self.of + spread / (4 * self.of)) ** 0.5
+        return max(middle - half, 0.0) / (1 + spread), min(middle + half, 1 + spread) / (1 + spread)
+
     def __str__(self) -> str:
-        """In percent, with both numbers."""
-        return "-" if self.value is None else f"{100 * self.value:.1f} % ({self.right}/{self.of})"
+        """In percent, with both numbers and the interval."""
+        if self.value is None:
+            return "-"
+        low, high = self.interval
+        return (
+            f"{100 * self.value:.1f} % ({self.right}/{self.of}; {100 * low:.0f}-{100 * high:.0f})"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +88,8 @@ class Quality:
         streams: number of streams of each kind.
         steady: rows for windows of streams with one prompt.
         switch: rows for windows before and after a switch.
+        kept: a row for each chunk behind a switch, on what its caption leaves out and what was
+            right before.
         long: rows for the two ends of long streams.
         ratios: of sharpness and motion speed, in long streams.
     """
@@ -77,6 +98,7 @@ class Quality:
     streams: Mapping[str, int]
     steady: tuple[Row, ...]
     switch: tuple[Row, ...]
+    kept: tuple[Row, ...]
     long: tuple[Row, ...]
     ratios: tuple[Ratio, ...]
 
@@ -97,6 +119,7 @@ def summarise(records: Iterable[Record], *, memory: str) -> Quality:
         streams={kind: len(found) for kind, found in kinds.items()},
         steady=_steady(kinds["steady"]),
         switch=_switch(kinds["switch"]),
+        kept=_kept(kinds["switch"]),
         long=tuple(_row(f"{name} 10 s", kinds["long"], (name,)) for name in ("first", "last")),
         ratios=(
             _ratio("sharpness", ((first.sharpness, last.sharpness) for first, last in ends)),
@@ -106,7 +129,7 @@ def summarise(records: Iterable[Record], *, memory: str) -> Quality:
 
 
 def markdown(quality: Quality) -> str:
-    """Two tables: attributes, and the ends of long streams."""
+    """Tables: attributes, what is kept behind a switch, and the ends of long streams."""
     aims = " | ".join(f"{100 * AIMS[name]:.0f} %" for name in READABLE)
     lines = [
         f"| read | {' | '.join(READABLE)} |",
@@ -115,6 +138,9 @@ def markdown(quality: Quality) -> str:
     ]
     for row in (*quality.steady, *quality.switch, *quality.long):
         lines.append(f"| {row.name} | {' | '.join(str(row.shares[name]) for name in READABLE)} |")
+    lines += ["", f"| left out, and kept in | {' | '.join(KEPT)} |", f"|---|{'---|' * len(KEPT)}"]
+    for row in quality.kept:
+        lines.append(f"| {row.name} | {' | '.join(str(row.shares[name]) for name in KEPT)} |")
     within = f"within {100 * RATIO_AIM:.0f} %"
     lines += ["", f"| last 10 s / first 10 s | median | range | {within} |", "|---|---|---|---|"]
     for ratio in quality.ratios:
@@ -159,16 +185,13 @@ def _steady(records: Sequence[Record]) -> tuple[Row, ...]:
 
 def _switch(records: Sequence[Record]) -> tuple[Row, ...]:
     full = [record for record in records if len(record.told) == len(READABLE)]
-    partial = [record for record in records if len(record.told) < len(READABLE)]
+    partial = _partial(records)
 
     def named(record: Record, attribute: str) -> bool:
         return attribute in record.told
 
     def left_out(record: Record, attribute: str) -> bool:
         return attribute not in record.told
-
-    def remembered(record: Record, attribute: str) -> bool:
-        return attribute not in record.told and record.right("before", attribute)
 
     after = ("after",)
     return (
@@ -177,8 +200,23 @@ def _switch(records: Sequence[Record]) -> tuple[Row, ...]:
         _row("after a switch, under-specified caption", partial, after),
         _row("… what it names", partial, after, named),
         _row("… what it leaves out", partial, after, left_out),
-        _row("… what it leaves out and was right before", partial, after, remembered),
+        _row("… what it leaves out and was right before", partial, after, _remembered),
     )
+
+
+def _kept(records: Sequence[Record]) -> tuple[Row, ...]:
+    chunks = [name for name in (records[0].readings if records else ()) if "chunk" in name]
+    rows = [_row(name, _partial(records), (name,), _remembered) for name in chunks]
+    return tuple(replace(row, shares={it: row.shares[it] for it in KEPT}) for row in rows)
+
+
+def _partial(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if len(record.told) < len(READABLE)]
+
+
+def _remembered(record: Record, attribute: str) -> bool:
+    """Whether a caption leaves out what was right before."""
+    return attribute not in record.told and record.right("before", attribute)
 
 
 def _ends(record: Record) -> tuple[Reading, Reading]:

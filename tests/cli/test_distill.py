@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from afstream import Stream, Timeline
 from afstream.checkpoints.files import save_tensors
-from afstream.families.pocket.model import POCKET_PATH
+from afstream.families.pocket.model import POCKET_PATH, load_parts
 from afstream.lock import hold
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
@@ -30,13 +30,14 @@ from afstream_cli.progress import Job
 from afstream_cli.training import Display
 
 Run = Callable[..., Any]
-STAGES = ("vae", "clips", "student", "teacher", "short", "long", "export")
+STAGES = ("vae", "clips", "student", "teacher", "short", "long", "retention", "export")
 SMALL = (
     "vae.steps=1",
     "vae.batch=1",
     "vae.statistics_clips=1",
     "clips.firsts=2",
     "clips.clips=1",
+    "clips.switch_frames=[6]",
     "clips.windows=1",
     "student.steps=2",
     "student.first_steps=1",
@@ -54,6 +55,10 @@ SMALL = (
     "long.critic_updates=1",
     "long.batch=1",
     "long.max_frames=39",
+    "retention.steps=1",
+    "retention.batch=1",
+    "retention.whole_batch=1",
+    "export.stage=long",
     "log.report_every=1",
     "sheet.every=3",
     'sheet.timeline="@duration 9f\\n0:00 a red ball"',
@@ -134,16 +139,47 @@ def test_the_last_stages_can_begin_with_the_embedded_model(command: Run, tmp_pat
     for stage in ("clips", "teacher", "short"):
         done = command(*embedded, "--stage", stage, "--resume")
         assert done.code == 0, done.err
+    by_itself = ("--set", "retention.begins_with=student", "--set", "export.stage=retention")
+    for stage in ("retention", "export"):
+        done = command(*embedded, *by_itself, "--stage", stage, "--resume", "--accept-changes")
+        assert done.code == 0, done.err
+    taught = load_parts(tmp_path / "run" / "pocket.safetensors")
+    given = load_parts()
+    name = "blocks.0.ffn.0.weight"
+    assert not torch.equal(taught.backbone.state_dict()[name], given.backbone.state_dict()[name])
+    assert not torch.equal(taught.text.position, given.text.position)
+    assert torch.equal(taught.vae.latent_mean, given.vae.latent_mean)
+
+    # and a model file is as good a beginning
+    mine = ("--set", f"start.student={tmp_path / 'run' / 'pocket.safetensors'}", "--out", "other")
+    done = command(*embedded, *mine, "--stage", "clips")
+    assert done.code == 0, done.err
     made = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"windows.safetensors", "teacher.safetensors", "short-ema.safetensors"} <= made
-    assert not {"vae.safetensors", "clips.safetensors", "student"} & made
+    assert not {"vae.safetensors", "firsts.safetensors", "student"} & made
     done = command(*embedded, "--stage", "student", "--resume")
     assert done.code == 2
-    assert "this recipe has clips, teacher, short, long, export" in done.err
+    assert "this recipe has clips, teacher, short, long, retention, export" in done.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("start.student=gone.safetensors", "must be new, embedded, or the path of a pocket model"),
+        ("start.device=nowhere", "start.device is 'nowhere', which is not there; use cpu"),
+    ],
+)
+def test_what_to_begin_with_must_be_there(command: Run, tmp_path: Path, setting: str, words: str):
+    done = command(*TINY, "--set", setting)
+    assert done.code == 2
+    assert words in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_stage_that_comes_too_early_names_the_one_before(command: Run):
     before = {"clips": "vae", "student": "clips", "teacher": "student", "export": "long"}
+    before |= {"retention": "long"}
     for stage, needed in before.items():
         done = command(*TINY, "--stage", stage, "--resume")
         assert done.code == 2
@@ -198,7 +234,7 @@ def test_ctrl_c_says_what_is_kept(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--stage", "tutor"], "this recipe has vae, clips, student, teacher, short, long, export"),
+        (["--stage", "tutor"], "short, long, retention, export, or all of them"),
         (["--recipe", "sora"], "choose one of pocket, pocket-quick, wan-1.3b, or the path of"),
         (["--set", "long.lr"], "write it as table.key=value"),
         (

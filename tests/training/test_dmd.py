@@ -53,6 +53,31 @@ def test_student_and_critic_decay_as_the_recipe_says():
             torch.testing.assert_close(other - one, 1e-3 * 0.5 * weight, rtol=1e-2, atol=1e-6)
 
 
+@pytest.mark.parametrize("full_prompts", [False, True])
+def test_teacher_and_critic_read_full_prompts_where_the_recipe_says_so(full_prompts):
+    trainer = make_trainer(iterations=2, critic_updates=1, batch=1, full_prompts=full_prompts)
+    models, read = trainer.models, {"student": [], "critic": [], "teacher": []}
+    for name, seen in read.items():
+        model = getattr(models, name)
+
+        def spy(embeds, own=model.text_context, seen=seen):
+            seen.append(embeds)
+            return own(embeds)
+
+        model.text_context = spy
+    advance(trainer)
+    for seen in read.values():
+        seen.clear()
+    # the second window, which the switch opens
+    advance(trainer)
+    second, full = models.prompts.pair([0])[1], models.prompts.full([0])
+    told = full if full_prompts else second
+    assert all(torch.equal(embeds, second) for embeds in read["student"])
+    assert all(torch.equal(embeds, told) for embeds in read["critic"])
+    assert torch.equal(read["teacher"][0], told)
+    assert [len(seen) for seen in read.values()] == [2, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("drawn", "timestep"),
     # shift 5: 1000 * 5 s / (1 + 4 s), within 20 .. 980

@@ -67,6 +67,25 @@ def student(request):
     return student
 
 
+def test_teacher_and_critic_read_what_they_are_told_behind_the_switch():
+    rollout = Rollout.of(make_backbone(1), POLICY, SAMPLER)
+    first, second = (embeds.float() for embeds in drawn_embeds())
+    drawn = torch.randn(9, len(SAMPLER.steps), ROWS, CHUNK, *LATENT)
+    for told in (None, torch.randn_like(second)):
+        sequence = LongSequence(
+            *(rollout, PLAN, (first, second)),
+            switch_frame=PLAN.boundaries[0],
+            shape=(ROWS, CHUNK, *LATENT),
+            told=told,
+        )
+        before, after = (
+            sequence.advance(rollout, drawn.__getitem__, 0, keep=False) for _ in range(2)
+        )
+        assert before.embeds is before.told is first
+        assert after.embeds is second
+        assert after.told is (second if told is None else told)
+
+
 @pytest.mark.parametrize("switch_frame", [0, 6])
 @pytest.mark.parametrize("exit_step", [0, 1])
 def test_gradients_of_a_replay_are_those_of_autograd(student, switch_frame, exit_step):

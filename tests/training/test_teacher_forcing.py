@@ -71,7 +71,7 @@ def test_every_chunk_sees_what_it_would_see_in_a_stream(switch_frame):
     assert_close(target, noise - clean)
 
     rollout = Rollout.of(model, memory_policy("anchor", POCKET.lengths), SamplerConfig())
-    first, second = (trainer._text([prompt] * BATCH) for prompt in PROMPTS)
+    first, second = (trainer.student.read([prompt] * BATCH) for prompt in PROMPTS)
     state = rollout.start(first, clean[:, :CHUNK].shape)
     for index, block in enumerate(clean.split(CHUNK, dim=1)):
         if switch_frame and state.frame == switch_frame:
@@ -111,3 +111,14 @@ def test_training_resumes_to_the_same_weights(tmp_path):
     assert resumed.step == 4
     for name, weight in whole.student.state_dict().items():
         assert_close(resumed.student.state_dict()[name], weight, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_is_drawn_goes_where_the_student_is(own):
+    """The meta device refuses sums with tensors of any other."""
+    trainer = make_trainer(make_clips(9))
+    trainer.student.to("meta")
+    loss, parts = trainer._clip_loss(own=own)
+    assert loss.is_meta
+    assert parts["switch"].is_meta
+    assert trainer._first_loss(2).is_meta

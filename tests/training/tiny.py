@@ -28,6 +28,7 @@ def dmd_config(**changes: Any) -> DmdConfig:
         "overlap_frames": 3,
         "max_frames": 240,
         "switch": True,
+        "full_prompts": False,
         "guidance": 3.0,
         "shift": 5.0,
         "lr": 1e-3,

@@ -41,6 +41,9 @@ class DrawnPrompts:
         first, second = normal((2, 6, SIZES.text_dim), numbers, 0, "prompts").unbind(1)
         return first, second
 
+    def full(self, numbers):
+        return normal((6, SIZES.text_dim), numbers, 0, "full prompts")
+
     def unconditional(self, count):
         return torch.zeros(count, 6, SIZES.text_dim)
 

@@ -11,6 +11,7 @@ is no other kind.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -57,12 +58,18 @@ class ClipPlan:
 
 
 def plan_clip(
-    policy: MemoryPolicy, num_frames: int, switch_frame: int | None, *, past: Past = "context"
+    policy: MemoryPolicy,
+    num_frames: int,
+    switch_frame: int | None,
+    *,
+    past: Past = "context",
+    learned: Sequence[int] | None = None,
 ) -> ClipPlan:
     """Lay out a clip of `num_frames` latent frames with at most one switch, at a chunk start.
 
-    A chunk sees of earlier ones either clean copies or the noisy chunks themselves. Blocks that no
-    noisy chunk depends on are left out.
+    A chunk sees of earlier ones either clean copies or the noisy chunks themselves. Noisy are all
+    chunks of the clip, or those that begin at the frames `learned`. Blocks that no noisy chunk
+    depends on are left out.
 
     Raises:
         ValueError: a switch in a noisy past, which no stream has.
@@ -73,7 +80,8 @@ def plan_clip(
             " chunks, so leave the switch out"
         )
     chunk = policy.lengths.chunk_frames
-    noisy = [Block("noisy", frame) for frame in range(0, num_frames, chunk)]
+    frames = range(0, num_frames, chunk) if learned is None else learned
+    noisy = [Block("noisy", frame) for frame in frames]
     sees: dict[Block, tuple[int, list[tuple[Block, int]]]] = {}
     waiting = list(noisy)
     while waiting:

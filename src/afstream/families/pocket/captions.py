@@ -198,6 +198,24 @@ class _Writer:
         return self.pick(BACKGROUND_EVENTS[self.scene.background])
 
 
+def scene_of(text: str) -> Scene:
+    """The scene that a full caption tells, read back.
+
+    Raises:
+        ValueError: it leaves shape, colour, motion or background out.
+    """
+    said = parse(text)
+    if said.shape and said.colour and said.motion and said.background:
+        subject = Subject(said.shape, said.colour)
+        return Scene(
+            subject=subject,
+            motion=said.motion,
+            background=said.background,
+            companion=said.companion,
+        )
+    raise ValueError(f"{text!r} leaves something out; a scene needs all but a companion")
+
+
 def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from afstream.families.pocket.captions import ATTRIBUTES, caption
@@ -78,6 +80,13 @@ def change_scene(scene: Scene, rng: np.random.Generator) -> tuple[Scene, frozens
     return after, changed
 
 
+def leave_out(kept: Sequence[str], rng: np.random.Generator) -> frozenset[str]:
+    """What an under-specified caption leaves out of the attributes that stay, at least one."""
+    chosen = {name for name in kept if rng.random() < OMIT_SHARE}
+    # without a motion the sentence is news, and news speaks of changes only
+    return frozenset(kept if "motion" in chosen else chosen or {_pick(rng, tuple(kept))})
+
+
 def follow_up(
     before: Scene, rng: np.random.Generator, *, partial_share: float = 0.5
 ) -> tuple[Scene, str]:
@@ -86,9 +95,7 @@ def follow_up(
     kept = sorted(ATTRIBUTES - changed - (frozenset() if scene.companion else {"companion"}))
     omit = frozenset[str]()
     if rng.random() < partial_share:
-        chosen = {name for name in kept if rng.random() < OMIT_SHARE}
-        # without a motion the sentence is news, and news speaks of changes only
-        omit = frozenset(kept if "motion" in chosen else chosen or {_pick(rng, tuple(kept))})
+        omit = leave_out(kept, rng)
     elif "companion" in kept and rng.random() < COMPANION_UNTOLD_SHARE:
         omit = frozenset({"companion"})
     return scene, caption(scene, rng, omit=omit, before=before)

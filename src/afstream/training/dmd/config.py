@@ -18,6 +18,9 @@ def _known_memory(name: str) -> str:
     return name
 
 
+MemoryName = Annotated[str, AfterValidator(_known_memory)]
+
+
 class DmdConfig(WindowPlan, AdamWConfig):
     """`[short]` and `[long]`: DMD in the student's own rollouts.
 
@@ -29,16 +32,19 @@ class DmdConfig(WindowPlan, AdamWConfig):
         grad_accum: parts that a process learns from its sequences in, one after the other, to
             need less memory; gradients add up to the same.
         switch: whether the prompt changes once in each sequence.
+        full_prompts: whether teacher and critic read a second prompt that leaves nothing out, so
+            that the student must find in its memory what its own leaves out.
         guidance: of the teacher.
         shift: of the timesteps of teacher and critic, toward noise.
         critic_lr: learning rate of the critic.
         ema_from: update of the student with which the moving average begins.
     """
 
-    memory: Annotated[str, AfterValidator(_known_memory)]
+    memory: MemoryName
     critic_updates: Count
     grad_accum: Batch
     switch: bool
+    full_prompts: bool
     guidance: Amount
     shift: Positive
     critic_lr: Positive

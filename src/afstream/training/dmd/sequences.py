@@ -80,7 +80,8 @@ class Window:
     """What one step of a long rollout made.
 
     `latents` [B, F, C, h, w] are what the teacher sees, `counts` [F] is true for the new frames,
-    `embeds` [B, T, text_dim] are those of the prompt in force. The new chunks all stopped at
+    `embeds` [B, T, text_dim] are those of the prompt in force, as the student reads it, and `told`
+    what teacher and critic read of it. The new chunks all stopped at
     denoise step `exit_step`; `before` is the stream's state before them, None unless it was to be
     kept.
     """
@@ -88,6 +89,7 @@ class Window:
     latents: Tensor
     counts: Tensor
     embeds: Tensor
+    told: Tensor
     chunks: tuple[MadeChunk, ...]
     exit_step: int
     before: RolloutState | None
@@ -97,8 +99,9 @@ class LongSequence:
     """A batch of streams that grow window by window, with one prompt switch.
 
     `embeds` are those of the first and the second prompts, [B, T, text_dim] each; the second holds
-    from latent frame `switch_frame`, 0 for no switch. A chunk has the shape (B, c, C, h, w). A
-    codec shows the teacher the first frame of a later window as an image, as it knows first frames.
+    from latent frame `switch_frame`, 0 for no switch. Where `told` is given, teacher and critic
+    read it in place of the second. A chunk has the shape (B, c, C, h, w). A codec shows the teacher
+    the first frame of a later window as an image, as it knows first frames.
     """
 
     def __init__(
@@ -110,9 +113,11 @@ class LongSequence:
         switch_frame: int,
         shape: Sequence[int],
         codec: Codec | None = None,
+        told: Tensor | None = None,
     ) -> None:
         self.plan = plan
         self._embeds = embeds
+        self._told = embeds[1] if told is None else told
         self._switch_frame = switch_frame
         self._codec = codec
         self._decoder: Any = None
@@ -165,6 +170,7 @@ class LongSequence:
             latents=latents,
             counts=counts,
             embeds=self._in_force(start),
+            told=self._told if self._is_second(start) else self._embeds[0],
             chunks=tuple(chunks),
             exit_step=exit_step,
             before=before,
@@ -178,7 +184,10 @@ class LongSequence:
         return torch.cat([image.to(overlap), overlap[:, 1:]], dim=1)
 
     def _in_force(self, frame: int) -> Tensor:
-        return self._embeds[1 if self._switch_frame and frame >= self._switch_frame else 0]
+        return self._embeds[1 if self._is_second(frame) else 0]
+
+    def _is_second(self, frame: int) -> bool:
+        return bool(self._switch_frame) and frame >= self._switch_frame
 
     @torch.no_grad()
     def _text(self, rollout: Rollout, frame: int) -> TextContext:

@@ -44,6 +44,14 @@ class Prompts(Protocol):
         """Embeddings [B, T, text_dim] of the first and the second prompts of pairs."""
         ...
 
+    def full(self, numbers: Sequence[int]) -> Tensor:
+        """Embeddings [B, T, text_dim] of second prompts, reworded so that none leaves anything out.
+
+        Raises:
+            ConfigError: nobody knows how these prompts would be completed.
+        """
+        ...
+
     def unconditional(self, count: int) -> Tensor:
         """Embeddings [B, T, text_dim] of what guidance leads away from."""
         ...
@@ -153,10 +161,12 @@ class DmdTrainer(Trainer):
         if config.switch and config.boundaries:
             # the same for all, as the exit step
             at = config.boundaries[pick(len(config.boundaries), config.seed, "switch", number)]
+        prompts, numbers = self.models.prompts, [number * config.batch + row for row in rows]
         return LongSequence(
             rollout,
             config,
-            self.models.prompts.pair([number * config.batch + row for row in rows]),
+            prompts.pair(numbers),
+            told=prompts.full(numbers) if config.full_prompts else None,
             switch_frame=at,
             shape=(len(rows), self._policy.lengths.chunk_frames, *self._size),
             codec=self.models.codec,
@@ -196,9 +206,9 @@ class DmdTrainer(Trainer):
         def clean(model: Backbone, embeds: Tensor) -> Tensor:
             return predict_clean(model, noisy, timestep, model.text_context(embeds))
 
-        cond = clean(models.teacher, window.embeds)
+        cond = clean(models.teacher, window.told)
         uncond = clean(models.teacher, models.prompts.unconditional(len(rows)))
-        fake = clean(models.critic, window.embeds)
+        fake = clean(models.critic, window.told)
         real = guided(cond, uncond, config.guidance)
         return dmd_gradient(window.latents.double(), real, fake)
 
@@ -206,7 +216,7 @@ class DmdTrainer(Trainer):
         """Add the gradients of the critic's loss on what the student made."""
         critic, clean = self.models.critic, window.latents
         noisy, timestep, noise = self._noised(clean, "critic", rows)
-        flow = predict_flow(critic, noisy, timestep, critic.text_context(window.embeds))
+        flow = predict_flow(critic, noisy, timestep, critic.text_context(window.told))
         loss = critic_loss(flow, noise, clean)
         (loss / len(self._parts)).backward()
         return {"critic": float(loss.detach())}

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from afstream.checkpoints.files import save_tensors
 from afstream.errors import ConfigError
-from afstream.families.pocket.captions import ATTRIBUTES, caption
+from afstream.families.pocket.captions import ATTRIBUTES, caption, parse, scene_of
 from afstream.families.pocket.clips import follow_up, random_clip, random_scene
 from afstream.families.pocket.family import POCKET
 from afstream.families.pocket.scene import Clip
@@ -62,7 +62,7 @@ class ClipsConfig(Checked):
 
     Attributes:
         firsts: number of first chunks, for the student.
-        clips: number of longer clips, for the student.
+        clips: number of longer clips, for the student and its retention.
         frames: latent frames of the longer clips.
         switch_frames: where their switch may fall, each as likely as it is often listed; 0 is
             no switch.
@@ -100,14 +100,12 @@ class ClipsConfig(Checked):
         return self
 
     def sets(self, *, with_student: bool) -> list[ClipSet]:
-        """The sets of clips, those of the teacher alone where no student is trained."""
+        """The sets of clips, without first chunks where no student is trained."""
         switches = self.window_switch_frames
-        windows = ClipSet("windows", self.windows, self.window_frames, switches, self.window_seed)
-        if not with_student:
-            return [windows]
         firsts = ClipSet("firsts", self.firsts, CHUNK_FRAMES, (0,), self.seed)
         clips = ClipSet("clips", self.clips, self.frames, self.switch_frames, self.seed)
-        return [firsts, clips, windows]
+        windows = ClipSet("windows", self.windows, self.window_frames, switches, self.window_seed)
+        return [firsts, clips, windows] if with_student else [clips, windows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +180,8 @@ def make_clips(vae: PocketVae, clips: ClipSet, *, report: Report, batch: int = 1
             videos.append(torch.from_numpy(render(clip, POCKET.format.video_frames(clips.frames))))
             captions.append(tuple(reword(clip, rng) for _ in range(NUM_CAPTIONS)))
             switches.append(at)
-        found, _ = vae.encode(torch.stack(videos))
-        latents.append(found.half())
+        found, _ = vae.encode(torch.stack(videos).to(vae.latent_mean.device))
+        latents.append(found.half().cpu())
         report({"kind": clips.name, "done": len(captions), "of": clips.num_clips})
     return Clips(
         latents=torch.cat(latents),
@@ -200,6 +198,14 @@ def prompt_pair(seed: int, number: int) -> tuple[str, str]:
     return first, follow_up(scene, rng, partial_share=PARTIAL_PROMPTS)[1]
 
 
+def full_prompt(seed: int, number: int) -> str:
+    """The second prompt of a pair, reworded so that it leaves nothing out."""
+    first, second = prompt_pair(seed, number)
+    before = scene_of(first)
+    rng = np.random.default_rng([seed, number, 1])
+    return caption(parse(second).over(before), rng, before=before)
+
+
 class PocketPrompts:
     """Pairs as embeddings, by the encoder that student and teacher share; see `Prompts` of DMD."""
 
@@ -212,6 +218,10 @@ class PocketPrompts:
         pairs = [prompt_pair(self._seed, number) for number in numbers]
         first, second = (self._text.encode(prompts) for prompts in zip(*pairs, strict=True))
         return first, second
+
+    def full(self, numbers: Sequence[int]) -> Tensor:
+        """Embeddings [B, T, text_dim] of second prompts that leave nothing out."""
+        return self._text.encode([full_prompt(self._seed, number) for number in numbers])
 
     def unconditional(self, count: int) -> Tensor:
         """Zeros [B, T, text_dim]: what the teacher learned to read as no prompt."""

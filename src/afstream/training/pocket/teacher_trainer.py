@@ -58,10 +58,11 @@ class TeacherTrainer(Trainer):
         """One optimizer step; its loss, and the losses of the clearer and the noisier clips."""
         config = self.config
         rows = torch.randint(len(self._clips), (config.batch,), generator=self._random)
-        clean = self._clips.latents[rows].float()
+        device = self.backbone.device
+        clean = self._clips.latents[rows].to(device).float()
         s = torch.rand(config.batch, generator=self._random)
-        sigma = torch.tensor([shifted_sigma(float(value), config.shift) for value in s])
-        noise = torch.randn(clean.shape, generator=self._random)
+        sigma = torch.tensor([shifted_sigma(float(x), config.shift) for x in s], device=device)
+        noise = torch.randn(clean.shape, generator=self._random).to(device)
         noisy = add_noise(clean, noise, sigma[:, None, None, None, None])
         text = self.backbone.text_context(self._embeds(rows))
         flow = predict_flow(self.backbone, noisy, TIMESTEPS * sigma, text)
@@ -81,7 +82,9 @@ class TeacherTrainer(Trainer):
             found[int(pick * len(found))][1]
             for found, (pick, _) in zip(wordings, draws, strict=True)
         ]
-        dropped = torch.tensor([drop < self.config.drop_share for _, drop in draws])
+        dropped = torch.tensor(
+            [drop < self.config.drop_share for _, drop in draws], device=self.backbone.device
+        )
         return self.text.encode(prompts).masked_fill(dropped[:, None, None], 0.0)
 
 

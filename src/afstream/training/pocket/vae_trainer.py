@@ -80,10 +80,17 @@ class VaeTrainingConfig(Checked):
 class VaeTrainer(Trainer):
     """One run of the codec's training."""
 
-    def __init__(self, config: VaeTrainingConfig, sizes: VaeConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: VaeTrainingConfig,
+        sizes: VaeConfig | None = None,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.vae = channels_last(PocketVae(sizes))
+        self.vae = channels_last(PocketVae(sizes)).to(device)
+        self._device = torch.device(device)
         matrices, others = split(self.vae, is_matrix)
         rate, decay = config.learning_rate, config.weight_decay
         muon = Muon(matrices, lr=rate, weight_decay=decay)
@@ -95,13 +102,14 @@ class VaeTrainer(Trainer):
         Windows and noise depend on the step's number alone.
         """
         config, vae = self.config, self.vae
-        video = windows(config.batch, config.window_frames, seed=config.seed, step=self.step)
+        drawn = windows(config.batch, config.window_frames, seed=config.seed, step=self.step)
+        video = drawn.to(self._device)
         generator = torch.Generator().manual_seed(config.seed * 10**6 + self.step)
         raw, _ = vae.encoder(group_frames(video, first=True), None)
         # normalised by the batch, so that noise of a given size hurts every channel alike
         std, mean = torch.std_mean(raw, dim=(0, 1, 3, 4), keepdim=True)
         level = config.latent_noise * torch.rand(len(video), 1, 1, 1, 1, generator=generator)
-        noise = level * torch.randn(raw.shape, generator=generator)
+        noise = (level * torch.randn(raw.shape, generator=generator)).to(self._device)
         decoded, _ = vae.decode((raw - mean) / (std + 1e-4) + noise)
         mse = functional.mse_loss(decoded, video)
         edges = sum(
@@ -121,7 +129,9 @@ class VaeTrainer(Trainer):
             windows(1, NUM_FRAMES, seed=config.seed, step=STATISTICS_STEP + index)
             for index in range(config.statistics_clips)
         )
-        raw = [vae.encoder(group_frames(clip, first=True), None)[0] for clip in clips]
+        raw = [
+            vae.encoder(group_frames(clip.to(self._device), first=True), None)[0] for clip in clips
+        ]
         std, mean = torch.std_mean(torch.cat(raw), dim=(0, 1, 3, 4))
         vae.latent_mean.copy_(mean)
         vae.latent_std.copy_(std)

@@ -16,6 +16,7 @@ from afstream.training.dmd.config import DmdConfig
 from afstream.training.ode.pairs import PairsConfig
 from afstream.training.ode.trainer import OdeConfig
 from afstream.training.pocket.data import ClipsConfig
+from afstream.training.pocket.retention_trainer import RetentionConfig
 from afstream.training.pocket.student_trainer import StudentConfig
 from afstream.training.pocket.teacher_trainer import TeacherConfig
 from afstream.training.pocket.vae_trainer import VaeTrainingConfig
@@ -74,16 +75,18 @@ class PocketStart(Checked):
 
     Attributes:
         student: `new` trains codec and student first; `embedded` takes them from the
-            embedded model.
+            embedded model, the path of a pocket model file from that.
+        device: where networks learn, such as `cpu` or `cuda`; numbers are drawn on the CPU.
     """
 
-    student: Literal["new", "embedded"]
+    student: str
+    device: str
 
 
 class ExportConfig(Checked):
     """`[export]`: the stage whose moving average becomes the model."""
 
-    stage: Literal["student", "short", "long"]
+    stage: Literal["student", "short", "long", "retention"]
 
 
 class PocketRecipe(Checked):
@@ -99,6 +102,7 @@ class PocketRecipe(Checked):
     teacher: TeacherConfig
     short: DmdConfig
     long: DmdConfig
+    retention: RetentionConfig
     export: ExportConfig
     log: LogConfig
     sheet: SheetConfig
@@ -108,10 +112,10 @@ class PocketRecipe(Checked):
     def _agrees(self) -> PocketRecipe:
         """Refuse tables that disagree with each other or with the family."""
         _check_lengths(self)
-        if self.start.student == "embedded" and self.export.stage == "student":
+        if self.start.student != "new" and self.export.stage == "student":
             raise ConfigError(
-                "start.student is 'embedded', so there is no stage student to export; set"
-                " export.stage to short or long"
+                f"start.student is {self.start.student!r}, so there is no stage student to export;"
+                " set export.stage to short, long or retention"
             )
         if self.clips.window_frames != self.short.horizon_frames:
             raise ConfigError(

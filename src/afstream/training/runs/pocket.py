@@ -1,118 +1,64 @@
-"""The stages of a pocket recipe: codec, clips, student, teacher, short, long, export."""
+"""The stages of a pocket recipe, from the codec to the model file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from afstream.checkpoints.files import load_into, save_tensors
-from afstream.config import BackboneConfig, SamplerConfig
+from afstream.checkpoints.files import save_tensors
+from afstream.config import SamplerConfig
 from afstream.errors import ConfigError, PromptError
 from afstream.families.base import VideoModel
 from afstream.families.pocket.family import POCKET
-from afstream.families.pocket.model import PocketParts, bundle, load_parts, save_pocket
-from afstream.families.pocket.vae import PocketVae, load_vae, save_vae
+from afstream.families.pocket.model import PocketParts, bundle, save_pocket
+from afstream.families.pocket.vae import PocketVae, save_vae
 from afstream.families.pocket.vocabulary import TEXT_LEN, known_words, vocabulary
 from afstream.kvcache.memories import memory_policy
-from afstream.memory_plan.count import META
+from afstream.memory_plan.count import META, held_bytes
 from afstream.memory_plan.report import Part
 from afstream.memory_plan.training import IsMatrix, clip_bytes, dmd_parts, learner_parts
 from afstream.model.dit import Backbone
 from afstream.training.dmd.config import DmdConfig
 from afstream.training.dmd.trainer import Models
-from afstream.training.pocket.data import Clips, PocketPrompts, make_clips
-from afstream.training.pocket.student_trainer import Student, StudentTrainer
+from afstream.training.pocket.data import PocketPrompts, make_clips
+from afstream.training.pocket.retention_trainer import RetentionTrainer
+from afstream.training.pocket.student import Student
+from afstream.training.pocket.student_trainer import StudentTrainer
 from afstream.training.pocket.teacher_trainer import TeacherTrainer
 from afstream.training.pocket.vae_trainer import VaeTrainer, is_matrix
-from afstream.training.recipes.tables import PocketRecipe
-from afstream.training.runs.dmd_stage import CRITIC, EMA, STUDENT, dmd_stage
+from afstream.training.recipes.tables import PocketRecipe, PocketStart
+from afstream.training.runs.dmd_stage import CRITIC, STUDENT, dmd_stage
+from afstream.training.runs.pocket_context import (
+    BEGUN,
+    CLIPS,
+    CODEC,
+    MODEL,
+    RETAINED,
+    SIZE,
+    TEACHER,
+    WORLD,
+    PocketContext,
+    fresh_student,
+)
 from afstream.training.runs.record import Record, read_record, tables
-from afstream.training.runs.stages import RunContext, Stage
+from afstream.training.runs.stages import Stage
 from afstream.training.trainer.log import Report
 from afstream.training.trainer.optim import is_layer_matrix
 
-POCKET_BACKBONE = BackboneConfig(
-    dim=192,
-    ffn_dim=576,
-    freq_dim=128,
-    text_dim=96,
-    text_len=TEXT_LEN,
-    num_heads=6,
-    num_layers=6,
-    patch=2,
-)
-WORLD = POCKET.geometry
-SIZE = (POCKET_BACKBONE.in_dim, WORLD.latent_height, WORLD.latent_width)
-CODEC, BEGUN, TEACHER = "vae.safetensors", "student.safetensors", "teacher.safetensors"
-CLIPS, MODEL = "{}.safetensors", "pocket.safetensors"
-
-Module = TypeVar("Module", bound=nn.Module)
-
-
-def fresh_student() -> Student:
-    """A student of the pocket model's size."""
-    return Student(POCKET_BACKBONE, vocabulary())
-
-
-@dataclass(frozen=True, kw_only=True)
-class PocketContext(RunContext):
-    """A pocket recipe in a folder, and what its stages have made there."""
-
-    recipe: PocketRecipe
-
-    @property
-    def is_new(self) -> bool:
-        """Whether codec and student are trained, too."""
-        return self.recipe.start.student == "new"
-
-    @property
-    def begun(self) -> str:
-        """Name of what distillation begins with."""
-        return "student" if self.is_new else "the embedded model"
-
-    def begin(self) -> PocketParts:
-        """Codec, text encoder and student that distillation begins with."""
-        if not self.is_new:
-            return load_parts()
-        student = self._load(fresh_student(), BEGUN, "student")
-        return PocketParts(student.backbone, student.text, self.codec(), SamplerConfig())
-
-    def codec(self) -> PocketVae:
-        """The codec, without gradients."""
-        if not self.is_new:
-            return load_parts().vae
-        with self.reading(CODEC, "vae") as path:
-            return load_vae(path).requires_grad_(False).eval()
-
-    def backbone(self, name: str, stage: str) -> Backbone:
-        """A backbone that a stage has made, without gradients."""
-        return self._load(Backbone(POCKET_BACKBONE), name, stage)
-
-    def clips(self, name: str) -> Clips:
-        """Clips that the stage `clips` has made."""
-        with self.reading(CLIPS.format(name), "clips") as path:
-            return Clips.load(path)
-
-    def _load(self, module: Module, name: str, stage: str) -> Module:
-        with self.reading(name, stage) as path:
-            load_into(module, load_file(path), what=str(path))
-        return module.requires_grad_(False).eval()
-
 
 def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
-    """All stages in their order; `vae` and `student` are left out where the model is embedded.
+    """All stages in their order; `vae` and `student` are left out where the model is given.
 
     Raises:
-        ConfigError: the model does not know a word of the sheets' timeline.
+        ConfigError: the model does not know a word of the sheets' timeline, or the model or the
+            device to begin with is not there.
     """
     _check_words(recipe)
+    _check_start(recipe.start)
     context = PocketContext(recipe=recipe, folder=folder)
     new = context.is_new
     stages = (
@@ -122,6 +68,7 @@ def pocket_stages(recipe: PocketRecipe, folder: Path) -> tuple[Stage, ...]:
         _teacher(context),
         _dmd(context, "short", recipe.short, context.begun),
         _dmd(context, "long", recipe.long, "short"),
+        _retention(context),
         _export(context),
     )
     return tuple(stage for stage in stages if stage)
@@ -133,6 +80,21 @@ def _check_words(recipe: PocketRecipe) -> None:
             known_words(cue.prompt, vocabulary(), TEXT_LEN)
     except PromptError as error:
         raise ConfigError(f"sheet.timeline: {error}") from error
+
+
+def _check_start(start: PocketStart) -> None:
+    if start.student not in {"new", "embedded"} and not Path(start.student).is_file():
+        raise ConfigError(
+            f"start.student is {start.student!r}; it must be new, embedded, or the path of a pocket"
+            " model file"
+        )
+    try:
+        torch.empty(0, device=start.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"start.device is {start.device!r}, which is not there; use cpu, or cuda where there is"
+            " an NVIDIA GPU"
+        ) from error
 
 
 def _learner(
@@ -148,7 +110,7 @@ def _vae(context: PocketContext) -> Stage:
     config = context.recipe.vae
 
     def run(report: Report) -> None:
-        trainer = VaeTrainer(config)
+        trainer = VaeTrainer(config, device=context.device)
         context.train("vae", trainer, config.steps, report)
         save_vae(trainer.finish(), context.folder / CODEC)
 
@@ -197,7 +159,9 @@ def _student(context: PocketContext) -> Stage:
 
     def run(report: Report) -> None:
         clips, firsts = context.clips("clips"), context.clips("firsts")
-        trainer = StudentTrainer(config, POCKET_BACKBONE, vocabulary(), clips, firsts)
+        trainer = StudentTrainer(
+            *(config, context.sizes, vocabulary(), clips, firsts), device=context.device
+        )
         student, vae = trainer.student, context.codec()
         parts = PocketParts(student.backbone, student.text, vae, SamplerConfig())
         model = bundle(parts, POCKET, name="pocket", details={})
@@ -240,7 +204,7 @@ def _teacher(context: PocketContext) -> Stage:
         steps=config.steps,
         batch=config.batch,
         rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
-        memory=lambda _: _learner("teacher", lambda: Backbone(POCKET_BACKBONE), is_layer_matrix),
+        memory=lambda _: _learner("teacher", lambda: Backbone(context.sizes), is_layer_matrix),
     )
 
 
@@ -269,9 +233,40 @@ def _dmd(context: PocketContext, name: str, config: DmdConfig, before: str) -> S
         open_models=open_models,
         policy=policy,
         geometry=WORLD,
-        memory=lambda _: dmd_parts(
-            policy, POCKET_BACKBONE, POCKET_BACKBONE, WORLD, rows=config.batch
-        ),
+        memory=lambda _: dmd_parts(policy, context.sizes, context.sizes, WORLD, rows=config.batch),
+    )
+
+
+def _retention(context: PocketContext) -> Stage:
+    config = context.recipe.retention
+    before = context.begun if config.begins_with == "student" else config.begins_with
+
+    def run(report: Report) -> None:
+        begun = context.student_of(config.begins_with)
+        student = Student(begun.backbone, begun.text)
+        trainer = RetentionTrainer(config, student, context.clips("clips"))
+        model = bundle(begun, POCKET, name="pocket", details={})
+
+        draw = context.sheets(trainer.ema, model, memory_policy("anchor", POCKET.lengths), WORLD)
+        context.train("retention", trainer, config.steps, report, draw)
+        save_tensors(context.folder / RETAINED, trainer.ema.weights)
+
+    def memory(_: int) -> Iterator[Part]:
+        yield from _learner("student", fresh_student, is_layer_matrix)
+        with torch.device(META):
+            yield Part(name="guide: weights", bytes=held_bytes(fresh_student().parameters()))
+
+    return Stage(
+        context=context,
+        name="retention",
+        summary="keeping what a caption leaves out, on the chunks behind a switch",
+        reads=(before, "clips"),
+        files=(RETAINED,),
+        run=run,
+        steps=config.steps,
+        batch=config.batch,
+        rates={"lr": config.lr, "hidden_lr": config.hidden_lr},
+        memory=memory,
     )
 
 
@@ -280,16 +275,15 @@ def _export(context: PocketContext) -> Stage:
 
     def run(report: Report) -> None:
         del report
-        tuned = context.backbone(EMA.format(name), name) if name != "student" else None
-        begun = context.begin()
+        parts = context.student_of(name)
         stages = pocket_stages(recipe, context.folder)
         record = read_record(context.folder) or Record(recipe=tables(recipe))
         steps = {stage.name: stage.saved_step for stage in stages if stage.steps}
         save_pocket(
             context.folder / MODEL,
-            backbone=tuned or begun.backbone,
-            text=begun.text,
-            vae=begun.vae,
+            backbone=parts.backbone,
+            text=parts.text,
+            vae=parts.vae,
             recipe={"steps": steps, **record.ran()},
         )
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from afstream.checkpoints.files import save_tensors
 from afstream.checkpoints.safetensors import damage
-from afstream.errors import CheckpointError, PromptError
+from afstream.errors import CheckpointError, ConfigError, PromptError
 from afstream.model.protocols import TextEncoder
 from afstream.training.trainer.rng import in_turn
 
@@ -150,6 +150,13 @@ class CachedPrompts:
         chosen = [self._pairs[in_turn(number, count, self._seed)] for number in numbers]
         firsts, seconds = zip(*chosen, strict=True)
         return self._cache.get(firsts), self._cache.get(seconds)
+
+    def full(self, numbers: Sequence[int]) -> Tensor:
+        """See `Prompts`: nobody knows what prompts in anyone's words leave out."""
+        del numbers
+        raise ConfigError(
+            "full_prompts is true, and what these prompts leave out is not known; set it to false"
+        )
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings [B, T, text_dim] of any prompts in the cache; see `TextEncoder`."""
