@@ -965,6 +965,28 @@ ROOMS = (
                 "if row > length:",
             ),
             Fault(
+                "a carried query is shifted to the slot before",
+                "sin, entry + 1, S,",
+                "sin, entry, S,",
+            ),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/triton/tiles.py",
+        ("tests/kernels/test_cross_compile.py",),
+        (
+            Fault(
+                "Hopper's matrix instructions wait for each other",
+                "descriptors=tma, carried=carried",
+                "descriptors=tma",
+            ),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/triton/merge.py",
+        ("tests/kernels/test_attention.py",),
+        (
+            Fault(
                 "a merge of split keys forgets the peak",
                 "weight = tl.exp(one - new_peak)",
                 "weight = tl.exp(one)",

@@ -50,8 +50,17 @@ def test_it_errs_at_most_twice_as_much_as_torch(dtype, head_dim):
     assert error(out, exact) <= 2 * error(case.attend("sdpa"), exact)
 
 
+# as on chips before and after Hopper
+TILES = [
+    Tile(32, 32, 4, 1, descriptors=False),
+    Tile(32, 32, 4, 1, descriptors=True, carried=True),
+]
+
+
+@pytest.mark.parametrize("tile", TILES, ids=["pointers", "descriptors, query carried"])
 @pytest.mark.parametrize("awkward", AWKWARD)
-def test_awkward_sizes(awkward):
+def test_awkward_sizes(awkward, tile, monkeypatch):
+    monkeypatch.setattr(attention, "forward_tile", lambda _: tile)
     case = make_case(**AWKWARD[awkward], batch=2)
     exact = case.wide().attend_lse("reference")
     for found, expected in zip(case.attend_lse(), exact, strict=True):
@@ -163,7 +172,13 @@ def test_a_batch_equals_its_rows_one_by_one():
 
 
 @pytest.mark.parametrize(
-    "tile", [Tile(32, 32, 4, 1, descriptors=False), Tile(64, 16, 4, 1, descriptors=True)], ids=str
+    "tile",
+    [
+        Tile(64, 16, 4, 1, descriptors=True),
+        Tile(64, 16, 4, 1, descriptors=False, carried=True),
+        Tile(16, 64, 4, 1, descriptors=True, carried=True),
+    ],
+    ids=str,
 )
 def test_other_tiles_and_loads_through_pointers_give_the_same(tile, monkeypatch):
     monkeypatch.setattr(attention, "forward_tile", lambda _: tile)
