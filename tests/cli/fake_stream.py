@@ -51,6 +51,7 @@ class Chunk:
     receipts: tuple[Receipt, ...]
     timing: ChunkTiming = field(default_factory=ChunkTiming)
     warm_up: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Applied(NamedTuple):

@@ -115,6 +115,7 @@ class Chunk:
         timing: milliseconds of each part.
         warm_up: whether something that later chunks reuse was loaded, compiled or captured for it,
             or during the wait for it.
+        notes: what became different with this chunk and should be known, in sentences.
     """
 
     index: int
@@ -126,6 +127,7 @@ class Chunk:
     receipts: tuple[Receipt, ...]
     timing: ChunkTiming
     warm_up: bool
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         count, height, width, _ = self.frames.shape

@@ -161,6 +161,7 @@ class PendingChunk:
         before: `done` of the chunk before it; None for the first.
         done: reached when all of its work is done.
         warm_up: whether something that later chunks reuse was prepared for it.
+        notes: see `Chunk`.
     """
 
     index: int
@@ -176,6 +177,7 @@ class PendingChunk:
     before: Event | None
     done: Event
     warm_up: bool
+    notes: tuple[str, ...] = ()
 
 
 class ChunkDecoder:
@@ -273,6 +275,7 @@ class ChunkDecoder:
             receipts=pending.receipts,
             timing=_timing(pending, total_ms=1000 * (ended - began)),
             warm_up=pending.warm_up or warm_up,
+            notes=pending.notes,
         )
 
 

@@ -176,6 +176,7 @@ class ChunkPipeline:
         if scene is None:
             raise ConfigError("the stream has no prompt yet; call cue(prompt) first")
         new_before = scene.graphs.num_new if scene.graphs else 0
+        failure_before = scene.graphs and scene.graphs.failure
         with watch.lap("denoise"):
             noise = rollout.noise(scene, seed=state.seed, chunk=state.chunk)
             clean = rollout.denoise(scene, noise)
@@ -199,6 +200,7 @@ class ChunkPipeline:
             before=before,
             done=state.done,
             warm_up=self._warms_up(scene, new_before),
+            notes=_notes(scene, failure_before),
         )
         state.chunk += 1
         state.video_frame += len(frames)
@@ -211,3 +213,14 @@ class ChunkPipeline:
         # compiled layers see new lengths until the window is full
         lengths = self.rollout.policy.lengths
         return self.state.chunk < (lengths.window_chunks if self.rollout.model.is_compiled else 1)
+
+
+def _notes(scene: RolloutState, failure_before: str | None) -> tuple[str, ...]:
+    """What a chunk that was just submitted changed, in sentences."""
+    failure = scene.graphs and scene.graphs.failure
+    if not failure or failure_before:
+        return ()
+    return (
+        f"the GPU's work could not be captured as CUDA graphs ({failure}), so each kernel is"
+        " launched on its own from here on; frames are the same",
+    )

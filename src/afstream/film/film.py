@@ -220,6 +220,8 @@ class Film:
             OutputError: the video cannot grow; what it holds is kept.
         """
         self.tally.add(chunk)
+        for note in chunk.notes:
+            self._warn(note)
         if chunk.receipts:
             self.record.cues.append(CueEntry.of(chunk))
         if not self._begun:
