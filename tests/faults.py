@@ -313,6 +313,58 @@ ROOMS = (
                 "(ended - asked_at)",
             ),
             Fault("a fork's frames are the stream's own", ".numpy().copy()", ".numpy()"),
+            Fault(
+                "frames wait for the context pass",
+                "self.stream.wait(pending.ready)",
+                "self.stream.wait(pending.done)",
+            ),
+            Fault(
+                "times are read before the chunk is done", "        self.stream.wait(done)\n", ""
+            ),
+            Fault("frames wait for the next chunk's work", "FIRST = -1", "FIRST = 0"),
+        ),
+    ),
+    Room(
+        "src/afstream/engine/cuda_graph.py",
+        ("tests/attention/test_backends.py", "tests/engine/test_on_a_gpu.py"),
+        (
+            Fault(
+                "a capture that failed is tried again for every chunk",
+                " and self.failure is None",
+                "",
+            ),
+            Fault(
+                "a failed capture leaves its stream behind",
+                "torch.cuda.stream(torch.cuda.current_stream(device)),",
+                "",
+            ),
+            Fault(
+                "an interrupt is taken for a failed capture",
+                "raise error.__context__ from None",
+                "pass",
+            ),
+            Fault("each graph has memory of its own", "pool=self._pool", "pool=None"),
+            Fault("a graph does not hold what it reads", "results, call)", "results, print)"),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/host.py",
+        ("tests/engine/test_on_a_gpu.py",),
+        (
+            Fault("the host waits for what it sends", "non_blocking=True", "non_blocking=False"),
+            Fault("small values are sent from pageable memory", "x = x.pin_memory()", "pass"),
+            Fault("kernels run on the current GPU", "with on_device(x.device):", "if True:"),
+        ),
+    ),
+    Room(
+        "src/afstream/model/block_swap.py",
+        ("tests/engine/test_on_a_gpu.py",),
+        (
+            Fault(
+                "offloaded layers wait on the current GPU",
+                "torch.cuda.current_stream(self._device).wait_event",
+                "torch.cuda.current_stream().wait_event",
+            ),
         ),
     ),
     Room(

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from afstream_kernels.host import device_ints
 from afstream_kernels.triton import attention
-from afstream_kernels.triton.host import device_ints
 from afstream_kernels.triton.tiles import Tile
 from kernel_bench import kernel_settings
 from kernel_bench.attention import attention_inputs

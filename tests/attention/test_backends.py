@@ -24,6 +24,7 @@ from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.spec import StreamConfig
 from afstream.stream import Stream
+from afstream_kernels import Backend
 
 STAR, TURN, HEART = "A red star drifts left.", "It turns right.", "A blue heart spins at night."
 # one frame of two tokens: the interpreter is slow
@@ -249,6 +250,43 @@ def test_a_steady_chunk_copies_no_cache_and_asks_the_device_nothing():
     assert not {name for name in forbidden if found.names[f"aten::{name}"]}
     # latents into tokens, flows out of them, and the segments of the chunk
     assert found.names["aten::copy_"] == 5 + 4 + 1
+
+
+def test_a_switch_on_a_gpu_gathers_in_one_launch_a_layer_and_sends_nothing():
+    """Torch's attention on a GPU; what the host sends anew would wait for the device."""
+    policy = memory_policy("anchor", LENGTHS)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        backend = Backend("sdpa", fused=True)
+        rollout = Rollout.of(Backbone(SIZES), policy, SamplerConfig(), backend=backend)
+        text = rollout.model.text_context(torch.zeros(1, SIZES.text_len, SIZES.text_dim))
+        state = rollout.start(text, SHAPE)
+        for index in range(12):
+            if index in (3, 9):
+                rollout.switch(state, text)
+            rollout.commit(state, torch.zeros(SHAPE))
+        # distances that were not met before are sent once
+        rollout.switch(state, text)
+        with Recorder() as found:
+            rollout.switch(state, text)
+    # the last layer only writes
+    assert found.names["afstream::copy_slots"] == SIZES.num_layers - 1
+    assert found.names["afstream::norm_rope_write"] == SIZES.num_layers
+    forbidden = ("index_select", "_to_copy", "_local_scalar_dense", "lift_fresh", "complex")
+    assert not {name for name in forbidden if found.names[f"aten::{name}"]}
+
+
+@torch.inference_mode()
+def test_a_re_cache_that_sees_more_than_any_chunk_reads_slots_one_by_one():
+    stream = make_stream("sdpa")
+    latents_of(stream, 5, {0: STAR})
+    cache = stream.state.rollout.cache
+    slots = (1, 2, 3, 4)
+    assert len(slots) <= cache.pool.num_visible
+    query, offsets = torch.randn(1, 6, *cache.pool.keys.shape[-2:]), (9, 6, 3, 0)
+    held = cache.pool.keys[0], cache.pool.values[0]
+    gathered = cache.reader.block(slots, offsets).attend(query, *held)
+    more = cache.reader.block((*slots, -1, -1), (*offsets, 0, 0)).attend(query, *held)
+    assert_close(gathered, more, rtol=0, atol=1e-6)
 
 
 def test_a_backend_that_cannot_run_is_one_sentence(monkeypatch):

@@ -88,6 +88,7 @@ class Gpu:
         self.log: list[tuple] = []
         self.current = "main"
         self.clock = itertools.count()
+        self.made: list[tuple] = []
         gpu = self
 
         class Event:
@@ -105,8 +106,10 @@ class Gpu:
                 return float(other.at - self.at)
 
         class CudaStream:
-            def __init__(self, device, name="side"):
+            def __init__(self, device, name="side", priority=0):
                 self.name = name
+                if device is not None:
+                    gpu.made.append((device, priority))
 
             def wait_event(self, event):
                 gpu.log.append(("wait", self.name, event))

@@ -236,6 +236,8 @@ def test_each_step_waits_for_what_it_needs_and_for_nothing_else(model, gpu, ahea
     assert len(gpu.places("decode")) == NUM_CHUNKS
     assert len(gpu.places("copy")) == 2 * NUM_CHUNKS
     assert len(waits) == 2 * NUM_CHUNKS
+    # what is decoded goes before the next chunk's work
+    assert gpu.made == [(torch.device("cuda", 0), -1)]
     for index, chunk in enumerate(chunks):
         first, last = waits[2 * index : 2 * index + 2]
         # decoding waits for an event behind the last denoise step and before the context pass
@@ -243,10 +245,17 @@ def test_each_step_waits_for_what_it_needs_and_for_nothing_else(model, gpu, ahea
         assert denoised[index] < ready < first < decoded[index] < committed[index]
         assert log[holds[index]][2] is chunk.latents
         assert holds[index] < decoded[index] < copied[index] < committed[index]
-        # frames are there when an event behind copy and context pass is reached
-        launched = log.index(("record", "main", log[last][2]))
-        done = log.index(("record", "side", log[arrivals[index]][1]))
-        assert max(copied[index], committed[index]) < launched < last < done < arrivals[index]
+        # frames are there when an event behind the copy is reached; they wait for no context pass
+        there = log.index(("record", "side", log[arrivals[index]][1]))
+        assert copied[index] < there < committed[index]
+        assert there < arrivals[index]
+        # the chunk is done, and its times are known, when one behind both is reached
+        launched, read = log.index(("record", "main", log[last][2])), len(log)
+        assert chunk.timing.context_ms > 0
+        ((waited, event),) = log[read:]
+        assert waited == "host waits"
+        assert committed[index] < launched < last < log.index(("record", "side", event))
+        assert chunk.timing is chunk.timing
     # of a stream that runs ahead, only the first chunk is waited for before the next is launched
     early = [index for index in range(NUM_CHUNKS - 1) if arrivals[index] < denoised[index + 1]]
     assert early == ([0] if ahead else list(range(NUM_CHUNKS - 1)))
@@ -274,6 +283,7 @@ def flight_of(frames, *, laps, began, before, done):
         began=0.0,
         frames=frames,
         is_finite=torch.tensor(True),
+        ready=done,
         watch=watch,
         before=before,
         done=done,

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from afstream_kernels.host import launched
 from afstream_kernels.triton.merge import TINY, merge
 from afstream_kernels.triton.numerics import EMULATED, dot, jit, kernel, narrow, rotate
 from afstream_kernels.triton.tiles import Tile, capability, forward_tile
@@ -192,6 +193,7 @@ def choose_splits(programs: int, multiprocessors: int) -> int:
     return next(n for n in range(1, MAX_SPLITS + 1) if filling(n) * SPLIT_GAIN >= best)
 
 
+@launched
 def forward(
     q: Tensor,
     keys: Tensor,

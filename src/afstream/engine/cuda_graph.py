@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afstream_kernels import on_device
+
 Results = tuple[Tensor, ...]
 Call = Callable[[Tensor], Results]
 
@@ -92,6 +94,7 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         place = torch.zeros_like(source, device=device)
         with (
+            on_device(device),
             # torch leaves the capturing stream current where the end of a capture fails
             torch.cuda.stream(torch.cuda.current_stream(device)),
             torch.cuda.graph(

@@ -22,6 +22,7 @@ from afstream.engine.state import RolloutState, StreamState
 from afstream.engine.stopwatch import Stopwatch
 from afstream.errors import ConfigError
 from afstream.timeline import Plan
+from afstream_kernels import on_device
 
 
 class ChunkPipeline:
@@ -157,7 +158,6 @@ class ChunkPipeline:
         pending = self.state.pending
         return 2 if self.ahead and pending and pending[0].index > 0 else 1
 
-    @torch.inference_mode()
     def submit(self, changes: Sequence[PendingPrompt]) -> PendingChunk:
         """Submit the next chunk; on a GPU its work may not have begun when this returns.
 
@@ -167,6 +167,10 @@ class ChunkPipeline:
         Raises:
             ConfigError: there is no prompt yet.
         """
+        with torch.inference_mode(), on_device(self.rollout.model.device):
+            return self._submit(changes)
+
+    def _submit(self, changes: Sequence[PendingPrompt]) -> PendingChunk:
         began = time.perf_counter()
         state, rollout, decoding = self.state, self.rollout, self.decoder.stream
         watch = Stopwatch(decoding.event)
@@ -180,11 +184,11 @@ class ChunkPipeline:
         with watch.lap("denoise"):
             noise = rollout.noise(scene, seed=state.seed, chunk=state.chunk)
             clean = rollout.denoise(scene, noise)
-        frames, is_finite, decoder = self.decoder.submit(clean, state.decoder, watch)
+        decoded = self.decoder.submit(clean, state.decoder, watch)
         with watch.lap("context"):
             rollout.commit(scene, clean)
         # only now: a chunk that is interrupted is submitted again, from the decoder's old state
-        state.decoder = decoder
+        state.decoder = decoded.state
         before, state.done = state.done, decoding.finish()
         submitted = PendingChunk(
             index=state.chunk,
@@ -194,8 +198,9 @@ class ChunkPipeline:
             start_s=self.next_s,
             receipts=tuple(change.receipt for change in changes),
             began=began,
-            frames=frames,
-            is_finite=is_finite,
+            frames=decoded.frames,
+            is_finite=decoded.is_finite,
+            ready=decoded.ready,
             watch=watch,
             before=before,
             done=state.done,
@@ -203,7 +208,7 @@ class ChunkPipeline:
             notes=_notes(scene, failure_before),
         )
         state.chunk += 1
-        state.video_frame += len(frames)
+        state.video_frame += len(decoded.frames)
         return submitted
 
     def _warms_up(self, scene: RolloutState, new_before: int) -> bool:

@@ -18,6 +18,7 @@ from afstream.families.base import VideoModel
 from afstream.geometry import ChunkClock, Geometry
 from afstream.timeline import Cue, Plan
 from afstream.timeline.plan import blend_length
+from afstream_kernels import on_device
 
 
 class PendingPrompt(NamedTuple):
@@ -134,7 +135,8 @@ class PromptScheduler:
             self._step_blend(state.blend, state, rollout)
 
     def _encode(self, receipt: Receipt) -> PendingPrompt:
-        return PendingPrompt(receipt, self._model.text.encode([receipt.prompt]))
+        with on_device(self._model.backbone.device):
+            return PendingPrompt(receipt, self._model.text.encode([receipt.prompt]))
 
     def _begin_segment(self, change: PendingPrompt, state: StreamState, rollout: Rollout) -> None:
         receipt, embeds = change

@@ -234,6 +234,7 @@ class Film:
         self.chunks = chunk.index + 1
         if self._sheet:
             self._sheet.add(chunk)
+        self.tally.add_timing(chunk)
         if self.states.is_due(self._stream):
             self.save_state()
         if self._since_saved_s > SAVE_EVERY_S:

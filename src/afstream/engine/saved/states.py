@@ -218,6 +218,7 @@ class SavedStates:
                 began=time.perf_counter(),
                 frames=frames,
                 is_finite=latents.isfinite().all().cpu(),
+                ready=done,
                 watch=watch,
                 before=None,
                 done=done,
