@@ -348,6 +348,26 @@ ROOMS = (
         ),
     ),
     Room(
+        "kernels/afstream_kernels/linear.py",
+        ("tests/kernels/test_compile.py",),
+        (
+            Fault("compiled values are copied", "if torch.compiler.is_compiling():", "if False:"),
+            Fault("values go into other slots", "values[:, slot]", "values[:, 0]"),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/vendor.py",
+        ("tests/kernels/test_attention.py",),
+        (
+            Fault(
+                "torch's order of attention stays unsettled",
+                "    functional.scaled_dot_product_attention(x, x, x)\n",
+                "",
+            ),
+            Fault("cuDNN is put first where it is", "if cudnn_first", "if not cudnn_first"),
+        ),
+    ),
+    Room(
         "kernels/afstream_kernels/host.py",
         ("tests/engine/test_on_a_gpu.py",),
         (

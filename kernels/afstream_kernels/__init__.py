@@ -6,6 +6,7 @@ The package knows tensors and ints only: no prompts, no streams, no models.
 from afstream_kernels.attention import slot_attention, slot_attention_lse
 from afstream_kernels.dispatch import BACKENDS, AnyBackend, Backend, BackendName, choose_backend
 from afstream_kernels.host import on_device, to_device
+from afstream_kernels.linear import linear_write
 from afstream_kernels.norm import modulate, norm_rope, norm_rope_write
 from afstream_kernels.reference import apply_rope, rms_norm, rope_shift_tables, rope_tables
 from afstream_kernels.slots import copy_slots
@@ -19,6 +20,7 @@ __all__ = [
     "apply_rope",
     "choose_backend",
     "copy_slots",
+    "linear_write",
     "modulate",
     "norm_rope",
     "norm_rope_write",
