@@ -28,6 +28,8 @@ from afstream.video import VideoWriter
 RESULT = "stream_length"
 RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+# what stands on the page from here on is written by hand, and stays
+BY_HAND = "## The GPU path"
 MINUTE_S = 60.0
 MIB = 2**20
 
@@ -45,12 +47,13 @@ def measure(load: Load, video: Path) -> dict[str, Any]:
 
 
 def page(result: dict[str, Any]) -> str:
-    """`docs/performance.md`, made of nothing but a result."""
+    """What `docs/performance.md` says of a result."""
     on_cpu = result["machine"]["gpu"] is None
     parts = (
         "# Performance",
         "Written by `benchmarks/stream_length.py` from its result; no figure is typed by hand."
-        " `afstream bench` measures the same on any machine.",
+        f" `afstream bench` measures the same on any machine. {BY_HAND.strip('# ')}, at the end, is"
+        " written by hand.",
         "## A stream into an mp4",
         machine_table(result),
         *(["Figures of a CPU say nothing about a GPU."] if on_cpu else []),
@@ -209,7 +212,9 @@ def main() -> int:
     except (AfstreamError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    given.page.write_text(text)
+    before = given.page.read_text() if given.page.exists() else ""
+    _, heading, rest = before.partition(f"\n{BY_HAND}\n")
+    given.page.write_text(text + heading + rest)
     print(text)
     return 0
 

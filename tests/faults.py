@@ -368,6 +368,18 @@ ROOMS = (
         ),
     ),
     Room(
+        "src/afstream/engine/warm_up.py",
+        ("tests/engine/test_warm_up.py",),
+        (
+            Fault(
+                "a rehearsal stops before all is captured",
+                "policy.lengths.window_chunks + 2",
+                "policy.lengths.window_chunks",
+            ),
+            Fault("a rehearsal is thrown away", "prompts.spare = scene", "prompts.spare = None"),
+        ),
+    ),
+    Room(
         "kernels/afstream_kernels/host.py",
         ("tests/engine/test_on_a_gpu.py",),
         (

@@ -79,6 +79,7 @@ class Stream:
     threads = 1
     graphs = False
     ahead = False
+    pays_to_warm_up = False
     estimate = None
 
     policy: MemoryPolicy

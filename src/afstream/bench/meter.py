@@ -57,6 +57,9 @@ class Meter:
     def __init__(self, load: Load) -> None:
         began = time.perf_counter()
         self.stream = Stream.open(load.stream)
+        if self.stream.pays_to_warm_up:
+            # captures in mid-stream would be measured as stalls; here they are part of opening
+            self.stream.warm_up()
         self._open_ms = _since_ms(began)
         self.load = load
         self._device = self.stream.model.backbone.device

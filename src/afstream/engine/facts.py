@@ -83,6 +83,11 @@ class StreamFacts:
         return self._pipeline.rollout.use_graphs and not failed
 
     @property
+    def pays_to_warm_up(self) -> bool:
+        """Whether a rehearsal pays before a video that is watched while it is made: on a GPU."""
+        return self.model.backbone.device.type == "cuda"
+
+    @property
     def next_chunk(self) -> int:
         """Index of the next chunk to be submitted: the first that a cue can change."""
         return self.state.chunk

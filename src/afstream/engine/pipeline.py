@@ -75,6 +75,7 @@ class ChunkPipeline:
     def close(self) -> None:
         """Drop all state; a running iterator ends."""
         self.closed = True
+        self.prompts.spare = None
         self.state = StreamState.begin(self.state.seed)
 
     def play(self, plan: Plan, from_chunk: int) -> Generator[Chunk, None, None]:
