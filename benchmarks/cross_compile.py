@@ -5,7 +5,8 @@
 Runs the real launches at the production shapes (Wan 1.3B, 480x832, bfloat16) on tensors
 without storage, under a driver that only names a chip. Prints registers, shared memory and
 spills, and exits 1 where a kernel spills, takes more shared memory than the chip has, does not
-use the chip's own matrix instruction, or moves less than 16 bytes at a time where bytes count.
+use the chip's own matrix instruction, makes these instructions wait for each other, or moves less
+than 16 bytes at a time where bytes count.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,10 +31,11 @@ import torch
 import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from afstream_kernels.triton import attention, attention_backward, frames, norm
+from afstream_kernels.triton import attention, attention_backward, frames, merge, norm
 from afstream_kernels.triton import slots as slot_copies
 
 CHIPS = (80, 89, 90, 100, 120)
@@ -47,6 +49,8 @@ MATRIX = {
     100: "tcgen05.mma",
     120: "mma.sync",
 }
+# how ptxas tells, among much else, that matrix instructions wait for each other
+SERIALIZED = re.compile(r"\((C75\d\d)\)")
 LAYERS, HEADS, HEAD_DIM = 30, 12, 128
 NUM_SLOTS, NUM_VISIBLE = 7, 5
 WIDTH = HEADS * HEAD_DIM
@@ -215,8 +219,8 @@ def copy_launches() -> Iterator[Launch]:
     )
 
 
-def compile_for(chip: int) -> list[Compiled]:
-    """Every launch, compiled for one chip."""
+def compile_for(chip: int, wanted: Iterable[Launch]) -> list[Compiled]:
+    """Launches, compiled for one chip."""
     found: list[tuple[JITFunction[Any], Any]] = []
     run = JITFunction.run
 
@@ -227,7 +231,7 @@ def compile_for(chip: int) -> list[Compiled]:
     JITFunction.run = only_compile  # pyright: ignore[reportAttributeAccessIssue]
     results: list[Compiled] = []
     try:
-        for launch in launches():
+        for launch in wanted:
             launch.run()
             results += [_read(launch, chip, kernel, made) for kernel, made in found]
             found.clear()
@@ -240,7 +244,7 @@ def _read(launch: Launch, chip: int, kernel: JITFunction[Any], made: Any) -> Com
     registers, spilled = _usage(made.asm["cubin"])
     name, ptx = kernel.fn.__name__, made.asm["ptx"]
     # the merge of split keys multiplies nothing
-    needed = MATRIX[chip] if launch.matrix and name != attention.merge_kernel.fn.__name__ else ""
+    needed = MATRIX[chip] if launch.matrix and name != merge.merge_kernel.fn.__name__ else ""
     wide = {way: len(re.findall(rf"\b{way}\.global\S*\.v4\.b32", ptx)) for way in ("ld", "st")}
     faults: list[str] = []
     if spilled:
@@ -249,6 +253,8 @@ def _read(launch: Launch, chip: int, kernel: JITFunction[Any], made: Any) -> Com
         faults.append(f"more shared memory than {SHARED[chip]} bytes")
     if needed not in ptx:
         faults.append(f"no {needed}")
+    if needed == MATRIX[90]:
+        faults += [f"{code}: matrix instructions are serialized" for code in _serialized(chip, ptx)]
     if launch.wide and not all(wide.values()):
         faults.append("reads or writes less than 16 bytes at a time")
     return Compiled(
@@ -265,19 +271,40 @@ def _read(launch: Launch, chip: int, kernel: JITFunction[Any], made: Any) -> Com
     )
 
 
+def _serialized(chip: int, ptx: str) -> list[str]:
+    """Codes by which ptxas says that matrix instructions wait for each other, each once."""
+    target = re.search(r"^\.target (\w+)", ptx, flags=re.MULTILINE)
+    if target is None:
+        raise RuntimeError("the PTX does not say for which chip it is")
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        # Triton's own run of it tells nothing, and is left out where the kernel is cached
+        command = [get_ptxas(chip).path, "-v", f"--gpu-name={target[1]}", file.name]
+        made = subprocess.run(
+            [*command, "-o", os.devnull], capture_output=True, check=True, text=True
+        )
+    return sorted(set(SERIALIZED.findall(made.stdout + made.stderr)))
+
+
 def _usage(cubin: bytes) -> tuple[int, int]:
-    """Registers and spilled bytes of a thread, as cuobjdump reports them."""
+    """Registers and spilled bytes of a thread."""
+    usage = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", _dump(cubin, "-res-usage"))
+    if usage is None:
+        raise RuntimeError("cuobjdump says nothing of registers")
+    registers, stack, local = map(int, usage.groups())
+    # ptxas 12.9 zeroes 8 bytes before each TMA load of 12.0: what is never read back is no spill
+    read_back = stack + local > 0 and re.search(r"\bLDL\b", _dump(cubin, "-sass"))
+    return registers, stack + local if read_back else 0
+
+
+def _dump(cubin: bytes, what: str) -> str:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(tool), "-res-usage", file.name]
-        report = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-    usage = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", report)
-    if usage is None:
-        raise RuntimeError(f"cuobjdump says nothing of registers: {report}")
-    registers, stack, local = map(int, usage.groups())
-    return registers, stack + local
+        command = [str(tool), what, file.name]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
 
 def as_text(results: Sequence[Compiled]) -> str:
@@ -295,21 +322,28 @@ def as_text(results: Sequence[Compiled]) -> str:
     return "\n".join(lines)
 
 
+def _keep(path: Path, results: Sequence[Compiled]) -> None:
+    """Put a run beside those of other versions, in the place of an earlier one of these."""
+    versions = {"torch": torch.__version__, "triton": triton.__version__}
+    kept: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    runs = [run for run in kept if not run.items() >= versions.items()]
+    runs.append(versions | {"kernels": [asdict(row) for row in results]})
+    runs.sort(key=lambda run: str(run["triton"]))
+    path.write_text(json.dumps(runs, indent=1) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compile, print, keep; 1 where something is wrong."""
     parser = argparse.ArgumentParser(description="Compile the kernels for chips not here.")
     parser.add_argument("--chips", type=int, nargs="+", choices=CHIPS, default=CHIPS)
-    parser.add_argument("--json", type=Path, help="also write the table there")
+    parser.add_argument(
+        "--json", type=Path, help="also keep the table there, beside other versions'"
+    )
     given = parser.parse_args(arguments)
-    results = [row for chip in given.chips for row in compile_for(chip)]
+    results = [row for chip in given.chips for row in compile_for(chip, launches())]
     print(as_text(results))
     if given.json:
-        record = {
-            "triton": triton.__version__,
-            "torch": torch.__version__,
-            "kernels": [asdict(row) for row in results],
-        }
-        given.json.write_text(json.dumps(record, indent=1) + "\n")
+        _keep(given.json, results)
     return 1 if any(row.fault for row in results) else 0
 
 

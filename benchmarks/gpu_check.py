@@ -37,6 +37,7 @@ on_cpu = "cpu" in sys.argv or not torch.cuda.is_available()
 os.environ.setdefault("TRITON_INTERPRET", "1" if on_cpu else "0")
 
 from afstream.bench.machine import Machine
+from afstream_kernels.vendor import attention_order
 from gpu_stages.correctness import (
     AHEAD_CHUNKS,
     Check,
@@ -74,6 +75,8 @@ class GpuCheck:
         self.found: dict[str, Any] = {
             "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "machine": asdict(Machine.here(device)),
+            # asked before any stage, so that all of them get the same version of attention
+            "attention_order": attention_order(device),
             "faults": [],
             "skipped": [],
         }

@@ -29,6 +29,8 @@ from afstream.video import VideoWriter
 RESULT = "stream_length"
 RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+# what stands on the page from here on is written by hand, and stays
+BY_HAND = "## The GPU path"
 MINUTE_S = 60.0
 MIB = 2**20
 
@@ -46,12 +48,13 @@ def measure(load: Load, video: Path) -> dict[str, Any]:
 
 
 def page(result: dict[str, Any]) -> str:
-    """`docs/performance.md`, made of nothing but a result."""
+    """What `docs/performance.md` says of a result."""
     on_cpu = result["machine"]["gpu"] is None
     parts = (
         "# Performance",
         "Written by `benchmarks/stream_length.py` from its result; no figure is typed by hand."
-        " `afstream bench` measures the same on any machine.",
+        f" `afstream bench` measures the same on any machine. {BY_HAND.strip('# ')}, at the end, is"
+        " written by hand.",
         "## A stream into an mp4",
         machine_table(result),
         *(["Figures of a CPU say nothing about a GPU."] if on_cpu else []),
@@ -210,9 +213,11 @@ def main() -> int:
     except (AfstreamError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    # what another script wrote there stays
-    written = given.page.read_text(encoding="utf-8") if given.page.is_file() else ""
-    given.page.write_text(text + decoder_cost.part_of(written), encoding="utf-8")
+    # what other scripts and people wrote there stays
+    before = given.page.read_text(encoding="utf-8") if given.page.is_file() else ""
+    _, heading, rest = before.partition(f"\n{BY_HAND}\n")
+    parts = (text, decoder_cost.part_of(before), heading, rest)
+    given.page.write_text("".join(parts), encoding="utf-8")
     print(text)
     return 0
 

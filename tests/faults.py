@@ -376,6 +376,90 @@ ROOMS = (
                 "(ended - asked_at)",
             ),
             Fault("a fork's frames are the stream's own", ".numpy().copy()", ".numpy()"),
+            Fault(
+                "frames wait for the context pass",
+                "self.stream.wait(pending.ready)",
+                "self.stream.wait(pending.done)",
+            ),
+            Fault(
+                "times are read before the chunk is done", "        self.stream.wait(done)\n", ""
+            ),
+            Fault("frames wait for the next chunk's work", "FIRST = -1", "FIRST = 0"),
+        ),
+    ),
+    Room(
+        "src/afstream/engine/cuda_graph.py",
+        ("tests/attention/test_backends.py", "tests/engine/test_on_a_gpu.py"),
+        (
+            Fault(
+                "a capture that failed is tried again for every chunk",
+                " and self.failure is None",
+                "",
+            ),
+            Fault(
+                "a failed capture leaves its stream behind",
+                "torch.cuda.stream(torch.cuda.current_stream(device)),",
+                "",
+            ),
+            Fault(
+                "an interrupt is taken for a failed capture",
+                "raise error.__context__ from None",
+                "pass",
+            ),
+            Fault("each graph has memory of its own", "pool=self._pool", "pool=None"),
+            Fault("a graph does not hold what it reads", "results, call)", "results, print)"),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/linear.py",
+        ("tests/kernels/test_compile.py",),
+        (
+            Fault("compiled values are copied", "if torch.compiler.is_compiling():", "if False:"),
+            Fault("values go into other slots", "values[:, slot]", "values[:, 0]"),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/vendor.py",
+        ("tests/kernels/test_attention.py",),
+        (
+            Fault(
+                "torch's order of attention stays unsettled",
+                "    functional.scaled_dot_product_attention(x, x, x)\n",
+                "",
+            ),
+            Fault("cuDNN is put first where it is", "if cudnn_first", "if not cudnn_first"),
+        ),
+    ),
+    Room(
+        "src/afstream/engine/warm_up.py",
+        ("tests/engine/test_warm_up.py",),
+        (
+            Fault(
+                "a rehearsal stops before all is captured",
+                "policy.lengths.window_chunks + 2",
+                "policy.lengths.window_chunks",
+            ),
+            Fault("a rehearsal is thrown away", "prompts.spare = scene", "prompts.spare = None"),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/host.py",
+        ("tests/engine/test_on_a_gpu.py",),
+        (
+            Fault("the host waits for what it sends", "non_blocking=True", "non_blocking=False"),
+            Fault("small values are sent from pageable memory", "x = x.pin_memory()", "pass"),
+            Fault("kernels run on the current GPU", "with on_device(x.device):", "if True:"),
+        ),
+    ),
+    Room(
+        "src/afstream/model/block_swap.py",
+        ("tests/engine/test_on_a_gpu.py",),
+        (
+            Fault(
+                "offloaded layers wait on the current GPU",
+                "torch.cuda.current_stream(self._device).wait_event",
+                "torch.cuda.current_stream().wait_event",
+            ),
         ),
     ),
     Room(
@@ -1253,6 +1337,28 @@ ROOMS = (
                 "if row + BLOCK_N > length:",
                 "if row > length:",
             ),
+            Fault(
+                "a carried query is shifted to the slot before",
+                "sin, entry + 1, S,",
+                "sin, entry, S,",
+            ),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/triton/tiles.py",
+        ("tests/kernels/test_cross_compile.py",),
+        (
+            Fault(
+                "Hopper's matrix instructions wait for each other",
+                "descriptors=tma, carried=carried",
+                "descriptors=tma",
+            ),
+        ),
+    ),
+    Room(
+        "kernels/afstream_kernels/triton/merge.py",
+        ("tests/kernels/test_attention.py",),
+        (
             Fault(
                 "a merge of split keys forgets the peak",
                 "weight = tl.exp(one - new_peak)",

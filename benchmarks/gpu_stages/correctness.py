@@ -53,6 +53,8 @@ SWITCH_CHUNK = 4
 CUT = "[6c] cut A blue heart drifts left."
 AHEAD_CHUNKS = 12
 DECODES = 8
+SEED = 3
+STRAY_SEEDS = (SEED, 4, 5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,11 +195,11 @@ def check_streams(device: torch.device, num_chunks: int) -> Iterator[Check]:
     """A pocket stream with a switch on the device against one on the CPU.
 
     In float32 they must agree; in bfloat16 the device may stray from float32 twice as far as
-    the CPU does.
+    the CPU does at most. How far that is differs from seed to seed: a stream is chaotic.
     """
-    exact = play(torch.device("cpu"), torch.float32, "reference", num_chunks)
-    rounded = play(torch.device("cpu"), torch.bfloat16, "reference", num_chunks)
-    strays = relative_error([rounded], [exact.double()])
+    cpu = torch.device("cpu")
+    exact = play(cpu, torch.float32, "reference", num_chunks)
+    strays = max(stray_of(num_chunks, seed) for seed in STRAY_SEEDS)
     for backend, graphs in itertools.product(("triton", "sdpa"), (False, True)):
         if graphs and device.type != "cuda":
             continue
@@ -209,6 +211,15 @@ def check_streams(device: torch.device, num_chunks: int) -> Iterator[Check]:
                 error=relative_error([found], [exact.double()]),
                 allowed=allowed,
             )
+
+
+def stray_of(num_chunks: int, seed: int) -> float:
+    """How far a stream in bfloat16 strays from float32, both on the CPU."""
+    rounded, exact = (
+        play(torch.device("cpu"), dtype, "reference", num_chunks, seed=seed)
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    return relative_error([rounded], [exact.double()])
 
 
 def check_ahead(device: torch.device, num_chunks: int) -> Iterator[Check]:
@@ -254,7 +265,7 @@ class SlowDecoder:
 
 def frames_of(model: VideoModel, played: Timeline, *, graphs: bool, ahead: bool) -> Tensor:
     """All frames [N, H, W, 3] of a stream, as signed integers."""
-    stream = Stream(model, StreamConfig(seed=3, backend="sdpa", graphs=graphs, ahead=ahead))
+    stream = Stream(model, StreamConfig(seed=SEED, backend="sdpa", graphs=graphs, ahead=ahead))
     frames = [torch.from_numpy(chunk.frames) for chunk in stream.play(played)]
     return torch.cat(frames).to(torch.int16)
 
@@ -273,8 +284,9 @@ def play(
     num_chunks: int,
     *,
     graphs: bool = False,
+    seed: int = SEED,
 ) -> Tensor:
     """Clean latents [chunks, 1, c, C, h, w] of a pocket stream."""
     model = open_model(ModelSpec(device=str(device), dtype=str(dtype).removeprefix("torch.")))
-    stream = Stream(model, StreamConfig(seed=3, backend=backend, graphs=graphs))
+    stream = Stream(model, StreamConfig(seed=seed, backend=backend, graphs=graphs))
     return torch.stack([chunk.latents.cpu() for chunk in stream.play(timeline(num_chunks))])

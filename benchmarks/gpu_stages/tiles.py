@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from afstream_kernels.host import device_ints
 from afstream_kernels.triton import attention
-from afstream_kernels.triton.host import device_ints
 from afstream_kernels.triton.tiles import Tile
 from kernel_bench import kernel_settings
 from kernel_bench.attention import attention_inputs
@@ -17,16 +17,23 @@ from kernel_bench.sizes import CHUNK_OFFSETS
 from kernel_bench.timing import GpuTimer, time_on_cpu
 
 SPLITS = (1, 2, 3)
-SIZES = (
-    (128, 128, 8, 2),
-    (128, 128, 8, 3),
-    (128, 64, 8, 2),
-    (128, 64, 8, 3),
-    (128, 64, 4, 3),
-    (64, 128, 4, 2),
-    (64, 64, 4, 3),
+TILES = (
+    *(
+        Tile(*sizes, descriptors=True, carried=True)
+        for sizes in (
+            (128, 128, 8, 2),
+            (128, 128, 8, 3),
+            (128, 64, 8, 2),
+            (128, 64, 8, 3),
+            (128, 64, 4, 3),
+            (64, 128, 4, 2),
+            (64, 64, 4, 3),
+        )
+    ),
+    # what a carried query gains
+    Tile(128, 128, 8, 2, descriptors=True),
 )
-TINY = ((32, 32, 4, 1),)
+TINY = (Tile(32, 32, 4, 1, descriptors=True, carried=True),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +41,7 @@ class TileTime:
     """One tile and one number of splits.
 
     Attributes:
-        tile: rows, columns, warps, stages, and whether loads go through descriptors.
+        tile: see `Tile`.
         splits: how often the keys are cut.
         ms: median of one layer's attention; None where it did not run.
         note: why not.
@@ -53,8 +60,7 @@ def time_tiles(device: torch.device, size: str) -> Iterator[TileTime]:
     inputs = attention_inputs(settings, CHUNK_OFFSETS, settings.shape.chunk_tokens)
     timer = GpuTimer(device) if on_gpu else time_on_cpu
     slots = device_ints(inputs.slots, device)
-    for sizes in SIZES if on_gpu else TINY:
-        tile = Tile(*sizes, descriptors=True)
+    for tile in TILES if on_gpu else TINY:
         for splits in SPLITS if on_gpu else SPLITS[:1]:
 
             def run(tile: Tile = tile, splits: int = splits) -> object:

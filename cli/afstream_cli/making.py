@@ -88,6 +88,9 @@ def make(making: Making, *, quiet: bool, as_json: bool) -> None:
             film = open_film(making, stream, known, report, load_s=load_s)
         if going_on:
             catch_up(going_on, stream, report)
+        if making.timeline is None and not going_on and stream.pays_to_warm_up:
+            report.say("Warming up the GPU, so that no chunk comes late")
+            stream.warm_up()
         if typing:
             report.say("Type a prompt and press Enter; Ctrl-D ends, Ctrl-C stops.")
         if making.timeline:

@@ -6,6 +6,8 @@ The package knows tensors and ints only: no prompts, no streams, no models.
 from afstream_kernels.attention import slot_attention, slot_attention_lse
 from afstream_kernels.dispatch import BACKENDS, AnyBackend, Backend, BackendName, choose_backend
 from afstream_kernels.frames import add_up, norm_silu
+from afstream_kernels.host import on_device, to_device
+from afstream_kernels.linear import linear_write
 from afstream_kernels.norm import modulate, norm_rope, norm_rope_write
 from afstream_kernels.reference import (
     apply_rope,
@@ -27,14 +29,17 @@ __all__ = [
     "channel_norm",
     "choose_backend",
     "copy_slots",
+    "linear_write",
     "modulate",
     "norm_rope",
     "norm_rope_write",
     "norm_silu",
+    "on_device",
     "rms_norm",
     "rope_shift_tables",
     "rope_tables",
     "slot_attention",
     "slot_attention_lse",
+    "to_device",
     "vendor_attention",
 ]

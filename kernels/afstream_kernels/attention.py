@@ -11,6 +11,7 @@ from torch.library import custom_op
 
 from afstream_kernels import reference
 from afstream_kernels.dispatch import AnyBackend, resolve
+from afstream_kernels.host import device_ints
 from afstream_kernels.vendor import Own, Slots, gathered_attention, slot_tensor
 
 HEAD_DIMS = (32, 64, 128)
@@ -152,7 +153,6 @@ def _attend(
     num_splits: int,
 ) -> tuple[Tensor, Tensor]:
     from afstream_kernels.triton import attention
-    from afstream_kernels.triton.host import device_ints
 
     where = device_ints(tuple(host_slots), q.device) if slots is None else slots
     own = None
@@ -185,7 +185,6 @@ def _attend_backward(
     grad: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     from afstream_kernels.triton import attention_backward as backward
-    from afstream_kernels.triton.host import device_ints
 
     where = device_ints(tuple(host_slots), q.device) if slots is None else slots
     q, grad = q.contiguous(), grad.contiguous()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import (
+    SDPBackend,
+    _cur_sdpa_kernel_backends,  # pyright: ignore[reportPrivateUsage]  no public way tells it
+    sdpa_kernel,
+)
 
 from afstream_kernels import reference
 from afstream_kernels.dispatch import runs_as_on_gpu
@@ -48,10 +54,23 @@ def _plain_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | Non
     return out.transpose(1, 2)
 
 
+@cache
+def attention_order(device: torch.device) -> tuple[str, ...]:
+    """The versions of attention that torch tries on a device, in its own order.
+
+    Torch settles that order, by chip and cuDNN, with the first call in a process. A context around
+    that call would bring back the unsettled order, flash first, for all others in the process.
+    """
+    x = torch.zeros(1, 1, 64, 64, dtype=torch.float16, device=device)
+    functional.scaled_dot_product_attention(x, x, x)
+    return tuple(one.name for one in _cur_sdpa_kernel_backends(with_priority=True))
+
+
 @custom_op("afstream::vendor_attention", mutates_args=())
 def _vendor(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    # torch's own order puts flash, written for Ampere, before cuDNN, which knows newer chips
-    with sdpa_kernel(VENDOR_ORDER, set_priority=True):
+    # flash, which torch puts first on many chips, is written for Ampere; cuDNN knows newer ones
+    cudnn_first = attention_order(q.device)[0] == SDPBackend.CUDNN_ATTENTION.name
+    with nullcontext() if cudnn_first else sdpa_kernel(VENDOR_ORDER, set_priority=True):
         return _plain_attention(q, keys, values).contiguous()
 
 

@@ -22,6 +22,7 @@ from afstream.engine.saved.kind import StreamKind
 from afstream.engine.saved.states import SavedStates
 from afstream.engine.scheduler import PendingPrompt, PromptScheduler
 from afstream.engine.state import Fits, StreamState
+from afstream.engine.warm_up import warm_up
 from afstream.errors import ConfigError
 from afstream.families.base import VideoModel
 from afstream.families.opening import open_model
@@ -124,6 +125,23 @@ class Stream(StreamFacts):
         stream = cls(opened, config)
         stream.estimate = estimate
         return stream
+
+    def warm_up(self) -> None:
+        """Rehearse, so that no chunk of the video comes late for what is done only once.
+
+        Makes some ten chunks that nobody sees: kernels are compiled and loaded, every length of the
+        window is met, CUDA graphs are captured. Frames are the same without it. It pays on a GPU
+        or with compiled layers, before a video that somebody watches while it is made; a film
+        that is only written takes longer by it. `afstream bench`, and `generate` with prompts
+        from standard input, do it on a GPU; nothing else does.
+
+        Raises:
+            ConfigError: the stream is closed, or has begun.
+        """
+        self._refuse_closed()
+        if self.state.rollout is not None:
+            raise ConfigError("the stream has begun; warm it up before its first chunk is made")
+        warm_up(self._pipeline)
 
     def close(self) -> None:
         """Free the KV cache and drop pending chunks; the stream makes no more of them.

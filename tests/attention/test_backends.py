@@ -9,14 +9,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.engine.fake_gpu import FakeGraphs
 from tests.engine.toy import SIZES, toy_backbone, toy_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from afstream.config import SamplerConfig
-from afstream.engine import cuda_graph as graphs
-from afstream.engine.cuda_graph import Graphs
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
 from afstream.families.opening import compile_backbone
@@ -25,6 +24,7 @@ from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
 from afstream.spec import StreamConfig
 from afstream.stream import Stream
+from afstream_kernels import Backend
 
 STAR, TURN, HEART = "A red star drifts left.", "It turns right.", "A blue heart spins at night."
 # one frame of two tokens: the interpreter is slow
@@ -39,13 +39,16 @@ def make_stream(backend, memory="anchor", *, compiled=False, **settings):
     return Stream(model, StreamConfig(memory=memory, backend=backend, **settings))
 
 
-def latents_of(stream, count, switches=()):
-    found, prompts = [], dict(switches)
+def taken(stream, count, switches=()):
+    prompts = dict(switches)
     for index in range(count):
         if index in prompts:
             stream.cue(prompts[index])
-        found.append(next(stream.chunks()).latents.clone())
-    return torch.stack(found)
+        yield next(stream.chunks())
+
+
+def latents_of(stream, count, switches=()):
+    return torch.stack([chunk.latents.clone() for chunk in taken(stream, count, switches)])
 
 
 @pytest.mark.parametrize("memory", ["anchor", "recache", "rolling"])
@@ -109,33 +112,22 @@ def test_gradients_are_those_of_the_reference_on_every_backend():
 
 
 @pytest.fixture
-def replayed(monkeypatch):
-    """Graphs whose replay does the captured call again: what a graph keeps, and nothing else."""
+def fake_graphs(monkeypatch):
+    return FakeGraphs(monkeypatch)
 
-    class Again:
-        def __init__(self, call, source, results):
-            self.call, self.source, self.results = call, source, results
 
-        def replay(self):
-            for place, found in zip(self.results, self.call(self.source), strict=True):
-                place.copy_(found)
-
-    def capture(self, call, source, device):
-        place = torch.zeros_like(source, device=device)
-        results = tuple(result.clone() for result in call(place))
-        self.num_new += 1
-        return graphs._Captured(Again(call, place, results), place, results)
-
-    monkeypatch.setattr(Graphs, "_capture", capture)
+def captured_stream(backend, **settings):
+    stream = make_stream(backend, **settings)
+    stream._pipeline.rollout = replace(stream._pipeline.rollout, use_graphs=True)
+    return stream
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "triton"])
-def test_replayed_calls_see_what_a_stream_sees(backend, replayed):
+def test_replayed_calls_see_what_a_stream_sees(backend, fake_graphs):
     """A prompt, a slot or an input that is not where the graph looks for it would be missed."""
     switches = {0: STAR, 4: TURN, 7: HEART}
     plain = latents_of(make_stream(backend), 9, switches)
-    stream = make_stream(backend)
-    stream._pipeline.rollout = replace(stream._pipeline.rollout, use_graphs=True)
+    stream = captured_stream(backend)
     assert torch.equal(latents_of(stream, 9, switches), plain)
     made = stream.state.rollout.graphs.num_new
     latents_of(stream, 1)
@@ -143,11 +135,51 @@ def test_replayed_calls_see_what_a_stream_sees(backend, replayed):
     branch = stream.fork()
     # its first chunk runs as it is, the second is captured
     assert torch.equal(latents_of(branch, 2), latents_of(stream, 2))
+    # all graphs of a stream share one pool, and a fork has its own
+    assert len(set(fake_graphs.pools)) == 2
+    assert {stream.name for stream in fake_graphs.streams} == {"capture"}
 
 
-def test_chunks_that_capture_are_warm_up(replayed):
-    stream = make_stream("triton")
-    stream._pipeline.rollout = replace(stream._pipeline.rollout, use_graphs=True)
+@pytest.mark.parametrize("backend", ["sdpa", "triton"])
+def test_a_capture_that_fails_is_told_once_and_the_stream_goes_on(backend, fake_graphs):
+    switches = {0: STAR, 4: TURN}
+    plain = latents_of(make_stream(backend), 7, switches)
+    stream = captured_stream(backend)
+    fake_graphs.refuses = RuntimeError("operation not permitted\nwhen stream is capturing")
+    assert stream.graphs
+    found = list(taken(stream, 7, switches))
+    assert torch.equal(torch.stack([chunk.latents for chunk in found]), plain)
+    assert not stream.graphs
+    (note,) = (note for chunk in found for note in chunk.notes)
+    assert "RuntimeError: operation" in note
+    assert "\n" not in note
+    # what torch leaves current after a failed capture is not left to the stream
+    assert fake_graphs.current == "main"
+    tried = len(fake_graphs.pools)
+    assert tried == 1
+    # neither this stream nor a fork tries again
+    fake_graphs.refuses = None
+    branch = stream.fork()
+    assert torch.equal(latents_of(branch, 3), latents_of(stream, 3))
+    assert len(fake_graphs.pools) == tried
+    assert not branch.graphs
+    assert not next(stream.chunks()).warm_up
+
+
+def test_an_interrupt_within_a_capture_is_no_failure_of_it(fake_graphs):
+    stream = captured_stream("triton")
+    latents_of(stream, 1, {0: STAR})
+    fake_graphs.refuses = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        latents_of(stream, 1)
+    assert stream.graphs
+    assert fake_graphs.current == "main"
+    fake_graphs.refuses = None
+    assert torch.equal(latents_of(stream, 2), latents_of(make_stream("triton"), 3, {0: STAR})[1:])
+
+
+def test_chunks_that_capture_are_warm_up(fake_graphs):
+    stream = captured_stream("triton")
     stream.cue(STAR)
     found = [chunk.warm_up for chunk in itertools.islice(stream.chunks(), 4)]
     # the first runs as it is, the second is captured, from then on all is replayed
@@ -218,6 +250,43 @@ def test_a_steady_chunk_copies_no_cache_and_asks_the_device_nothing():
     assert not {name for name in forbidden if found.names[f"aten::{name}"]}
     # latents into tokens, flows out of them, and the segments of the chunk
     assert found.names["aten::copy_"] == 5 + 4 + 1
+
+
+def test_a_switch_on_a_gpu_gathers_in_one_launch_a_layer_and_sends_nothing():
+    """Torch's attention on a GPU; what the host sends anew would wait for the device."""
+    policy = memory_policy("anchor", LENGTHS)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        backend = Backend("sdpa", fused=True)
+        rollout = Rollout.of(Backbone(SIZES), policy, SamplerConfig(), backend=backend)
+        text = rollout.model.text_context(torch.zeros(1, SIZES.text_len, SIZES.text_dim))
+        state = rollout.start(text, SHAPE)
+        for index in range(12):
+            if index in (3, 9):
+                rollout.switch(state, text)
+            rollout.commit(state, torch.zeros(SHAPE))
+        # distances that were not met before are sent once
+        rollout.switch(state, text)
+        with Recorder() as found:
+            rollout.switch(state, text)
+    # the last layer only writes
+    assert found.names["afstream::copy_slots"] == SIZES.num_layers - 1
+    assert found.names["afstream::norm_rope_write"] == SIZES.num_layers
+    forbidden = ("index_select", "_to_copy", "_local_scalar_dense", "lift_fresh", "complex")
+    assert not {name for name in forbidden if found.names[f"aten::{name}"]}
+
+
+@torch.inference_mode()
+def test_a_re_cache_that_sees_more_than_any_chunk_reads_slots_one_by_one():
+    stream = make_stream("sdpa")
+    latents_of(stream, 5, {0: STAR})
+    cache = stream.state.rollout.cache
+    slots = (1, 2, 3, 4)
+    assert len(slots) <= cache.pool.num_visible
+    query, offsets = torch.randn(1, 6, *cache.pool.keys.shape[-2:]), (9, 6, 3, 0)
+    held = cache.pool.keys[0], cache.pool.values[0]
+    gathered = cache.reader.block(slots, offsets).attend(query, *held)
+    more = cache.reader.block((*slots, -1, -1), (*offsets, 0, 0)).attend(query, *held)
+    assert_close(gathered, more, rtol=0, atol=1e-6)
 
 
 def test_a_backend_that_cannot_run_is_one_sentence(monkeypatch):

@@ -76,7 +76,7 @@ def test_each_rate_counts_its_own_parts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         meter.stream,
         "chunks",
-        lambda: (replace(chunk, timing=timing) for chunk in chunks()),
+        lambda: (replace(chunk, timed=lambda: timing) for chunk in chunks()),
     )
     result = run(meter)
     count = result.chunks

@@ -51,6 +51,7 @@ class Chunk:
     receipts: tuple[Receipt, ...]
     timing: ChunkTiming = field(default_factory=ChunkTiming)
     warm_up: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Applied(NamedTuple):
@@ -78,6 +79,7 @@ class Stream:
     threads = 1
     graphs = False
     ahead = False
+    pays_to_warm_up = False
     estimate = None
 
     policy: MemoryPolicy

@@ -1,5 +1,6 @@
 """Cues that come while the video is made."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -215,6 +216,44 @@ def test_a_live_run_can_be_replayed(
     assert [str(cue.start) for cue in replay.cues] == ["[0c]", "[3c]", "[4c]"]
     assert afstream("generate", "-p", "live.timeline.txt", "-q", "-o", "again.mp4").code == 0
     assert decoded(tmp_path / "live.mp4") == decoded(tmp_path / "again.mp4")
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_a_live_run_is_rehearsed_where_that_pays(
+    afstream: Run,
+    fake_stream: ModuleType,
+    timeline: str,
+    monkeypatch: pytest.MonkeyPatch,
+    pays: bool,
+):
+    done: list[str] = []
+    monkeypatch.setattr(fake_stream.Stream, "pays_to_warm_up", pays)
+    monkeypatch.setattr(
+        fake_stream.Stream, "warm_up", lambda _: done.append("warm-up"), raising=False
+    )
+    typed = "@duration 1s\na red ball\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    live = afstream("generate", "-p", "-", "-o", "live.mp4")
+    assert live.code == 0
+    assert ("Warming up the GPU" in live.err) == pays
+    assert done == ["warm-up"] * pays
+    # a film of known prompts is not watched while it is made
+    assert afstream("generate", "-p", timeline, "-o", "film.mp4").code == 0
+    assert done == ["warm-up"] * pays
+
+
+def test_what_a_chunk_tells_is_printed(
+    afstream: Run, fake_stream: ModuleType, timeline: str, monkeypatch: pytest.MonkeyPatch
+):
+    whole = fake_stream.Stream._next
+
+    def telling(self: Any, receipts: list[Any]) -> Any:
+        chunk = whole(self, receipts)
+        return dataclasses.replace(chunk, notes=("no graphs here",) if chunk.index == 1 else ())
+
+    monkeypatch.setattr(fake_stream.Stream, "_next", telling)
+    made = afstream("generate", "-p", timeline, "-q", "-o", "film.mp4")
+    assert (made.code, made.err) == (0, "afstream: no graphs here\n")
 
 
 def test_a_pipe_that_stays_open(tmp_path: Path):

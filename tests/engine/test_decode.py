@@ -1,6 +1,5 @@
 """Chunks launched ahead of the one handed out: the same video, in the order that a GPU needs."""
 
-import contextlib
 import itertools
 import os
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.engine.fake_gpu import Gpu
 from tests.engine.toy import toy_model
 
 from afstream.bench import Load, Meter
@@ -202,97 +202,6 @@ def interrupted(mark):
     raise KeyboardInterrupt
 
 
-class Gpu:
-    """CUDA's streams and events as a list of what the host asked of them."""
-
-    def __init__(self, monkeypatch):
-        self.log: list[tuple] = []
-        self.current = "main"
-        self.clock = itertools.count()
-        gpu = self
-
-        class Event:
-            def __init__(self, enable_timing=False):
-                self.at = None
-
-            def record(self, stream):
-                self.at = next(gpu.clock)
-                gpu.log.append(("record", stream.name, self))
-
-            def synchronize(self):
-                gpu.log.append(("host waits", self))
-
-            def elapsed_time(self, other):
-                return float(other.at - self.at)
-
-        class CudaStream:
-            def __init__(self, device, name="side"):
-                self.name = name
-
-            def wait_event(self, event):
-                gpu.log.append(("wait", self.name, event))
-
-        @contextlib.contextmanager
-        def on(stream):
-            before, gpu.current = gpu.current, stream.name
-            yield
-            gpu.current = before
-
-        whole_copy, whole_empty = torch.Tensor.copy_, torch.empty
-        pinned: list[torch.Tensor] = []
-
-        def empty(*args, pin_memory=False, **kwargs):
-            found = whole_empty(*args, **kwargs)
-            if pin_memory:
-                pinned.append(found)
-            return found
-
-        def copy(target, source, non_blocking=False):
-            if any(target is block for block in pinned):
-                assert non_blocking
-                gpu.note("copy")
-            return whole_copy(target, source)
-
-        monkeypatch.setattr(torch.cuda, "Event", Event)
-        monkeypatch.setattr(torch.cuda, "Stream", CudaStream)
-        monkeypatch.setattr(torch.cuda, "stream", on)
-        monkeypatch.setattr(
-            torch.cuda, "current_stream", lambda _: CudaStream(None, name=gpu.current)
-        )
-        monkeypatch.setattr(torch, "empty", empty)
-        monkeypatch.setattr(torch.Tensor, "copy_", copy)
-        monkeypatch.setattr(
-            torch.Tensor,
-            "record_stream",
-            lambda held, stream: gpu.log.append(("hold", stream.name, held)),
-        )
-        for name in ("switch", "denoise", "commit"):
-            self.watch(monkeypatch, name)
-
-    def note(self, what):
-        self.log.append((what, self.current))
-
-    def watch(self, monkeypatch, name):
-        whole = getattr(Rollout, name)
-
-        def call(rollout, *args, **kwargs):
-            self.note(name)
-            return whole(rollout, *args, **kwargs)
-
-        monkeypatch.setattr(Rollout, name, call)
-
-    def decoder(self, vae):
-        def decode(latents, state):
-            self.note("decode")
-            return vae.decode(latents, state)
-
-        return SimpleNamespace(decode=decode)
-
-    def places(self, *entry):
-        """Where in the log entries begin so."""
-        return [at for at, found in enumerate(self.log) if found[: len(entry)] == entry]
-
-
 @pytest.fixture
 def gpu(monkeypatch):
     return Gpu(monkeypatch)
@@ -327,6 +236,8 @@ def test_each_step_waits_for_what_it_needs_and_for_nothing_else(model, gpu, ahea
     assert len(gpu.places("decode")) == NUM_CHUNKS
     assert len(gpu.places("copy")) == 2 * NUM_CHUNKS
     assert len(waits) == 2 * NUM_CHUNKS
+    # what is decoded goes before the next chunk's work
+    assert gpu.made == [(torch.device("cuda", 0), -1)]
     for index, chunk in enumerate(chunks):
         first, last = waits[2 * index : 2 * index + 2]
         # decoding waits for an event behind the last denoise step and before the context pass
@@ -334,10 +245,17 @@ def test_each_step_waits_for_what_it_needs_and_for_nothing_else(model, gpu, ahea
         assert denoised[index] < ready < first < decoded[index] < committed[index]
         assert log[holds[index]][2] is chunk.latents
         assert holds[index] < decoded[index] < copied[index] < committed[index]
-        # frames are there when an event behind copy and context pass is reached
-        launched = log.index(("record", "main", log[last][2]))
-        done = log.index(("record", "side", log[arrivals[index]][1]))
-        assert max(copied[index], committed[index]) < launched < last < done < arrivals[index]
+        # frames are there when an event behind the copy is reached; they wait for no context pass
+        there = log.index(("record", "side", log[arrivals[index]][1]))
+        assert copied[index] < there < committed[index]
+        assert there < arrivals[index]
+        # the chunk is done, and its times are known, when one behind both is reached
+        launched, read = log.index(("record", "main", log[last][2])), len(log)
+        assert chunk.timing.context_ms > 0
+        ((waited, event),) = log[read:]
+        assert waited == "host waits"
+        assert committed[index] < launched < last < log.index(("record", "side", event))
+        assert chunk.timing is chunk.timing
     # of a stream that runs ahead, only the first chunk is waited for before the next is launched
     early = [index for index in range(NUM_CHUNKS - 1) if arrivals[index] < denoised[index + 1]]
     assert early == ([0] if ahead else list(range(NUM_CHUNKS - 1)))
@@ -365,6 +283,7 @@ def flight_of(frames, *, laps, began, before, done):
         began=0.0,
         frames=frames,
         is_finite=torch.tensor(True),
+        ready=done,
         watch=watch,
         before=before,
         done=done,

@@ -1,5 +1,6 @@
 """Triton's segment attention, in the interpreter, against the twin in float64."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from tests.kernels.cases import DTYPES, assert_near, error, make_case
 from torch.testing import assert_close
 
-from afstream_kernels import BACKENDS, reference, rope_shift_tables, vendor_attention
+from afstream_kernels import BACKENDS, reference, rope_shift_tables, vendor, vendor_attention
 from afstream_kernels.attention import HEAD_DIMS
 
 pytest.importorskip("triton")
@@ -50,8 +51,17 @@ def test_it_errs_at_most_twice_as_much_as_torch(dtype, head_dim):
     assert error(out, exact) <= 2 * error(case.attend("sdpa"), exact)
 
 
+# as on chips before and after Hopper
+TILES = [
+    Tile(32, 32, 4, 1, descriptors=False),
+    Tile(32, 32, 4, 1, descriptors=True, carried=True),
+]
+
+
+@pytest.mark.parametrize("tile", TILES, ids=["pointers", "descriptors, query carried"])
 @pytest.mark.parametrize("awkward", AWKWARD)
-def test_awkward_sizes(awkward):
+def test_awkward_sizes(awkward, tile, monkeypatch):
+    monkeypatch.setattr(attention, "forward_tile", lambda _: tile)
     case = make_case(**AWKWARD[awkward], batch=2)
     exact = case.wide().attend_lse("reference")
     for found, expected in zip(case.attend_lse(), exact, strict=True):
@@ -163,7 +173,13 @@ def test_a_batch_equals_its_rows_one_by_one():
 
 
 @pytest.mark.parametrize(
-    "tile", [Tile(32, 32, 4, 1, descriptors=False), Tile(64, 16, 4, 1, descriptors=True)], ids=str
+    "tile",
+    [
+        Tile(64, 16, 4, 1, descriptors=True),
+        Tile(64, 16, 4, 1, descriptors=False, carried=True),
+        Tile(16, 64, 4, 1, descriptors=True, carried=True),
+    ],
+    ids=str,
 )
 def test_other_tiles_and_loads_through_pointers_give_the_same(tile, monkeypatch):
     monkeypatch.setattr(attention, "forward_tile", lambda _: tile)
@@ -192,6 +208,37 @@ def test_torchs_attention_is_the_same_in_the_chips_fastest_version():
     fastest = torch.ops.afstream.vendor_attention(case.q, *case.own)
     for found in (vendor_attention(case.q, *case.own), fastest):
         assert_near(found, case.exact())
+
+
+@pytest.mark.parametrize("first", ["CUDNN_ATTENTION", "FLASH_ATTENTION"])
+def test_torchs_order_is_settled_before_any_other_is_asked_for(first, monkeypatch):
+    done = []
+    whole = torch.nn.functional.scaled_dot_product_attention
+
+    def attend(*args, **settings):
+        done.append("attend")
+        return whole(*args, **settings)
+
+    @contextlib.contextmanager
+    def ordered(order, set_priority):
+        done.append(order[0].name)
+        yield
+
+    def order(with_priority):
+        done.append("asked")
+        return [getattr(torch.nn.attention.SDPBackend, first)]
+
+    monkeypatch.setattr(vendor.functional, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr(vendor, "sdpa_kernel", ordered)
+    monkeypatch.setattr(vendor, "_cur_sdpa_kernel_backends", order)
+    vendor.attention_order.cache_clear()
+    case = make_case([], own_tokens=9)
+    for _ in range(2):
+        torch.ops.afstream.vendor_attention(case.q, *case.own)
+    vendor.attention_order.cache_clear()
+    # the context costs more than it gives where cuDNN comes first anyway
+    call = ["attend"] if first == "CUDNN_ATTENTION" else ["CUDNN_ATTENTION", "attend"]
+    assert done == ["attend", "asked", *call, *call]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

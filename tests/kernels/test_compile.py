@@ -4,11 +4,15 @@ import pytest
 import torch
 from tests.kernels.cases import assert_near, make_case, random
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._inductor.utils import run_and_get_code
 from torch.library import opcheck
+from torch.nn import functional
+from torch.testing import assert_close
 
 from afstream_kernels import (
     BACKENDS,
     choose_backend,
+    linear_write,
     modulate,
     norm_rope,
     norm_rope_write,
@@ -48,6 +52,7 @@ def examples():
         "norm_silu": (video, gain, past, gain, None),
         "norm_silu_add": (video, gain, past, gain, video.clone()),
         "add_up": (video, gain, video.clone()),
+        "linear_write": (random(2, 6, 8), random(8, 8), random(8), random(2, 3, 3, 2, 4), [2, 0]),
         "vendor_attention": (case.q, *case.own),
         "copy_slots": (layers, layers, to_layers, to_layers.clone(), [2], [0], *shift),
     }
@@ -161,3 +166,30 @@ def test_slots_on_the_device_change_without_another_graph():
         placed = case.but(slots=slots).with_slots_on_the_device()
         assert_near(compiled(**vars(placed), backend=backend), placed.attend())
     assert counter.frame_count == 1
+
+
+def test_a_linear_map_writes_its_slots_and_nothing_else():
+    x, weight, bias, values = random(2, 6, 8), random(8, 8), random(8), random(2, 4, 3, 2, 4)
+    found = values.clone()
+    linear_write(x, weight, bias, found, [3, 1])
+    values[:, [3, 1]] = functional.linear(x, weight, bias).view(2, 2, 3, 2, 4)
+    assert_close(found, values)
+
+
+# torch's compiler loads parts of torch that torch itself calls out of date
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@torch.no_grad()
+def test_compiled_values_are_written_in_place_and_copied_nowhere():
+    def write(x, weight, bias, values):
+        linear_write(x, weight, bias, values, [2])
+
+    arguments = random(1, 3, 8), random(8, 8), random(8)
+    values = random(1, 4, 3, 2, 4)
+    found = values.clone()
+    _, (code,) = run_and_get_code(torch.compile(write, fullgraph=True), *arguments, found)
+    write(*arguments, values)
+    assert torch.equal(found, values)
+    body = code[code.index("def call(") : code.index("runner =")]
+    assert "afstream.linear_write.default(" in body
+    # neither a buffer of its own nor a kernel that moves it
+    assert not {word for word in ("empty_strided", "fused", "copy_") if word in body}

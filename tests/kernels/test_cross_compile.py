@@ -33,7 +33,8 @@ def test_every_kernel_fits_every_chip(tmp_path, gate):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    kernels = json.loads(table.read_text())["kernels"]
+    (run,) = json.loads(table.read_text())
+    kernels = run["kernels"]
     ops = {launch.op for launch in gate.launches()}
     for chip in gate.CHIPS:
         rows = [row for row in kernels if row["chip"] == chip]
@@ -66,6 +67,7 @@ def made(*, shared: int, ptx: str):
 )
 def test_what_does_not_fit_is_noticed(gate, monkeypatch, shared, ptx, usage, fault):
     check = gate._read
+    monkeypatch.setitem(check.__globals__, "_serialized", lambda *_: [])
     monkeypatch.setitem(check.__globals__, "_usage", lambda _: usage)
     kernel = SimpleNamespace(fn=SimpleNamespace(__name__="forward_kernel"))
     launch = gate.Launch("attention", lambda: None, matrix=True)
@@ -88,3 +90,50 @@ def test_narrow_reads_and_writes_are_noticed_where_bytes_count(gate, monkeypatch
     launch = gate.Launch("slot copy", lambda: None, wide=True)
     row = check(launch, 90, kernel, made(shared=0, ptx=ptx))
     assert row.fault == ("" if is_wide else "reads or writes less than 16 bytes at a time")
+
+
+OLD_FORM = """
+import sys
+from functools import partial
+import cross_compile as gate
+from afstream_kernels.triton.tiles import Tile
+made = []
+for launch in gate.attention_launches():
+    if launch.op in ("attention, whole", "attention, float16"):
+        tile = Tile(128, 128, 8, 2, descriptors=True, carried=False)
+        launch = launch._replace(run=partial(launch.run, tile=tile))
+        made += gate.compile_for(90, [launch])
+assert [row.fault for row in made] == ["C7513: matrix instructions are serialized"] * 2, made
+"""
+
+
+def test_a_query_made_within_the_loop_serializes_hoppers_matrix_instructions():
+    """The kernel as it once was: nothing spills, and every product waits for the one before."""
+    paths = os.pathsep.join([str(SCRIPT.parent), *sys.path])
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": paths}
+    subprocess.run([sys.executable, "-c", OLD_FORM], env=environment, check=True)
+
+
+USAGE = " Function f:\n  REG:202 STACK:8 SHARED:0 LOCAL:0 CONSTANT[0]:1 TEXTURE:0 SURFACE:0"
+
+
+@pytest.mark.parametrize(
+    ("sass", "spilled"),
+    [("STL.64 [R1], RZ ;", 0), ("STL [R1], R2 ;\nLDL.LU R0, [R1] ;", 8)],
+    ids=["a frame that is never read", "a spill"],
+)
+def test_only_what_is_read_back_is_a_spill(gate, monkeypatch, sass, spilled):
+    said = {"-res-usage": USAGE, "-sass": sass}
+    monkeypatch.setitem(gate._usage.__globals__, "_dump", lambda _, what: said[what])
+    assert gate._usage(b"") == (202, spilled)
+
+
+def test_runs_of_other_versions_are_kept(gate, tmp_path):
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps([{"torch": "2.9", "triton": "3.5", "kernels": []}]))
+    for _ in range(2):
+        gate._keep(table, [])
+    assert [run["triton"] for run in json.loads(table.read_text())] == [
+        "3.5",
+        gate.triton.__version__,
+    ]

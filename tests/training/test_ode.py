@@ -60,6 +60,9 @@ class NumberedPrompts:
         embeds = torch.tensor(list(numbers), dtype=torch.float32)[:, None, None].expand(-1, 2, 8)
         return embeds / 4, embeds.new_full(embeds.shape, torch.nan)
 
+    def full(self, numbers):
+        return self.pair(numbers)[1]
+
     def unconditional(self, count):
         return torch.full((count, 2, 8), -0.5)
 

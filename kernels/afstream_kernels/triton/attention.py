@@ -1,4 +1,4 @@
-"""Attention over slots, forward: one launch over all slots, and the merge of split keys.
+"""Attention over slots, forward: one launch over all slots.
 
 Scores live in base 2: the query carries scale * log2(e), so that a weight is one exp2.
 """
@@ -9,18 +9,17 @@ import math
 from functools import lru_cache
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from afstream_kernels.host import launched
+from afstream_kernels.triton.merge import TINY, merge
 from afstream_kernels.triton.numerics import EMULATED, dot, jit, kernel, narrow, rotate
 from afstream_kernels.triton.tiles import Tile, capability, forward_tile
 
 LOG2_E = math.log2(math.e)
 LN_2 = tl.constexpr(math.log(2))
-# below any sum of weights that is not 0, so that no logarithm of 0 is ever taken
-TINY = tl.constexpr(1e-37)
 # a launch is split along the keys if that fills the multiprocessors this much better
 SPLIT_GAIN = 1.05
 MAX_SPLITS = 8
@@ -47,6 +46,35 @@ def load_tile(
         at = base + rows[:, None] * width + tl.arange(0, COLUMNS)[None, :]
         tile = tl.load(at, mask=(row + rows < length)[:, None], other=0.0)
     return tile
+
+
+@jit
+def shifted_query(
+    q,  # descriptor or pointer, [B, T, C]
+    cos,  # [S, D / 2] float32
+    sin,  # [S, D / 2] float32
+    entry,
+    S,
+    scale_log2,
+    batch,
+    first,
+    column,
+    T,
+    width,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    TMA: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    """Queries [M, D], scaled and shifted to one entry of the block table; 0 beyond its end."""
+    pairs = tl.arange(0, HEAD_DIM // 2)
+    at = entry * (HEAD_DIM // 2) + pairs
+    inside = at < S * (HEAD_DIM // 2)
+    c = tl.load(cos + at, inside, other=0.0)[None, :] * scale_log2
+    s = tl.load(sin + at, inside, other=0.0)[None, :] * scale_log2
+    plain = load_tile(q, batch, first, column, T, width, BLOCK_M, HEAD_DIM, TMA)
+    shifted = rotate(plain.to(tl.float32), c, s, BLOCK_M, HEAD_DIM)
+    return narrow(shifted, plain.dtype, EMULATED)
 
 
 @jit
@@ -79,6 +107,7 @@ def forward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     TMA: tl.constexpr,
+    CARRIED: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
     first = tl.program_id(0) * BLOCK_M
@@ -89,22 +118,28 @@ def forward_kernel(
     tiles = tl.cdiv(R, BLOCK_N)
     share = tl.cdiv(S * tiles, tl.num_programs(2))
     start = tl.program_id(2) * share
-    pairs = tl.arange(0, HEAD_DIM // 2)
 
     acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     # not minus infinity: a row that sees nothing would take a difference of infinities
     peak = tl.full([BLOCK_M], -1e30, tl.float32)
+    # made within the loop, it would stand in registers, and Hopper's matrix instructions would wait
+    # for each other; a value that the loop carries stands in shared memory
+    if CARRIED:
+        query = shifted_query(
+            *(q, cos, sin, 0, S, scale_log2, batch, first, column, T, width),
+            *(HEAD_DIM, BLOCK_M, TMA, EMULATED),
+        )
     for entry in range(S):
         slot = tl.load(slots + entry)
         low = tl.maximum(start - entry * tiles, 0)
         high = tl.minimum(start + share - entry * tiles, tiles)
         high = tl.where(slot >= 0, high, 0)
-        c = tl.load(cos + entry * (HEAD_DIM // 2) + pairs)[None, :] * scale_log2
-        s = tl.load(sin + entry * (HEAD_DIM // 2) + pairs)[None, :] * scale_log2
-        plain = load_tile(q, batch, first, column, T, width, BLOCK_M, HEAD_DIM, TMA)
-        shifted = rotate(plain.to(tl.float32), c, s, BLOCK_M, HEAD_DIM)
-        query = narrow(shifted, plain.dtype, EMULATED)
+        if not CARRIED:
+            query = shifted_query(
+                *(q, cos, sin, entry, S, scale_log2, batch, first, column, T, width),
+                *(HEAD_DIM, BLOCK_M, TMA, EMULATED),
+            )
         place = batch * N + slot
         for tile in tl.range(low, high):
             row = tile * BLOCK_N
@@ -118,6 +153,11 @@ def forward_kernel(
             value = load_tile(values, place, row, column, R, width, BLOCK_N, HEAD_DIM, TMA)
             acc = dot(narrow(weights, value.dtype, EMULATED), value, acc, EMULATED)
             peak = new_peak
+        if CARRIED:
+            query = shifted_query(
+                *(q, cos, sin, entry + 1, S, scale_log2, batch, first, column, T, width),
+                *(HEAD_DIM, BLOCK_M, TMA, EMULATED),
+            )
 
     rows = first + tl.arange(0, BLOCK_M)
     inside = rows < T
@@ -126,46 +166,6 @@ def forward_kernel(
     tl.store(lse + (part * H + head) * T + rows, sum_log2 * LN_2, inside)
     result = acc / tl.where(total > 0, total, 1.0)[:, None]
     at = out + (part * T + rows)[:, None] * width + column + tl.arange(0, HEAD_DIM)[None, :]
-    tl.store(at, narrow(result, out.dtype.element_ty, EMULATED), inside[:, None])
-
-
-@kernel("T", "splits")
-def merge_kernel(
-    part_out,  # [splits, B, T, H, D] float32
-    part_lse,  # [splits, B, H, T] float32
-    out,  # [B, T, H, D]
-    lse,  # [B, H, T] float32
-    T,
-    H,
-    splits,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    EMULATED: tl.constexpr,
-):
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    inside = rows < T
-    batch_head = tl.program_id(1)
-    batch = batch_head // H
-    columns = (batch_head % H) * HEAD_DIM + tl.arange(0, HEAD_DIM)
-    size = (tl.num_programs(1) // H).to(tl.int64)
-    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    peak = tl.full([BLOCK_M], -1e30, tl.float32)
-    for split in range(splits):
-        place = split * size + batch
-        at = part_lse + (split * tl.num_programs(1) + batch_head).to(tl.int64) * T + rows
-        one = tl.load(at, inside, other=-float("inf"))
-        new_peak = tl.maximum(peak, one)
-        fade = tl.exp(peak - new_peak)
-        weight = tl.exp(one - new_peak)
-        at = part_out + (place * T + rows)[:, None] * (H * HEAD_DIM) + columns[None, :]
-        acc = acc * fade[:, None] + tl.load(at, inside[:, None], other=0.0) * weight[:, None]
-        total = total * fade + weight
-        peak = new_peak
-    sum_log = tl.where(total > 0, peak + tl.log(tl.maximum(total, TINY)), -float("inf"))
-    tl.store(lse + batch_head.to(tl.int64) * T + rows, sum_log, inside)
-    result = acc / tl.where(total > 0, total, 1.0)[:, None]
-    at = out + (batch.to(tl.int64) * T + rows)[:, None] * (H * HEAD_DIM) + columns[None, :]
     tl.store(at, narrow(result, out.dtype.element_ty, EMULATED), inside[:, None])
 
 
@@ -193,6 +193,7 @@ def choose_splits(programs: int, multiprocessors: int) -> int:
     return next(n for n in range(1, MAX_SPLITS + 1) if filling(n) * SPLIT_GAIN >= best)
 
 
+@launched
 def forward(
     q: Tensor,
     keys: Tensor,
@@ -271,25 +272,8 @@ def _launch(
         BLOCK_M=tile.rows,
         BLOCK_N=tile.columns,
         TMA=tma,
+        CARRIED=tile.carried,
         EMULATED=EMULATED,
         num_warps=tile.warps,
         num_stages=tile.stages,
-    )
-
-
-def merge(part_out: Tensor, part_lse: Tensor, out: Tensor, lse: Tensor) -> None:
-    """Merge parts [n, B, T, H, D] float32, [n, B, H, T] of one softmax into out and lse."""
-    num_splits, batch, num_tokens, num_heads, head_dim = part_out.shape
-    rows = 32
-    merge_kernel[(triton.cdiv(num_tokens, rows), batch * num_heads)](
-        part_out,
-        part_lse,
-        out,
-        lse,
-        num_tokens,
-        num_heads,
-        num_splits,
-        HEAD_DIM=head_dim,
-        BLOCK_M=rows,
-        EMULATED=EMULATED,
     )

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from afstream_kernels.host import launched
 from afstream_kernels.triton.attention import LOG2_E, blocks, load_tile, score_tile
 from afstream_kernels.triton.numerics import EMULATED, dot, kernel, narrow, rotate
 from afstream_kernels.triton.tiles import backward_tile
@@ -132,6 +133,7 @@ def to_own_kernel(
     tl.store(to_values + at, narrow(to_value, to_values.dtype.element_ty, EMULATED), inside)
 
 
+@launched
 def to_queries(
     q: Tensor,
     keys: Tensor,
@@ -176,6 +178,7 @@ def to_queries(
     )
 
 
+@launched
 def to_own(
     q: Tensor, keys: Tensor, values: Tensor, grad: Tensor, lse: Tensor, delta: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from afstream_kernels.triton.host import device_ints
+from afstream_kernels.host import device_ints, launched
 from afstream_kernels.triton.numerics import EMULATED, jit, kernel, narrow
 
 # programs that share the rows of a backward pass; each writes one partial sum for the weight
@@ -251,6 +251,7 @@ def modulate_kernel(
     tl.store(out + at, narrow(normed * gain + bias, out.dtype.element_ty, EMULATED), inside)
 
 
+@launched
 def norm_rope(
     x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, num_heads: int, eps: float
 ) -> Tensor:
@@ -276,6 +277,7 @@ def norm_rope(
     return out
 
 
+@launched
 def norm_rope_write(
     q: Tensor,
     k: Tensor,
@@ -319,6 +321,7 @@ def norm_rope_write(
     return out
 
 
+@launched
 def norm_rope_backward(
     x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, grad: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -347,6 +350,7 @@ def norm_rope_backward(
     return to_x, parts.sum(0).to(weight.dtype)
 
 
+@launched
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     """See `afstream_kernels.modulate`."""
     batch, num_frames, num_patches, width = x.shape

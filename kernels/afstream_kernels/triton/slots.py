@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from afstream_kernels.triton.host import device_ints
+from afstream_kernels.host import device_ints, launched
 from afstream_kernels.triton.norm import load_pairs, store_pairs
 from afstream_kernels.triton.numerics import EMULATED, kernel
 
@@ -54,6 +54,7 @@ def copy_slots_kernel(
     store_pairs(to_values + target, even, odd, inside, 1, BLOCK, EMULATED)
 
 
+@launched
 def copy_slots(
     keys: Tensor,
     values: Tensor,

@@ -25,6 +25,9 @@ class Tile(NamedTuple):
         warps: warps of a program.
         stages: tiles in flight.
         descriptors: loads through tensor descriptors (TMA) instead of pointers.
+        carried: the forward kernel makes the shifted query one slot ahead, as a value that the loop
+            over slots carries. Hopper's matrix instructions then read it from shared memory and
+            need not wait for each other; older chips have no registers left for it.
     """
 
     rows: int
@@ -32,23 +35,28 @@ class Tile(NamedTuple):
     warps: int
     stages: int
     descriptors: bool
+    carried: bool = False
 
 
 def forward_tile(dtype: torch.dtype) -> Tile:
     """The tile of the forward kernel on the current device."""
     chip = capability()
     if chip == 0:
-        return Tile(32, 32, 4, 1, descriptors=True)
+        return Tile(32, 32, 4, 1, descriptors=True, carried=True)
     tma = chip >= HOPPER
+    # on Blackwell the query stands in shared memory in either form
+    carried = tma and not BLACKWELL <= chip < BLACKWELL_SMALL
     if dtype == torch.float32:
-        return Tile(16, 32, 4, 1, descriptors=tma)
-    if chip >= BLACKWELL_SMALL:
-        return Tile(128, 64, 8, 2, descriptors=tma)
-    if chip >= BLACKWELL:
-        return Tile(128, 64, 8, 3, descriptors=tma)
-    if chip >= HOPPER:
-        return Tile(128, 128, 8, 2, descriptors=tma)
-    return Tile(128, 32, 8, 2, descriptors=tma)
+        sizes = 16, 32, 4, 1
+    elif chip >= BLACKWELL_SMALL:
+        sizes = 128, 64, 8, 2
+    elif chip >= BLACKWELL:
+        sizes = 128, 64, 8, 3
+    elif chip >= HOPPER:
+        sizes = 128, 128, 8, 2
+    else:
+        sizes = 128, 32, 8, 2
+    return Tile(*sizes, descriptors=tma, carried=carried)
 
 
 def backward_tile(dtype: torch.dtype) -> Tile:

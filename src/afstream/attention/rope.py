@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from afstream_kernels import rope_shift_tables, rope_tables
+from afstream_kernels import rope_shift_tables, rope_tables, to_device
 
 # cosines and sines
 RopeTable = tuple[Tensor, Tensor]
@@ -86,4 +86,4 @@ class RopeTables:
     def _place(self, table: RopeTable) -> RopeTable:
         # made outside of inference mode, because a training step may use the same tables later
         with torch.inference_mode(mode=False):
-            return table[0].to(self._device), table[1].to(self._device)
+            return to_device(table[0], self._device), to_device(table[1], self._device)

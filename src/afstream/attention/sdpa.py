@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from afstream.attention.base import CURRENT, ChunkRead, KeysValues, SlotPool
+from afstream.attention.base import CURRENT, ChunkRead, KeysValues, SlotPool, SlotRead
 from afstream.attention.block_table import BlockTable
+from afstream.attention.rope import RopeTable
 from afstream.attention.slots import TableRead
 from afstream_kernels import (
     Backend,
@@ -22,6 +23,36 @@ from afstream_kernels import (
     slot_attention,
     vendor_attention,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredBlock:
+    """Gathers what a re-cache sees layer by layer, because each layer rewrites some of it.
+
+    Attributes:
+        slots: all that it sees.
+        shift: by which their keys are moved.
+        place: keys and values [1, B, N, R, H, D] of one layer, into which they are gathered.
+        backend: of the copies.
+    """
+
+    slots: tuple[int, ...]
+    shift: RopeTable
+    place: KeysValues
+    backend: Backend
+
+    def attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, own: KeysValues | None = None
+    ) -> Tensor:
+        """Attend; see `SlotRead`. A re-cache has no gradients."""
+        assert own is None, "a re-cache writes into slots"  # noqa: S101  our own mistake
+        count = len(self.slots)
+        copy_slots(
+            *(keys[None], values[None], *self.place, self.slots, range(count), self.shift),
+            backend=self.backend,
+        )
+        held, seen = (x[0, :, :count].flatten(1, 2) for x in self.place)
+        return vendor_attention(query, held, seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +108,26 @@ class GatheredSlots:
             copy_slots(
                 *(pool.keys, pool.values, self._keys, self._values, slots),
                 range(CURRENT + 1, count),
-                pool.rope.shift(tuple(-offset for offset in offsets)),
+                self._shift(offsets),
                 backend=pool.backend,
             )
         # while the window fills, each count occurs once a scene: not worth a graph
         graph_key = count if count >= pool.window_chunks else None
         return ChunkRead(self._keys, self._values, GatheredRead(count, pool), graph_key)
 
-    def block(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> TableRead:
-        """Prepare a re-cache, which gathers layer by layer; see `SlotReader`."""
-        table = BlockTable(slots, *self._pool.rope.shift(offsets))
-        return TableRead(table, self._pool)
+    def block(self, slots: tuple[int, ...], offsets: tuple[int, ...]) -> SlotRead:
+        """Prepare a re-cache; see `SlotReader`."""
+        pool = self._pool
+        if len(slots) > pool.num_visible:
+            # more than any chunk sees, by a policy of its own
+            return TableRead(BlockTable(slots, *pool.rope.shift(offsets)), pool)
+        # the next chunk gathers anew
+        place = self._keys[:1], self._values[:1]
+        return GatheredBlock(slots, self._shift(offsets), place, pool.backend)
+
+    def _shift(self, offsets: tuple[int, ...]) -> RopeTable:
+        """Tables that move keys to where they are read: the query stays, so the other way."""
+        return self._pool.rope.shift(tuple(-offset for offset in offsets))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from afstream.bench.machine import (
 )
 from afstream.bench.result import FirstFrame, Measurement, Rates
 from afstream.bench.series import Series, Stretch, Stretches, largest
+from afstream.engine.chunk import ChunkTiming
 from afstream.stream import Chunk, Stream
 
 Consumer = Callable[[NDArray[np.uint8]], None]
@@ -56,6 +57,9 @@ class Meter:
     def __init__(self, load: Load) -> None:
         began = time.perf_counter()
         self.stream = Stream.open(load.stream)
+        if self.stream.pays_to_warm_up:
+            # captures in mid-stream would be measured as stalls; here they are part of opening
+            self.stream.warm_up()
         self._open_ms = _since_ms(began)
         self.load = load
         self._device = self.stream.model.backbone.device
@@ -88,6 +92,9 @@ class Meter:
             chunk = next(chunks)
             made_ms = _since_ms(began)
             consume(chunk.frames)
+            consumed_ms = _since_ms(began) - made_ms
+            # on a GPU this waits for the rest of the chunk's work, which counts as well
+            timing = chunk.timing
             all_ms = _since_ms(began)
             device_bytes = peak_device_bytes(self._device)
             if chunk.warm_up:
@@ -96,7 +103,7 @@ class Meter:
                 self._warm_up_device_bytes = largest(self._warm_up_device_bytes, device_bytes)
             else:
                 self._cpu_s += time.process_time() - cpu_began
-                self._count(chunk, made_ms, all_ms, device_bytes)
+                self._count(chunk, timing, consumed_ms, all_ms, device_bytes)
             end_s = chunk.start_s + len(chunk.frames) / stream.fps
             yield chunk
         self._warm_ms = statistics.median(self._cut_ms(chunks) for _ in range(WARM_STARTS))
@@ -142,15 +149,21 @@ class Meter:
             complete=self._warm_ms is not None,
         )
 
-    def _count(self, chunk: Chunk, made_ms: float, all_ms: float, device_bytes: int | None) -> None:
+    def _count(
+        self,
+        chunk: Chunk,
+        timing: ChunkTiming,
+        consumed_ms: float,
+        all_ms: float,
+        device_bytes: int | None,
+    ) -> None:
         """Add a chunk that was made and consumed."""
-        timing = chunk.timing
         spent = {
             "denoise": timing.denoise_ms,
             "context": timing.context_ms,
             "decode": timing.decode_ms,
             "total": timing.total_ms,
-            "consume": all_ms - made_ms,
+            "consume": consumed_ms,
             "all": all_ms,
         }
         if chunk.receipts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -112,9 +113,10 @@ class Chunk:
         latents: [1, c, C, h, w], clean; on a GPU, reading them waits for all that was submitted.
         start_s: time of its first frame in the video.
         receipts: prompt changes that took effect with this chunk.
-        timing: milliseconds of each part.
+        timed: gives `timing`.
         warm_up: whether something that later chunks reuse was loaded, compiled or captured for it,
             or during the wait for it.
+        notes: what became different with this chunk and should be known, in sentences.
     """
 
     index: int
@@ -124,8 +126,14 @@ class Chunk:
     latents: Tensor
     start_s: float
     receipts: tuple[Receipt, ...]
-    timing: ChunkTiming
+    timed: Callable[[], ChunkTiming]
     warm_up: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def timing(self) -> ChunkTiming:
+        """Milliseconds of each part; on a GPU, reading them waits for the chunk's context pass."""
+        return self.timed()
 
     def __repr__(self) -> str:
         count, height, width, _ = self.frames.shape

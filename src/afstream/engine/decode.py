@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cache, partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from afstream.engine.chunk import Chunk, ChunkTiming, Receipt
 from afstream.engine.stopwatch import Event, Stopwatch, gpu_event, host_event, span_ms
 from afstream.errors import StreamError
 from afstream.model.protocols import VideoDecoder
+
+# priority of a CUDA stream whose kernels go before those of others
+FIRST = -1
 
 
 def decode_pictures(
@@ -91,7 +95,8 @@ class CudaDecodeStream:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._side = torch.cuda.Stream(device)
+        # before the next chunk's work, so that frames come out as early as they can
+        self._side = torch.cuda.Stream(device, priority=FIRST)
 
     def event(self) -> Event:
         """Record an event on the current stream."""
@@ -118,11 +123,7 @@ class CudaDecodeStream:
         return host.copy_(pictures, non_blocking=True)
 
     def finish(self) -> Event:
-        """Record an event on the side stream, after the main stream's work so far as well.
-
-        The context pass is usually far shorter than decoding, so frames hardly ever wait for it,
-        and one wait then serves for the frames and for all of the chunk's timings.
-        """
+        """Record an event on the side stream, after the main stream's work so far as well."""
         submitted = torch.cuda.Event()
         submitted.record(torch.cuda.current_stream(self._device))
         self._side.wait_event(submitted)
@@ -155,12 +156,14 @@ class PendingChunk:
         start_s: see `Chunk`.
         receipts: see `Chunk`.
         began: when it was submitted, seconds of the host's clock.
-        frames: uint8 [N, H, W, 3] in host memory, valid once `done` is reached.
+        frames: uint8 [N, H, W, 3] in host memory, valid once `ready` is reached.
         is_finite: whether the latents are, bool [] in host memory, likewise.
+        ready: reached when the frames are in host memory, whatever the context pass has left to do.
         watch: times its laps switch, denoise, decode and context.
         before: `done` of the chunk before it; None for the first.
         done: reached when all of its work is done.
         warm_up: whether something that later chunks reuse was prepared for it.
+        notes: see `Chunk`.
     """
 
     index: int
@@ -172,10 +175,28 @@ class PendingChunk:
     began: float
     frames: Tensor
     is_finite: Tensor
+    ready: Event
     watch: Stopwatch
     before: Event | None
     done: Event
     warm_up: bool
+    notes: tuple[str, ...] = ()
+
+
+class Decoding(NamedTuple):
+    """A chunk that is being decoded.
+
+    Attributes:
+        frames: uint8 [N, H, W, 3] on the host, valid once `ready` is reached.
+        is_finite: whether the latents are, bool [] on the host, likewise.
+        ready: see `PendingChunk`.
+        state: the decoder's new state.
+    """
+
+    frames: Tensor
+    is_finite: Tensor
+    ready: Event
+    state: Any
 
 
 class ChunkDecoder:
@@ -217,7 +238,7 @@ class ChunkDecoder:
         latents: Tensor,
         state: Any,  # noqa: ANN401
         watch: Stopwatch,
-    ) -> tuple[Tensor, Tensor, Any]:
+    ) -> Decoding:
         """Start to decode a chunk.
 
         Args:
@@ -225,16 +246,13 @@ class ChunkDecoder:
             state: the decoder's, None at a scene's start.
             watch: times the lap `decode`.
 
-        Returns:
-            Frames, uint8 [N, H, W, 3], and whether the latents are finite, bool []; both on the
-            host, valid once the decode stream's next `finish` is reached. And the decoder's new
-            state.
         """
         with self.stream.decoding(latents):
             with watch.lap("decode"):
                 pictures, after = decode_pictures(self._vae, latents, state)
             is_finite = self.stream.to_host(latents.isfinite().all())
-            return self.stream.to_host(pictures), is_finite, after
+            frames = self.stream.to_host(pictures)
+            return Decoding(frames, is_finite, self.stream.event(), after)
 
     def collect(self, pending: PendingChunk, *, began: float, warm_up: bool) -> Chunk:
         """Wait for a chunk's frames.
@@ -247,7 +265,7 @@ class ChunkDecoder:
         Raises:
             StreamError: its latents are not finite, nor can those of any later chunk be.
         """
-        self.stream.wait(pending.done)
+        self.stream.wait(pending.ready)
         if not pending.is_finite:
             raise StreamError(
                 f"chunk {pending.index}, at {pending.start_s:.2f} s, has values that are no finite"
@@ -263,6 +281,8 @@ class ChunkDecoder:
             if receipt.switch_ms is None:
                 asked_at = pending.began if receipt.asked_at is None else receipt.asked_at
                 receipt.switch_ms = 1000 * (ended - asked_at)
+        # not the pending chunk itself, whose frames are pinned
+        ends = pending.watch, pending.before, pending.done
         return Chunk(
             index=pending.index,
             segment=pending.segment,
@@ -271,20 +291,24 @@ class ChunkDecoder:
             latents=pending.latents,
             start_s=pending.start_s,
             receipts=pending.receipts,
-            timing=_timing(pending, total_ms=1000 * (ended - began)),
+            timed=cache(partial(self._timing, *ends, total_ms=1000 * (ended - began))),
             warm_up=pending.warm_up or warm_up,
+            notes=pending.notes,
         )
 
-
-def _timing(pending: PendingChunk, *, total_ms: float) -> ChunkTiming:
-    spent = pending.watch.read_ms()
-    # time before the previous chunk was done is counted for that chunk
-    starts = [start for start in (pending.watch.began, pending.before) if start is not None]
-    return ChunkTiming(
-        switch_ms=spent["switch"],
-        denoise_ms=spent["denoise"],
-        decode_ms=spent["decode"],
-        context_ms=spent["context"],
-        model_ms=min(span_ms(start, pending.done) for start in starts),
-        total_ms=total_ms,
-    )
+    def _timing(
+        self, watch: Stopwatch, before: Event | None, done: Event, *, total_ms: float
+    ) -> ChunkTiming:
+        """Wait until a chunk is done, and read its laps."""
+        self.stream.wait(done)
+        spent = watch.read_ms()
+        # time before the previous chunk was done is counted for that chunk
+        starts = [start for start in (watch.began, before) if start is not None]
+        return ChunkTiming(
+            switch_ms=spent["switch"],
+            denoise_ms=spent["denoise"],
+            decode_ms=spent["decode"],
+            context_ms=spent["context"],
+            model_ms=min(span_ms(start, done) for start in starts),
+            total_ms=total_ms,
+        )

@@ -77,8 +77,15 @@ class StreamFacts:
 
     @property
     def graphs(self) -> bool:
-        """Whether model calls are captured as CUDA graphs."""
-        return self._pipeline.rollout.use_graphs
+        """Whether model calls are captured as CUDA graphs; no longer after a capture failed."""
+        scene = self.state.rollout
+        failed = scene is not None and scene.graphs is not None and scene.graphs.failure
+        return self._pipeline.rollout.use_graphs and not failed
+
+    @property
+    def pays_to_warm_up(self) -> bool:
+        """Whether a rehearsal pays before a video that is watched while it is made: on a GPU."""
+        return self.model.backbone.device.type == "cuda"
 
     @property
     def next_chunk(self) -> int:

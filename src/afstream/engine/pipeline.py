@@ -22,6 +22,7 @@ from afstream.engine.state import RolloutState, StreamState
 from afstream.engine.stopwatch import Stopwatch
 from afstream.errors import ConfigError
 from afstream.timeline import Plan
+from afstream_kernels import on_device
 
 
 class ChunkPipeline:
@@ -74,6 +75,7 @@ class ChunkPipeline:
     def close(self) -> None:
         """Drop all state; a running iterator ends."""
         self.closed = True
+        self.prompts.spare = None
         self.state = StreamState.begin(self.state.seed)
 
     def play(self, plan: Plan, from_chunk: int) -> Generator[Chunk, None, None]:
@@ -157,7 +159,6 @@ class ChunkPipeline:
         pending = self.state.pending
         return 2 if self.ahead and pending and pending[0].index > 0 else 1
 
-    @torch.inference_mode()
     def submit(self, changes: Sequence[PendingPrompt]) -> PendingChunk:
         """Submit the next chunk; on a GPU its work may not have begun when this returns.
 
@@ -167,6 +168,10 @@ class ChunkPipeline:
         Raises:
             ConfigError: there is no prompt yet.
         """
+        with torch.inference_mode(), on_device(self.rollout.model.device):
+            return self._submit(changes)
+
+    def _submit(self, changes: Sequence[PendingPrompt]) -> PendingChunk:
         began = time.perf_counter()
         state, rollout, decoding = self.state, self.rollout, self.decoder.stream
         watch = Stopwatch(decoding.event)
@@ -176,14 +181,15 @@ class ChunkPipeline:
         if scene is None:
             raise ConfigError("the stream has no prompt yet; call cue(prompt) first")
         new_before = scene.graphs.num_new if scene.graphs else 0
+        failure_before = scene.graphs and scene.graphs.failure
         with watch.lap("denoise"):
             noise = rollout.noise(scene, seed=state.seed, chunk=state.chunk)
             clean = rollout.denoise(scene, noise)
-        frames, is_finite, decoder = self.decoder.submit(clean, state.decoder, watch)
+        decoded = self.decoder.submit(clean, state.decoder, watch)
         with watch.lap("context"):
             rollout.commit(scene, clean)
         # only now: a chunk that is interrupted is submitted again, from the decoder's old state
-        state.decoder = decoder
+        state.decoder = decoded.state
         before, state.done = state.done, decoding.finish()
         submitted = PendingChunk(
             index=state.chunk,
@@ -193,15 +199,17 @@ class ChunkPipeline:
             start_s=self.next_s,
             receipts=tuple(change.receipt for change in changes),
             began=began,
-            frames=frames,
-            is_finite=is_finite,
+            frames=decoded.frames,
+            is_finite=decoded.is_finite,
+            ready=decoded.ready,
             watch=watch,
             before=before,
             done=state.done,
             warm_up=self._warms_up(scene, new_before),
+            notes=_notes(scene, failure_before),
         )
         state.chunk += 1
-        state.video_frame += len(frames)
+        state.video_frame += len(decoded.frames)
         return submitted
 
     def _warms_up(self, scene: RolloutState, new_before: int) -> bool:
@@ -211,3 +219,14 @@ class ChunkPipeline:
         # compiled layers see new lengths until the window is full
         lengths = self.rollout.policy.lengths
         return self.state.chunk < (lengths.window_chunks if self.rollout.model.is_compiled else 1)
+
+
+def _notes(scene: RolloutState, failure_before: str | None) -> tuple[str, ...]:
+    """What a chunk that was just submitted changed, in sentences."""
+    failure = scene.graphs and scene.graphs.failure
+    if not failure or failure_before:
+        return ()
+    return (
+        f"the GPU's work could not be captured as CUDA graphs ({failure}), so each kernel is"
+        " launched on its own from here on; frames are the same",
+    )

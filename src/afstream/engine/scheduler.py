@@ -12,12 +12,13 @@ from torch import Tensor
 
 from afstream.engine.chunk import Receipt
 from afstream.engine.rollout import Rollout
-from afstream.engine.state import Blend, Change, StreamState
+from afstream.engine.state import Blend, Change, RolloutState, StreamState
 from afstream.errors import PromptError, TimelineError
 from afstream.families.base import VideoModel
 from afstream.geometry import ChunkClock, Geometry
 from afstream.timeline import Cue, Plan
 from afstream.timeline.plan import blend_length
+from afstream_kernels import on_device
 
 
 class PendingPrompt(NamedTuple):
@@ -34,12 +35,16 @@ class PromptScheduler:
         model: its text encoder reads the prompts, its backbone takes them.
         size: size of the video.
         clock: lengths of chunks and frames.
+
+    Attributes:
+        spare: buffers and graphs for the first scene, where a stream was warmed up.
     """
 
     def __init__(self, model: VideoModel, size: Geometry, clock: ChunkClock) -> None:
         self._model = model
         self._size = size
         self.clock = clock
+        self.spare: RolloutState | None = None
         self._waiting: queue.SimpleQueue[PendingPrompt] = queue.SimpleQueue()
 
     def ask(self, cue: Cue, *, now_s: float, asked_at: float) -> Receipt:
@@ -134,7 +139,8 @@ class PromptScheduler:
             self._step_blend(state.blend, state, rollout)
 
     def _encode(self, receipt: Receipt) -> PendingPrompt:
-        return PendingPrompt(receipt, self._model.text.encode([receipt.prompt]))
+        with on_device(self._model.backbone.device):
+            return PendingPrompt(receipt, self._model.text.encode([receipt.prompt]))
 
     def _begin_segment(self, change: PendingPrompt, state: StreamState, rollout: Rollout) -> None:
         receipt, embeds = change
@@ -153,13 +159,18 @@ class PromptScheduler:
     def _begin_scene(self, embeds: Tensor, state: StreamState, rollout: Rollout) -> None:
         text = self._model.backbone.text_context(embeds)
         state.decoder = None
-        if state.rollout is not None:
+        if state.rollout is None:
+            state.rollout, self.spare = self.spare, None
+        if state.rollout is None:
+            state.rollout = rollout.start(text, self.chunk_shape(rollout))
+        else:
             rollout.restart(state.rollout, text)
-            return
+
+    def chunk_shape(self, rollout: Rollout) -> tuple[int, ...]:
+        """Shape of a chunk's latents, (1, c, C, h, w)."""
         size, config = self._size, self._model.backbone.config
         frames = rollout.policy.lengths.chunk_frames
-        shape = (1, frames, config.in_dim, size.latent_height, size.latent_width)
-        state.rollout = rollout.start(text, shape)
+        return 1, frames, config.in_dim, size.latent_height, size.latent_width
 
     def _step_blend(self, blend: Blend, state: StreamState, rollout: Rollout) -> None:
         """Move one step from one prompt to the next; the last step's chunk becomes the junction."""

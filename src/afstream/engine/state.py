@@ -44,7 +44,7 @@ class RolloutState:
             cache=self.cache.fork(),
             recent=self.recent.copy(),
             text=tuple(keys.clone() for keys in self.text) if self.graphs else self.text,
-            graphs=self.graphs and Graphs(),
+            graphs=self.graphs and self.graphs.fork(),
         )
 
 

@@ -16,6 +16,7 @@ from afstream.families.registry import family_of
 from afstream.model.dit import Backbone
 from afstream.model.protocols import DenoisingBackbone
 from afstream.spec import ModelSpec
+from afstream_kernels import on_device
 
 DTYPES = {
     "float32": torch.float32,
@@ -50,7 +51,8 @@ def open_model(
     if chosen not in DTYPES:
         raise ConfigError(f"dtype is {chosen!r}; choose one of {', '.join(DTYPES)}")
     family = family_of(spec)
-    model = family.open(spec, Placement(device, DTYPES[chosen]), prompts)
+    with on_device(device):
+        model = family.open(spec, Placement(device, DTYPES[chosen]), prompts)
     if compiled:
         compile_backbone(model.backbone)
     if like is None:

@@ -220,6 +220,8 @@ class Film:
             OutputError: the video cannot grow; what it holds is kept.
         """
         self.tally.add(chunk)
+        for note in chunk.notes:
+            self._warn(note)
         if chunk.receipts:
             self.record.cues.append(CueEntry.of(chunk))
         if not self._begun:
@@ -232,6 +234,7 @@ class Film:
         self.chunks = chunk.index + 1
         if self._sheet:
             self._sheet.add(chunk)
+        self.tally.add_timing(chunk)
         if self.states.is_due(self._stream):
             self.save_state()
         if self._since_saved_s > SAVE_EVERY_S:

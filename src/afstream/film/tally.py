@@ -91,11 +91,14 @@ class Tally:
             self.first_frame_ms = 1000 * self.wall_s
         self.chunks += 1
         self.frames += len(chunk.frames)
-        for part, milliseconds in asdict(chunk.timing).items():
-            self.parts.setdefault(part, Spread()).add(milliseconds)
         # The first prompt replaces none; its latency is that of the first frame.
         for receipt in chunk.receipts if chunk.index else ():
             self._add_switch(receipt)
+
+    def add_timing(self, chunk: Chunk) -> None:
+        """Count its times, once its frames are written: on a GPU they come later than these."""
+        for part, milliseconds in asdict(chunk.timing).items():
+            self.parts.setdefault(part, Spread()).add(milliseconds)
 
     def _add_switch(self, receipt: Receipt) -> None:
         if receipt.switch_ms is not None:

@@ -49,6 +49,7 @@ class BlockSwap:
     def __init__(self, layers: Sequence[nn.Module], device: torch.device) -> None:
         self._number = {id(layer): number for number, layer in enumerate(layers)}
         self._layers = layers
+        self._device = device
         self._on_gpu = device.type == "cuda"
         first = next(layers[0].parameters())
         size = flat_size(layers[0])
@@ -100,13 +101,12 @@ class BlockSwap:
         if not self._on_gpu:
             return None
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
-    @staticmethod
-    def _wait(event: torch.cuda.Event | None) -> None:
+    def _wait(self, event: torch.cuda.Event | None) -> None:
         if event is not None:
-            torch.cuda.current_stream().wait_event(event)
+            torch.cuda.current_stream(self._device).wait_event(event)
 
 
 def flat_size(layer: nn.Module) -> int:

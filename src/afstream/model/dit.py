@@ -19,7 +19,7 @@ from afstream.attention.base import AttentionContext
 from afstream.config import BackboneConfig
 from afstream.model.block_swap import BlockSwap, materialize, pick_layers
 from afstream.model.layers import Layer, TextKeys
-from afstream_kernels import Backend, modulate
+from afstream_kernels import Backend, modulate, to_device
 
 TIME_BASE = 10000.0
 
@@ -105,7 +105,8 @@ class Backbone(nn.Module):
     def text_context(self, prompt_embeds: Tensor) -> TextContext:
         """Project prompt embeddings [B, T <= text_len, text_dim] for every layer, once."""
         missing = self.config.text_len - prompt_embeds.shape[1]
-        padded = functional.pad(prompt_embeds, (0, 0, 0, missing)).to(self.device, self.dtype)
+        padded = functional.pad(prompt_embeds, (0, 0, 0, missing))
+        padded = to_device(padded, self.device).to(self.dtype)
         text = self.text_embedding(padded)
         return tuple(layer.text_keys(text) for layer in self._visit())
 

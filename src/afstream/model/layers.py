@@ -16,7 +16,13 @@ from torch.utils.checkpoint import checkpoint
 from afstream.attention.base import KVSlots, LayerContext
 from afstream.attention.rope import RopeTable
 from afstream.config import BackboneConfig
-from afstream_kernels import modulate, norm_rope, norm_rope_write, vendor_attention
+from afstream_kernels import (
+    linear_write,
+    modulate,
+    norm_rope,
+    norm_rope_write,
+    vendor_attention,
+)
 
 
 class TextKeys(NamedTuple):
@@ -110,9 +116,7 @@ class SelfAttention(Projections):
             context: the layer's context.
         """
         rows = tokens[:, slots.first_row :] if slots.first_row else tokens
-        num_tokens = slots.values.shape[2]
-        for target, part in zip(slots.targets, rows.split(num_tokens, dim=1), strict=True):
-            project_into(self.v, part, slots.values[:, target].flatten(2))
+        project_into(self.v, rows, slots)
         key = self.k(rows)
         # the operator always norms a query as well
         cos, sin = context.key_rope
@@ -140,13 +144,15 @@ class SelfAttention(Projections):
         )
 
 
-def project_into(linear: nn.Module, x: Tensor, out: Tensor) -> None:
-    """Apply a linear map to x [B, T, C] and write the result to out [B, T, C] in place."""
+def project_into(linear: nn.Module, x: Tensor, slots: KVSlots) -> None:
+    """Apply a linear map to x [B, T, C] and write the results into the values of slots."""
     # a wrapped projection, such as one with a LoRA, must be called
-    if type(linear) is nn.Linear and len(x) == 1:
-        torch.addmm(linear.bias, x[0], linear.weight.t(), out=out[0])
-    else:
-        out.copy_(linear(x))
+    if type(linear) is nn.Linear:
+        linear_write(x, linear.weight, linear.bias, slots.values, slots.targets)
+        return
+    parts = linear(x).split(slots.values.shape[2], dim=1)
+    for target, part in zip(slots.targets, parts, strict=True):
+        slots.values[:, target].flatten(2).copy_(part)
 
 
 class CrossAttention(Projections):

@@ -162,6 +162,7 @@ class SavedStates:
             raise unusable(path, error) from error
         self._wait()
         # the memory of the old state is free before that of the new one is taken
+        pipeline.prompts.spare = None
         pipeline.state = StreamState.begin(content.layout.first_seed)
         pipeline.state = self._made(content, decoder)
 
@@ -218,6 +219,7 @@ class SavedStates:
                 began=time.perf_counter(),
                 frames=frames,
                 is_finite=latents.isfinite().all().cpu(),
+                ready=done,
                 watch=watch,
                 before=None,
                 done=done,
