@@ -5,6 +5,7 @@ The package knows tensors and ints only: no prompts, no streams, no models.
 
 from afstream_kernels.attention import slot_attention, slot_attention_lse
 from afstream_kernels.dispatch import BACKENDS, AnyBackend, Backend, BackendName, choose_backend
+from afstream_kernels.linear import gelu_linear, pack_weight, packed_linear
 from afstream_kernels.norm import modulate, norm_rope, norm_rope_write
 from afstream_kernels.reference import apply_rope, rms_norm, rope_shift_tables, rope_tables
 from afstream_kernels.slots import copy_slots
@@ -18,9 +19,12 @@ __all__ = [
     "apply_rope",
     "choose_backend",
     "copy_slots",
+    "gelu_linear",
     "modulate",
     "norm_rope",
     "norm_rope_write",
+    "pack_weight",
+    "packed_linear",
     "rms_norm",
     "rope_shift_tables",
     "rope_tables",

@@ -23,6 +23,9 @@ DTYPES = {
     "float64": torch.float64,
 }
 
+# most memory that may go into a second copy of the weights, which makes a CPU faster
+PACKED_BYTES = 2**30
+
 
 def open_model(
     spec: ModelSpec,
@@ -53,6 +56,8 @@ def open_model(
     model = family.open(spec, Placement(device, DTYPES[chosen]), prompts)
     if compiled:
         compile_backbone(model.backbone)
+    elif isinstance(model.backbone, Backbone):
+        pack_small(model.backbone)
     if like is None:
         return model
     return replace(model, sampler=like.sampler, details={**model.details, "preset": like.name})
@@ -113,3 +118,10 @@ def compile_backbone(backbone: DenoisingBackbone) -> None:
             " machine; install one, or leave --compile out"
         )
     backbone.compile_layers()
+
+
+def pack_small(backbone: Backbone) -> None:
+    """Pack the weights of a backbone on a CPU, unless a second copy would be large."""
+    size = sum(weight.nbytes for weight in backbone.parameters())
+    if not backbone.is_offloaded and size <= PACKED_BYTES:
+        backbone.pack_weights()
