@@ -97,10 +97,11 @@ def ways(backbone: Backbone, grid: tuple[int, int], name: str) -> dict[str, Call
         raise RuntimeError("the memory recomputes nothing at a switch")
     block = range(recache.frame, recache.frame + recache.num_frames, CHUNK)
     around = POLICY.visible(anchors, recache.frame, recache.num_frames)
+    first = POLICY.query_position(recache.frame, recache.num_frames)
     again = PublicCall.of(
         backbone,
         tuple(at.position for at in around if at.frame not in block),
-        tuple(at.position for at in around if at.frame in block),
+        tuple(first + at - recache.frame for at in block),
         sizes,
     )
     text, latents = state.text, torch.randn(state.shape)

@@ -77,7 +77,7 @@ def forward(
         # with gradients on nothing is computed beforehand
         time = backbone.time_context(steps)
     embedding, projection = time.embedding.detach(), time.projection.detach()
-    x = backbone._tokens(latents)
+    x = backbone._tokens(latents)  # pyright: ignore[reportPrivateUsage]
     for index, layer in enumerate(backbone.blocks):
         assert isinstance(layer, Layer)  # noqa: S101  our own mistake
         x = _layer(layer, x, projection, text[index], call, index)
@@ -109,9 +109,7 @@ def _self_attention(layer: Layer, x: Tensor, call: PublicCall, index: int) -> Te
     keys = torch.cat([call.keys[index].clone(), key], dim=1)
     value = part.v(tokens).view_as(key)
     values = torch.cat([call.values[index].clone(), value], dim=1)
-    out = sdpa(
-        rotate_complex128(query, call.query), rotate_complex128(keys, call.window), values
-    )
+    out = sdpa(rotate_complex128(query, call.query), rotate_complex128(keys, call.window), values)
     return part.o(out.flatten(-2)).view_as(x)
 
 

@@ -51,6 +51,6 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor, *, backend: AnyBackend 
         backend: a `Backend` chosen before, or its name; see `choose_backend`.
     """
     if runs_as_on_gpu(x) and not torch.is_grad_enabled() and resolve(backend, x).fused:
-        rows = torch._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True)
+        rows = torch.ops.aten._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True)
         return rows.unflatten(0, x.shape[:-1])
     return functional.gelu(functional.linear(x, weight, bias), approximate="tanh")

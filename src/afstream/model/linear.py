@@ -44,12 +44,12 @@ class Linear(nn.Linear):
         same = packed.version == self.weight._version and packed.address == self.weight.data_ptr()
         return packed.weight if same else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's own name
         """[..., in] to [..., out]."""
         packed = self.packed
         if packed is None:
-            return functional.linear(x, self.weight, self.bias)
-        return packed_linear(x, packed, self.bias)
+            return functional.linear(input, self.weight, self.bias)
+        return packed_linear(input, packed, self.bias)
 
     def gelu(self, x: Tensor, backend: AnyBackend) -> Tensor:
         """`forward`, then GELU in its tanh form, in one operator where there is one."""

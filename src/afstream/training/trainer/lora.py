@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from afstream.checkpoints.files import save_tensors
 from afstream.errors import ConfigError
