@@ -1,10 +1,14 @@
 """What a stream computes once: modulations of its timesteps, packed weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.engine.test_block_swap import DEEP, LAYERS, backbone, latents
 
-from afstream.families.opening import open_model
+from afstream.families import opening
+from afstream.families.opening import PACKED_WIDTH, pack_weights
+from afstream.families.random.model import random_backbone
 from afstream.model.linear import Linear
 from afstream.spec import ModelSpec
 from afstream_kernels import pack_weight
@@ -69,9 +73,27 @@ def test_packed_maps_have_gradients():
 
 
 @needs_packing
-def test_an_opened_model_is_packed_unless_it_is_compiled():
-    opened = open_model(ModelSpec(name="pocket", device="cpu"))
-    packed, there = num_packed(opened.backbone)
-    assert packed == there
-    compiled = open_model(ModelSpec(name="pocket", device="cpu"), compiled=True)
-    assert num_packed(compiled.backbone)[0] == 0
+@pytest.mark.parametrize(("dim", "all_of_them"), [(PACKED_WIDTH, True), (PACKED_WIDTH // 2, False)])
+def test_wide_backbones_are_packed(dim, all_of_them):
+    sizes = replace(DEEP, dim=dim, num_heads=2, num_layers=1)
+    model = random_backbone(sizes, device="cpu", dtype=torch.float32)
+    pack_weights(model)
+    packed, there = num_packed(model)
+    assert packed == (there if all_of_them else 0)
+
+
+@needs_packing
+def test_large_backbones_are_not_packed(monkeypatch):
+    sizes = replace(DEEP, dim=PACKED_WIDTH, num_heads=2, num_layers=1)
+    model = random_backbone(sizes, device="cpu", dtype=torch.float32)
+    monkeypatch.setattr(opening, "PACKED_BYTES", 1000)
+    pack_weights(model)
+    assert num_packed(model)[0] == 0
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_opened_model_is_packed_unless_it_is_compiled(compiled, monkeypatch):
+    asked = []
+    monkeypatch.setattr(opening, "pack_weights", asked.append)
+    opened = opening.open_model(ModelSpec(name="pocket", device="cpu"), compiled=compiled)
+    assert asked == ([] if compiled else [opened.backbone])

@@ -23,8 +23,10 @@ DTYPES = {
     "float64": torch.float64,
 }
 
-# most memory that may go into a second copy of the weights, which makes a CPU faster
+# A second copy of the weights, in the CPU's own layout: the most memory it may take, and the width
+# from which on it was faster than plain weights (at 192 it was slower, see docs/performance.md).
 PACKED_BYTES = 2**30
+PACKED_WIDTH = 384
 
 
 def open_model(
@@ -57,7 +59,7 @@ def open_model(
     if compiled:
         compile_backbone(model.backbone)
     elif isinstance(model.backbone, Backbone):
-        pack_small(model.backbone)
+        pack_weights(model.backbone)
     if like is None:
         return model
     return replace(model, sampler=like.sampler, details={**model.details, "preset": like.name})
@@ -120,8 +122,9 @@ def compile_backbone(backbone: DenoisingBackbone) -> None:
     backbone.compile_layers()
 
 
-def pack_small(backbone: Backbone) -> None:
-    """Pack the weights of a backbone on a CPU, unless a second copy would be large."""
+def pack_weights(backbone: Backbone) -> None:
+    """Pack the weights of a backbone on a CPU, where that is faster and the copy is not large."""
     size = sum(weight.nbytes for weight in backbone.parameters())
-    if not backbone.is_offloaded and size <= PACKED_BYTES:
+    wide = backbone.config.dim >= PACKED_WIDTH
+    if wide and size <= PACKED_BYTES and not backbone.is_offloaded:
         backbone.pack_weights()
