@@ -33,6 +33,7 @@ from afstream.families.wan.family import WAN
 from afstream.kvcache.memories import memory_policy
 from afstream.kvcache.policy import Anchors
 from afstream.model.dit import Backbone
+from afstream.spec import ModelSpec
 from cpu_stages.public_way import PublicCall, forward
 
 RESULT = Path(__file__).with_name("results") / "cpu_path.json"
@@ -157,9 +158,11 @@ def against_public(grid: tuple[int, int], rounds: int) -> dict[str, Any]:
     return {"cpu_ms": spans, "public_to_this": ratios}
 
 
-def pocket(chunks: int) -> dict[str, float]:
+def pocket(chunks: int, *, packed: bool) -> dict[str, float]:
     """The embedded model end to end without a writer: times real time, by wall clock and CPU."""
-    with Stream.open("pocket") as stream:
+    with Stream.open(ModelSpec(name="pocket", device="cpu")) as stream:
+        if packed and isinstance(stream.model.backbone, Backbone):
+            stream.model.backbone.pack_weights()
         stream.cue(PROMPTS[0])
         running = stream.chunks()
         for _ in range(2 * SWITCH_CHUNK):
@@ -191,7 +194,8 @@ def main() -> None:
         "rounds": given.rounds,
         "sizes": {"dim": SIZES.dim, "ffn_dim": SIZES.ffn_dim, "layers": SIZES.num_layers},
         **{name: against_public(grid, given.rounds) for name, grid in GRIDS.items()},
-        "pocket": pocket(given.chunks),
+        "pocket": pocket(given.chunks, packed=False),
+        "pocket, packed": pocket(given.chunks, packed=True),
     }
     text = json.dumps(result, indent=2)
     given.out.write_text(text + "\n")

@@ -4,7 +4,8 @@
     python benchmarks/stream_length.py --minutes 60 --threads 2
 
 Prints a table, writes `benchmarks/results/stream_length.json`, and brings
-`docs/performance.md` up to date, with the last result of `cpu_path.py` at its end. Run it on a machine that does nothing else.
+`docs/performance.md` up to date, with the last result of `cpu_path.py` at its end. Run
+it on a machine that does nothing else.
 """
 
 from __future__ import annotations
