@@ -3,7 +3,7 @@
     python benchmarks/cpu_path.py
     python benchmarks/cpu_path.py --threads 2 --rounds 20
 
-Writes `benchmarks/results/cpu_path.json`. All ways run in turn in one process, on the same weights
+Writes `benchmarks/results/cpu_path.json` and the last section of `docs/performance.md`. All ways run in turn in one process, on the same weights
 and latents; milliseconds are of the processor (summed over threads), so that other work on the
 machine counts little. Only the ratios hold for other machines.
 """
@@ -34,9 +34,11 @@ from afstream.kvcache.memories import memory_policy
 from afstream.kvcache.policy import Anchors
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
+from cpu_stages.page import with_section
 from cpu_stages.public_way import PublicCall, forward
 
 RESULT = Path(__file__).with_name("results") / "cpu_path.json"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 POLICY = memory_policy("anchor", WAN.lengths)
 CHUNK = WAN.lengths.chunk_frames
 # every slot is in use by then, and the junction can be seen
@@ -180,26 +182,35 @@ def pocket(chunks: int, *, packed: bool) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, or only write the page again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--chunks", type=int, default=40, help="of the pocket stream")
     parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write")
+    parser.add_argument("--page-only", action="store_true", help="measure nothing")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    result: dict[str, Any] = {
-        "machine": asdict(Machine.here(torch.device("cpu"))),
-        "threads": given.threads,
-        "rounds": given.rounds,
-        "sizes": {"dim": SIZES.dim, "ffn_dim": SIZES.ffn_dim, "layers": SIZES.num_layers},
-        **{name: against_public(grid, given.rounds) for name, grid in GRIDS.items()},
-        "pocket": pocket(given.chunks, packed=False),
-        "pocket, packed": pocket(given.chunks, packed=True),
-    }
-    text = json.dumps(result, indent=2)
-    given.out.write_text(text + "\n")
+    if not given.page_only:
+        torch.set_num_threads(given.threads)
+        result = measure(given.rounds, given.chunks)
+        given.out.write_text(json.dumps(result, indent=2) + "\n")
+    text = given.out.read_text()
+    given.page.write_text(with_section(given.page.read_text(), json.loads(text)))
     print(text)
+
+
+def measure(rounds: int, chunks: int) -> dict[str, Any]:
+    """All that the script measures, as plain data."""
+    return {
+        "machine": asdict(Machine.here(torch.device("cpu"))),
+        "threads": torch.get_num_threads(),
+        "rounds": rounds,
+        "sizes": {"dim": SIZES.dim, "ffn_dim": SIZES.ffn_dim, "layers": SIZES.num_layers},
+        **{name: against_public(grid, rounds) for name, grid in GRIDS.items()},
+        "pocket": pocket(chunks, packed=False),
+        "pocket, packed": pocket(chunks, packed=True),
+    }
 
 
 if __name__ == "__main__":

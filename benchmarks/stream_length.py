@@ -25,7 +25,7 @@ from afstream.bench.load import PROMPTS
 from afstream.errors import AfstreamError
 from afstream.spec import ModelSpec, StreamConfig
 from afstream.video import VideoWriter
-from cpu_stages.page import section
+from cpu_stages.page import with_section
 
 RESULT = "stream_length"
 CPU_RESULT = "cpu_path"
@@ -211,7 +211,7 @@ def main() -> int:
         text = page(json.loads(path.read_text()))
         cpu = given.results / f"{CPU_RESULT}.json"
         if cpu.exists():
-            text += "\n" + section(json.loads(cpu.read_text()))
+            text = with_section(text, json.loads(cpu.read_text()))
     except (AfstreamError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

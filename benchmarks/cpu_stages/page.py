@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+HEADING = "## On a CPU, against the public way"
 PUBLIC = "public way"
 PARTS = ("chunk", "switch")
+
+
+def with_section(page: str, result: Mapping[str, Any]) -> str:
+    """A page with the section at its end, in the place of an older one."""
+    return f"{page.split(HEADING)[0].rstrip()}\n\n{section(result)}"
 
 
 def section(result: Mapping[str, Any]) -> str:
     """The section, made of nothing but a result."""
     machine, sizes, pocket = result["machine"], result["sizes"], result["pocket"]
     text = (
-        "## On a CPU, against the public way",
+        HEADING,
         "Written from the result of `benchmarks/cpu_path.py`. Public streaming code caches keys"
         " that are not rotated, and in every layer of every pass clones the window, adds the"
         " block's keys and rotates all of them in complex128; `benchmarks/cpu_stages/public_way.py`"
