@@ -3,9 +3,10 @@
     python benchmarks/cpu_path.py
     python benchmarks/cpu_path.py --threads 2 --rounds 20
 
-Writes `benchmarks/results/cpu_path.json` and the last section of `docs/performance.md`. All ways run in turn in one process, on the same weights
-and latents; milliseconds are of the processor (summed over threads), so that other work on the
-machine counts little. Only the ratios hold for other machines.
+Writes `benchmarks/results/cpu_path.json` and the last section of `docs/performance.md`. All ways
+run in turn in one process, on the same weights and latents; milliseconds are of the processor
+(summed over threads), so that other work on the machine counts little. Only the ratios hold for
+other machines.
 """
 
 from __future__ import annotations

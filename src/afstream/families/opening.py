@@ -23,8 +23,8 @@ DTYPES = {
     "float64": torch.float64,
 }
 
-# A second copy of the weights, in the CPU's own layout: the most memory it may take, and the width
-# from which on it was faster than plain weights (at 192 it was slower, see docs/performance.md).
+# A second copy of the weights, in the CPU's own layout: the most memory it may take, and a width at
+# which it was faster than plain weights; at 192 no gain was sure, see docs/performance.md.
 PACKED_BYTES = 2**30
 PACKED_WIDTH = 384
 
