@@ -4,7 +4,8 @@
     python benchmarks/stream_length.py --minutes 60 --threads 2
 
 Prints a table, writes `benchmarks/results/stream_length.json`, and brings
-`docs/performance.md` up to date. Run it on a machine that does nothing else.
+`docs/performance.md` up to date, with the last result of `cpu_path.py` at its end. Run
+it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from afstream.bench.load import PROMPTS
 from afstream.errors import AfstreamError
 from afstream.spec import ModelSpec, StreamConfig
 from afstream.video import VideoWriter
+from cpu_stages.page import with_section
 
 RESULT = "stream_length"
+CPU_RESULT = "cpu_path"
 RESULTS = Path(__file__).with_name("results")
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 # what stands on the page from here on is written by hand, and stays
@@ -210,6 +213,9 @@ def main() -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(result, indent=2) + "\n")
         text = page(json.loads(path.read_text()))
+        cpu = given.results / f"{CPU_RESULT}.json"
+        if cpu.exists():
+            text = with_section(text, json.loads(cpu.read_text()))
     except (AfstreamError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

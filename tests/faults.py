@@ -33,6 +33,30 @@ DOWNLOADS = ("tests/hub", "tests/cli/test_download.py")
 
 ROOMS = (
     Room(
+        "kernels/afstream_kernels/linear.py",
+        ("tests/kernels/test_linear.py",),
+        (
+            Fault(
+                "on a CPU the feed-forward takes the other form of GELU",
+                "if runs_as_on_gpu(x) and not",
+                "if not",
+            ),
+            Fault("packed weights take the other form of GELU", '"gelu", "tanh"', '"gelu", "none"'),
+        ),
+    ),
+    Room(
+        "src/afstream/model/linear.py",
+        ("tests/engine/test_computed_once.py",),
+        (
+            Fault(
+                "a weight that was changed still counts as it was",
+                "packed.version == self.weight._version and ",
+                "",
+            ),
+            Fault("packed maps cannot be trained", " or torch.is_grad_enabled()", ""),
+        ),
+    ),
+    Room(
         "src/afstream/kvcache/positions.py",
         ("tests/kvcache",),
         (
@@ -1318,13 +1342,13 @@ ROOMS = (
             ),
             Fault(
                 "LayerNorm's scale begins at 0",
-                "eps=eps), 1 + scale)",
-                "eps=eps), scale)",
+                "gain, width = 1 + scale",
+                "gain, width = scale",
             ),
             Fault(
-                "a norm's eps is outside of the root",
-                "keepdim=True) + eps)",
-                "keepdim=True)) + eps",
+                "a norm leaves its eps out",
+                "rms_norm(x, weight.shape, weight, eps)",
+                "rms_norm(x, weight.shape, weight, 0.0)",
             ),
         ),
     ),

@@ -91,9 +91,14 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Computed in the tables' dtype, returned in x's.
     """
+    return _turn(x, torch.complex(cos, sin))
+
+
+def _turn(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotate x [..., D] by cos + i sin, broadcast to [..., D / 2]; see `apply_rope`."""
     # one complex product instead of four real ones: on a CPU the number of passes counts
-    pairs = torch.view_as_complex(x.to(cos.dtype).unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2).to(x.dtype)
+    wide = x.to(turns.dtype.to_real()).unflatten(-1, (-1, 2)).contiguous()
+    return torch.view_as_real(torch.view_as_complex(wide) * turns).flatten(-2).to(x.dtype)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -101,9 +106,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     Statistics in float32 at least.
     """
-    wide = x if x.dtype == torch.float64 else x.float()
-    scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
-    return (wide * scale).to(x.dtype) * weight
+    return functional.rms_norm(x, weight.shape, weight, eps)
 
 
 def norm_rope(
@@ -151,12 +154,13 @@ def norm_rope_write(
     Returns:
         [B, T, H, D].
     """
-    num_tokens, num_heads = keys.shape[2:4]
-    own = cos[:num_tokens], sin[:num_tokens]
+    # one table and one pass over the heads for all: on a CPU the number of operators counts
+    turns = torch.complex(cos, sin)[:, None]
+    normed = rms_norm(k, k_weight, eps).view(k.shape[0], len(slots), *keys.shape[2:])
+    turned = _turn(normed, turns[: keys.shape[2]])
     for index, slot in enumerate(slots):
-        rows = k[:, index * num_tokens : (index + 1) * num_tokens]
-        keys[:, slot] = norm_rope(rows, k_weight, *own, num_heads=num_heads, eps=eps)
-    return norm_rope(q, q_weight, cos, sin, num_heads=num_heads, eps=eps)
+        keys[:, slot] = turned[:, index]
+    return _turn(rms_norm(q, q_weight, eps).unflatten(-1, keys.shape[3:]), turns)
 
 
 def read_slots(x: Tensor, slots: Tensor) -> Tensor:
@@ -245,7 +249,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, *, eps: float) -> Tensor:
         scale: likewise; 0 leaves the norm as it is.
         eps: added to the variance.
     """
-    return torch.addcmul(shift, functional.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
+    gain, width = 1 + scale, x.shape[-1:]
+    if shift.numel() == scale.numel() == width.numel():
+        # the same for all tokens, as in every stream: the norm's own scale and bias
+        return functional.layer_norm(x, width, gain.view(width), shift.reshape(width), eps)
+    return torch.addcmul(shift, functional.layer_norm(x, width, eps=eps), gain)
 
 
 def channel_norm(x: Tensor, weight: Tensor) -> Tensor:

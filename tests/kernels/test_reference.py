@@ -101,8 +101,9 @@ def test_norm_rope_is_norm_then_heads_then_rotation():
     assert_close(found, stand(normed.reshape(2, TOKENS, HEADS, DIM), 4))
 
 
-def test_modulation_is_layer_norm_then_scale_and_shift():
-    x, shift, scale = wide(2, 3, 4, 6), wide(2, 3, 1, 6), wide(1, 1, 1, 6)
+@pytest.mark.parametrize("vectors", [(2, 3, 1, 6), (1, 1, 1, 6)], ids=["of frames", "of all"])
+def test_modulation_is_layer_norm_then_scale_and_shift(vectors):
+    x, shift, scale = wide(2, 3, 4, 6), wide(*vectors), wide(1, 1, 1, 6)
     normed = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 0.1).sqrt()
     found = reference.modulate(x, shift, scale, eps=0.1)
     assert_close(found, normed * (1 + scale) + shift)

@@ -24,6 +24,11 @@ DTYPES = {
     "float64": torch.float64,
 }
 
+# A second copy of the weights, in the CPU's own layout: the most memory it may take, and a width at
+# which it was faster than plain weights; at 192 no gain was sure, see docs/performance.md.
+PACKED_BYTES = 2**30
+PACKED_WIDTH = 384
+
 
 def open_model(
     spec: ModelSpec,
@@ -55,6 +60,8 @@ def open_model(
         model = family.open(spec, Placement(device, DTYPES[chosen]), prompts)
     if compiled:
         compile_backbone(model.backbone)
+    elif isinstance(model.backbone, Backbone):
+        pack_weights(model.backbone)
     if like is None:
         return model
     return replace(model, sampler=like.sampler, details={**model.details, "preset": like.name})
@@ -115,3 +122,11 @@ def compile_backbone(backbone: DenoisingBackbone) -> None:
             " machine; install one, or leave --compile out"
         )
     backbone.compile_layers()
+
+
+def pack_weights(backbone: Backbone) -> None:
+    """Pack the weights of a backbone on a CPU, where that is faster and the copy is not large."""
+    size = sum(weight.nbytes for weight in backbone.parameters())
+    wide = backbone.config.dim >= PACKED_WIDTH
+    if wide and size <= PACKED_BYTES and not backbone.is_offloaded:
+        backbone.pack_weights()

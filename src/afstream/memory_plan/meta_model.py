@@ -25,7 +25,7 @@ from afstream.memory_plan.count import (
     peak_bytes,
     weights_of,
 )
-from afstream.model.dit import Backbone, TextContext
+from afstream.model.dit import Backbone, TextContext, TimeContext
 from afstream.model.protocols import VideoDecoder
 from afstream.spec import TINY_VAE, Addition, ModelSpec, StreamConfig
 from afstream_kernels import Backend
@@ -208,7 +208,7 @@ class MetaModel:
             num_slots=cache.pool.keys.shape[2],
             gathered=held_bytes(cache.reader.copies),
             text=_key_bytes(whole.text_context(embeds)),
-            times=held_bytes(x for time in (*kept.times, *kept.first_times) for x in time),
+            times=sum(map(_time_bytes, (*kept.times, *kept.first_times))),
             denoise=peak_bytes(lambda: rollout.denoise(state, noise)),
             context=peak_bytes(lambda: rollout.commit(state, clean)),
             recache=peak_bytes(lambda: rollout.switch(state, text)),
@@ -232,3 +232,8 @@ def count_decoding(
 
 def _key_bytes(text: TextContext) -> int:
     return held_bytes(tensor for layer in text for tensor in (layer.k, layer.v))
+
+
+def _time_bytes(time: TimeContext) -> int:
+    vectors = (vector for layer in time.modulations for vector in layer)
+    return held_bytes((time.embedding, time.projection, *vectors))

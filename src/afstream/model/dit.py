@@ -18,7 +18,8 @@ from torch.nn import functional
 from afstream.attention.base import AttentionContext
 from afstream.config import BackboneConfig
 from afstream.model.block_swap import BlockSwap, materialize, pick_layers
-from afstream.model.layers import Layer, TextKeys
+from afstream.model.layers import Layer, Modulation, TextKeys
+from afstream.model.linear import Linear
 from afstream_kernels import Backend, modulate, to_device
 
 TIME_BASE = 10000.0
@@ -30,10 +31,16 @@ class TimeContext(NamedTuple):
     Attributes:
         embedding: [B or 1, F or 1, C], for the head.
         projection: [B or 1, F or 1, 6, C], for the layers.
+        modulations: what each layer makes of it, where that was computed beforehand.
     """
 
     embedding: Tensor
     projection: Tensor
+    modulations: tuple[Modulation, ...] = ()
+
+    def layer(self, index: int) -> Tensor | Modulation:
+        """What one layer takes."""
+        return self.modulations[index] if self.modulations else self.projection
 
 
 TextContext = tuple[TextKeys, ...]
@@ -97,10 +104,22 @@ class Backbone(nn.Module):
         return self.head.head.weight.device
 
     def time_context(self, timestep: Tensor) -> TimeContext:
-        """Embed timesteps [B or 1, F or 1] on the scale of 0 .. 1000."""
+        """Embed timesteps [B or 1, F or 1] on the scale of 0 .. 1000.
+
+        Without gradients the layers' modulations are computed as well, because a stream comes back
+        to the same few timesteps.
+        """
         wave = sinusoid(timestep, self.config.freq_dim).to(self.dtype)
         embedding = self.time_embedding(wave)
-        return TimeContext(embedding, self.time_projection(embedding).unflatten(-1, (6, -1)))
+        projection = self.time_projection(embedding).unflatten(-1, (6, -1))
+        layers = self._layers()
+        # outside of its call a layer's own weights may be elsewhere: swapped out, or sharded
+        there = not self.is_offloaded and type(layers[0].modulation) is nn.Parameter
+        if torch.is_grad_enabled() or not there:
+            return TimeContext(embedding, projection)
+        return TimeContext(
+            embedding, projection, tuple(layer.modulated(projection) for layer in layers)
+        )
 
     def text_context(self, prompt_embeds: Tensor) -> TextContext:
         """Project prompt embeddings [B, T <= text_len, text_dim] for every layer, once."""
@@ -141,6 +160,15 @@ class Backbone(nn.Module):
         for layer in self._layers():
             layer.compile(fullgraph=True)
 
+    def pack_weights(self) -> None:
+        """Copy the layers' weights into the CPU's own layout, where it has one.
+
+        For a backbone that is filled, and is not compiled: torch cannot trace such a layout.
+        """
+        for module in self.blocks.modules():
+            if isinstance(module, Linear):
+                module.pack()
+
     def recompute_layers(self) -> None:
         """Keep only each layer's input for the backward pass, and compute the rest again there.
 
@@ -167,7 +195,7 @@ class Backbone(nn.Module):
         rows = latents.shape[-2] // patch
         x = self._tokens(latents)
         for index, layer in enumerate(self._visit()):
-            x = layer(x, time.projection, text[index], context.layer(index))
+            x = layer(x, time.layer(index), text[index], context.layer(index))
         out = self.head(x, time.embedding, context.backend)
         flow = torch.empty_like(latents)
         # as in _patches
@@ -187,9 +215,9 @@ class Backbone(nn.Module):
         last = len(self.blocks) - 1
         for index, layer in enumerate(self._visit()):
             if index < last:
-                x = layer(x, time.projection, text[index], context.layer(index))
+                x = layer(x, time.layer(index), text[index], context.layer(index))
             else:
-                layer.write_kv(x, time.projection, context.layer(index))
+                layer.write_kv(x, time.layer(index), context.layer(index))
 
     def _tokens(self, latents: Tensor) -> Tensor:
         """[B, F, C, h, w] to embedded tokens [B, F, P, dim]."""

@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from afstream.attention.base import KVSlots, LayerContext
 from afstream.attention.rope import RopeTable
 from afstream.config import BackboneConfig
+from afstream.model.linear import Linear
 from afstream_kernels import (
+    Backend,
     linear_write,
     modulate,
     norm_rope,
@@ -48,6 +50,26 @@ class TextKeys(NamedTuple):
         self.v.copy_(other.v)
 
 
+class Modulation(NamedTuple):
+    """What a timestep does in one layer, [B or 1, F or 1, 1, C] each.
+
+    Attributes:
+        shift: added to the input of self-attention, after its norm.
+        scale: that input is multiplied by 1 + scale.
+        gate: multiplies the output of self-attention.
+        ffn_shift: likewise of the feed-forward.
+        ffn_scale: likewise.
+        ffn_gate: likewise.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+    ffn_shift: Tensor
+    ffn_scale: Tensor
+    ffn_gate: Tensor
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over all heads together; holds the weight only."""
 
@@ -63,10 +85,10 @@ class Projections(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         self.eps = config.eps
-        self.q = nn.Linear(config.dim, config.dim)
-        self.k = nn.Linear(config.dim, config.dim)
-        self.v = nn.Linear(config.dim, config.dim)
-        self.o = nn.Linear(config.dim, config.dim)
+        self.q = Linear(config.dim, config.dim)
+        self.k = Linear(config.dim, config.dim)
+        self.v = Linear(config.dim, config.dim)
+        self.o = Linear(config.dim, config.dim)
         self.norm_q = RMSNorm(config.dim)
         self.norm_k = RMSNorm(config.dim)
 
@@ -147,7 +169,7 @@ class SelfAttention(Projections):
 def project_into(linear: nn.Module, x: Tensor, slots: KVSlots) -> None:
     """Apply a linear map to x [B, T, C] and write the results into the values of slots."""
     # a wrapped projection, such as one with a LoRA, must be called
-    if type(linear) is nn.Linear:
+    if type(linear) is Linear and linear.packed is None:
         linear_write(x, linear.weight, linear.bias, slots.values, slots.targets)
         return
     parts = linear(x).split(slots.values.shape[2], dim=1)
@@ -189,18 +211,20 @@ class Layer(nn.Module):
         self.norm3 = nn.LayerNorm(config.dim, eps=config.eps)
         self.cross_attn = CrossAttention(config)
         self.ffn = nn.Sequential(
-            nn.Linear(config.dim, config.ffn_dim),
+            Linear(config.dim, config.ffn_dim),
             nn.GELU(approximate="tanh"),
-            nn.Linear(config.ffn_dim, config.dim),
+            Linear(config.ffn_dim, config.dim),
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
 
-    def forward(self, x: Tensor, time: Tensor, text: TextKeys, context: LayerContext) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor | Modulation, text: TextKeys, context: LayerContext
+    ) -> Tensor:
         """One layer.
 
         Args:
             x: [B, F, P, C].
-            time: projected timestep [B or 1, F or 1, 6, C].
+            time: projected timestep [B or 1, F or 1, 6, C], or what `modulated` made of it.
             text: the prompt's keys and values for this layer.
             context: self-attention of this layer.
 
@@ -216,27 +240,34 @@ class Layer(nn.Module):
             )
         return self._compute(x, time, text, context)
 
-    def _compute(self, x: Tensor, time: Tensor, text: TextKeys, context: LayerContext) -> Tensor:
-        vectors = self._vectors(time)
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = vectors
-        backend = context.backend
-        normed = modulate(x, shift, scale, eps=self.eps, backend=backend)
+    def _compute(
+        self, x: Tensor, time: Tensor | Modulation, text: TextKeys, context: LayerContext
+    ) -> Tensor:
+        at, backend = self.modulated(time), context.backend
+        normed = modulate(x, at.shift, at.scale, eps=self.eps, backend=backend)
         # addcmul reads and writes once, so a kernel of our own would save nothing
-        x = torch.addcmul(x, gate, self.self_attn(normed, context))
+        x = torch.addcmul(x, at.gate, self.self_attn(normed, context))
         x = x + self.cross_attn(self.norm3(x), text)
-        normed = modulate(x, ffn_shift, ffn_scale, eps=self.eps, backend=backend)
-        return torch.addcmul(x, ffn_gate, self.ffn(normed))
+        normed = modulate(x, at.ffn_shift, at.ffn_scale, eps=self.eps, backend=backend)
+        return torch.addcmul(x, at.ffn_gate, self._feed_forward(normed, backend))
+
+    def _feed_forward(self, x: Tensor, backend: Backend) -> Tensor:
+        widen, _, narrow = self.ffn
+        # a wrapped projection, such as one with a LoRA, must be called
+        return narrow(widen.gelu(x, backend)) if type(widen) is Linear else self.ffn(x)
 
     def text_keys(self, text: Tensor) -> TextKeys:
         """A prompt's keys and values for this layer; see `CrossAttention.text_keys`."""
         return self.cross_attn.text_keys(text)
 
-    def write_kv(self, x: Tensor, time: Tensor, context: LayerContext) -> None:
+    def write_kv(self, x: Tensor, time: Tensor | Modulation, context: LayerContext) -> None:
         """Only write the keys and values of x [B, F, P, C]; see `forward`."""
-        shift, scale = self._vectors(time)[:2]
-        normed = modulate(x, shift, scale, eps=self.eps, backend=context.backend)
+        at = self.modulated(time)
+        normed = modulate(x, at.shift, at.scale, eps=self.eps, backend=context.backend)
         self.self_attn.write_kv(normed, context)
 
-    def _vectors(self, time: Tensor) -> tuple[Tensor, ...]:
-        """Shift, scale and gate of self-attention, then of the feed-forward, [B, F, 1, C] each."""
-        return (self.modulation + time).unsqueeze(-2).unbind(dim=2)
+    def modulated(self, time: Tensor | Modulation) -> Modulation:
+        """This layer's modulation at a projected timestep [B or 1, F or 1, 6, C]."""
+        if isinstance(time, Modulation):
+            return time
+        return Modulation(*(self.modulation + time).unsqueeze(-2).unbind(dim=2))

@@ -85,7 +85,7 @@ class StreamKind(NamedTuple):
         Weights themselves may lie in buffers that other layers use in turn.
         """
         digest = hashlib.sha256()
-        times = [part for time in self.rollout.times for part in time]
+        times = [x for time in self.rollout.times for x in (time.embedding, time.projection)]
         prompt = [part for keys in text or () for part in (keys.k, keys.v)]
         for tensor in times + prompt:
             sample = tensor.detach().flatten()[:SAMPLE].cpu()

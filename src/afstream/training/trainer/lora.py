@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from afstream.checkpoints.files import save_tensors
 from afstream.errors import ConfigError
 from afstream.model.dit import Backbone
+from afstream.model.linear import Linear
 from afstream.training.trainer.distributed import ALONE, Processes, gathered
 
 INSTALL = "pip install 'afstream[train]'"
@@ -42,7 +43,7 @@ def adapt(backbone: Backbone, *, rank: int, alpha: float, seed: int = 0) -> None
     names = [
         name
         for name, part in backbone.named_modules()
-        if name.startswith(LAYERS) and type(part) is nn.Linear
+        if name.startswith(LAYERS) and type(part) is Linear
     ]
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=names)
     with torch.random.fork_rng():

@@ -1,0 +1,1 @@
+"""The stages of `cpu_path.py`."""
