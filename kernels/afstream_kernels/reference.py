@@ -97,7 +97,8 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def _turn(x: Tensor, turns: Tensor) -> Tensor:
     """Rotate x [..., D] by cos + i sin, broadcast to [..., D / 2]; see `apply_rope`."""
     # one complex product instead of four real ones: on a CPU the number of passes counts
-    wide = x.to(turns.dtype.to_real()).unflatten(-1, (-1, 2)).contiguous()
+    dtype = torch.float64 if turns.dtype == torch.complex128 else torch.float32
+    wide = x.to(dtype).unflatten(-1, (-1, 2)).contiguous()
     return torch.view_as_real(torch.view_as_complex(wide) * turns).flatten(-2).to(x.dtype)
 
 
