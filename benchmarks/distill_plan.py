@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -110,6 +110,14 @@ def attention_flops(query: tuple[int, ...], key: tuple[int, ...], *_: object, **
     return 4 * batch * tokens * key[1] * heads * width
 
 
+def product_flops(
+    bias: tuple[int, ...], rows: tuple[int, ...], weight: tuple[int, ...], *_: object, **__: object
+) -> int:
+    """FLOPs of a product with GELU in its epilogue, which torch does not count, [T, C] by [C, D]."""
+    del bias
+    return 2 * rows[0] * rows[1] * weight[1]
+
+
 @contextmanager
 def counting(backbone: Backbone, found: list[Passes]) -> Generator[None, None, None]:
     """Append what a backbone does within."""
@@ -123,7 +131,10 @@ def counting(backbone: Backbone, found: list[Passes]) -> Generator[None, None, N
 
         return wrapper
 
-    hidden = {torch.ops.afstream.vendor_attention: attention_flops}
+    hidden: dict[Any, Callable[..., int]] = {
+        torch.ops.afstream.vendor_attention: attention_flops,
+        torch.ops.aten._addmm_activation: product_flops,
+    }
     for name in CALLS:
         setattr(backbone, name, counted(getattr(backbone, name)))
     try:
