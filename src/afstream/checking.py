@@ -7,10 +7,11 @@ whether one could be opened: none of them has a check of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from afstream.attention import choose_attention
-from afstream.errors import PromptError
+from afstream.checkpoints.findings import Finding, specs_of
+from afstream.errors import AfstreamError, PromptError
 from afstream.families.base import VideoModel
 from afstream.families.opening import check_compiler, dtype_name, placement
 from afstream.families.presets import memory_of
@@ -86,6 +87,28 @@ def check(config: StreamConfig, cues: Sequence[Cue] = ()) -> Checked:
         clock=ChunkClock(format=model.format, chunk_frames=chunk_frames),
         estimate=estimate,
     )
+
+
+def check_found(
+    findings: Sequence[Finding], config: StreamConfig
+) -> tuple[list[Checked], list[str]]:
+    """See what could be opened of what was found: each model, with all that lies beside it.
+
+    Args:
+        findings: of files and folders.
+        config: all but the model.
+
+    Returns:
+        What could be opened, and the sentences of what could not.
+    """
+    found, faults = list[Checked](), list[str]()
+    for spec in specs_of(findings):
+        try:
+            # whether files go together is the same everywhere
+            found.append(check(replace(config, model=replace(spec, device="cpu"))))
+        except AfstreamError as error:
+            faults.append(str(error))
+    return found, faults
 
 
 def _check_cues(model: VideoModel, cues: Iterable[Cue]) -> None:

@@ -15,15 +15,17 @@ from afstream.checkpoints.files import Weights, shapes_of
 from afstream.checkpoints.folders import PIECES, Piece
 from afstream.checkpoints.kinds import FAMILY, Kind
 from afstream.checkpoints.lora import Lora
-from afstream.checkpoints.manifest import Manifest
+from afstream.checkpoints.manifest import BACKBONE, Manifest
 from afstream.checkpoints.quantised import scales_of
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.model.dit import Backbone
+from afstream.spec import ModelSpec
 
 FOLDERS = ("Wan folder", "converted folder")
 BACKBONES = ("student", "backbone weights")
 PROVIDES: dict[Kind, tuple[Piece, ...]] = {
     "pocket model": PIECES,
+    "random weights": PIECES,
     "student": ("backbone",),
     "backbone weights": ("backbone",),
     "Wan VAE": ("VAE",),
@@ -34,7 +36,9 @@ PROVIDES: dict[Kind, tuple[Piece, ...]] = {
 # where the published models are: a user's way to whatever is missing
 REPOSITORIES = {"1.3B": "Wan-AI/Wan2.1-T2V-1.3B", "14B": "Wan-AI/Wan2.1-T2V-14B"}
 # what generate takes as it is; a text encoder or a tokenizer must lie in a folder
-GIVEN_ALONE = (*FOLDERS, *BACKBONES, "pocket model", "Wan VAE", "tiny VAE")
+DECODERS = ("Wan VAE", "tiny VAE")
+MODELS = (*FOLDERS, "pocket model", "random weights")
+GIVEN_ALONE = (*MODELS, *BACKBONES, *DECODERS)
 STUDENTS = (
     "gdhe17/Self-Forcing, zhuhz22/Causal-Forcing, Efficient-Large-Model/LongLive-1.3B or"
     " KlingTeam/MemFlow on Hugging Face, or vivoCameraResearch/Anchor-Forcing on GitHub"
@@ -87,6 +91,11 @@ class Finding:
     def supported(self) -> bool:
         """Whether afstream can use it."""
         return self.kind != "unknown" and self.family in ("", FAMILY) and not self.fault
+
+    @property
+    def is_backbone_alone(self) -> bool:
+        """Whether it is a converted folder of nothing but a backbone, which is a student."""
+        return self.manifest is not None and self.manifest.parts == (BACKBONE,)
 
     @property
     def size(self) -> str:
@@ -177,12 +186,11 @@ def judge(findings: Sequence[Finding]) -> Together:
     usable = [one for one in findings if one.kind in GIVEN_ALONE and one.supported]
     given = [one for one in usable if one.kind in BACKBONES]
     folders = [one for one in usable if one.kind in FOLDERS]
-    base = next((one for one in (*given, *folders) if one.weights), None)
+    base = base_of(findings)
     remarks = [
         *_too_many("models", folders),
         *_too_many("students", given),
-        *_text_remarks(given, folders),
-        *(_fit(one, base) for one in findings if one.lora),
+        *(_fit(one, base) for one in findings if one.lora and not misfit_of(one, base)),
         *(f"{one.path} is not supported" for one in findings if not one.supported),
     ]
     if folders and not given and all(is_plain(one) for one in folders):
@@ -190,6 +198,29 @@ def judge(findings: Sequence[Finding]) -> Together:
     provided = {piece for one in usable for piece in one.provides}
     missing = _lacking(provided, base.size if base else "")
     return Together(missing=missing, remarks=tuple(remarks))
+
+
+def specs_of(findings: Sequence[Finding]) -> list[ModelSpec]:
+    """What generate could be given of several findings: each model, with all that lies beside it.
+
+    Of students and decoders it takes one, so that there is a spec for each; nothing without a
+    model.
+    """
+    students, decoders, models = list[str](), list[str](), list[str]()
+    for one in findings:
+        if one.kind in BACKBONES or one.is_backbone_alone:
+            students.append(str(one.path))
+        elif one.kind in DECODERS:
+            decoders.append(str(one.path))
+        elif one.kind in MODELS:
+            models.append(str(one.path))
+    loras = tuple(str(one.path) for one in findings if one.lora)
+    return [
+        ModelSpec(name=name, student=student, vae=vae, loras=loras)
+        for name in models
+        for student in students or [None]
+        for vae in decoders or [None]
+    ]
 
 
 def is_plain(folder: Finding) -> bool:
@@ -202,20 +233,22 @@ def _too_many(word: str, found: Sequence[Finding]) -> list[str]:
     return [f"these are {len(found)} {word}, and generate takes one: {names}"] * (len(found) > 1)
 
 
-def _text_remarks(given: Sequence[Finding], folders: Sequence[Finding]) -> list[str]:
-    """Students that cannot read what a folder's text encoder writes."""
-    return [
-        f"{one.path} reads text embeddings of {one.backbone.text_dim} values, {folder.path} is made"
-        f" for {folder.backbone.text_dim}: they do not fit"
-        for one in given
-        for folder in folders
-        if one.backbone and folder.backbone and one.backbone.text_dim != folder.backbone.text_dim
-    ]
+def misfit_of(finding: Finding, base: Finding | None) -> str:
+    """Why a LoRA cannot be added to a base; empty where it can, or where nothing is a LoRA."""
+    if finding.lora is None or base is None:
+        return ""
+    return finding.lora.misfit(shapes_of(base.weights))
+
+
+def base_of(findings: Sequence[Finding]) -> Finding | None:
+    """What LoRAs would be added to: the first student, else the first folder's backbone."""
+    usable = [one for one in findings if one.supported and one.weights]
+    students = [one for one in usable if one.kind in BACKBONES]
+    return next(iter([*students, *(one for one in usable if one.kind in FOLDERS)]), None)
 
 
 def _fit(finding: Finding, base: Finding | None) -> str:
-    """Whether a LoRA fits what it would be added to."""
-    if finding.lora is None or base is None:
+    """What a LoRA fits."""
+    if base is None:
         return f"{finding.path} has nothing here to be added to"
-    misfit = finding.lora.misfit(shapes_of(base.weights))
-    return f"{misfit} (here {base.path})" if misfit else f"LoRA {finding.path} fits {base.path}"
+    return f"LoRA {finding.path} fits {base.path}"

@@ -64,18 +64,21 @@ def _student(finding: Finding) -> Finding:
     student = read_student(finding.path)
     kind = "student" if student.entry else "backbone weights"
     finding = replace(finding, kind=kind, entries=student.entries, entry=student.entry)
-    return _backbone(finding, student.weights, student.declared)
+    what = f"student {finding.path}"
+    return _backbone(finding, student.weights, student.declared, what)
 
 
-def _backbone(finding: Finding, weights: Weights, declared: Mapping[str, Any]) -> Finding:
-    """A finding with what the backbone's weights, under Wan's names, say of it."""
+def _backbone(
+    finding: Finding, weights: Weights, declared: Mapping[str, Any], what: str
+) -> Finding:
+    """A finding with what the backbone's weights, under Wan's names, say of it.
+
+    `what` is what errors call them when a model is opened.
+    """
     finding = replace(finding, weights=weights)
     if not kinds.is_backbone(weights):
         return _unknown(finding)
     finding = replace(finding, family=kinds.family_of(weights))
-    if not finding.supported:
-        return finding
-    what = str(finding.path)
     try:
         sizes_of(weights, what=what, declared=declared)
         note = ""
@@ -188,7 +191,8 @@ def _backbone_part(parts: WanFolder) -> Finding:
     )
     if family != FAMILY:
         return replace(finding, family=family)
-    return _backbone(finding, finding.weights, parts.declared())
+    what = f"the backbone in {parts.place('backbone')}"
+    return _backbone(finding, finding.weights, parts.declared(), what)
 
 
 def _size(paths: Iterable[Path]) -> int:
