@@ -29,6 +29,8 @@ class Room(NamedTuple):
 FILM = ("tests/film", "tests/cli/test_continuing.py", "tests/cli/test_generate.py")
 STREAM = ("tests/kvcache/test_plain_stream.py", "tests/engine/test_stream.py")
 
+DOWNLOADS = ("tests/hub", "tests/cli/test_download.py")
+
 ROOMS = (
     Room(
         "src/afstream/kvcache/positions.py",
@@ -510,18 +512,13 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/checkpoints/lora.py",
+        "src/afstream/checkpoints/lora/merge.py",
         ("tests/checkpoints/test_checkpoints.py", "tests/checkpoints/test_lora_names.py"),
         (
             Fault(
-                "a LoRA's alpha is ignored",
-                "one._replace(factor=factors[name]) if is_scaled",
-                "one if is_scaled",
-            ),
-            Fault(
                 "a LoRA is merged in bfloat16",
-                "one.added(weight.to(wide), self.scale)",
-                "one.added(weight, self.scale)",
+                "merged = weight.to(wide)",
+                "merged = weight",
             ),
             Fault(
                 "a LoRA on float64 is merged in float32",
@@ -529,19 +526,100 @@ ROOMS = (
                 "torch.float32",
             ),
             Fault(
-                "a difference is added whole, whatever the scale",
-                "alpha=scale * self.factor)\n        down",
-                "alpha=self.factor)\n        down",
-            ),
-            Fault(
                 "only the last of several LoRAs counts",
-                "for name, value in merged.items()",
-                "for name, value in weights.items()",
+                "one.added(merged, base, scale)",
+                "one.added(base, base, scale)",
             ),
         ),
     ),
     Room(
-        "src/afstream/checkpoints/lora_strength.py",
+        "src/afstream/checkpoints/lora/read.py",
+        ("tests/checkpoints/test_lora_names.py", "tests/checkpoints/test_lora_strength.py"),
+        (
+            Fault(
+                "a LoRA's alpha is ignored",
+                "one._replace(factor=factors[name]) if one.is_scaled",
+                "one if one.is_scaled",
+            ),
+            Fault(
+                "a LoRA that calls itself a DoRA is merged without lengths",
+                "one.is_scaled and one.dora is None",
+                "one.is_scaled and one is None",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/kinds.py",
+        ("tests/checkpoints/test_lora_names.py", "tests/checkpoints/test_lora_kinds.py"),
+        (
+            Fault(
+                "a difference is added whole, whatever the scale",
+                "self.delta.added(weight, scale * self.factor)",
+                "self.delta.added(weight, self.factor)",
+            ),
+            Fault(
+                "a DoRA's norm sees the LoRAs before it",
+                "self.dora.added(self.delta, base, self.factor, scale) + (weight - base)",
+                "self.dora.added(self.delta, weight, self.factor, scale)",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/dora.py",
+        ("tests/checkpoints/test_lora_kinds.py",),
+        (
+            Fault(
+                "PEFT's scale of a DoRA leads from the weight to the changed one",
+                "factor * scale if self.is_peft else factor",
+                "factor",
+            ),
+            Fault(
+                "the norm of a DoRA is that of the weight before",
+                "vector_norm(changed, dim",
+                "vector_norm(weight, dim",
+            ),
+            Fault(
+                "lengths of columns are taken for those of rows",
+                "Dora(magnitude, int(not is_row), False)",
+                "Dora(magnitude, 0, False)",
+            ),
+            Fault("lengths of a square are guessed", "if rows == columns:", "if not rows:"),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/kronecker.py",
+        ("tests/checkpoints/test_lora_kinds.py",),
+        (
+            Fault(
+                "a LoKr is the other way round",
+                "torch.kron(first, second.contiguous())",
+                "torch.kron(second.contiguous(), first)",
+            ),
+            Fault(
+                "a LoKr whose first matrix is a product has no rank",
+                '("lokr_w2_b", "lokr_w1_b")',
+                '("lokr_w2_b",)',
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/hadamard.py",
+        ("tests/checkpoints/test_lora_kinds.py",),
+        (
+            Fault(
+                "a LoHa is the sum of its products",
+                '_product(parts, "1") * _product',
+                '_product(parts, "1") + _product',
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/delta.py",
+        ("tests/checkpoints/test_lora_kinds.py",),
+        (Fault("a core's axes are swapped", "ij...,io,jn->on", "ji...,io,jn->on"),),
+    ),
+    Room(
+        "src/afstream/checkpoints/lora/strength.py",
         ("tests/checkpoints/test_lora_strength.py",),
         (
             Fault(
@@ -556,8 +634,8 @@ ROOMS = (
             ),
             Fault(
                 "a rank that the matrices do not have is passed over",
-                '[Said("its matrices", layer.rank), *ranks]',
-                '[Said("its matrices", layer.rank)]',
+                "_agreed([*said, *ranks], path",
+                "_agreed([*said, *ranks][:1], path",
             ),
             Fault(
                 "a pattern of no layer is passed over",
@@ -567,7 +645,7 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/checkpoints/lora_settings.py",
+        "src/afstream/checkpoints/lora/settings.py",
         ("tests/checkpoints/test_lora_strength.py",),
         (
             Fault(
@@ -588,7 +666,7 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/checkpoints/lora_names.py",
+        "src/afstream/checkpoints/lora/names.py",
         ("tests/checkpoints/test_lora_names.py",),
         (
             Fault(
@@ -604,7 +682,7 @@ ROOMS = (
         ),
     ),
     Room(
-        "src/afstream/checkpoints/lora_file.py",
+        "src/afstream/checkpoints/lora/file.py",
         ("tests/checkpoints/test_lora_names.py", "tests/checkpoints/test_lora_strength.py"),
         (
             Fault("a layer given twice counts once", "if key in taken:", "if not key:"),
@@ -669,28 +747,124 @@ ROOMS = (
         (
             Fault(
                 "flat scales are taken for columns",
-                ".view(-1, groups, 1)",
-                ".view(1, groups, -1)",
+                ".reshape(-1, groups, 1)",
+                ".reshape(1, groups, -1)",
             ),
             Fault(
                 "groups of a row share one scale",
-                "return groups if groups and shape[1] % groups == 0 else 0",
-                "return 1",
+                "groups = max(1, scale.numel() // len(wide))",
+                "groups, factor = 1, factor.flatten()[: len(wide)]",
             ),
             Fault("lost scales are not noticed", "if is_marked and not scales:", "if False:"),
             Fault("a rotated weight is read as it is", "or unknown:", "or False:"),
+            Fault(
+                "blocks are taken by columns",
+                "zip(wide.split(BLOCK), factor,",
+                "zip(wide.split(BLOCK, 1), factor,",
+            ),
+            Fault("a second scale wins", "if own in scales:", "if False:"),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/stored.py",
+        ("tests/checkpoints/test_gguf.py",),
+        (
+            Fault(
+                "weights are restored in bfloat16",
+                "lambda one: one.restore(where)",
+                "lambda one: one.restore(where).bfloat16()",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/gguf_files.py",
+        ("tests/checkpoints/test_gguf.py",),
+        (
+            Fault(
+                "shapes stay as GGUF has them",
+                "Packed(tuple(reversed(sizes))",
+                "Packed(tuple(sizes)",
+            ),
+            Fault("tensors may share their values", "if one.start < end:", "if False:"),
+            Fault(
+                "a former shape is not restored",
+                "if shape := settings.get(ORIGINAL_SHAPE + name):",
+                "if shape := None:",
+            ),
+            Fault(
+                "gate and input of the feed-forward are swapped",
+                '"ffn_gate": "ffn.gate.0",\n    "ffn_up": "ffn.fc1",',
+                '"ffn_gate": "ffn.fc1",\n    "ffn_up": "ffn.gate.0",',
+            ),
+            Fault("any model's file is read", "if architecture not in (*WAN, *TEXT):", "if False:"),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/unmerged.py",
+        ("tests/checkpoints/test_unmerged.py",),
+        (
+            Fault(
+                "a LoRA without an alpha is merged",
+                "if not all(strength.source",
+                "if False and not all(strength.source",
+            ),
+            Fault(
+                "the config beside the file is not read",
+                "file.settings += file.beside",
+                "file.settings += []",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/torch_files.py",
+        ("tests/checkpoints/test_formats.py",),
+        (
+            Fault("pickles may be of any size", "if self._left < 0:", "if False:"),
+            Fault(
+                "old pickles may call what fills memory",
+                "_check_pickle(file.peek_pickles())",
+                "file.peek_pickles()",
+            ),
+            Fault("an object is not named", "found[1] if found else", '"" if found else'),
         ),
     ),
     Room(
         "src/afstream/checkpoints/shards.py",
-        ("tests/checkpoints/test_shards.py",),
+        ("tests/checkpoints/test_shards.py", "tests/checkpoints/test_quantised.py"),
         (
+            Fault(
+                "a scale in another shard is lost",
+                "return dequantised(weights, paths[0].parent)",
+                "return weights",
+            ),
             Fault(
                 "a missing shard is not noticed",
                 "if absent:",
                 "if False:",
             ),
             Fault("variants are mixed", "if len(models) > 1:", "if False:"),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/layouts/entering.py",
+        ("tests/checkpoints/test_parts.py",),
+        (
+            Fault(
+                "the main revision of a hub's cache counts for nothing",
+                "if main.parent == snapshots and main.is_dir():",
+                "if False:",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/checkpoints/layouts/base.py",
+        ("tests/checkpoints/test_parts.py",),
+        (
+            Fault(
+                "one of several files is taken",
+                "return found if len(found) > 1 else ()",
+                "return ()",
+            ),
         ),
     ),
     Room(
@@ -703,13 +877,15 @@ ROOMS = (
     ),
     Room(
         "src/afstream/checkpoints/students.py",
-        ("tests/checkpoints/test_checkpoints.py",),
+        ("tests/checkpoints/test_checkpoints.py", "tests/checkpoints/test_wrappers.py"),
         (
             Fault(
                 "the last weights are taken, not their average",
-                '("generator_ema", "generator")\nMOVING_AVERAGE = ENTRIES[0]',
-                '("generator", "generator_ema")\nMOVING_AVERAGE = ENTRIES[1]',
+                'entry = GENERATOR if note else next(iter(entries), "")',
+                'entry = GENERATOR if GENERATOR in entries else next(iter(entries), "")',
             ),
+            Fault("a partial average is taken", "if whole <= average:", "if True:"),
+            Fault("buffers count as weights", "if name.endswith(PARAMETERS)}", "if name}"),
         ),
     ),
     Room(
@@ -1087,5 +1263,75 @@ ROOMS = (
         "src/afstream/families/pocket/family.py",
         ("tests/cli/test_generate.py",),
         (Fault("a dry run knows every word", "if spec.name == NAME else None", "if 0 else None"),),
+    ),
+    Room(
+        "src/afstream/hub/catalogue.py",
+        ("tests/hub/test_catalogue.py", "tests/families/test_presets.py"),
+        (
+            Fault("a student is fetched by another name", "self_forcing_dmd.pt", "self_forcing.pt"),
+            Fault("the frame-wise file is taken", "if not self.needs_folder", "if 1"),
+            Fault("the parts lack the tokenizer", '"spiece.model",', ""),
+            Fault("the backbone always comes", "if with_backbone else ()", "if 1 else ()"),
+        ),
+    ),
+    Room(
+        "src/afstream/hub/client.py",
+        DOWNLOADS,
+        (
+            Fault(
+                "the newest revision is fetched",
+                "revision=repository.revision, endpoint",
+                "endpoint",
+            ),
+            Fault("a broken connection ends it", "or into.tell() <= have", "or 1"),
+            Fault("another repository is fetched unasked", "if info.id != name", "if 0"),
+            Fault("a mirror is not asked", 'os.environ.get("HF_ENDPOINT", "")', '""'),
+            Fault("a page is taken for the hub", "if info.sha is None or not all(", "if not ("),
+            Fault("a card's own licence is not told", "own or usual", "usual"),
+        ),
+    ),
+    Room(
+        "src/afstream/hub/download.py",
+        DOWNLOADS,
+        (
+            Fault(
+                "a damaged file is kept",
+                "if _digest(one.part, one, tell) != one.remote.digest:",
+                "if 0:",
+            ),
+            Fault(
+                "another file passes for the published one",
+                "if _digest(one.goal, one, tell) != one.remote.digest:",
+                "if 0:",
+            ),
+            Fault("a full disk is begun with", "if needed > free", "if 0"),
+            Fault("a download begins anew", 'one.part.open("ab")', 'one.part.open("wb")'),
+            Fault("a part of another file is gone on with", ".{self.remote.digest[:SHOWN]}", ""),
+            Fault(
+                "a file in the way is replaced", "if kind_at(one.goal) and not one.there", "if 0"
+            ),
+            Fault(
+                "two runs write one folder",
+                "hold(plan.folder, what",
+                "hold(plan.folder.parent, what",
+            ),
+            Fault("a part too long is whole", "if have > one.remote.num_bytes", "if 0"),
+            Fault("nothing is written down", "write_text(plan.record, _record(plan))", "pass"),
+        ),
+    ),
+    Room(
+        "cli/afstream_cli/download.py",
+        DOWNLOADS[1:],
+        (
+            Fault("nobody is asked", "if plan.missing_bytes and not yes", "if 0"),
+            Fault("every answer is yes", 'not in ("y", "yes")', "in ()"),
+            Fault("a pipe is asked", "if not sys.stdin.isatty()", "if 0"),
+            Fault("a dry run fetches", "if dry_run", "if 0"),
+            Fault(
+                "control characters reach the terminal",
+                "table.add_row(printable(name), printable(value))",
+                "table.add_row(name, value)",
+            ),
+        ),
     ),
 )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file, save_file
 from tests.wan_transformer import CONFIG, write_transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -121,6 +124,78 @@ def write_tokenizer(path: Path, layout: Layout) -> Path:
         {**special, "extra_ids": 0, "model_max_length": 512, "tokenizer_class": "T5Tokenizer"},
     )
     return folder
+
+
+def sentencepiece_model() -> bytes:
+    """The same vocabulary as `write_tokenizer`'s, as a sentencepiece model: protobuf by hand.
+
+    Its fields are those of sentencepiece_model.proto, of which nothing needs to be installed.
+    """
+    normal, unknown, control = 1, 2, 3
+    kinds = {"<pad>": control, "</s>": control, "<unk>": unknown}
+    vocabulary = b"".join(
+        _field(
+            1,
+            _field(1, piece.encode())
+            + bytes([2 << 3 | 5])
+            + struct.pack("<f", score)
+            + _number(3, kinds.get(piece, normal)),
+        )
+        for piece, score in pieces()
+    )
+    unigram = _number(3, 1) + _number(40, SPECIAL.index("<unk>")) + _number(41, 2**64 - 1)
+    trainer = unigram + _number(42, SPECIAL.index("</s>")) + _number(43, SPECIAL.index("<pad>"))
+    return vocabulary + _field(2, trainer) + _field(3, _field(1, b"identity"))
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _varint(value >> 7)
+
+
+def _number(number: int, value: int) -> bytes:
+    return _varint(number << 3) + _varint(value)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def comfyui_text(encoder: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """transformers' weights as ComfyUI has them in one file, the tokenizer among them."""
+    own = {name: value.clone() for name, value in encoder.items() if "embed_tokens" not in name}
+    spiece = torch.frombuffer(bytearray(sentencepiece_model()), dtype=torch.uint8)
+    return own | {"spiece_model": spiece}
+
+
+def write_comfyui(path: Path, source: Path, backbone: dict[str, torch.Tensor]) -> Path:
+    """ComfyUI's `models/` with a backbone, and the VAE and text encoder of a diffusers folder."""
+    encoder = load_file(source / "text_encoder" / "model.safetensors")
+    vae = torch.load(GOLDEN / "Wan2.1_VAE.pth")
+    for name, weights in (
+        ("diffusion_models/wan2.1_t2v.safetensors", backbone),
+        ("text_encoders/umt5_xxl_fp16.safetensors", comfyui_text(encoder)),
+        ("vae/wan_2.1_vae.safetensors", vae),
+    ):
+        (path / name).parent.mkdir(parents=True)
+        save_file({key: value.clone() for key, value in weights.items()}, path / name)
+    return path
+
+
+def write_hub(path: Path, source: Path, name: str, *, revision: str = "37ec51", main: bool = True):
+    """A folder as it lies in a hub's cache: files in blobs/, links to them in snapshots/."""
+    root = path / f"models--{name}"
+    snapshot = root / "snapshots" / revision
+    (root / "blobs").mkdir(parents=True, exist_ok=True)
+    (root / "refs").mkdir(exist_ok=True)
+    for number, file in enumerate(sorted(one for one in source.rglob("*") if one.is_file())):
+        blob = root / "blobs" / f"{revision}{number}"
+        shutil.copy(file, blob)
+        link = snapshot / file.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    if main:
+        (root / "refs" / "main").write_text(revision)
+    return root
 
 
 def _write_index(path: Path) -> None:

@@ -19,13 +19,17 @@ from afstream_cli.bench_kernels import bench_kernels
 from afstream_cli.continuing import branch, extend, resume
 from afstream_cli.convert import convert
 from afstream_cli.distill import distill
+from afstream_cli.download import download
 from afstream_cli.faults import explain
 from afstream_cli.generate import generate
 from afstream_cli.inspect import inspect
 from afstream_cli.interruption import stop_code, unhandled
 from afstream_cli.streams import safe_streams, tell
 
-COMMANDS = ("generate", "resume", "extend", "branch", "inspect", "convert", "bench", "distill")
+COMMANDS = (
+    *("generate", "resume", "extend", "branch"),
+    *("download", "inspect", "convert", "bench", "distill"),
+)
 
 
 class Commands(TyperGroup):
@@ -56,6 +60,7 @@ app = typer.Typer(
 # Importing a command must stay cheap: modules that need torch are imported when it runs.
 for command in (generate, resume, extend, branch):
     app.command()(command)
+app.command()(download)
 app.command()(inspect)
 app.command()(convert)
 # `afstream bench` alone measures a stream; other benchmarks are its subcommands.

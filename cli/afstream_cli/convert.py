@@ -39,6 +39,7 @@ def convert(
     student: options.Student = None,
     lora: options.Lora = None,
     vae: Vae = None,
+    text_encoder_file: options.TextEncoderFile = None,
     dtype: Dtype = "bfloat16",
     quiet: options.Quiet = False,
 ) -> None:
@@ -47,7 +48,14 @@ def convert(
     A Wan2.1 folder, with a student in its backbone's place and LoRAs merged, becomes a folder for
     --model. A student's file alone becomes one for --student. OUT appears once it is complete.
     """
-    spec = ModelSpec(name=source, student=student, loras=tuple(lora or ()), vae=vae, dtype=dtype)
+    spec = ModelSpec(
+        name=source,
+        student=student,
+        loras=tuple(lora or ()),
+        vae=vae,
+        text_encoder_file=text_encoder_file,
+        dtype=dtype,
+    )
     # these import torch
     from afstream.families.wan.convert import BACKBONE_ONLY, check_out, prepare
     from afstream_cli.findings import size

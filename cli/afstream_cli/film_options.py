@@ -54,7 +54,11 @@ def recorded_settings(prompts: Path, config: StreamConfig) -> StreamConfig:
 def model_files(config: StreamConfig) -> dict[str, Path]:
     """The files and folders that a model is read from, by what they are."""
     spec = config.model
-    given = {"the model": spec.name, "the VAE": spec.vae}
+    given = {
+        "the model": spec.name,
+        "the VAE": spec.vae,
+        "the text encoder": spec.text_encoder_file,
+    }
     given |= {f"the weights {path}": path for path in spec.files}
     paths = {what: Path(path) for what, path in given.items() if path}
     # unlike Path.exists, which raises for a name that is too long

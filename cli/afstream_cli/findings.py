@@ -83,7 +83,8 @@ def finding_data(finding: Finding) -> dict[str, Any]:
                 {"factor": one.factor, **one._asdict(), "num_layers": count}
                 for one, count in lora.strength_counts.items()
             ],
-            "num_weights": len(lora.additions),
+            "kinds": lora.kind_counts,
+            "num_weights": len(lora.changes),
             "fits": finding.fits,
         },
         # the folder's own finding says whether it is complete
@@ -113,12 +114,14 @@ def finding_rows(finding: Finding) -> Rows:
         yield "entries", f"{', '.join(finding.entries)}; {finding.entry} is taken"
     if lora := finding.lora:
         fits = ", ".join(finding.fits) or "no Wan2.1 of a known size"
+        kinds = lora.kind_counts.items()
+        yield "made of", ", ".join(f"{count} {kind}" for kind, count in kinds)
         for index, (one, count) in enumerate(lora.strength_counts.items()):
             if index < SHOWN_STRENGTHS:
                 yield "factor", f"{one.describe()}: {count} layer{'s' * (count > 1)}"
         if (more := len(lora.strength_counts) - SHOWN_STRENGTHS) > 0:
             yield "factor", f"{more} more in other layers"
-        yield "changes", f"{len(lora.additions)} weights; fits {fits}"
+        yield "changes", f"{len(lora.changes)} weights; fits {fits}"
     for part in finding.parts:
         unfit = "" if part.supported else f"; {part.family or 'unknown'}: not supported"
         yield part.kind, (weights(part.dtypes, part.num_bytes) or "there") + unfit

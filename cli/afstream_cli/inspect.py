@@ -139,14 +139,11 @@ def unknown(finding: Finding) -> list[str]:
 
 def refused(findings: Sequence[Finding]) -> list[str]:
     """The messages for what generating would refuse, whatever else it is given."""
-    from afstream.checkpoints.findings import BACKBONES, base_of, misfit_of
+    from afstream.checkpoints.findings import base_of, faults_of, misfit_of
 
     base = base_of(findings)
-    own = [sentence for one in findings for sentence in (one.fault, misfit_of(one, base))]
-    # a student takes the place of a folder's backbone
-    if not any(one.kind in BACKBONES for one in findings):
-        own += [part.fault for one in findings for part in one.parts]
-    return [fault for fault in own if fault]
+    misfits = (misfit_of(one, base) for one in findings)
+    return [*faults_of(findings), *filter(None, misfits)]
 
 
 def changed(finding: Finding, *, contents: bool) -> list[str]:

@@ -119,7 +119,8 @@ Model = Annotated[
     str,
     option(
         MODEL,
-        "Embedded model, a model file, a Wan2.1 folder, or random:wan-1.3b (speed only).",
+        "Embedded model, a model file, a Wan2.1 folder (as downloaded, converted, in a hub's cache,"
+        " or ComfyUI's models/), or random:wan-1.3b (speed only).",
         metavar="NAME|PATH",
     ),
 ]
@@ -127,8 +128,8 @@ Student = Annotated[
     str | None,
     option(
         MODEL,
-        "File of a few-step student that replaces a Wan folder's own backbone.",
-        metavar="FILE",
+        "File or folder of a few-step student that replaces a Wan folder's own backbone.",
+        metavar="PATH",
     ),
 ]
 Lora = Annotated[
@@ -147,6 +148,17 @@ Vae = Annotated[
         "Another decoder for a Wan model: a tiny one (faster, softer), or the one at a path.",
         "--vae",
         metavar="tiny|PATH",
+        default="the folder's own",
+    ),
+]
+TextEncoderFile = Annotated[
+    str | None,
+    option(
+        MODEL,
+        "Another UMT5 text encoder for a Wan model: one file with Wan's or transformers' names, as"
+        " ComfyUI has it, or a folder.",
+        "--text-encoder-file",
+        metavar="PATH",
         default="the folder's own",
     ),
 ]

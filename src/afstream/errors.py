@@ -40,6 +40,10 @@ class CheckpointError(AfstreamError):
     """A model or checkpoint is missing, incomplete or of another layout."""
 
 
+class DownloadError(AfstreamError):
+    """Files cannot be fetched from the model hub, or are not what it says they are."""
+
+
 class StreamError(AfstreamError):
     """A stream cannot go on; the chunks made so far are good."""
 

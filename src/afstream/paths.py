@@ -1,7 +1,8 @@
-"""What stands at a path, which may be anyone's, or no file at all."""
+"""What users give as a path, and what stands there: anyone's file, or none at all."""
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
@@ -15,6 +16,24 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+# a repository's name, as in an address of Hugging Face
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def expanded(given: str) -> str:
+    """A path with the user's own folder in the place of a leading `~/`."""
+    return str(Path(given).expanduser()) if given.startswith("~/") else given
+
+
+def fetching(given: str) -> str:
+    """How to fetch a model, if what was given may name a repository; empty where it does not."""
+    if not REPOSITORY.fullmatch(given):
+        return ""
+    folder = given.partition("/")[2]
+    return (
+        f"; if that is a repository on Hugging Face, fetch it with"
+        f" `hf download {given} --local-dir {folder}`, and give that folder"
+    )
 
 
 def kind_at(path: Path) -> str:

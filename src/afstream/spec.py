@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from afstream.errors import ConfigError
+from afstream.paths import expanded
 from afstream.timeline.cue import MAX_SEED
 
 if TYPE_CHECKING:
@@ -16,7 +17,14 @@ TextPlace = Literal["device", "cpu", "drop"]
 # `--vae tiny`: the tiny VAE that lies in the model's folder
 TINY_VAE = "tiny"
 # what a spec adds to a model, in words; which of it a model takes is for its family to say
-Addition = Literal["student", "LoRA", "other VAE", "place for the text encoder", "offloaded layers"]
+Addition = Literal[
+    "student",
+    "LoRA",
+    "other VAE",
+    "other text encoder",
+    "place for the text encoder",
+    "offloaded layers",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +33,12 @@ class ModelSpec:
 
     Attributes:
         name: `pocket`, the path of a pocket model file or of a Wan2.1 folder, or
-            `random:wan-1.3b` or `random:wan-14b` (see `afstream.families.random`).
-        student: a few-step student's file, in the place of a Wan folder's own backbone.
+            `random:wan-1.3b` or `random:wan-14b` (see `afstream.families.random`). In this and
+            other paths a leading `~/` is the user's own folder.
+        student: a few-step student's file or folder, in the place of a Wan folder's own backbone.
         loras: files to add to the backbone, each `FILE` or `FILE:SCALE`.
         vae: `tiny`, or the path of another decoder; else the folder's own.
+        text_encoder_file: the path of another text encoder; else the folder's own.
         text: where the text encoder runs: on the `device`, on the `cpu`, or on the device until
             the prompts that are known beforehand are encoded, and nowhere afterwards (`drop`).
             None is the device; on a GPU that has no room for it there, `drop` where prompts are
@@ -43,15 +53,20 @@ class ModelSpec:
     student: str | None = None
     loras: tuple[str, ...] = ()
     vae: str | None = None
+    text_encoder_file: str | None = None
     text: TextPlace | None = None
     offload: int = 0
     device: str | None = None
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a number that means nothing."""
+        """Refuse a number that means nothing, and expand paths."""
         if self.offload < 0:
             raise ConfigError(f"{self.offload} layers are to be offloaded; give 0 or more")
+        for name in ("name", "student", "vae", "text_encoder_file"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, expanded(given))
+        object.__setattr__(self, "loras", tuple(map(expanded, self.loras)))
 
     @property
     def additions(self) -> tuple[Addition, ...]:
@@ -60,6 +75,7 @@ class ModelSpec:
             "student": self.student,
             "LoRA": self.loras,
             "other VAE": self.vae,
+            "other text encoder": self.text_encoder_file,
             "place for the text encoder": self.text,
             "offloaded layers": self.offload,
         }

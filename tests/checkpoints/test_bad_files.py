@@ -190,7 +190,9 @@ def test_a_folder_of_another_family(complaint, folder, command, config, family):
 @pytest.mark.parametrize("command", ["generate", "convert"])
 def test_a_folder_of_two_backbones(complaint, folder, command):
     (folder / "high_noise_model").mkdir()
-    assert "is a Wan2.2 folder; give the folder of a Wan2.1" in complaint(command, folder)
+    said = complaint(command, folder)
+    assert "describes Wan2.2 (two backbones), not Wan2.1 text-to-video; give a Wan2.1" in said
+    assert "or a student of one with --student beside this folder" in said
 
 
 @pytest.mark.parametrize("command", ["generate", "convert"])

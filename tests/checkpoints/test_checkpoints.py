@@ -12,14 +12,15 @@ from tests.wan_transformer import CONFIG, DIFFUSERS, diffusers_name, wan_weights
 
 from afstream.checkpoints import (
     BackboneSource,
-    find_parts,
     merge_loras,
     read_config,
     read_lora,
     read_loras,
     read_student,
+    resolve,
     sizes_of,
 )
+from afstream.checkpoints.kinds import PIECES
 from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import CheckpointError
@@ -44,11 +45,14 @@ def write_others(folder, layout):
         path.touch() if path.suffix == ".pth" else path.mkdir()
 
 
+def folder_parts(folder, *wanted):
+    return resolve(ModelSpec(name=str(folder)), wanted or PIECES)
+
+
 def folder_source(folder):
-    parts = find_parts(folder)
-    weights = parts.weights()
-    config = sizes_of(weights, what="it", declared=parts.declared())
-    return BackboneSource(what="it", config=config, weights=weights)
+    found = read_student(folder_parts(folder).place("backbone"))
+    config = sizes_of(found.weights, what="it", declared=found.declared)
+    return BackboneSource(what="it", config=config, weights=found.weights)
 
 
 def build(source, dtype=torch.float32):
@@ -65,7 +69,7 @@ def same(found, expected):
 def test_folders_of_both_layouts_give_the_same_backbone(tmp_path, layout, shards):
     write_transformer(tmp_path, layout, shards=shards)
     write_others(tmp_path, layout)
-    assert find_parts(tmp_path).layout == layout
+    assert folder_parts(tmp_path).folder.layout == layout
     source = folder_source(tmp_path)
     assert source.config == CONFIG
     backbone = build(source)
@@ -327,11 +331,11 @@ def test_other_families_are_refused(tmp_path):
         ("{", r"cannot be read as a model's config\.json"),
         (
             '{"dim": 64, "num_heads": 0}',
-            r"config\.json: num_heads is 0; it must be a whole number, 1 to 1024; download",
+            r"config\.json: num_heads is 0; it must be a whole number, 1 to 1024; give that file",
         ),
         (
             '{"dim": "x", "num_heads": 2}',
-            r"config\.json: dim is 'x'; it must be a whole number, 1 to 65536; download",
+            r"config\.json: dim is 'x'; it must be a whole number, 1 to 65536; give that file",
         ),
     ):
         config.write_text(text)
@@ -360,20 +364,20 @@ def test_missing_and_unknown_weights_are_named():
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_missing_pieces_of_a_folder_are_named(tmp_path, layout):
     with pytest.raises(CheckpointError, match=r"holds no Wan2\.1 model"):
-        find_parts(tmp_path)
+        folder_parts(tmp_path)
     write_transformer(tmp_path, layout)
     lacking = "Wan2.1_VAE.pth" if layout == "original" else "vae, text_encoder, tokenizer"
     with pytest.raises(CheckpointError, match=lacking):
-        find_parts(tmp_path)
+        folder_parts(tmp_path)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_student_may_take_the_place_of_the_backbone(tmp_path, layout):
     write_others(tmp_path, layout)
-    assert find_parts(tmp_path, with_backbone=False).layout == layout
-    assert find_parts(tmp_path, with_backbone=False).declared() == {}
+    folder = folder_parts(tmp_path, *PIECES[1:]).folder
+    assert (folder.layout, folder.declared()) == (layout, {})
     with pytest.raises(CheckpointError, match="diffusion_pytorch_model"):
-        find_parts(tmp_path)
+        folder_parts(tmp_path)
 
 
 def test_a_missing_shard_is_named(tmp_path):
@@ -381,16 +385,18 @@ def test_a_missing_shard_is_named(tmp_path):
     write_others(tmp_path, "diffusers")
     (tmp_path / "transformer" / "diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
     with pytest.raises(CheckpointError, match="00002-of-00003"):
-        find_parts(tmp_path).weights()
+        folder_source(tmp_path)
     index = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text("{}")
     with pytest.raises(CheckpointError, match="index"):
-        find_parts(tmp_path).weights()
+        folder_source(tmp_path)
 
 
 def test_unreachable_paths_are_one_sentence(tmp_path):
     for path in (tmp_path / "no.pt", tmp_path, tmp_path / ("x" * 300 + ".pt")):
-        with pytest.raises(CheckpointError, match=r"no checkpoint at|cannot be read|is a folder"):
+        with pytest.raises(
+            CheckpointError, match=r"no checkpoint at|cannot be reached|is a folder"
+        ):
             read_student(path)
     with pytest.raises(
         CheckpointError, match="cannot be reached: File name too long; give 'pocket'"

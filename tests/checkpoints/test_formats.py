@@ -1,9 +1,13 @@
 """The format of a file is told by its first bytes, and one that is not read is called by name."""
 
+import argparse
+import datetime
 import gzip
+import io
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -20,7 +24,6 @@ POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\ns
 REFUSED = {
     "empty": (b"", "is empty; download it again"),
     "pointer": (POINTER.encode(), "is a git-lfs pointer, not the file itself; run git lfs pull"),
-    "gguf": (b"GGUF\3\0\0\0" + bytes(280), "is a GGUF file"),
     "page": (b"\n<!DOCTYPE html><html>restricted</html>", "is a web page, not the file itself"),
     "error page": (b'<?xml version="1.0"?><Error/>', "is a web page"),
     "index": (b'{"meta": {}, "weight_map": {}}', "is a text, which holds no weights"),
@@ -55,14 +58,69 @@ def test_suffixes_count_for_nothing(tmp_path, name):
     assert read_metadata(tmp_path / name) == {}
 
 
-def test_the_format_before_archives_is_refused_by_name(tmp_path):
-    path = tmp_path / "old.pt"
-    torch.save({"generator": WEIGHTS}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"is in the format of torch before 1\.6.*torch.save"):
+def save_old(content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("name", ["old.pt", "old.safetensors", "old"])
+def test_the_format_before_archives_is_read(tmp_path, name):
+    shared = torch.arange(12.0)
+    content = {"a.weight": shared[:6].view(2, 3), "b.weight": shared[6:].bfloat16()}
+    save_old({"generator": content, "step": 3, "config": {"lr": 0.1}}, tmp_path / name)
+    student = read_student(tmp_path / name)
+    assert student.entry == "generator"
+    assert student.weights.keys() == content.keys()
+    assert all(torch.equal(student.weights[key], content[key]) for key in content)
+
+
+@pytest.mark.parametrize("saved", [torch.save, save_old])
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ({"args": argparse.Namespace(lr=1)}, "argparse.Namespace"),
+        ({"loss": np.float64(0.5)}, "numpy._core.multiarray.scalar"),
+        ({"when": datetime.timedelta(1)}, "datetime.timedelta"),
+    ],
+)
+def test_an_object_that_is_not_read_is_named(tmp_path, saved, content, name):
+    path = tmp_path / "s.pt"
+    saved({"generator": WEIGHTS, **content}, path)
+    with pytest.raises(CheckpointError) as caught:
         read_student(path)
-    # the way out that it names
-    torch.save(torch.load(path, weights_only=True), path)
-    assert read_student(path).entry == "generator"
+    assert f"it holds Python objects that could run code, {name}; give a" in str(caught.value)
+
+
+def old_bytes(content):
+    made = io.BytesIO()
+    save_old(content, made)
+    return made.getvalue()
+
+
+# pickles of more than is allowed, without an end, cut values, more values than there are
+HEAD = b"".join(
+    pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+)
+OLD = {
+    "many pickles": old_bytes({f"n{number:0300}": 1 for number in range(5000)}),
+    "a long text": HEAD + b"\x80\x02X\xff\xff\xff\x7f" + b"x" * 2_000_000,
+    "a line without end": HEAD + b"\x80\x02c" + b"x" * 2_000_000,
+    "cut": old_bytes({"a": torch.ones(1000)})[:-2000],
+    "more values": old_bytes({"a": torch.ones(1000)}).replace(b"M\xe8\x03", b"J\xe8\x03\0\x40"),
+    "fills memory": old_bytes({}) + b"bytearray",
+    "ends early": HEAD,
+}
+
+
+@pytest.mark.parametrize("fault", OLD)
+def test_a_damaged_file_of_that_format_is_one_sentence(tmp_path, fault):
+    path = tmp_path / "s.pt"
+    path.write_bytes(OLD[fault])
+    for read in (read_student, identify, read_lora):
+        with pytest.raises(CheckpointError, match=r"cannot be read as a checkpoint: ") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+        if fault in ("many pickles", "a long text", "a line without end"):
+            assert "its pickles have more than 1.2 MB" in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", ["F8_E8M0", "F4", "U16"])
@@ -84,7 +142,7 @@ def test_a_link_to_nothing_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"s\.safetensors is a link to \.\./\.\./blobs/649d"):
         read_student(path)
     (tmp_path / "student").mkdir()
-    with pytest.raises(CheckpointError, match="student is a folder; give a file of weights"):
+    with pytest.raises(CheckpointError, match="student is a folder without weights of a"):
         read_student(tmp_path / "student")
 
 

@@ -145,7 +145,9 @@ def test_sizes_are_named_and_nothing_is_read(tmp_path, name, size):
     assert found.dtypes == {
         "bfloat16": sum(torch.Size(s).numel() for s in shapes_of(config).values())
     }
-    assert {one.where for one in found.missing} == {f"Wan-AI/Wan2.1-T2V-{size} on Hugging Face"}
+    assert {one.where for one in found.missing} == {
+        f"Wan-AI/Wan2.1-T2V-{size} on Hugging Face (afstream download {name})"
+    }
 
 
 def strengths(lora):
@@ -163,10 +165,10 @@ def test_loras_say_rank_alpha_and_what_they_fit(tmp_path, name, size):
     lora = found.lora
     said = "nothing says alpha, so it is the rank"
     assert strengths(lora) == [f"1 = alpha 4 / rank 4 ({said})", f"1 = alpha 8 / rank 8 ({said})"]
-    assert (len(lora.additions), found.fits, found.size) == (2, (size,), size)
+    assert (len(lora.changes), found.fits, found.size) == (2, (size,), size)
     own = {
         f"diffusion_model.{name.removesuffix('.weight')}.alpha": torch.tensor(2.0)
-        for name in lora.additions
+        for name in lora.changes
     }
     lora = identify(saved(tmp_path / "b.safetensors", {**pairs, **own})).lora
     assert strengths(lora) == [

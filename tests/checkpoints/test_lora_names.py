@@ -17,7 +17,8 @@ from tests.wan_transformer import CONFIG, diffusers_name, wan_weights
 
 from afstream.checkpoints import merge_loras, read_lora
 from afstream.checkpoints.backbone import BackboneSource
-from afstream.checkpoints.lora_names import own_name
+from afstream.checkpoints.files import shapes_of
+from afstream.checkpoints.lora.names import own_name
 from afstream.errors import CheckpointError
 
 KOHYA = "lora_down.weight", "lora_up.weight"
@@ -94,6 +95,20 @@ def test_a_convolution(tmp_path):
     check_merged([written(tmp_path / "l.safetensors", content)], wanted)
 
 
+def test_a_convolution_of_two_axes(tmp_path):
+    """As who extracts a LoRA by a decomposition writes it: the values of a row side by side."""
+    down, up = torch.randn(4, 64), torch.randn(64, 4)
+    content = {"patch_embedding.lora_A.weight": down, "patch_embedding.lora_B.weight": up}
+    wanted = wan_weights()
+    wanted["patch_embedding.weight"] += (up @ down).view(64, 16, 1, 2, 2)
+    path = written(tmp_path / "l.safetensors", content)
+    check_merged([path], wanted)
+    assert not read_lora(path).misfit(shapes_of(wan_weights()))
+    content["patch_embedding.lora_A.weight"] = torch.randn(4, 63)
+    with pytest.raises(CheckpointError, match=r"as \(64, 63\), but the model has \(64, 16, 1, 2"):
+        merge_loras(wan_weights(), [read_lora(written(path, content))])
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16, torch.float64]
 )
@@ -126,14 +141,17 @@ def test_who_gave_what_is_not_finite_in_float8(tmp_path):
         ({f"{LAYER}.lora_A.style.weight": torch.ones(4, 64)}, "holds more than one adapter, by"),
         ({f"{LAYER}.lora_B.bias": torch.ones(64), f"{LAYER}.diff_b": torch.ones(2)}, ""),
         ({f"{LAYER}.diff": torch.ones(64, 64, dtype=torch.int8)}, f"{LAYER}.diff as int8, which"),
-        ({f"{LAYER}.lora_magnitude_vector": torch.ones(64)}, "is a DoRA (blocks.0.self_attn.q.lo"),
-        ({f"{LAYER}.dora_scale": torch.ones(64, 1)}, "is a DoRA"),
-        ({f"{LAYER}.lokr_w1": torch.ones(8, 8)}, "is a LoKr"),
-        ({f"{LAYER}.hada_w1_a": torch.ones(8, 8)}, "is a LoHa"),
-        ({f"{LAYER}.lora_mid.weight": torch.ones(8, 8)}, "is a Tucker-decomposed LoRA"),
+        (
+            {f"{LAYER}.oft_blocks": torch.ones(64)},
+            "holds blocks.0.self_attn.q.oft_blocks, a part of OFT, which",
+        ),
+        ({f"{LAYER}.boft_R": torch.ones(64, 1)}, "a part of BOFT,"),
+        ({f"{LAYER}.a1.weight": torch.ones(8, 8)}, "a part of GLoRA,"),
+        ({f"{LAYER}.ia3_l": torch.ones(8, 8)}, "a part of (IA)3,"),
+        ({f"{LAYER}.scalar": torch.ones(())}, "is no part of a LoRA"),
         ({f"{LAYER}.base_layer.weight": torch.ones(64, 64)}, "not merged yet"),
-        ({f"{LAYER}.weight": torch.ones(64, 64)}, "is no part of a low-rank pair"),
-        ({f"{LAYER}.lora_A.bias": torch.ones(64)}, "is no part of a low-rank pair"),
+        ({f"{LAYER}.weight": torch.ones(64, 64)}, "is no part of a LoRA"),
+        ({f"{LAYER}.lora_A.bias": torch.ones(64)}, "is no part of a LoRA"),
         ({"blocks.0.ffn.2.lora_B.bias": torch.ones(64)}, "has a bias of a pair for blocks.0.ffn.2"),
         ({"blocks.0.ffn.2.lora_A.weight": [1.0]}, "lora_A.weight, which is no tensor"),
         ({"blocks.0.cross_attn.k_img.diff": torch.ones(2)}, "is for Wan image-to-video: it"),

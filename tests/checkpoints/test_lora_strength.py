@@ -151,7 +151,7 @@ def test_patterns_of_a_header_are_in_the_words_of_the_file(tmp_path):
         (pairs(), {"rank": "nan"}, "the rank of rank is 'nan'; it must be a finite number"),
         (pairs(), adapter(fan_in_fan_out=True), "fan_in_fan_out of lora_adapter_metadata.transf"),
         (pairs(), adapter(init_lora_weights="pissa"), "is 'pissa', which cannot be merged"),
-        (pairs(), adapter(peft_type="LOHA"), "is 'LOHA', which cannot be merged"),
+        (pairs(), adapter(peft_type="OFT"), "is 'OFT', which cannot be merged"),
     ],
 )
 def test_what_disagrees_or_is_not_understood(tmp_path, content, metadata, words):

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from tests.wan_transformer import CONFIG, diffusers_name, wan_weights
 
-from afstream.checkpoints import BackboneSource, read_loras, read_student
+from afstream.checkpoints import BackboneSource, merge_loras, read_loras, read_student
 from afstream.checkpoints.files import file_weights, load_into
-from afstream.checkpoints.quantised import all_restored
+from afstream.checkpoints.shards import folder_weights
 from afstream.errors import CheckpointError
 from afstream.families.registry import identify
 from afstream.families.wan.convert import prepare
@@ -65,6 +65,16 @@ def scaled(scale_of=tensor_wise, dtype=FP8, word=".weight_scale", prefix=""):
     return {prefix + name: value.contiguous() for name, value in named.items()}, true
 
 
+def quanto():
+    content, true = scaled(row_wise, torch.int8, word=".weight._scale")
+    layers = [name.removesuffix(".weight") for name in MATRICES]
+    named = {
+        f"{name}._data" if name in MATRICES else name: value for name, value in content.items()
+    }
+    words = ("input_scale", "output_scale")
+    return named | {f"{one}.{word}": torch.ones(()) for one in layers for word in words}, true
+
+
 def layouts():
     fp8, true = scaled(word=".scale_weight", prefix="model.diffusion_model.")
     inputs = {
@@ -83,11 +93,25 @@ def layouts():
     yield "int8, flat scales", named, true
     groups, true = scaled(group_wise, word=".scale_weight")
     yield "groups", groups | MARK, true
+    ones = {name: one.reshape(1) if one.ndim == 0 else one for name, one in fp8.items()}
+    yield "one value", {**ones, **MARK}, scaled()[1]
+    groups, true = scaled(group_wise)
+    flat = {name: one.flatten(1) if name.endswith("scale") else one for name, one in groups.items()}
+    yield "groups of two axes", flat, true
+    yield "quanto", *quanto()
     whole, true = scaled()
     yield "diffusers", {diffusers_name(name): value for name, value in whole.items()}, true
 
 
 LAYOUTS = {name: (content, true) for name, content, true in layouts()}
+
+
+def blocks_of(shape):
+    """Values in eight bits, a scale for each 128 rows and columns, and what they stand for."""
+    stored = torch.randn(shape).to(FP8)
+    scale = torch.rand(-(-shape[0] // 128), -(-shape[1] // 128)) + 0.5
+    wide = scale.repeat_interleave(128, 0).repeat_interleave(128, 1)[: shape[0], : shape[1]]
+    return stored, scale, stored.float() * wide
 
 
 @pytest.fixture
@@ -112,9 +136,48 @@ def test_a_weight_is_what_is_stored_times_its_scale(path, layout):
         assert built.keys() == true.keys()
         for name, value in true.items():
             assert torch.equal(built[name], value.to(dtype)), name
-    restored = all_restored(read_student(path).weights)
-    assert restored.keys() == true.keys()
-    assert all(torch.equal(restored[name], true[name]) for name in true)
+    found = read_student(path).weights
+    assert found.keys() == true.keys()
+    assert all(torch.equal(found[name], true[name]) for name in true)
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (300, 200), (128, 257), (64, 64)])
+def test_blocks_of_rows_and_columns_have_scales_of_their_own(path, shape):
+    value, scale, true = blocks_of(shape)
+    save_file({"a.weight": value, "a.weight_scale_inv": scale}, path)
+    assert torch.equal(file_weights(path)["a.weight"], true)
+    wrong = torch.ones(scale.shape[0], scale.shape[1] + 1)
+    save_file({"a.weight": value, "a.weight_scale_inv": wrong}, path)
+    with pytest.raises(CheckpointError, match=r"weight_scale_inv .* which afstream cannot"):
+        file_weights(path)
+
+
+def test_a_weight_and_its_scale_may_lie_in_two_shards(tmp_path):
+    content, true = LAYOUTS["int8"]
+    scales = {name: value for name, value in content.items() if name.endswith("scale")}
+    rest = {name: value for name, value in content.items() if name not in scales}
+    for number, part in enumerate((rest, scales), 1):
+        save_file(part, tmp_path / f"model-0000{number}-of-00002.safetensors")
+    found = folder_weights(tmp_path, "model")
+    assert found.keys() == true.keys()
+    assert all(torch.equal(found[name], true[name]) for name in true)
+
+
+def test_training_and_parity_merge_loras_as_generate_does(path, tmp_path):
+    """Both ways to merge, on a base in eight bits, bit for bit."""
+    content, true = LAYOUTS["fp8_scaled"]
+    save_file(content, path)
+    layer = "blocks.1.ffn.0"
+    down, up = torch.randn(4, 64), torch.ones(128, 4)
+    pair = {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+    save_file(pair, tmp_path / "l.safetensors")
+    loras = read_loras([str(tmp_path / "l.safetensors")])
+    merged = merge_loras(read_student(path).weights, loras)
+    built = build(path, loras=loras).state_dict()
+    assert merged.keys() == built.keys()
+    assert all(torch.equal(merged[name], built[name]) for name in built)
+    expected = true[f"{layer}.weight"] + up @ down
+    torch.testing.assert_close(merged[f"{layer}.weight"], expected, rtol=0, atol=1e-5)
 
 
 def test_loras_are_added_to_what_weights_stand_for(path, tmp_path):
@@ -207,6 +270,16 @@ def bad(**changes):
         (bad(weight_scale=torch.ones(128, 3, 1)), r"\(128, 3, 1\), float32, which afstream cannot"),
         (bad(weight_scale=torch.ones((), dtype=torch.int8)), r"\(\), int8, which afstream cannot"),
         (bad(weight=torch.ones(128, 64, dtype=torch.uint8)), "holds uint8 weights with scales"),
+        (
+            bad(weight_scale_2=torch.ones(())),
+            r"stores weights as nvfp4, by .*weight_scale_2, which",
+        ),
+        (bad(weight_zero_point=torch.zeros(128, 1)), "stores weights as numbers with zero points"),
+        (bad(qweight=torch.zeros(8, 128, dtype=torch.int32)), r"packed numbers \(GPTQ or AWQ\)"),
+        (bad(scale_weight=torch.ones(())), r"has two scales for blocks\.0\.ffn\.0\.weight, blocks"),
+        (bad(weight_scale=torch.ones(64)), r"weight_scale \(64,\), float32, which afstream cannot"),
+        (bad(weight_scale=torch.ones(1, 64)), r"weight_scale \(1, 64\), float32, which afstream"),
+        (bad(weight_scale=torch.ones(128, 0)), r"weight_scale \(128, 0\), float32, which afstream"),
         (WEIGHTS | MARK, "says that its weights are scaled, but holds no scales"),
     ],
 )
@@ -251,6 +324,10 @@ def test_scales_are_no_parameters_and_load_into_applies_them(path):
     save_file(content, path)
     assert identify(path).num_parameters == sum(value.numel() for value in WEIGHTS.values())
     layer = torch.nn.Linear(2, 2, bias=False)
-    half = {"weight": torch.full((2, 2), 3, dtype=torch.int8), "weight_scale": torch.tensor(0.5)}
-    load_into(layer, half, what="it")
+    half = {
+        "a.weight": torch.full((2, 2), 3, dtype=torch.int8),
+        "a.weight_scale": torch.tensor(0.5),
+    }
+    save_file(half, path)
+    load_into(torch.nn.ModuleDict({"a": layer}), file_weights(path), what="it")
     assert torch.equal(layer.weight, torch.full((2, 2), 1.5))

@@ -209,7 +209,7 @@ def test_the_sentence_names_file_field_value_and_what_is_allowed(
     said = capsys.readouterr().err
     assert said.startswith("afstream: ")
     assert f"{path}: {words}" in said
-    assert said.endswith("; download it again\n")
+    assert said.endswith("; give that file as it is published with the model\n")
     assert said.count("\n") == 1
 
 

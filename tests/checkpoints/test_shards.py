@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.wan_transformer import ORIGINAL, wan_weights
 
-from afstream.checkpoints import find_parts
+from afstream.checkpoints import read_student, resolve
+from afstream.checkpoints.kinds import PIECES
 from afstream.checkpoints.shards import folder_weights, shard_files
 from afstream.errors import CheckpointError
 from afstream.families.registry import identify
 from afstream.families.wan.text import load_text
+from afstream.spec import ModelSpec
 
 STEM = "diffusion_pytorch_model"
 SHARDS = [f"{STEM}-0000{one}-of-00003.safetensors" for one in (1, 2, 3)]
@@ -23,6 +25,10 @@ SHARDS = [f"{STEM}-0000{one}-of-00003.safetensors" for one in (1, 2, 3)]
 def folder(models, tmp_path):
     """A complete folder, to change."""
     return Path(shutil.copytree(models["original"], tmp_path / "folder"))
+
+
+def parts_of(folder, *wanted):
+    return resolve(ModelSpec(name=str(folder)), wanted or PIECES)
 
 
 def write(folder, names):
@@ -80,8 +86,8 @@ def test_torch_files_are_read_where_there_are_no_others(models, tmp_path):
     ):
         torch.save(load_file(folder / place / old), folder / place / new)
         (folder / place / old).unlink()
-    parts = find_parts(folder)
-    assert parts.weights().keys() == wan_weights().keys()
+    parts = parts_of(folder)
+    assert read_student(parts.place("backbone")).weights.keys() == wan_weights().keys()
     found = load_text(parts.place("text encoder"), parts.place("tokenizer")).encoder.state_dict()
     expected = load_text(source / "text_encoder", source / "tokenizer").encoder.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -95,15 +101,15 @@ def test_the_family_is_told_before_what_is_missing(folder):
     config = {**ORIGINAL, "model_type": "ti2v", "in_dim": 48, "out_dim": 48}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "Wan2.1_VAE.pth").rename(folder / "Wan2.2_VAE.pth")
-    for with_backbone in (True, False):
-        with pytest.raises(CheckpointError, match=r"describes Wan2\.2 5B, not Wan2\.1"):
-            find_parts(folder, with_backbone=with_backbone)
+    for wanted, words in ((PIECES, "not Wan2.1 text"), (PIECES[1:], "whose VAE is not Wan2.1's")):
+        with pytest.raises(CheckpointError, match=rf"describes Wan2\.2 5B, {words}"):
+            parts_of(folder, *wanted)
 
 
 def test_another_file_may_be_the_backbone(folder):
     (folder / f"{STEM}.safetensors").rename(folder / "distill_model.safetensors")
     with pytest.raises(CheckpointError) as caught:
-        find_parts(folder)
+        parts_of(folder)
     assert str(caught.value).endswith(
         "add what is missing, or give the backbone as the student, if it is in one file"
         " (distill_model.safetensors)"
@@ -115,6 +121,6 @@ def test_a_dangling_shard_is_named(folder):
     path = folder / f"{STEM}.safetensors"
     path.unlink()
     path.symlink_to("../../blobs/649d")
-    for read in (identify, lambda path: find_parts(path).weights()):
+    for read in (identify, lambda path: read_student(parts_of(path).place("backbone"))):
         with pytest.raises(CheckpointError, match=rf"{STEM}\.safetensors is a link to \.\./"):
             read(folder)

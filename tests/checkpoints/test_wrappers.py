@@ -61,6 +61,39 @@ def test_students(tmp_path, wrapper):
         assert read_student(path).describe() == "s.pt (generator_ema, the moving average)"
 
 
+SOME = {name: value for name, value in OTHERS.items() if "self_attn" in name}
+# of a moving average that lacks weights of the generator beside it
+PARTIAL = {
+    "some weights": {"generator": WEIGHTS, "generator_ema": SOME},
+    "some, wrapped": {
+        "generator": under("model._fsdp_wrapped_module.", WEIGHTS),
+        "generator_ema": under("model.", SOME),
+    },
+    "shadow": {"generator": WEIGHTS, "generator_ema": {"decay": 0.99, "shadow": SOME}},
+    "flat": under("generator.", WEIGHTS) | under("generator_ema.", SOME),
+}
+
+
+@pytest.mark.parametrize("kind", PARTIAL)
+def test_a_partial_moving_average_leaves_the_generator(tmp_path, kind):
+    path = tmp_path / "s.pt"
+    torch.save(PARTIAL[kind], path)
+    student = read_student(path)
+    assert same(student.weights, WEIGHTS)
+    assert student.describe() == "s.pt (generator, as its moving average is partial)"
+    found = identify(path)
+    assert (found.entry, found.entries) == ("generator", ("generator_ema", "generator"))
+    told = f"has {len(SOME)} of the {len(WEIGHTS)} weights of generator, so generator is taken"
+    assert any(told in note for note in found.notes)
+
+
+def test_a_whole_moving_average_needs_no_buffers(tmp_path):
+    path = tmp_path / "s.pt"
+    torch.save({"generator": WEIGHTS | {"freqs": torch.ones(2)}, "generator_ema": OTHERS}, path)
+    assert read_student(path).entry == "generator_ema"
+    assert same(read_student(path).weights, OTHERS)
+
+
 @pytest.mark.parametrize("wrapper", AROUND)
 def test_vaes_and_text_encoders(models, tmp_path, wrapper):
     path, folder = tmp_path / "w.ckpt", models["original"]

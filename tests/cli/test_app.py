@@ -34,6 +34,8 @@ finally:
     [
         ["--help"],
         ["generate", "--help"],
+        ["download", "--help"],
+        ["download", "--list"],
         ["inspect", "--help"],
         ["convert", "--help"],
         ["bench", "--help"],
@@ -59,6 +61,7 @@ def test_commands_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFix
         "resume",
         "extend",
         "branch",
+        "download",
         "inspect",
         "convert",
         "bench",

@@ -19,6 +19,7 @@ GIVEN: dict[str, tuple[str | None, dict[str, Any]]] = {
     "--student": ("s.pt", {"model": ModelSpec(student="s.pt")}),
     "--lora": ("l.pt:0.5", {"model": ModelSpec(loras=("l.pt:0.5",))}),
     "--vae": ("tiny", {"model": ModelSpec(vae="tiny")}),
+    "--text-encoder-file": ("t.pth", {"model": ModelSpec(text_encoder_file="t.pth")}),
     "--text-encoder": ("cpu", {"model": ModelSpec(text="cpu")}),
     "--offload": ("3", {"model": ModelSpec(offload=3)}),
     "--device": ("cpu", {"model": ModelSpec(device="cpu")}),

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tests.wan_transformer import CONFIG, wan_weights
 
-from afstream.checkpoints import find_parts, read_manifest, read_student, safetensors
+from afstream.checkpoints import read_manifest, read_student, safetensors
 from afstream.checkpoints.identify import identify
 from afstream.checkpoints.safetensors import read_header
 from afstream.errors import CheckpointError, OutputError
@@ -132,9 +132,8 @@ def test_other_libraries_read_the_parts(models, tmp_path):
 
 def test_loading_a_converted_folder_renames_and_converts_nothing(models, tmp_path, monkeypatch):
     convert(models["original"], tmp_path / "c", dtype="bfloat16")
-    parts = find_parts(tmp_path / "c")
     on_disk = load_file(tmp_path / "c" / "backbone.safetensors")
-    found = parts.weights()
+    found = read_student(tmp_path / "c").weights
     assert list(found) == list(read_header(tmp_path / "c" / "backbone.safetensors").places)
     assert all(torch.equal(found[name], on_disk[name]) for name in on_disk)
     assert {value.dtype for value in found.values()} == {torch.bfloat16}
@@ -142,7 +141,7 @@ def test_loading_a_converted_folder_renames_and_converts_nothing(models, tmp_pat
     def refuse(name):
         raise AssertionError(name)
 
-    monkeypatch.setattr("afstream.checkpoints.students.wan_name", refuse)
+    monkeypatch.setattr("afstream.checkpoints.wrappers.wan_name", refuse)
     open_model(ModelSpec(name=str(tmp_path / "c"), device="cpu", dtype="bfloat16"))
 
 

@@ -128,7 +128,7 @@ def test_complaints_are_one_sentence_and_leave_nothing(generate, tmp_path, folde
         ("a", ("--model", "no/such"), "give 'pocket' (built in)"),
         ("b", ("--student", additions[0]), "needs a Wan2.1 folder"),
         ("c", ("--model", folders["original"], "--student", wrong), "is no Wan2.1 backbone"),
-        ("d", ("--model", folders["original"], "--lora", wrong), "no part of a low-rank pair"),
+        ("d", ("--model", folders["original"], "--lora", wrong), "give a file of LoRA weights"),
         ("e", ("--model", tmp_path), "holds no Wan2.1 model"),
         ("f", ("--model", "random:wan-2b"), "give random:wan-1.3b or random:wan-14b"),
     ):

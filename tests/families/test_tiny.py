@@ -21,8 +21,9 @@ from tests.tiny_vae import (
 from torch.nn import functional
 from torch.testing import assert_close
 
+from afstream.checkpoints.parts import find_tiny
 from afstream.errors import CheckpointError
-from afstream.families.wan.decoders import find_tiny, open_decoder
+from afstream.families.wan.decoders import open_decoder
 from afstream.families.wan.tiny import LATENT_MEAN, LATENT_STD, TinyDecoder, TinyVae, load_tiny
 from afstream.families.wan.vae import WanVae
 

@@ -230,7 +230,7 @@ def test_a_missing_file(tmp_path):
     [
         ({"_class_name": "AutoencoderKL"}, "describes a AutoencoderKL"),
         ({"z_dim": 48}, "48 latent channels"),
-        ({"dim_mult": [1, 2]}, r"dim_mult is \[1, 2\]; it must be a list of 4; download"),
+        ({"dim_mult": [1, 2]}, r"dim_mult is \[1, 2\]; it must be a list of 4; give that file"),
         ({"base_dim": 8}, "does not fit the model"),
         ({"base_dim": "wide"}, "base_dim is 'wide'; it must be a whole number, 1 to 1024"),
     ],
@@ -244,11 +244,17 @@ def test_wrong_configs(tmp_path, change, says):
         load_vae(folder)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{"])
-def test_a_broken_config(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [("", "download it again"), ("{", "download it again"), ("[]", "as it is published")],
+)
+def test_a_broken_config(tmp_path, content, remedy):
     folder = write_vae(tmp_path, "diffusers")
     (folder / "config.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"config\.json.*download it again"):
+    with pytest.raises(CheckpointError, match=rf"config\.json.*{remedy}"):
+        load_vae(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="No such file or directory; add that file"):
         load_vae(folder)
 
 
@@ -268,7 +274,7 @@ def test_shards(tmp_path, vae):
     with pytest.raises(CheckpointError, match=r"part-1\.safetensors"):
         load_vae(folder)
     index.write_text("{}")
-    with pytest.raises(CheckpointError, match="weight_map is missing; download it again"):
+    with pytest.raises(CheckpointError, match="weight_map is missing; give that file as"):
         load_vae(folder)
 
 

@@ -31,6 +31,8 @@ from tests.fuzz.parsers import (
     vaes,
     whole_pt,
 )
+from tests.gguf_bytes import Q8_0, Q8_1, Raw, gguf_bytes
+from tests.gguf_bytes import text as gguf_text
 from tests.wan_transformer import DIFFUSERS, ORIGINAL
 
 F32 = '{"a": {"dtype": "F32", "shape": %s, "data_offsets": %s}}'
@@ -84,6 +86,44 @@ def safetensors() -> Iterator[tuple[str, bytes]]:
         pack_header((F32 % ("[16]", "[0, 64]")).replace('"a"', r'"\u001b[2J"').encode()),
     )
     yield "rank 0", pack_header(headers()[2].replace(b"[2, 4]", b"[0, 4]").replace(b"32", b"0"))
+
+
+def gguf() -> Iterator[tuple[str, bytes]]:
+    """Counts and sizes that no file has, and tensors that would be made of nothing."""
+    ones = torch.ones(32)
+    wan = {"general.architecture": "wan"}
+    for name, content in (
+        ("many tensors", gguf_bytes({}, counts=(2**63, 0))),
+        ("many settings", gguf_bytes({}, counts=(0, 2**63))),
+        ("other magic", b"GGML" + gguf_bytes({"a": ones})[4:]),
+        ("version 1", gguf_bytes({"a": ones}, version=1)),
+        ("big end", gguf_bytes({"a": ones}, version=3 << 24)),
+        ("of llama", gguf_bytes({"a": ones}, {"general.architecture": "llama"})),
+        ("no architecture but a number", gguf_bytes({"a": ones}, {"general.architecture": 7})),
+        ("alignment 0", gguf_bytes({"a": ones}, {**wan, "general.alignment": 0})),
+        ("unknown type", gguf_bytes({"a": Raw(2**31, (32,), bytes(128))})),
+        ("type without an unpacker", gguf_bytes({"a": Raw(Q8_1, (32,), bytes(36))})),
+        ("odd rows", gguf_bytes({"a": Raw(Q8_0, (31,), bytes(34))})),
+        ("huge", gguf_bytes({"a": Raw(Q8_0, (2**40, 32), bytes(34))})),
+        ("huge product", gguf_bytes({"a": Raw(Q8_0, (2**40,) * 8, bytes(34))})),
+        ("no values of a huge shape", gguf_bytes({"a": Raw(Q8_0, (0, 2**62), bytes(34))})),
+        ("shares values", gguf_bytes({"a": Raw(0, (32,), b""), "b": ones})),
+        ("many axes", gguf_bytes({"a": Raw(0, (1,) * 9, bytes(4))})),
+        ("no axes", gguf_bytes({"a": Raw(0, (), bytes(4))})),
+        ("control characters", gguf_bytes({"\x1b[2J": Raw(Q8_1, (32,), bytes(36))})),
+        ("a pair", gguf_bytes(lora(torch.ones(1, 32), torch.ones(32, 1)))),
+        ("cut", gguf_bytes({"a": ones})[:-1]),
+        ("cut header", gguf_bytes({"a": ones})[:40]),
+        ("nothing", gguf_bytes({})),
+    ):
+        yield name, content
+    for name, shape in (("another shape", [3, 5]), ("negative shape", [-4, -8]), ("texts", ["a"])):
+        settings = {**wan, "comfy.gguf.orig_shape.a": shape}
+        yield f"was of {name}", gguf_bytes({"a": ones}, settings)
+    yield "long text", gguf_bytes({"a": ones}).replace(gguf_text("wan"), b"\xff" * 8 + b"wan", 1)
+    words = gguf_bytes({"a": ones}, {"tokenizer.ggml.tokens": ["a"]})
+    one = (1).to_bytes(8, "little") + gguf_text("a")
+    yield "long list", words.replace(one, b"\xff" * 7 + b"\0" + gguf_text("a"), 1)
 
 
 class Calls:
@@ -156,6 +196,12 @@ def pt() -> Iterator[tuple[str, bytes]]:
     ):
         yield name, pack_pickle(content)
     good = whole_pt(student_of_ones)
+    old = io.BytesIO()
+    torch.save(student_of_ones(), old, _use_new_zipfile_serialization=False)
+    yield "old, cut", old.getvalue()[:-4]
+    yield "old, cut pickles", old.getvalue()[:200]
+    yield "old, fills memory", old.getvalue().replace(b"generator", b"bytearray")
+    yield "old, more values than there are", old.getvalue().replace(b"K\2", b"J\2\0\0\x40")
     yield "cut", good[: len(good) // 2]
     yield "empty", b""
     yield "empty archive", b"PK\5\6" + bytes(18)
@@ -348,6 +394,7 @@ def pocket_files() -> Iterator[tuple[str, bytes]]:
 MAKERS = {
     "safetensors": safetensors,
     "pt": pt,
+    "gguf": gguf,
     "config": configs,
     "text_encoder": lambda: settings(texts()[0], *bounded("d_kv", "num_layers", "vocab_size")),
     "vae": lambda: settings(

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 from tests.fuzz.mutate import mutate
+from tests.gguf_bytes import Q8_0, Raw, gguf_bytes
 from tests.timeline.clocks import CLOCK
 from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL
 
@@ -193,6 +194,34 @@ def pack_pickle(pickle: bytes) -> bytes:
         for name in source.namelist():
             target.writestr(name, pickle if name.endswith("data.pkl") else source.read(name))
     return made.getvalue()
+
+
+# GGUF's
+
+
+def gguf_files() -> list[bytes]:
+    """A part of a backbone and one of a text encoder, packed and plain, with a vocabulary."""
+    settings = {
+        "general.architecture": "wan",
+        "comfy.gguf.orig_shape.patch_embedding.weight": [2] * 5,
+    }
+    words = {"general.architecture": "t5encoder", "tokenizer.ggml.tokens": ["a", "b"] * 20}
+    return [
+        gguf_bytes(
+            {
+                "patch_embedding.weight": torch.ones(4, 8),
+                "blocks.0.ffn.0.weight": Raw(Q8_0, (2, 32), bytes(68)),
+            },
+            settings,
+        ),
+        gguf_bytes(
+            {
+                "token_embd.weight": torch.ones(2, 4).half(),
+                "enc.blk.0.attn_q.weight": torch.ones(2, 4).bfloat16(),
+            },
+            words,
+        ),
+    ]
 
 
 # settings
@@ -377,6 +406,16 @@ PARSERS: dict[str, Parser] = {
             b"ctorch._utils\n_rebuild_sparse_tensor\n",
         ),
         pack_pickle,
+    ),
+    "gguf": Parser(
+        "a.gguf",
+        read_any_weights,
+        gguf_files,
+        (
+            *(b"\0" * 8, b"\xff" * 8, b"\1\0\0\0", b"\x08\0\0\0", b"\x09\0\0\0", b"\x0c\0\0\0"),
+            *(b"general.alignment", b"comfy.gguf.orig_shape.", b"t5", b"llama", b"lora_A"),
+            *((2**60).to_bytes(8, "little"), (2**31).to_bytes(4, "little")),
+        ),
     ),
     "config": Parser("config.json", read_config, partial(as_json, ORIGINAL, DIFFUSERS)),
     "text_encoder": Parser(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.fuzz.parsers import pack_header
+from tests.gguf_bytes import gguf_bytes
 from tests.wan_transformer import CONFIG, wan_weights
 
 # the issue's: for any file, beyond what the command itself takes; a slow machine gets more time
@@ -30,6 +31,10 @@ def torch_file(path, pickle, method=zipfile.ZIP_STORED):
         with archive.open("a/data.pkl", "w", force_zip64=True) as file:
             for part in pickle:
                 file.write(part)
+
+
+def save_old(path, content):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
 
 
 def many_records(path):
@@ -68,6 +73,16 @@ def made(tmp_path_factory):
     torch_file(root / "bytes.pt", [b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\0\0\0\0\x20\x85R."])
     many_records(root / "many records.pt")
     deep_backbone(root / "8000 layers.pt")
+    save_old(root / "old, 3000 tensors.pt", {f"n{n}": torch.zeros(1) for n in range(3000)})
+    save_old(root / "old, 20,000 tensors.pt", {f"n{n}": torch.zeros(1) for n in range(20_000)})
+    ones = torch.ones(1)
+    names = {f"n{number}": ones for number in range(50_000)}
+    (root / "as many tensors as allowed.gguf").write_bytes(gguf_bytes(names))
+    (root / "too many tensors.gguf").write_bytes(gguf_bytes(names | {"a": ones}))
+    words = ["\u2581word"] * 1_000_000
+    for more in (0, 1):
+        settings = {"general.architecture": "t5", "tokenizer.ggml.tokens": words + ["a"] * more}
+        (root / f"a million words and {more}.gguf").write_bytes(gguf_bytes({"a": ones}, settings))
     for name, target in (("zero.safetensors", "/dev/zero"), ("loop.pt", "loop.pt")):
         (root / name).symlink_to(target)
     os.mkfifo(root / "pipe.pt")

@@ -4,9 +4,10 @@ How they name their weights, their sizes and their files stands here and nowhere
 """
 
 from afstream.checkpoints.backbone import BackboneSource
-from afstream.checkpoints.folders import WanFolder, find_parts
+from afstream.checkpoints.layouts import WanFolder
 from afstream.checkpoints.lora import Lora, merge_loras, read_lora, read_loras
 from afstream.checkpoints.manifest import Manifest, read_manifest
+from afstream.checkpoints.parts import Parts, resolve
 from afstream.checkpoints.sizes import read_config, sizes_of
 from afstream.checkpoints.students import Student, read_student
 
@@ -14,14 +15,15 @@ __all__ = [
     "BackboneSource",
     "Lora",
     "Manifest",
+    "Parts",
     "Student",
     "WanFolder",
-    "find_parts",
     "merge_loras",
     "read_config",
     "read_lora",
     "read_loras",
     "read_manifest",
     "read_student",
+    "resolve",
     "sizes_of",
 ]

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from afstream.checkpoints.files import Weights, check_fit
 from afstream.checkpoints.finite import check_finite, is_finite
-from afstream.checkpoints.lora import Lora
-from afstream.checkpoints.quantised import restored
+from afstream.checkpoints.lora import Lora, merged_weight
 from afstream.config import BackboneConfig
 from afstream.model.dit import Backbone
 
@@ -45,15 +44,12 @@ class BackboneSource:
         return backbone
 
     def merged(self, name: str, weight: Tensor) -> Tensor:
-        """A weight by its scale, with all LoRAs added, where the weight lies; see `Lora.added`."""
-        weight = restored(self.weights, name, weight)
-        for lora in self.loras:
-            weight = lora.added(name, weight)
-        return weight
+        """A weight with all LoRAs, where the weight lies; see `merged_weight`."""
+        return merged_weight(name, weight, self.loras)
 
     def giver(self, name: str) -> str:
         """Who gave a weight that turned out not to be finite, in words."""
-        if not is_finite(restored(self.weights, name, self.weights[name])):
+        if not is_finite(self.weights[name]):
             return self.what
         for lora in self.loras:
             added = [value for weight, value in lora.tensors() if weight == name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +13,9 @@ from torch.nn import Parameter
 from afstream.atomic import replace_file
 from afstream.bounded import MAX_VALUES, MB, parse_json, read_bounded
 from afstream.checkpoints.finite import LARGEST, check_finite, first_not_finite
-from afstream.checkpoints.formats import READABLE, format_of
-from afstream.checkpoints.quantised import ANOTHER, SCALE, all_restored, with_named_scales
+from afstream.checkpoints.formats import READABLE, Format, format_of
+from afstream.checkpoints.gguf_files import map_gguf
+from afstream.checkpoints.quantised import ANOTHER, dequantised
 from afstream.checkpoints.safetensors import (
     DTYPE_NAMES,
     UnreadDtypeError,
@@ -22,7 +23,8 @@ from afstream.checkpoints.safetensors import (
     read_header,
     write_checked,
 )
-from afstream.checkpoints.torch_files import read_torch
+from afstream.checkpoints.stored import Stored, form_of, parts_of
+from afstream.checkpoints.torch_files import read_old_torch, read_torch
 from afstream.checkpoints.wrappers import renamed, unwrapped
 from afstream.errors import CheckpointError, OutputError
 from afstream.validation import Checked, show_name, show_value, validated
@@ -32,14 +34,28 @@ Weights = dict[str, Tensor]
 
 # weights of another shape that an error names
 MOST_NAMED = 3
+WEIGHTS_ALONE = "a file of weights alone"
 SETTINGS_BYTES = 1 * MB
+# ways out where a file of settings cannot be read, and where its content is not what it should be
+AGAIN = "download it again"
+REMEDIES: tuple[tuple[type[Exception], str], ...] = (
+    (PermissionError, "make it readable"),
+    (FileNotFoundError, "add that file"),
+)
+PUBLISHED = "give that file as it is published with the model"
+READERS: dict[Format, Callable[[Path], Any]] = {
+    "safetensors": map_tensors,
+    "torch": read_torch,
+    "old torch": read_old_torch,
+    "gguf": map_gguf,
+}
 
 
 def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
-    """Read a file of safetensors or of `torch.save` as plain data, never running code from it.
+    """Read a file of safetensors, of `torch.save` or GGUF as plain data, never running its code.
 
     Its first bytes tell which of them it is. The tensors are views of the file: nothing is read
-    before it is used.
+    before it is used, except in the format of torch before 1.6.
 
     Raises:
         CheckpointError: the file is missing or no checkpoint.
@@ -47,7 +63,7 @@ def read_weights(path: Path) -> Any:  # noqa: ANN401  a file may hold anything
     try:
         if not path.is_file():
             raise _absent(path)
-        return map_tensors(path) if format_of(path) == "safetensors" else read_torch(path)
+        return READERS[format_of(path)](path)
     except UnreadDtypeError as error:
         raise CheckpointError(f"{path} {error}; {ANOTHER}") from error
     except (RuntimeError, ValueError, OSError) as error:
@@ -79,8 +95,7 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
     """
     wanted = module.state_dict()
     missing = sorted(wanted.keys() - weights.keys())
-    scales = {name + SCALE for name in wanted}
-    unknown = sorted(weights.keys() - wanted.keys() - scales)
+    unknown = sorted(weights.keys() - wanted.keys())
     if missing or unknown:
         parts = [
             f"{len(names)} {word}, for example {show_name(names[0])}"
@@ -106,17 +121,15 @@ def check_fit(module: nn.Module, weights: Weights, *, what: str) -> None:
     unscaled = [
         name
         for name, value in wanted.items()
-        if value.is_floating_point()
-        and not weights[name].is_floating_point()
-        and name + SCALE not in weights
+        if value.is_floating_point() and not weights[name].is_floating_point()
     ]
     if unscaled:
-        dtype = str(weights[unscaled[0]].dtype).removeprefix("torch.")
         raise CheckpointError(
-            f"{what} holds {show_name(unscaled[0])} as {dtype} without a scale, so nobody can tell"
-            " its values; give the file that has the scales, or the one in bfloat16"
+            f"{what} holds {show_name(unscaled[0])} as {form_of(weights[unscaled[0]])} without a"
+            " scale, so nobody can tell its values; give the file that has the scales, or the one"
+            " in bfloat16"
         )
-    expanded = [name for name in wanted if _is_expanded(weights[name])]
+    expanded = [name for name in wanted if any(map(_is_expanded, parts_of(weights[name])))]
     if expanded:
         raise CheckpointError(
             f"{what} holds fewer values for {expanded[0]} than its shape says; give whole weights"
@@ -130,9 +143,8 @@ def load_into(module: nn.Module, weights: Weights, *, what: str) -> None:
         CheckpointError: `check_fit` refuses them, or they are not finite; the module is as it was.
     """
     check_fit(module, weights, what=what)
-    whole = all_restored(weights)
-    check_finite(whole.items(), lambda name: what)
-    module.load_state_dict(whole)
+    check_finite(weights.items(), lambda name: what)
+    module.load_state_dict(weights)
 
 
 def save_tensors(
@@ -167,11 +179,16 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
 def _absent(path: Path) -> CheckpointError:
     if path.is_dir():
         return CheckpointError(f"{path} is a folder; give a file of weights")
-    if path.is_symlink():
-        return CheckpointError(
-            f"{path} is a link to {path.readlink()}, which is not there; download that file again"
-        )
-    return CheckpointError(f"no checkpoint at {path}; give the path of an existing file")
+    return dangling(path) or CheckpointError(
+        f"no checkpoint at {path}; give the path of an existing file"
+    )
+
+
+def dangling(path: Path) -> CheckpointError | None:
+    """The error for a link to a file that is not there; None for anything else."""
+    if path.exists() or not path.is_symlink():
+        return None
+    return CheckpointError(f"{path} is a link to {path.readlink()}, which is not there; {AGAIN}")
 
 
 def read_json(
@@ -188,16 +205,18 @@ def read_json(
     try:
         content = parse_json(read_bounded(path, most_bytes).decode(), most_values=most_values)
     except (OSError, ValueError) as error:
+        if lost := dangling(path):
+            raise lost from error
         reason = error.strerror if isinstance(error, OSError) else str(error)
         wanted = what or f"a model's {path.name}"
-        remedy = "make it readable" if isinstance(error, PermissionError) else "download it again"
+        remedy = next((words for kind, words in REMEDIES if isinstance(error, kind)), AGAIN)
         raise CheckpointError(f"{path} cannot be read as {wanted}: {reason}; {remedy}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no settings by name; download it again")
+        raise CheckpointError(f"{path} holds no settings by name; {PUBLISHED}")
     return content
 
 
-def read_settings(path: Path, model: type[C], *, remedy: str = "download it again") -> C:
+def read_settings(path: Path, model: type[C], *, remedy: str = PUBLISHED) -> C:
     """Settings from a JSON file; `CheckpointError` where it says what is not allowed."""
     content = read_json(path)
     return validated(model, content, source=str(path), remedy=remedy, error=CheckpointError)
@@ -214,9 +233,9 @@ def is_folder(path: Path) -> bool:
 
 
 def file_weights(path: Path) -> Weights:
-    """Weights by name from one file, views of it, without what was put around them.
+    """Weights by name from one file, without what was put around them.
 
-    Weights in eight bits have their scales beside them, which `restored` applies.
+    They are views of it, or `Stored` where they stand there in another form.
 
     Raises:
         CheckpointError: the file is missing, no checkpoint, or holds something else.
@@ -224,17 +243,17 @@ def file_weights(path: Path) -> Weights:
     return plain_weights(read_weights(path), path)
 
 
-def plain_weights(
-    content: object, path: Path, *, wanted: str = "a file of weights alone"
-) -> Weights:
+def plain_weights(content: object, path: Path, *, wanted: str = WEIGHTS_ALONE) -> Weights:
     """What was read from a file as `file_weights` gives it; errors say what is wanted."""
-    weights = named_tensors(unwrapped(content, path), path, wanted=wanted)
-    return with_named_scales(renamed(weights, path), path)
+    return dequantised(bare_weights(content, path, wanted=wanted), path)
 
 
-def named_tensors(
-    content: object, path: Path, *, wanted: str = "a file of weights alone"
-) -> Weights:
+def bare_weights(content: object, path: Path, *, wanted: str = WEIGHTS_ALONE) -> Weights:
+    """The same as the file stores it, with scales as weights of their own."""
+    return renamed(named_tensors(unwrapped(content, path), path, wanted=wanted), path)
+
+
+def named_tensors(content: object, path: Path, *, wanted: str = WEIGHTS_ALONE) -> Weights:
     """What was read from a file, if it is weights by name; errors say what is wanted."""
     if not isinstance(content, dict):
         kind = type(content).__name__
@@ -260,12 +279,11 @@ def check_plain(name: str, value: Tensor, path: Path) -> None:
     Such are sparse, quantized, nested and complex tensors, and those without values on the meta
     device.
     """
-    plain = type(value) in (Tensor, Parameter) and value.layout is torch.strided
+    plain = type(value) in (Tensor, Parameter, Stored) and value.layout is torch.strided
     if plain and value.dtype not in DTYPE_NAMES and not value.is_complex():
-        dtype = str(value.dtype).removeprefix("torch.")
         raise CheckpointError(
-            f"{path} holds {show_name(name)} as {dtype}, a dtype that afstream does not read;"
-            f" {ANOTHER}"
+            f"{path} holds {show_name(name)} as {form_of(value)}, a dtype that afstream does not"
+            f" read; {ANOTHER}"
         )
     if not plain or value.is_meta or value.is_nested or value.is_complex():
         raise CheckpointError(

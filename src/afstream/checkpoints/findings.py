@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from afstream.checkpoints.files import Weights, shapes_of
-from afstream.checkpoints.folders import PIECES, Piece
-from afstream.checkpoints.kinds import FAMILY, Kind
+from afstream.checkpoints.kinds import FAMILY, PIECES, Kind, Piece
 from afstream.checkpoints.lora import Lora
 from afstream.checkpoints.manifest import BACKBONE, Manifest
-from afstream.checkpoints.quantised import scales_of
+from afstream.checkpoints.names import PIECES_TENSOR
+from afstream.checkpoints.stored import form_of
 from afstream.config import WAN_BACKBONES, BackboneConfig
+from afstream.hub.catalogue import CATALOGUE, PARTS, STUDENTS, Published
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec
 
-FOLDERS = ("Wan folder", "converted folder")
-BACKBONES = ("student", "backbone weights")
+FOLDERS: tuple[Kind, ...] = ("Wan folder", "converted folder")
+BACKBONES: tuple[Kind, ...] = ("student", "backbone weights")
 PROVIDES: dict[Kind, tuple[Piece, ...]] = {
     "pocket model": PIECES,
     "random weights": PIECES,
@@ -33,17 +34,14 @@ PROVIDES: dict[Kind, tuple[Piece, ...]] = {
     "text encoder": ("text encoder",),
     "tokenizer folder": ("tokenizer",),
 }
-# where the published models are: a user's way to whatever is missing
-REPOSITORIES = {"1.3B": "Wan-AI/Wan2.1-T2V-1.3B", "14B": "Wan-AI/Wan2.1-T2V-14B"}
-# what generate takes as it is; a text encoder or a tokenizer must lie in a folder
-DECODERS = ("Wan VAE", "tiny VAE")
-MODELS = (*FOLDERS, "pocket model", "random weights")
-GIVEN_ALONE = (*MODELS, *BACKBONES, *DECODERS)
-STUDENTS = (
-    "gdhe17/Self-Forcing, zhuhz22/Causal-Forcing, Efficient-Large-Model/LongLive-1.3B or"
-    " KlingTeam/MemFlow on Hugging Face, or vivoCameraResearch/Anchor-Forcing on GitHub"
+# what generate takes as it is; a tokenizer must lie in a folder
+DECODERS: tuple[Kind, ...] = ("Wan VAE", "tiny VAE")
+MODELS: tuple[Kind, ...] = (*FOLDERS, "pocket model", "random weights")
+GIVEN_ALONE: tuple[Kind, ...] = (*MODELS, *BACKBONES, *DECODERS, "text encoder")
+PLAIN = (
+    "a plain Wan2.1 makes no good video in few steps; a student does: afstream download NAME with"
+    f" {', '.join(STUDENTS[:-1])} or {STUDENTS[-1]}"
 )
-PLAIN = f"a plain Wan2.1 makes no good video in few steps; a student does: {STUDENTS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +63,7 @@ class Finding:
         num_bytes: of the files of weights.
         entries: sets of weights that the file holds side by side.
         entry: the one that is taken.
+        is_student: whether a folder's own backbone is said to be a few-step student.
         parts: of a folder, each a finding of its own.
         places: where a folder has its pieces, relative to it.
         fault: why generating refuses it, though its family is known; empty where it does not.
@@ -81,6 +80,7 @@ class Finding:
     entries: tuple[str, ...] = ()
     entry: str = ""
     lora: Lora | None = None
+    is_student: bool = False
     parts: tuple[Finding, ...] = ()
     places: Mapping[Piece, Path] = field(default_factory=dict[Piece, Path])
     manifest: Manifest | None = None
@@ -116,13 +116,12 @@ class Finding:
 
     @property
     def dtypes(self) -> dict[str, int]:
-        """Parameters by the dtype in which they are stored."""
+        """Parameters by the dtype, or other form, in which they are stored."""
         counts: Counter[str] = Counter()
         added = [value for _, value in self.lora.tensors()] if self.lora else []
-        scales = set(scales_of(self.weights))
-        own = [value for name, value in self.weights.items() if name not in scales]
+        own = [value for name, value in self.weights.items() if name != PIECES_TENSOR]
         for value in () if self.parts else (*own, *added):
-            counts[str(value.dtype).removeprefix("torch.")] += value.numel()
+            counts[form_of(value)] += value.numel()
         for part in self.parts:
             counts.update(part.dtypes)
         return dict(counts)
@@ -135,9 +134,16 @@ class Finding:
     @property
     def provides(self) -> tuple[Piece, ...]:
         """Pieces of a model that are here and can be used."""
+        if not self.supported:
+            return ()
+        tokenizer: tuple[Piece, ...] = ("tokenizer",) if PIECES_TENSOR in self.weights else ()
+        return (*PROVIDES[self.kind], *tokenizer) if self.kind in PROVIDES else self.of_parts
+
+    @property
+    def of_parts(self) -> tuple[Piece, ...]:
+        """Pieces that a folder's parts provide, also where its backbone is of another family."""
         there = {piece for part in self.parts for piece in part.provides}
-        pieces = PROVIDES.get(self.kind) or tuple(piece for piece in PIECES if piece in there)
-        return pieces if self.supported else ()
+        return tuple(piece for piece in PIECES if piece in there)
 
     @property
     def missing(self) -> tuple[Missing, ...]:
@@ -164,13 +170,19 @@ def _lacking(
     provided: Collection[str], size: str, places: Mapping[Piece, Path] | None = None
 ) -> tuple[Missing, ...]:
     """What a model of a size has beside provided pieces, with a folder's places for them."""
-    where = f"{REPOSITORIES.get(size, REPOSITORIES['1.3B'])} on Hugging Face"
+    base = CATALOGUE["wan-14b" if size == "14B" else PARTS]
     names = {piece: f"{piece} ({place})" for piece, place in (places or {}).items()}
     return tuple(
-        Missing(piece=names.get(piece, piece), where=where)
+        Missing(piece=names.get(piece, piece), where=_where(piece, base))
         for piece in PIECES
         if piece not in provided
     )
+
+
+def _where(piece: Piece, base: Published) -> str:
+    """A user's way to a piece."""
+    option = " --backbone" if piece == "backbone" else ""
+    return f"{base.repository} on Hugging Face (afstream download {base.name}{option})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,49 +195,78 @@ class Together:
 
 def judge(findings: Sequence[Finding]) -> Together:
     """See what several findings make together, as generate would take them."""
-    usable = [one for one in findings if one.kind in GIVEN_ALONE and one.supported]
-    given = [one for one in usable if one.kind in BACKBONES]
-    folders = [one for one in usable if one.kind in FOLDERS]
+    taken = usable(findings)
+    given = [one for one in taken if one.kind in BACKBONES]
+    folders = [one for one in taken if one.kind in FOLDERS]
+    texts = [one for one in taken if one.kind == "text encoder"]
+    refused = [one for one in findings if not one.supported and not _is_usable(one, given)]
     base = base_of(findings)
     remarks = [
         *_too_many("models", folders),
         *_too_many("students", given),
+        *_too_many("text encoders", texts),
         *(_fit(one, base) for one in findings if one.lora and not misfit_of(one, base)),
-        *(f"{one.path} is not supported" for one in findings if not one.supported),
+        *(_only_beside(one) for one in folders if not one.supported),
+        *(f"{one.path} is not supported" for one in refused),
     ]
-    if folders and not given and all(is_plain(one) for one in folders):
+    if folders and not given and not any(one.is_student for one in folders):
         remarks.append(PLAIN)
-    provided = {piece for one in usable for piece in one.provides}
+    provided = {piece for one in taken for piece in one.provides or one.of_parts}
     missing = _lacking(provided, base.size if base else "")
     return Together(missing=missing, remarks=tuple(remarks))
+
+
+def usable(findings: Sequence[Finding]) -> list[Finding]:
+    """Those that generate takes: beside a student folders of Wan's other families, too."""
+    students = [one for one in findings if one.kind in BACKBONES and one.supported]
+    return [one for one in findings if _is_usable(one, students)]
+
+
+def _is_usable(one: Finding, students: Sequence[Finding]) -> bool:
+    if one.supported:
+        return one.kind in GIVEN_ALONE
+    return bool(one.kind in FOLDERS and students and one.of_parts)
+
+
+def faults_of(findings: Sequence[Finding]) -> list[str]:
+    """Why generating refuses what was recognised; a part that is given beside takes its place."""
+    alone = (one for one in findings if one.kind in GIVEN_ALONE and one.kind not in FOLDERS)
+    given = {piece for one in alone for piece in one.provides}
+    parts = (part for one in findings for part in one.parts)
+    unreplaced = (part for part in parts if not given.issuperset(PROVIDES[part.kind]))
+    return [one.fault for one in (*findings, *unreplaced) if one.fault]
+
+
+def _only_beside(folder: Finding) -> str:
+    """What is taken of a folder of another family."""
+    pieces = ", ".join(piece for piece in folder.of_parts if piece != "backbone")
+    return f"of {folder.path}, which is {folder.family}, the {pieces} are taken: they are Wan2.1's"
 
 
 def specs_of(findings: Sequence[Finding]) -> list[ModelSpec]:
     """What generate could be given of several findings: each model, with all that lies beside it.
 
-    Of students and decoders it takes one, so that there is a spec for each; nothing without a
-    model.
+    Of students, decoders and text encoders it takes one, so that there is a spec for each; nothing
+    without a model.
     """
-    students, decoders, models = list[str](), list[str](), list[str]()
+    students, decoders, texts, models = list[str](), list[str](), list[str](), list[str]()
     for one in findings:
         if one.kind in BACKBONES or one.is_backbone_alone:
             students.append(str(one.path))
         elif one.kind in DECODERS:
             decoders.append(str(one.path))
+        elif one.kind == "text encoder":
+            texts.append(str(one.path))
         elif one.kind in MODELS:
             models.append(str(one.path))
     loras = tuple(str(one.path) for one in findings if one.lora)
     return [
-        ModelSpec(name=name, student=student, vae=vae, loras=loras)
+        ModelSpec(name=name, student=student, vae=vae, text_encoder_file=text, loras=loras)
         for name in models
         for student in students or [None]
         for vae in decoders or [None]
+        for text in texts or [None]
     ]
-
-
-def is_plain(folder: Finding) -> bool:
-    """Whether the backbone of a folder is no student."""
-    return folder.manifest is None or "student" not in folder.manifest.made_from
 
 
 def _too_many(word: str, found: Sequence[Finding]) -> list[str]:

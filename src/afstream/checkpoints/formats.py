@@ -8,12 +8,13 @@ from typing import Literal
 
 from afstream.errors import CheckpointError
 
-Format = Literal["safetensors", "torch"]
+Format = Literal["safetensors", "torch", "old torch", "gguf"]
 
 HEAD_BYTES = 512
 # of a safetensors file: its header stands behind eight bytes with the header's length
 HEADER_AT, HEADER = 8, b"{"
 ZIP = b"PK"
+GGUF = b"GGUF"
 # what torch wrote before it wrote archives: a pickle of this number, in bytes, comes first
 PICKLE = b"\x80"
 OLD_TORCH = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
@@ -22,7 +23,6 @@ WEB_PAGES = (b"<!doctype", b"<html", b"<?xml")
 READABLE = "give a .safetensors file or a .pt file of tensors"
 # beginnings of other formats; what such a file is, and what to do
 OTHERS = {
-    b"GGUF": "is a GGUF file, which afstream does not read; give the model's .safetensors file",
     b"version https://git-lfs": (
         "is a git-lfs pointer, not the file itself; run git lfs pull in its folder"
     ),
@@ -48,6 +48,10 @@ def format_of(path: Path) -> Format:
             raise CheckpointError(f"{path} {what}")
     if head.startswith(ZIP):
         return "torch"
+    if head.startswith(PICKLE) and OLD_TORCH in head:
+        return "old torch"
+    if head.startswith(GGUF):
+        return "gguf"
     # of a text, the eight bytes would be a length that no file has
     if head[HEADER_AT:].startswith(HEADER) and not TEXT.issuperset(head[:HEADER_AT]):
         return "safetensors"
@@ -58,11 +62,6 @@ def _described(head: bytes) -> str:
     """What a file without weights is, and what to do."""
     if not head:
         return "is empty; download it again"
-    if head.startswith(PICKLE) and OLD_TORCH in head:
-        return (
-            "is in the format of torch before 1.6, which afstream does not read; load it with"
-            " torch.load(FILE, weights_only=True), and save that with torch.save"
-        )
     if head.startswith(PICKLE):
         return f"is a bare pickle, which could run code; {READABLE}"
     if head.lstrip().lower().startswith(WEB_PAGES):

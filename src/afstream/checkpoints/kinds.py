@@ -24,6 +24,9 @@ Kind = Literal[
     "unknown",
 ]
 
+Piece = Literal["backbone", "text encoder", "tokenizer", "VAE"]
+PIECES: tuple[Piece, ...] = ("backbone", "text encoder", "tokenizer", "VAE")
+
 # the family that afstream runs, and others of Wan's
 FAMILY = "Wan2.1 text-to-video"
 IMAGE_TO_VIDEO = "Wan image-to-video"
@@ -68,7 +71,16 @@ PARTS: tuple[tuple[Kind, str, tuple[str, ...], tuple[str, int] | None], ...] = (
         ("post_quant_conv.weight", 0),
     ),
     ("text encoder", "original", ("token_embedding.weight", "blocks.0.attn.q.weight"), None),
-    ("text encoder", "transformers", ("encoder.block.0.layer.0.SelfAttention.q.weight",), None),
+    (
+        "text encoder",
+        "transformers",
+        # T5, which is named alike, has this bias in its first layer only
+        (
+            "encoder.block.0.layer.0.SelfAttention.q.weight",
+            "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight",
+        ),
+        None,
+    ),
     # TAEHV: a numbered sequence with blocks of three convolutions in it
     ("tiny VAE", "", ("decoder.1.weight", "decoder.[0-9]*.conv.0.weight"), ("decoder.1.weight", 1)),
 )

@@ -12,7 +12,12 @@ TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
 # what a config.json calls its model
 VAE_CLASS = "AutoencoderKLWan"
 BACKBONE_CLASS = "WanTransformer3DModel"
+# such a class begins so where the backbone is a few-step student
+CAUSAL_CLASS = "CausalWan"
 TEXT_TYPE = "umt5"
+
+# of a text encoder's file: the bytes of a sentencepiece model, as ComfyUI's have them
+PIECES_TENSOR = "spiece_model"
 
 # stand anywhere in a name: what wrapped the modules when they were saved
 WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")

@@ -100,8 +100,8 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
     """
     with path.open("rb") as file:
         places = _header(file).places
-        view = _mapped(file)
-    return {name: _tensor(view, place) for name, place in places.items()}
+        view = mapped(file)
+    return {name: tensor_at(view, place) for name, place in places.items()}
 
 
 def map_checked(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -113,7 +113,7 @@ def map_checked(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """
     with path.open("rb") as file:
         header = _header(file)
-        view = _mapped(file)
+        view = mapped(file)
     said = header.metadata.pop(CHECKSUM, None)
     if said is None:
         raise ValueError("it has no checksum")
@@ -124,7 +124,7 @@ def map_checked(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             digest.update(content[start : start + BLOCK_BYTES])
     if digest.hexdigest() != said:
         raise ValueError("it is damaged: its checksum is another")
-    return header.metadata, {name: _tensor(view, place) for name, place in header.places.items()}
+    return header.metadata, {name: tensor_at(view, place) for name, place in header.places.items()}
 
 
 def _header(file: BinaryIO) -> Header:
@@ -187,14 +187,16 @@ def _place(entry: dict[str, Any], base: int) -> Place:
     return Place(dtype, tuple(shape), base + start, base + stop)
 
 
-def _mapped(file: BinaryIO) -> mmap.mmap:
+def mapped(file: BinaryIO) -> mmap.mmap:
+    """A file as memory, of which nothing is reserved; writing to it changes no file."""
     if sys.platform == "linux":
         # readable and writable by default
         return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
-def _tensor(view: mmap.mmap, place: Place) -> Tensor:
+def tensor_at(view: mmap.mmap, place: Place) -> Tensor:
+    """The tensor at a place of a mapped file, a view of it."""
     dtype, shape, start, stop = place
     if start == stop:
         return torch.empty(shape, dtype=dtype)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from afstream.bounded import MB
 from afstream.checkpoints.configs import IndexFile
-from afstream.checkpoints.files import Weights, file_weights, read_json
+from afstream.checkpoints.files import PUBLISHED, Weights, bare_weights, read_json, read_weights
+from afstream.checkpoints.quantised import dequantised
 from afstream.errors import CheckpointError
 from afstream.text import some_of
 from afstream.validation import validated
@@ -38,18 +39,22 @@ def shard_files(folder: Path, stem: str) -> Sequence[Path]:
 
 def folder_weights(folder: Path, stem: str) -> Weights:
     """Weights by name from all of a model's files; see `file_weights`."""
+    return weights_of(shard_files(folder, stem) or [folder / f"{stem}.safetensors"])
+
+
+def weights_of(paths: Sequence[Path]) -> Weights:
+    """Weights by name from several files of one model; see `file_weights`."""
     weights: Weights = {}
-    for path in shard_files(folder, stem) or [folder / f"{stem}.safetensors"]:
-        weights.update(file_weights(path))
-    return weights
+    for path in paths:
+        weights.update(bare_weights(read_weights(path), path))
+    # a weight and its scale may lie in two files
+    return dequantised(weights, paths[0].parent)
 
 
 def read_index(path: Path) -> IndexFile:
     """The index of a model in shards; `CheckpointError` where it says what is not allowed."""
     content = read_json(path, most_bytes=INDEX_BYTES, most_values=INDEX_VALUES)
-    return validated(
-        IndexFile, content, source=str(path), remedy="download it again", error=CheckpointError
-    )
+    return validated(IndexFile, content, source=str(path), remedy=PUBLISHED, error=CheckpointError)
 
 
 def _indexed(folder: Path, stem: str, suffix: str) -> list[Path]:

@@ -46,7 +46,8 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read, or describes another kind of model.
     """
-    if not path.exists():
+    # a link to a missing file is a fault, which reading it tells
+    if not path.exists() and not path.is_symlink():
         return {}
     config = read_settings(path, BackboneFile)
     family = declared_family(config)
@@ -116,6 +117,6 @@ def sizes_of(weights: Weights, *, what: str, declared: Mapping[str, Any]) -> Bac
         BackboneConfig,
         sizes,
         source=f"{what} has impossible sizes",
-        remedy="download it again",
+        remedy=f"give a {FAMILY} model",
         error=CheckpointError,
     )

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
-from afstream.checkpoints.names import plain_name
+from afstream.checkpoints.names import plain_name, wan_name
 from afstream.errors import CheckpointError
 from afstream.text import some_of
 from afstream.validation import show_name
@@ -53,3 +53,8 @@ def renamed(
                 " a file of one model"
             )
     return {name: weights[old] for name, old in before.items()}
+
+
+def in_wan_names(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """A backbone's weights under Wan's names; see `renamed`."""
+    return renamed(weights, path, wan_name)

@@ -1,7 +1,8 @@
-"""Public few-step students of Wan2.1: the settings that their own scripts use, their files' names.
+"""Public few-step students of Wan2.1: the settings that their own scripts use.
 
 Every number was read from the projects' public inference configs and code; docs/models.md says
-what was read and what the public scripts do otherwise. Nobody has run the files here.
+what was read and what the public scripts do otherwise. Nobody has run the files here. Their names
+are in `afstream.hub.catalogue`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path, PurePath
 from afstream.config import SamplerConfig, WindowLengths
 from afstream.errors import ConfigError
 from afstream.families.wan.facts import LENGTHS
+from afstream.hub.catalogue import CATALOGUE, Published, folded
 from afstream.kvcache.memories import memory_policy
 from afstream.kvcache.memories.anchor import Anchor
 from afstream.kvcache.memories.recache import RecacheWindow
@@ -33,9 +35,7 @@ class Preset:
         name: what users type.
         policy: window, sink, positions, and what a prompt switch does.
         sampler: denoise steps and shift.
-        students: file names of the student.
-        folder: the folder that they lie in, where the file name alone says too little.
-        lora: file name of the LoRA.
+        files: the files by whose names it is recognised; None for a preset that must be named.
         complete: whether the student is one without the LoRA.
         entries: one of these must be in the student's file.
     """
@@ -43,19 +43,19 @@ class Preset:
     name: str
     policy: MemoryPolicy
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    students: tuple[str, ...] = ()
-    folder: str = ""
-    lora: str = ""
+    files: Published | None = None
     complete: bool = True
     entries: tuple[str, ...] = ("generator", "generator_ema")
 
     def fits(self, student: PurePath, loras: Sequence[PurePath]) -> bool:
         """Whether these are the published files, and no others."""
-        wanted = [self.lora] if loras or not self.complete else []
+        if self.files is None:
+            return False
+        wanted = self.files.loras if loras or not self.complete else ()
         return (
-            student.name in self.students
-            and [lora.name for lora in loras] == wanted
-            and all(self.folder in ("", _folder(path)) for path in (student, *loras))
+            student.name in self.files.students
+            and tuple(lora.name for lora in loras) == wanted
+            and all(self.files.folder in ("", _folder(path)) for path in (student, *loras))
         )
 
 
@@ -68,29 +68,12 @@ CONTEXT = replace(LENGTHS, window_frames=6, sink_frames=0, horizon_frames=6)
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        # not the 10-second file, whose window is unknown, nor `ode_init.pt`, which is no student
-        Preset(
-            name="self-forcing",
-            policy=CLIP,
-            students=(
-                "self_forcing_dmd.pt",
-                "self_forcing_sid.pt",
-                "self_forcing_sid_v2.pt",
-                "self_forcing_gan.pt",
-            ),
-        ),
-        # `framewise/` has a file of the same name
-        Preset(
-            name="causal-forcing",
-            policy=CLIP,
-            students=("causal_forcing.pt",),
-            folder="chunkwise",
-        ),
+        Preset(name="self-forcing", policy=CLIP, files=CATALOGUE["self-forcing"]),
+        Preset(name="causal-forcing", policy=CLIP, files=CATALOGUE["causal-forcing"]),
         Preset(
             name="longlive",
             policy=RecacheWindow(lengths=LENGTHS),
-            students=("longlive_base.pt",),
-            lora="lora.pt",
+            files=CATALOGUE["longlive"],
         ),
         Preset(
             name="longlive-infinity", policy=RecacheWindow(lengths=INSIDE, positions=TRI_REGION)
@@ -98,24 +81,20 @@ PRESETS: dict[str, Preset] = {
         Preset(
             name="memflow",
             policy=RecacheWindow(lengths=LENGTHS),
-            students=("base.pt",),
-            folder="memflow",
-            lora="lora.pt",
+            files=CATALOGUE["memflow"],
             complete=False,
         ),
         Preset(
             name="anchor-forcing",
             policy=Anchor(lengths=LENGTHS, junction="gap"),
-            students=("base.pt",),
-            folder="anchorforcing",
-            lora="final.pt",
+            files=CATALOGUE["anchor-forcing"],
             complete=False,
         ),
         Preset(
             name="krea-realtime",
             policy=RecacheWindow(lengths=CONTEXT, positions=TRI_REGION),
             sampler=SamplerConfig(steps=(1000, 800, 600, 400, 200)),
-            students=("krea-realtime-video-14b.safetensors",),
+            files=CATALOGUE["krea-realtime"],
             entries=(),
         ),
     )
@@ -182,7 +161,7 @@ def recognise(
 def recognise_among(paths: Sequence[str]) -> str | None:
     """The preset for files in any order, with others among them; None when not certain."""
     files = [str(Path(path).absolute()) for path in paths]
-    names = {name for one in PRESETS.values() for name in (*one.students, one.lora)}
+    names = {name for row in CATALOGUE.values() for name in (*row.students, *row.loras)}
     known = [file for file in files if PurePath(file).name in names]
     # a student's name may also be that of no LoRA
     found = {
@@ -198,4 +177,4 @@ def _folder(path: PurePath) -> str:
     folder = path.parent
     if folder.parent.name == "snapshots":
         folder = folder.parent.parent
-    return folder.name.rpartition("--")[2].lower().replace("-", "").replace("_", "")
+    return folded(folder.name.rpartition("--")[2])

@@ -12,6 +12,7 @@ from afstream.families.presets import memory_of
 from afstream.families.random.family import RANDOM
 from afstream.families.wan.family import WAN
 from afstream.geometry import ChunkClock
+from afstream.paths import expanded, fetching
 from afstream.spec import ModelSpec, StreamConfig
 
 if TYPE_CHECKING:
@@ -27,14 +28,15 @@ def family_of(spec: ModelSpec) -> ModelFamily:
         CheckpointError: no family knows it, or it is a path out of reach.
         ConfigError: the spec asks for something that its family cannot take.
     """
-    reason = f"there is no model {spec.name!r}"
+    reason, hint = f"there is no model {spec.name!r}", fetching(spec.name)
     try:
         family = next((one for one in FAMILIES.values() if one.names(spec)), None)
     except OSError as error:
-        family, reason = None, f"the model {spec.name!r} cannot be reached: {error.strerror}"
+        family, hint = None, ""
+        reason = f"the model {spec.name!r} cannot be reached: {error.strerror}"
     if family is None:
         *others, last = (one.given_as for one in FAMILIES.values())
-        raise CheckpointError(f"{reason}; give {', '.join(others)}, or {last}")
+        raise CheckpointError(f"{reason}; give {', '.join(others)}, or {last}{hint}")
     for addition in spec.additions:
         if addition not in family.takes:
             others = [one.given_as for one in FAMILIES.values() if addition in one.takes]
@@ -51,6 +53,7 @@ def identify(path: Path) -> Finding:
     Raises:
         CheckpointError: it is out of reach, damaged, or no checkpoint.
     """
+    hint, path = fetching(str(path)), Path(expanded(str(path)))
     reason, unknown = f"there is nothing at {path}", None
     try:
         for family in FAMILIES.values():
@@ -59,9 +62,9 @@ def identify(path: Path) -> Finding:
                 return found
             unknown = found or unknown
     except OSError as error:
-        reason = f"{path} cannot be reached: {error.strerror}"
+        reason, hint = f"{path} cannot be reached: {error.strerror}", ""
     if unknown is None:
-        raise CheckpointError(f"{reason}; give the path of a file or a folder")
+        raise CheckpointError(f"{reason}; give the path of a file or a folder{hint}")
     return unknown
 
 

@@ -43,6 +43,7 @@ class StreamSettings(SettingsFile):
     student: str | None = None
     loras: tuple[str, ...] = ()
     vae: str | None = None
+    text_encoder_file: str | None = None
     text: TextPlace | None = None
     offload: Annotated[int, Field(ge=0, le=1000)] = 0
     device: str
@@ -67,6 +68,7 @@ class StreamSettings(SettingsFile):
             student=spec.student and _absolute(spec.student),
             loras=tuple(_absolute_lora(lora) for lora in spec.loras),
             vae=spec.vae and _absolute(spec.vae),
+            text_encoder_file=spec.text_encoder_file and _absolute(spec.text_encoder_file),
             text=spec.text,
             offload=spec.offload,
             device=str(backbone.device),
@@ -90,6 +92,7 @@ class StreamSettings(SettingsFile):
                 student=self.student,
                 loras=self.loras,
                 vae=self.vae,
+                text_encoder_file=self.text_encoder_file,
                 text=self.text,
                 offload=self.offload,
                 device=self.device,

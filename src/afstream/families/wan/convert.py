@@ -20,9 +20,9 @@ from torch import Tensor
 from afstream.checkpoints import (
     BackboneSource,
     Manifest,
-    find_parts,
     read_manifest,
     read_student,
+    resolve,
     sizes_of,
 )
 from afstream.checkpoints.configs import BackboneFile
@@ -36,13 +36,16 @@ from afstream.checkpoints.manifest import (
     is_backbone_alone,
 )
 from afstream.checkpoints.safetensors import size_of, unchanged, write_safetensors
+from afstream.checkpoints.stored import computed
+from afstream.checkpoints.students import is_backbone_folder
 from afstream.config import BackboneConfig
 from afstream.errors import CheckpointError, ConfigError, OutputError, reason_of
 from afstream.families.registry import identify
-from afstream.families.wan.model import backbone_source, check_width, with_loras
+from afstream.families.wan.model import DETAILS, backbone_source, check_width, with_loras
 from afstream.families.wan.text import SHARED, SHARED_AGAIN, text_source
 from afstream.families.wan.tokenizer import copy_tokenizer, read_tokenizer
 from afstream.families.wan.vae import vae_source
+from afstream.paths import fetching
 from afstream.spec import TINY_VAE, ModelSpec
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -65,7 +68,8 @@ class WeightFile(NamedTuple):
 
     def written(self, name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
         """A weight as it goes into the file; raises `CheckpointError` where it is not finite."""
-        made = self.change(name, value).to(dtype)
+        # once, not each time that it is looked at
+        made = computed(self.change(name, value)).to(dtype)
         if not is_finite(made):
             raise not_finite(name, self.giver)
         return made
@@ -81,7 +85,7 @@ class Conversion:
         made_from: see `Manifest`.
         files: their names are paths in the folder.
         settings: by a part's folder, what writes its `config.json` into a folder.
-        tokenizer: its folder; None for a backbone alone.
+        tokenizer: its folder or its text encoder's file; None for a backbone alone.
     """
 
     config: BackboneConfig
@@ -200,18 +204,19 @@ def _unwritable(out: Path, error: OSError) -> OutputError:
 
 
 def _is_backbone_alone(path: Path) -> bool:
-    """Whether it is a file, or a converted folder of nothing else."""
+    """Whether it is a file, or a folder of nothing else."""
     remedy = "give a Wan2.1 folder, or a student's file"
     try:
         if not path.exists():
-            raise CheckpointError(f"there is nothing at {path}; {remedy}")
-        return not path.is_dir() or is_backbone_alone(path)
+            raise CheckpointError(f"there is nothing at {path}; {remedy}{fetching(str(path))}")
+        return not path.is_dir() or is_backbone_alone(path) or is_backbone_folder(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be reached: {error.strerror}; {remedy}") from error
 
 
 def _backbone_alone(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
-    for name, value in (("student", spec.student), ("VAE", spec.vae)):
+    given = {"student": spec.student, "VAE": spec.vae, "text encoder": spec.text_encoder_file}
+    for name, value in given.items():
         if value:
             raise ConfigError(f"a {name} was given with {path}; it needs a Wan2.1 folder as IN")
     found = read_student(path)
@@ -224,23 +229,22 @@ def _backbone_alone(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
 
 
 def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
-    parts = find_parts(path, with_backbone=spec.student is None, with_vae=spec.vae is None)
+    if spec.vae == TINY_VAE or (spec.vae and identify(Path(spec.vae)).kind == "tiny VAE"):
+        raise ConfigError(
+            f"the VAE {spec.vae} is a tiny one, which is not copied; leave it out, and give it"
+            " to afstream generate"
+        )
+    parts = resolve(spec)
     source, made_from = backbone_source(parts, spec)
-    made_from = {"folder": f"{path.resolve().name} ({parts.layout} layout)", **made_from}
-    if spec.vae is not None:
-        if spec.vae == TINY_VAE or identify(Path(spec.vae)).kind == "tiny VAE":
-            raise ConfigError(
-                f"the VAE {spec.vae} is a tiny one, which is not copied; leave it out, and give it"
-                " to afstream generate"
-            )
-        made_from["vae"] = Path(spec.vae).name
-    text = text_source(parts.place("text encoder"))
-    vae = vae_source(parts.place("VAE") if spec.vae is None else Path(spec.vae))
+    folder, taken = parts.folder, parts.taken()
+    made_from = {"folder": f"{folder.path.resolve().name} ({folder.layout} layout)", **made_from}
+    made_from |= {name: taken[piece] for name, piece in DETAILS.items() if piece in taken}
+    text, vae = text_source(parts.place("text encoder")), vae_source(parts.place("VAE"))
     backbone = _backbone_file(source)
     autoencoder, encoder = vae.check(), text.check()
     embedding = text.weights[SHARED]
     check_width(source, parts.place("text encoder"), embedding)
-    read_tokenizer(parts.place("tokenizer"), len(embedding))
+    read_tokenizer(parts.tokenizer, len(embedding))
     # the token embedding has two names, of which the file needs one
     names = [name for name in encoder.state_dict() if name != SHARED_AGAIN]
     return Conversion(
@@ -253,20 +257,18 @@ def _whole(path: Path, spec: ModelSpec, dtype: str) -> Conversion:
                 VAE_FILE,
                 {name: vae.weights[name] for name in autoencoder.state_dict()},
                 vae.giver,
-                vae.restored,
             ),
             WeightFile(
                 TEXT_FILE,
                 {name: text.weights[name] for name in names},
                 text.giver,
-                text.restored,
             ),
         ),
         settings={
             "vae": autoencoder.save_config,
             "text_encoder": encoder.config.save_pretrained,
         },
-        tokenizer=parts.place("tokenizer"),
+        tokenizer=parts.tokenizer,
     )
 
 

@@ -28,7 +28,14 @@ class WanFamily(ModelFamily):
     any_size = True
     kept_prompts = KEPT_PROMPTS
     takes: frozenset[Addition] = frozenset(
-        ("student", "LoRA", "other VAE", "place for the text encoder", "offloaded layers")
+        (
+            "student",
+            "LoRA",
+            "other VAE",
+            "other text encoder",
+            "place for the text encoder",
+            "offloaded layers",
+        )
     )
 
     def names(self, spec: ModelSpec) -> bool:

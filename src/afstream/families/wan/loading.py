@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from afstream.checkpoints.files import Weights, check_fit
 from afstream.checkpoints.finite import check_finite
-from afstream.checkpoints.quantised import SCALE, restored
 from afstream.errors import CheckpointError, ConfigError
 
 M = TypeVar("M", bound=nn.Module)
@@ -30,7 +29,8 @@ def optional(package: str, name: str) -> Any:  # noqa: ANN401  another package's
         return getattr(importlib.import_module(package), name)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"Wan models need transformers and diffusers; install them with {INSTALL}"
+            "Wan models need transformers, diffusers and sentencepiece; install them with"
+            f" {INSTALL}"
         ) from error
     # their lazy imports raise RuntimeError when something below them fails
     except (ImportError, AttributeError, RuntimeError) as error:
@@ -67,7 +67,7 @@ class ModuleSource(Generic[M]):
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(
-                f"{self.what} has sizes that make no model: {reason}; download it again"
+                f"{self.what} has sizes that make no model: {reason}; give Wan2.1's own"
             ) from error
         check_fit(module, self.weights, what=self.what)
         return module
@@ -76,22 +76,14 @@ class ModuleSource(Generic[M]):
         """Who gave a weight, in words."""
         return self.what
 
-    def restored(self, name: str, weight: Tensor) -> Tensor:
-        """A weight by its scale, where it lies."""
-        return restored(self.weights, name, weight)
-
-    def _copied(self, name: str, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-        weight = self.weights[name]
-        if name + SCALE in self.weights:
-            return self.restored(name, weight.to(device)).to(dtype)
-        return weight.to(device, dtype, copy=True)
-
     def build(self, *, device: torch.device | str, dtype: torch.dtype) -> M:
         """The module with its weights on a device; raises what `check` raises."""
         module = self.check()
         # by identity, so that a weight under two names stays one tensor
         firsts = {id(self.weights[name]): name for name in module.state_dict()}
-        copies = {key: self._copied(name, device, dtype) for key, name in firsts.items()}
+        copies = {
+            key: self.weights[name].to(device, dtype, copy=True) for key, name in firsts.items()
+        }
         state = {name: copies[id(self.weights[name])] for name in module.state_dict()}
         check_finite(state.items(), self.giver)
         module.load_state_dict(state, assign=True)

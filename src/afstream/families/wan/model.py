@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,20 +10,21 @@ from torch import Tensor
 
 from afstream.checkpoints import (
     BackboneSource,
-    WanFolder,
-    find_parts,
+    Parts,
     read_loras,
     read_student,
+    resolve,
     sizes_of,
 )
 from afstream.checkpoints.files import Weights
+from afstream.checkpoints.kinds import FAMILY, Piece
 from afstream.config import BackboneConfig, SamplerConfig
 from afstream.errors import CheckpointError
 from afstream.families.base import ModelFamily, Placement, VideoModel
-from afstream.families.wan.decoders import find_tiny, open_decoder
+from afstream.families.wan.decoders import open_decoder
 from afstream.families.wan.text import EncodedPrompts, load_text
 from afstream.model.protocols import DenoisingBackbone, TextEncoder, VideoDecoder
-from afstream.spec import TINY_VAE, ModelSpec, TextPlace
+from afstream.spec import ModelSpec, TextPlace
 
 # of the text encoder, in words
 PLACES: dict[TextPlace, str] = {
@@ -31,8 +33,13 @@ PLACES: dict[TextPlace, str] = {
     "drop": "dropped after encoding",
 }
 
+# of a run record, by the pieces that they name
+DETAILS: dict[str, Piece] = {"vae": "VAE", "text_encoder": "text encoder"}
+
 # a student's own file tells its sizes; these it shares with what it was made from
 SHARED = ("head_dim", "text_len", "eps")
+
+log = logging.getLogger(__name__)
 
 
 def open_wan(
@@ -43,26 +50,31 @@ def open_wan(
     What the spec replaces may be absent. Prompts are encoded at once; a text encoder that is
     dropped afterwards knows no others.
     """
-    folder = Path(spec.name)
-    parts = find_parts(folder, with_backbone=spec.student is None, with_vae=spec.vae is None)
+    parts = resolve(spec)
     source, made_from = backbone_source(parts, spec)
-    place = PLACES[spec.text or "device"]
-    details = {"path": str(folder), "layout": parts.layout, "text": place, **made_from}
-    if parts.manifest:
-        details["made_from"] = parts.manifest.origin
-    if "student" not in made_from:
-        details["backbone"] = "the folder's own; a plain Wan2.1 makes no good video in few steps"
+    details = {**_details(parts, spec), **made_from}
     # what is cheap to find out first: the other parts take long to read
     source.check()
     # before the others, so that they find its room free when it is dropped
     text = _text(parts, spec.text, source, prompts, where)
-    path = parts.place("VAE")
-    if spec.vae is not None:
-        details["vae"] = Path(spec.vae).name
-        path = find_tiny(folder) if spec.vae == TINY_VAE else Path(spec.vae)
-    vae = open_decoder(path, device=where.device, dtype=where.dtype)
+    vae = open_decoder(parts.place("VAE"), device=where.device, dtype=where.dtype)
     backbone = source.build(device=where.device, dtype=where.dtype, offload=spec.offload)
-    return wan_model(folder.resolve().name, family, backbone, text, vae, details)
+    return wan_model(parts.folder.path.resolve().name, family, backbone, text, vae, details)
+
+
+def _details(parts: Parts, spec: ModelSpec) -> dict[str, str]:
+    """What a run record says of the folder, and of the pieces that were chosen."""
+    folder, place = parts.folder, PLACES[spec.text or "device"]
+    details = {"path": str(folder.path), "layout": folder.layout, "text": place}
+    taken = parts.taken()
+    details |= {name: taken[piece] for name, piece in DETAILS.items() if piece in taken}
+    if manifest := folder.manifest:
+        details["made_from"] = manifest.origin
+    if spec.student is None and not folder.is_student:
+        own = parts.place("backbone")
+        name = own.name if own.is_file() else "the folder's own"
+        details["backbone"] = f"{name}; a plain Wan2.1 makes no good video in few steps"
+    return details
 
 
 def wan_model(
@@ -86,7 +98,7 @@ def wan_model(
 
 
 def _text(
-    parts: WanFolder,
+    parts: Parts,
     place: TextPlace | None,
     source: BackboneSource,
     prompts: Sequence[str],
@@ -118,28 +130,32 @@ def check_width(source: BackboneSource, text: Path, embedding: Tensor) -> None:
         )
 
 
-def backbone_source(parts: WanFolder, spec: ModelSpec) -> tuple[BackboneSource, dict[str, str]]:
+def backbone_source(parts: Parts, spec: ModelSpec) -> tuple[BackboneSource, dict[str, str]]:
     """What the backbone is made from; and the same in words, by name as in `Manifest.made_from`.
 
     Raises:
         CheckpointError: a file is missing, or holds something else.
     """
-    declared, manifest = parts.declared(), parts.manifest
-    made_from = dict(manifest.made_from) if manifest else {}
-    if spec.vae is not None:
-        made_from.pop("vae", None)
-    if spec.student is None:
-        what, weights = f"the backbone in {parts.place('backbone')}", parts.weights()
-    else:
-        found = read_student(Path(spec.student))
-        what, weights = f"student {spec.student}", found.weights
-        shared = {name: declared[name] for name in SHARED if name in declared}
-        declared = {**shared, **found.declared}
+    folder, place = parts.folder, parts.place("backbone")
+    made_from = dict(folder.manifest.made_from) if folder.manifest else {}
+    for name, given in (("vae", spec.vae), ("text_encoder", spec.text_encoder_file)):
+        if given is not None:
+            made_from.pop(name, None)
+    found = read_student(place)
+    declared, what = found.declared, f"the backbone in {place}"
+    if spec.student is not None:
+        what = f"student {spec.student}"
+        # a folder of another family says nothing of a student
+        theirs = folder.declared() if folder.family == FAMILY else {}
+        shared = {name: theirs[name] for name in SHARED if name in theirs}
+        declared = {**shared, **declared}
         made_from["student"] = found.describe()
         # these went into the backbone whose place is taken
         made_from.pop("loras", None)
-    config = sizes_of(weights, what=what, declared=declared)
-    return with_loras(what, config, weights, spec, made_from)
+    if found.doubt:
+        log.warning("%s", found.doubt)
+    config = sizes_of(found.weights, what=what, declared=declared)
+    return with_loras(what, config, found.weights, spec, made_from)
 
 
 def with_loras(

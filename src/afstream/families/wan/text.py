@@ -17,13 +17,14 @@ from afstream.checkpoints.configs import TextEncoderFile
 from afstream.checkpoints.files import (
     Weights,
     file_weights,
+    is_folder,
     read_json,
     read_settings,
 )
-from afstream.checkpoints.names import CONFIG, TEXT_STEM
+from afstream.checkpoints.names import CONFIG, PIECES_TENSOR, TEXT_STEM
 from afstream.checkpoints.names import TEXT_TYPE as KIND
-from afstream.checkpoints.quantised import SCALE
 from afstream.checkpoints.shards import folder_weights
+from afstream.checkpoints.wrappers import renamed
 from afstream.errors import CheckpointError, PromptError
 from afstream.families.wan.facts import KEPT_PROMPTS
 from afstream.families.wan.loading import ModuleSource, optional
@@ -50,14 +51,21 @@ INNER = {
     "ffn.fc2.weight": "layer.1.DenseReluDense.wo.weight",
 }
 LAYER = re.compile(r"blocks\.([0-9]{1,6})\.(.+)")
-# weights of the original layout that tell a size: name, and what its two axes are
+# weights that tell a size: name, and what its two axes are
+FIRST = "encoder.block.0.layer."
 SIZES = (
-    ("token_embedding.weight", "vocab_size", "d_model"),
-    ("blocks.0.ffn.fc1.weight", "d_ff", "d_model"),
-    ("blocks.0.attn.q.weight", "inner_dim", "d_model"),
-    ("blocks.0.pos_embedding.embedding.weight", "relative_attention_num_buckets", "num_heads"),
+    (SHARED, "vocab_size", "d_model"),
+    (f"{FIRST}1.DenseReluDense.wi_1.weight", "d_ff", "d_model"),
+    (f"{FIRST}0.SelfAttention.q.weight", "inner_dim", "d_model"),
+    (
+        f"{FIRST}0.SelfAttention.relative_attention_bias.weight",
+        "relative_attention_num_buckets",
+        "num_heads",
+    ),
 )
+THEIR_LAYER = re.compile(r"encoder\.block\.([0-9]{1,6})\..+")
 MATRIX_DIMS = 2
+PUBLISHED = "give Wan2.1's, such as models_t5_umt5-xxl-enc-bf16.pth or a text_encoder/ folder"
 
 
 class WanText:
@@ -159,10 +167,11 @@ def load_text(
     dtype: torch.dtype = torch.float32,
     text_len: int = TEXT_LEN,
 ) -> WanText:
-    """Read Wan2.1's text encoder, and its tokenizer's folder.
+    """Read Wan2.1's text encoder, and its tokenizer; see `read_tokenizer`.
 
-    The path is a transformers `text_encoder/` folder, or `models_t5_umt5-xxl-enc-bf16.pth`;
-    `text_len` is the most tokens of a prompt.
+    The path is a transformers `text_encoder/` folder, or one file with the names of Wan's own
+    `models_t5_umt5-xxl-enc-bf16.pth` or transformers' names, as ComfyUI has them. `text_len` is
+    the most tokens of a prompt.
 
     Raises:
         ConfigError: transformers is not installed.
@@ -178,11 +187,11 @@ def text_source(path: Path) -> ModuleSource[Any]:
     """What transformers' `UMT5EncoderModel` is made from; raises what `load_text` raises."""
     model: Any = optional("transformers", "UMT5EncoderModel")
     settings: Any = optional("transformers", "UMT5Config")
-    config, weights = _from_folder(path) if path.is_dir() else _from_original(path)
+    config, weights = _from_folder(path) if is_folder(path) else _from_file(path)
     return ModuleSource(
         what=f"text encoder {path}",
         make=lambda: model(settings.from_dict(config)),
-        weights=_with_both_names(weights),
+        weights=weights,
     )
 
 
@@ -194,36 +203,43 @@ def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
             f"{path} describes a {show_name(kind)} model; Wan2.1's text encoder is a {KIND} one"
         )
     config = read_settings(path, TextEncoderFile)
-    return config.model_dump(exclude_unset=True), folder_weights(folder, TEXT_STEM)
+    return config.model_dump(exclude_unset=True), _named(folder_weights(folder, TEXT_STEM), folder)
 
 
-def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
-    weights = file_weights(path)
+def _from_file(path: Path) -> tuple[dict[str, Any], Weights]:
+    """Settings by the shapes of the weights, which one file does not say otherwise."""
+    weights = _named(file_weights(path), path)
     seen: dict[str, int] = {}
     for name, *axes in SIZES:
         if name not in weights or weights[name].ndim != MATRIX_DIMS:
             raise CheckpointError(
-                f"{path} is no UMT5 encoder of Wan2.1: it has no {name} of {MATRIX_DIMS} axes;"
-                " give models_t5_umt5-xxl-enc-bf16.pth or a text_encoder/ folder"
+                f"{path} is no UMT5 encoder of Wan2.1: it has no {name} of {MATRIX_DIMS} axes, in"
+                " transformers' words;"
+                f" {PUBLISHED}"
             )
         seen.update(zip(axes, weights[name].shape, strict=True))
-    layers = [int(found[1]) for found in map(LAYER.fullmatch, weights) if found]
+    layers = [int(found[1]) for found in map(THEIR_LAYER.fullmatch, weights) if found]
     seen["d_kv"] = seen.pop("inner_dim") // max(seen["num_heads"], 1)
     config = validated(
         TextEncoderFile,
         {**seen, "num_layers": 1 + max(layers)},
         source=f"{path} is no UMT5 encoder of Wan2.1",
-        remedy="give models_t5_umt5-xxl-enc-bf16.pth or a text_encoder/ folder",
+        remedy=PUBLISHED,
         error=CheckpointError,
     )
-    return config.model_dump(exclude_unset=True), {
-        _renamed(name): value for name, value in weights.items()
-    }
+    return config.model_dump(exclude_unset=True), weights
+
+
+def _named(weights: Weights, path: Path) -> Weights:
+    """Weights under transformers' names, the token embedding under both of its own.
+
+    A tokenizer among them, which ComfyUI's files have, is left out.
+    """
+    own = {name: value for name, value in weights.items() if name != PIECES_TENSOR}
+    return _with_both_names(renamed(own, path, _renamed))
 
 
 def _renamed(name: str) -> str:
-    if name.endswith(SCALE):
-        return _renamed(name.removesuffix(SCALE)) + SCALE
     layer = LAYER.fullmatch(name)
     if layer is None:
         return OUTER.get(name, name)
@@ -233,8 +249,7 @@ def _renamed(name: str) -> str:
 def _with_both_names(weights: Weights) -> Weights:
     """The token embedding under both of its names; files have one of them, or both."""
     both = dict(weights)
-    for first, second in ((SHARED, SHARED_AGAIN), (SHARED + SCALE, SHARED_AGAIN + SCALE)):
-        for name in (second, first):
-            if name in weights:
-                both[first] = both[second] = weights[name]
+    for name in (SHARED_AGAIN, SHARED):
+        if name in weights:
+            both[SHARED] = both[SHARED_AGAIN] = weights[name]
     return both

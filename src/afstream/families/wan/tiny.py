@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from afstream.checkpoints.files import Weights, file_weights
 from afstream.checkpoints.kinds import CHANNELS
+from afstream.checkpoints.parts import TINY_FILES
 from afstream.errors import CheckpointError
 from afstream.families.wan.loading import ModuleSource
 
@@ -54,7 +55,6 @@ LATENT_STD = (
 # a file's name holds the first, and the second as well if it reads raw latents
 FAMILY = "taew2_1"
 READS_RAW = "lighttaew2_1"
-FILES = "taew2_1.pth of the TAEHV project, or lighttaew2_1.pth of LightX2V"
 
 # what the decoder remembers of a scene: the last frame [B, C, h, w] each block saw; keep it and
 # come back to it, no later call changes it
@@ -217,18 +217,19 @@ def _widths(weights: Weights, path: Path) -> list[int]:
     for index in (ENTRY, *(first + NARROW for first in STAGES)):
         name = f"decoder.{index}.weight"
         if name not in weights:
-            raise CheckpointError(f"{path} is no tiny VAE: it has no {name}; give {FILES}")
+            raise CheckpointError(f"{path} is no tiny VAE: it has no {name}; give {TINY_FILES}")
         shape = weights[name].shape
         if len(shape) != CONV2D_DIMS:
             raise CheckpointError(
-                f"{path} is no tiny VAE: its {name} is {tuple(shape)}, not of 4 axes; give {FILES}"
+                f"{path} is no tiny VAE: its {name} is {tuple(shape)}, not of 4 axes;"
+                f" give {TINY_FILES}"
             )
         widths.append(shape[0])
     channels = weights[f"decoder.{ENTRY}.weight"].shape[1]
     if channels != CHANNELS:
         raise CheckpointError(
             f"tiny VAE {path} reads {channels} latent channels, but Wan2.1 has {CHANNELS};"
-            f" give {FILES}"
+            f" give {TINY_FILES}"
         )
     return widths
 

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from pydantic import Field
 
-from afstream.bounded import MB
-from afstream.checkpoints.files import read_json
+from afstream.bounded import MB, read_bounded
+from afstream.checkpoints.files import dangling, file_weights, read_json
+from afstream.checkpoints.names import PIECES_TENSOR
 from afstream.errors import AfstreamError, CheckpointError, PromptError
 from afstream.families.wan.loading import optional
 from afstream.validation import SettingsFile, show_name, validated
@@ -34,6 +36,7 @@ STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 MAX_STEPS = 64
 MAX_GROWTH = 64
 TEXT_LEN = 512
+OWN = "give Wan2.1's own tokenizer, such as google/umt5-xxl/ of its folder"
 # letters of a prompt that an error repeats
 SHOWN = 40
 
@@ -92,34 +95,40 @@ def tokens_of(prompt: str, tokenize: Tokenize, text_len: int = TEXT_LEN) -> list
     return numbers
 
 
-def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenize:
+def read_tokenizer(path: Path, vocab_size: int | None = None) -> Tokenize:
     """Read the tokenizer of an encoder from a `tokenizer.json` or a sentencepiece model.
 
-    It may know no more than `vocab_size` tokens; None when the encoder is not at hand.
+    The path is the folder of either, or a text encoder's file with such a model in it. It may know
+    no more than `vocab_size` tokens; None when the encoder is not at hand.
 
     Raises:
+        ConfigError: it is a sentencepiece model, and sentencepiece is not installed.
         CheckpointError: it is missing, damaged, or another encoder's; or, when it is used, it
             cannot read a prompt.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"no tokenizer at {folder}; give the folder with its tokenizer.json")
-    check_files(folder)
-    read = _from_file if (folder / TOKENIZER_FILE).is_file() else _from_folder
-    size, tokenize = _guarded(folder, lambda: read(folder))
+    if not path.exists():
+        raise CheckpointError(f"no tokenizer at {path}; give the folder with its tokenizer.json")
+    if path.is_dir():
+        check_files(path)
+    read = _from_json if (path / TOKENIZER_FILE).is_file() else _from_pieces
+    size, tokenize = _guarded(path, lambda: read(path))
     if vocab_size is not None and size > vocab_size:
         raise CheckpointError(
-            f"the tokenizer {folder} knows {size} tokens, the text encoder {vocab_size}; give the"
+            f"the tokenizer {path} knows {size} tokens, the text encoder {vocab_size}; give the"
             " tokenizer of this encoder"
         )
-    return lambda text: _guarded(folder, lambda: tokenize(text))
+    return lambda text: _guarded(path, lambda: tokenize(text))
 
 
-def copy_tokenizer(folder: Path, target: Path) -> None:
-    """Copy a tokenizer's own files into a new folder; others may lie beside them."""
+def copy_tokenizer(path: Path, target: Path) -> None:
+    """Write a tokenizer's own files into a new folder; others may lie beside them."""
     target.mkdir()
+    if path.is_file():
+        (target / PIECES_FILE).write_bytes(_pieces(path))
+        return
     for name in (TOKENIZER_FILE, PIECES_FILE, *SETTINGS_FILES):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+        if (path / name).is_file():
+            shutil.copyfile(path / name, target / name)
 
 
 def check_files(folder: Path) -> None:
@@ -128,14 +137,15 @@ def check_files(folder: Path) -> None:
     Raises:
         CheckpointError: one is damaged, or would fill memory.
     """
+    for name in (TOKENIZER_FILE, PIECES_FILE, *SETTINGS_FILES):
+        if lost := dangling(folder / name):
+            raise lost
     for name in SETTINGS_FILES:
         if (folder / name).exists():
             read_json(folder / name, what="a tokenizer")
     pieces, whole = folder / PIECES_FILE, folder / TOKENIZER_FILE
     if pieces.exists() and not (pieces.is_file() and pieces.stat().st_size <= MAX_BYTES):
-        raise CheckpointError(
-            f"{pieces} is no file of at most {MAX_BYTES // MB} MB; download it again"
-        )
+        raise CheckpointError(f"{pieces} is no file of at most {MAX_BYTES // MB} MB; {OWN}")
     if not whole.exists():
         return
     content = read_json(whole, most_bytes=MAX_BYTES, most_values=MAX_VALUES, what="a tokenizer")
@@ -144,7 +154,7 @@ def check_files(folder: Path) -> None:
     if len(steps) > MAX_STEPS or growth > MAX_GROWTH:
         raise CheckpointError(
             f"{whole} makes up to {growth:.3g} characters of one in {len(steps)} steps; at most"
-            f" {MAX_GROWTH} in {MAX_STEPS} are allowed, so give Wan2.1's own tokenizer"
+            f" {MAX_GROWTH} in {MAX_STEPS} are allowed; {OWN}"
         )
     for step in steps:
         if step["type"] == TEMPLATE:
@@ -153,14 +163,11 @@ def check_files(folder: Path) -> None:
 
 def _check_template(step: dict[str, Any], path: Path) -> None:
     """See that a template names marks that it has; the reader would panic, and print it."""
-    template = validated(
-        Template, step, source=str(path), remedy="download it again", error=CheckpointError
-    )
+    template = validated(Template, step, source=str(path), remedy=OWN, error=CheckpointError)
     used = {part.mark.id for part in (*template.single, *template.pair) if part.mark}
     if unknown := sorted(used - template.special_tokens.keys()):
         raise CheckpointError(
-            f"{path} puts {show_name(unknown[0])} around prompts, which it does not define;"
-            " download it again"
+            f"{path} puts {show_name(unknown[0])} around prompts, which it does not define; {OWN}"
         )
 
 
@@ -185,7 +192,7 @@ def _growth(step: dict[str, Any]) -> float:
     return max(1.0, len(content) / (len(text) or 1)) if isinstance(text, str) else 1 + len(content)
 
 
-def _guarded(folder: Path, read: Callable[[], T]) -> T:
+def _guarded(path: Path, read: Callable[[], T]) -> T:
     """What a reader gives; whatever it raises becomes a `CheckpointError`."""
     try:
         return read()
@@ -195,12 +202,10 @@ def _guarded(folder: Path, read: Callable[[], T]) -> T:
         raise
     # what the readers raise for a bad file has no common base; a panic of theirs is no Exception
     except BaseException as error:
-        raise CheckpointError(
-            f"{folder} cannot be read as a tokenizer; download it again"
-        ) from error
+        raise CheckpointError(f"{path} cannot be read as a tokenizer; {OWN}") from error
 
 
-def _from_file(folder: Path) -> tuple[int, Tokenize]:
+def _from_json(folder: Path) -> tuple[int, Tokenize]:
     """Vocabulary size and tokenizer, exactly as `tokenizer.json` describes it."""
     # not by transformers 5, which takes the vocabulary from that file, and its own normalisation
     reader: Any = optional("tokenizers", "Tokenizer")
@@ -211,8 +216,25 @@ def _from_file(folder: Path) -> tuple[int, Tokenize]:
     return tokenizer.get_vocab_size(), lambda text: tokenizer.encode(text).ids
 
 
-def _from_folder(folder: Path) -> tuple[int, Tokenize]:
-    """Vocabulary size and tokenizer of a folder that has nothing but a sentencepiece model."""
-    reader: Any = optional("transformers", "AutoTokenizer")
-    tokenizer: Any = reader.from_pretrained(str(folder), local_files_only=True)
-    return len(tokenizer), lambda text: tokenizer(text, verbose=False)["input_ids"]
+def _from_pieces(path: Path) -> tuple[int, Tokenize]:
+    """Vocabulary size and tokenizer by a sentencepiece model, with its end mark behind a prompt."""
+    content = _pieces(path)
+    reader: Any = optional("sentencepiece", "SentencePieceProcessor")
+    model: Any = reader(model_proto=content)
+    end: int = model.eos_id()
+    if end < 0:
+        raise CheckpointError(f"{path} has a tokenizer without an end mark; {OWN}")
+    return model.get_piece_size(), lambda text: [*model.encode(text), end]
+
+
+def _pieces(path: Path) -> bytes:
+    """A sentencepiece model: of a folder its `spiece.model`, of a file the tensor of its bytes."""
+    if path.is_dir():
+        return read_bounded(path / PIECES_FILE, MAX_BYTES)
+    content = file_weights(path).get(PIECES_TENSOR)
+    if content is None or content.dtype != torch.uint8 or content.numel() > MAX_BYTES:
+        raise CheckpointError(
+            f"{path} holds no tokenizer of at most {MAX_BYTES // MB} MB, as bytes in"
+            f" {PIECES_TENSOR}; {OWN}"
+        )
+    return content.flatten().numpy().tobytes()

@@ -26,18 +26,22 @@ from afstream.checkpoints.files import (
 from afstream.checkpoints.kinds import CHANNELS
 from afstream.checkpoints.names import CONFIG, STEM
 from afstream.checkpoints.names import VAE_CLASS as KIND
-from afstream.checkpoints.quantised import all_restored
 from afstream.checkpoints.shards import folder_weights
 from afstream.errors import CheckpointError
 from afstream.families.wan.facts import FORMAT
 from afstream.families.wan.loading import ModuleSource, optional
 from afstream.validation import show_name, validated
 
-# weights of the original layout that tell a size: name, which size, and its axis
+# weights that tell a size, in Wan's names and diffusers': name, which size, and its axis
 SIZES = (
     ("encoder.conv1.weight", "base_dim", 0),
     ("decoder.head.2.weight", "decoder_base_dim", 1),
     ("conv2.weight", "z_dim", 0),
+)
+THEIR_SIZES = (
+    ("encoder.conv_in.weight", "base_dim", 0),
+    ("decoder.conv_out.weight", "decoder_base_dim", 1),
+    ("post_quant_conv.weight", "z_dim", 0),
 )
 CONV3D_DIMS = 5
 
@@ -116,8 +120,9 @@ def load_vae(
 ) -> WanVae:
     """Read Wan2.1's video autoencoder.
 
-    The path is a diffusers `vae/` folder, or the original `Wan2.1_VAE.pth`; or a light VAE
-    (`lightvaew2_1`) in the original layout, the same with every width cut by one rate.
+    The path is a diffusers `vae/` folder, the file of one, or one with the names of the original
+    `Wan2.1_VAE.pth`, as ComfyUI's; or a light VAE (`lightvaew2_1`) with such names, the same with
+    every width cut by one rate.
 
     Raises:
         ConfigError: diffusers is not installed.
@@ -131,7 +136,7 @@ def load_vae(
 def vae_source(path: Path) -> ModuleSource[Any]:
     """What diffusers' `AutoencoderKLWan` is made from; raises what `load_vae` raises."""
     model: Any = optional("diffusers", KIND)
-    config, weights = _from_folder(path) if is_folder(path) else _from_original(path)
+    config, weights = _from_folder(path) if is_folder(path) else _from_file(path)
     return ModuleSource(what=f"VAE {path}", make=lambda: model.from_config(config), weights=weights)
 
 
@@ -149,11 +154,11 @@ def _from_folder(folder: Path) -> tuple[dict[str, Any], Weights]:
     )
 
 
-def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
-    # at once, as what renames them knows no scales
-    weights = all_restored(file_weights(path))
+def _from_file(path: Path) -> tuple[dict[str, Any], Weights]:
+    weights = file_weights(path)
     config: dict[str, Any] = {}
-    for name, size, axis in SIZES:
+    theirs = THEIR_SIZES[0][0] in weights
+    for name, size, axis in THEIR_SIZES if theirs else SIZES:
         if name not in weights:
             raise CheckpointError(
                 f"{path} is no Wan2.1 VAE: it has no {name}; give Wan2.1_VAE.pth or a vae/ folder"
@@ -169,6 +174,8 @@ def _from_original(path: Path) -> tuple[dict[str, Any], Weights]:
     sizes = validated(
         VaeFile, config, source=f"{path} is no Wan2.1 VAE", remedy=remedy, error=CheckpointError
     )
+    if theirs:
+        return sizes.model_dump(exclude_unset=True), weights
     rename: Any = optional("diffusers.loaders.single_file_utils", "convert_wan_vae_to_diffusers")
     # it fails on names that only look like Wan's
     try:
@@ -183,5 +190,5 @@ def _check_channels(channels: object, path: Path) -> None:
     if channels != CHANNELS:
         raise CheckpointError(
             f"VAE {path} has {channels} latent channels; give Wan2.1's, which has"
-            f" {CHANNELS} (Wan2.2's 5B model has another VAE)"
+            f" {CHANNELS}, with --vae (Wan2.2's 5B model has another VAE)"
         )

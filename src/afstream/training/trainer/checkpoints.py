@@ -29,6 +29,7 @@ from afstream.training.trainer.distributed import ALONE, Processes, local_part
 from afstream.training.trainer.log import StageLog
 from afstream.training.trainer.manifest import (
     EarlierError,
+    ListingWriter,
     Manifest,
     PlainReader,
     content_fault,
@@ -176,7 +177,9 @@ class CheckpointStore:
         fault, mine, metadata = "", {}, Metadata({})
         try:
             with _quiet():
-                metadata = save(dict(tensors), checkpoint_id=partial)
+                writer = ListingWriter(partial)
+                metadata = save(dict(tensors), storage_writer=writer)
+                metadata.storage_data = writer.places
             mine = written(partial, self.processes.rank)
         except CheckpointException as error:
             fault = _refused(partial, _cause(error))

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Size
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
+from torch.distributed.checkpoint.storage import WriteResult
 
 from afstream.atomic import write_text
 from afstream.checkpoints.manifest import WrittenFile
@@ -38,6 +39,23 @@ MANIFEST = "manifest.json"
 FileName = Annotated[str, Field(pattern=r"^[\w.]{1,100}$", description="the name of a file here")]
 Place = Annotated[int, Field(ge=0, lt=2**63)]
 Axes = tuple[Place, ...]
+
+
+class ListingWriter(FileSystemWriter):
+    """Writes the tensors, and keeps where each lies, which torch 2.9 does not return.
+
+    Attributes:
+        places: in the first process, file and bytes of each part of a tensor.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.places: dict[MetadataIndex, Any] = {}
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """Complete the checkpoint; see `FileSystemWriter`."""
+        super().finish(metadata, results)
+        self.places = {one.index: one.storage_data for some in results for one in some}
 
 
 class EarlierError(CheckpointError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from afstream.checkpoints import WanFolder, find_parts
+from afstream.checkpoints import Parts, resolve
 from afstream.errors import ConfigError
 from afstream.families.wan.model import backbone_source
 from afstream.families.wan.text import load_text
@@ -59,9 +59,8 @@ def open_models(
         ConfigError: the networks do not fit each other, or a package is not installed.
     """
     device, dtype = processes.device, config.dtype
-    vae = load_vae(
-        find_parts(config.student, with_backbone=False).place("VAE"), device=device, dtype=dtype
-    )
+    parts = resolve(ModelSpec(name=str(config.student)), ("VAE",))
+    vae = load_vae(parts.place("VAE"), device=device, dtype=dtype)
     # the largest first, while there is most room
     teacher = open_backbone(config.teacher, None, device, dtype)
     shard(teacher, processes)
@@ -102,17 +101,17 @@ def open_prompts(
         CheckpointError: pieces are missing or do not fit; says which.
         PromptError: the pairs cannot be read, or a prompt is too long.
     """
-    parts = find_parts(folder, with_backbone=False, with_vae=False)
+    parts = resolve(ModelSpec(name=str(folder)), ("text encoder", "tokenizer"))
     listed = read_pairs(pairs)
     kept = EmbeddingCache(cache, _identity(parts, dtype))
     wanted = [negative, *others, *(prompt for pair in listed for prompt in pair)]
     if processes.is_first and kept.missing(wanted):
         text = load_text(
             parts.place("text encoder"),
-            parts.place("tokenizer"),
+            parts.tokenizer,
             device=processes.device,
             dtype=dtype,
-            text_len=parts.declared().get("text_len", TEXT_LEN),
+            text_len=parts.folder.declared().get("text_len", TEXT_LEN),
         )
         kept.add(wanted, text)
     processes.wait()
@@ -148,17 +147,16 @@ def open_backbone(
     folder: Path, start: Path | None, device: torch.device, dtype: torch.dtype
 ) -> Backbone:
     """A backbone without gradients; see `open_learner`."""
-    parts = find_parts(folder, with_backbone=start is None, with_vae=False, with_text=False)
     spec = ModelSpec(name=str(folder), student=str(start) if start else None)
-    source, _ = backbone_source(parts, spec)
+    source, _ = backbone_source(resolve(spec, ("backbone",)), spec)
     return source.build(device=device, dtype=dtype)
 
 
-def _identity(parts: WanFolder, dtype: torch.dtype) -> str:
+def _identity(parts: Parts, dtype: torch.dtype) -> str:
     """An encoder's identity: names and sizes of its files, because reading 11 GB takes long."""
     paths = [
         path
-        for part in (parts.place("text encoder"), parts.place("tokenizer"))
+        for part in (parts.place("text encoder"), parts.tokenizer)
         for path in (sorted(part.iterdir()) if part.is_dir() else [part])
     ]
     return " ".join([str(dtype), *(f"{path.name}:{path.stat().st_size}" for path in paths)])

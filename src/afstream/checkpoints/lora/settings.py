@@ -6,9 +6,8 @@ Trainers write them as texts in the header, as JSON or a dict in the file, or as
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from afstream.bounded import parse_json
+from afstream.checkpoints.lora.values import Said, flag, is_nothing, number, patterns
 from afstream.errors import CheckpointError
 from afstream.validation import show_name, show_value
 
@@ -58,28 +58,9 @@ UNUSABLE: dict[str, tuple[object, ...]] = {
     "monteclora_config": (),
     "alora_invocation_tokens": (),
     "init_lora_weights": (True, "true", "True", "gaussian", "orthogonal", "eva"),
-    "peft_type": ("LORA",),
+    "peft_type": ("LORA", "LOKR", "LOHA"),
 }
-NOTHING = (None, False, "", "none", "None", "null", "false", "False", "Dynamic")
-YES = (True, 1, "1", "true", "True")
-NO = (*NOTHING, 0, "0")
-
 MAX_SETTINGS = 100_000
-# a model of 256 layers has no more matrices
-MAX_PATTERNS = 3000
-# a pattern with more of these, or with one behind a group, may take for ever
-MAX_REPEATS = 2
-# PEFT holds a pattern against a name, or its end behind a dot
-PATTERN_START, PATTERN_END = r"(?:.*\.)?(?:", r")\Z"
-REPEATS = re.compile(r"[*+?{]")
-REPEATED_GROUP = re.compile(r"\)[*+?{]")
-
-
-class Said(NamedTuple):
-    """A number, and where it stands."""
-
-    where: str
-    value: float
 
 
 class Entry(NamedTuple):
@@ -106,6 +87,7 @@ class Settings:
         trainer_alphas: those.
         ranks: likewise of all layers.
         is_rslora: 1 or 0, where it says so.
+        is_dora: likewise.
         is_peft: whether it has PEFT's settings, of which alpha is one.
         patterns: `alpha_pattern` and `rank_pattern`, numbers by patterns of layers' names.
     """
@@ -115,6 +97,7 @@ class Settings:
     trainer_alphas: list[Said] = field(default_factory=list[Said])
     ranks: list[Said] = field(default_factory=list[Said])
     is_rslora: list[Said] = field(default_factory=list[Said])
+    is_dora: list[Said] = field(default_factory=list[Said])
     is_peft: bool = False
     patterns: dict[str, dict[re.Pattern[str], float]] = field(
         default_factory=dict[str, dict[re.Pattern[str], float]]
@@ -207,20 +190,15 @@ def _take(settings: Settings, entry: Entry, path: Path) -> None:
     """Take what one setting says."""
     word, value = entry.word, entry.value
     where = f"{show_name(word)} of {settings.place}"
-    is_empty = _is_nothing(value)
+    is_empty = is_nothing(value)
     if word in PATTERNS:
         if word in settings.patterns:
             raise CheckpointError(f"{path}: {where} is said twice; give another LoRA")
-        settings.patterns[word] = _patterns(entry, where, path)
+        settings.patterns[word] = patterns(value, word, where, path)
         settings.is_peft = True
     elif word in (*DORA, *RSLORA):
-        is_on = value is not None and _flag(value, where, path)
-        if word in RSLORA:
-            settings.is_rslora.append(Said(where, is_on))
-        elif is_on:
-            raise CheckpointError(
-                f"{path} is a DoRA, by {where}, which cannot be merged; give a plain LoRA"
-            )
+        is_on = value is not None and flag(value, where, path)
+        (settings.is_rslora if word in RSLORA else settings.is_dora).append(Said(where, is_on))
     elif is_empty:
         return
     elif word in ALPHA:
@@ -244,71 +222,3 @@ def _take(settings: Settings, entry: Entry, path: Path) -> None:
 def _speaks(word: str) -> bool:
     sounds = word.startswith(KOHYA) or SOUNDS.search(word)
     return not sounds and bool(SPEAKS.search(word))
-
-
-def _is_nothing(value: object) -> bool:
-    if isinstance(value, (list, dict)):
-        return not value
-    return value is False or (not isinstance(value, (Tensor, int, float)) and value in NOTHING)
-
-
-def _flag(value: Any, where: str, path: Path) -> bool:  # noqa: ANN401  whatever a file holds
-    if not isinstance(value, (list, dict, Tensor)):
-        if value in YES:
-            return True
-        if value in NO:
-            return False
-    raise CheckpointError(f"{path}: {where} is {show_value(value)}; it must be true or false")
-
-
-def _patterns(entry: Entry, where: str, path: Path) -> dict[re.Pattern[str], float]:
-    """Numbers by patterns of layers' names."""
-    value = entry.value
-    if not value:
-        return {}
-    if not isinstance(value, Mapping) or len(value) > MAX_PATTERNS:
-        raise CheckpointError(
-            f"{path}: {where} is {show_value(value)}; it must be numbers by names of layers, at"
-            f" most {MAX_PATTERNS}"
-        )
-    found = dict[re.Pattern[str], float]()
-    entries: Iterable[tuple[Any, Any]] = value.items()
-    for key, said in entries:
-        pattern = _pattern(str(key))
-        if pattern is None:
-            raise CheckpointError(
-                f"{path}: {where} names {show_name(key)}, which is no pattern of layers that is"
-                " understood; give another LoRA"
-            )
-        found[pattern] = number(said, path, f"{entry.word} {show_name(key)}")
-    return found
-
-
-def _pattern(key: str) -> re.Pattern[str] | None:
-    if len(REPEATS.findall(key)) > MAX_REPEATS or REPEATED_GROUP.search(key):
-        return None
-    try:
-        return re.compile(f"{PATTERN_START}{key}{PATTERN_END}")
-    except (re.error, OverflowError, RecursionError):
-        return None
-
-
-def number(value: Any, path: Path, name: str, *, what: str = "alpha") -> float:  # noqa: ANN401
-    """An alpha or a rank, as a number, a text or a tensor of one value.
-
-    Raises:
-        CheckpointError: it is no finite number.
-    """
-    try:
-        found = float(value)
-    except (ValueError, TypeError, RuntimeError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found) or isinstance(value, bool):
-        shown = show_value(value)
-        if isinstance(value, Tensor):
-            shown = show_value(found) if value.numel() == 1 else f"of shape {tuple(value.shape)}"
-        raise CheckpointError(
-            f"{path}: the {what} of {show_name(name)} is {shown}; it must be a finite number, so"
-            " give another LoRA"
-        )
-    return found

@@ -16,8 +16,10 @@ from afstream.checkpoints.files import (
     read_metadata,
     read_weights,
 )
-from afstream.checkpoints.lora_names import (
+from afstream.checkpoints.formats import format_of
+from afstream.checkpoints.lora.names import (
     CHANGES,
+    UNMERGED,
     LoraName,
     Part,
     foreign_family,
@@ -27,14 +29,14 @@ from afstream.checkpoints.lora_names import (
     plain_layer,
     take_apart,
 )
-from afstream.checkpoints.lora_settings import (
+from afstream.checkpoints.lora.settings import (
     ADAPTER_CONFIG,
     ALPHA,
     OF_OTHERS,
     Settings,
-    number,
     read_settings,
 )
+from afstream.checkpoints.lora.values import number
 from afstream.errors import CheckpointError
 from afstream.text import some_of
 from afstream.validation import show_name
@@ -49,9 +51,11 @@ FILES = (
 )
 PEFT_STEM = "adapter_model"
 HEADER = "the header"
+# words that stand alone, without the name of an adapter
+WITHOUT_ADAPTER = ("alpha", "dora_scale", "diff", "diff_b", "diff_m")
 WANTED = (
-    "a file of LoRA weights (names with lora_A and lora_B, lora_down and lora_up, or diff, diff_b"
-    " and diff_m)"
+    "a file of LoRA weights (names with lora_A and lora_B, lora_down and lora_up, lokr_, hada_, or"
+    " diff, diff_b and diff_m)"
 )
 
 
@@ -60,8 +64,7 @@ class LoraFile:
     """A LoRA file's content, still without strengths.
 
     Attributes:
-        parts: tensors by the model's own name of a weight, and the part of its change. Of a pair
-            both halves and alpha go by the weight's name.
+        parts: tensors by the model's own name of what they change, and what they are of it.
         alphas: what the file says of single layers, by the same name.
         spelled: the layers' names in the file, without prefixes, by the same name.
         adapters: a tensor's name by PEFT's name of the adapter, of which one file has one.
@@ -70,7 +73,7 @@ class LoraFile:
     """
 
     path: Path
-    parts: dict[tuple[str, Part], Tensor] = field(default_factory=dict[tuple[str, Part], Tensor])
+    parts: dict[str, dict[Part, Tensor]] = field(default_factory=dict[str, dict[Part, Tensor]])
     alphas: dict[str, float] = field(default_factory=dict[str, float])
     spelled: dict[str, str] = field(default_factory=dict[str, str])
     adapters: dict[str, str] = field(default_factory=dict[str, str])
@@ -115,11 +118,35 @@ def read_lora_file(path: Path) -> LoraFile:
     content = read_weights(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds {type(content).__name__}; a LoRA holds named weights")
+    # its header may say a strength in words that nobody has written down
+    if format_of(path) == "gguf":
+        raise CheckpointError(
+            f"{path} is a GGUF file, of which afstream reads models, not LoRAs; give the LoRA's"
+            " .safetensors file"
+        )
     entry = _entry(content, path)
-    entries = content[entry] if entry else content
+    file = gathered(content[entry] if entry else content, path, entry)
+    if entry:
+        outer = {name: value for name, value in content.items() if name != entry}
+        file.settings += read_settings(outer, "the file", path)
+    add_settings_beside(file)
+    return file
+
+
+def gathered(entries: object, path: Path, entry: str = "") -> LoraFile:
+    """A LoRA's content from its weights by name, with settings among them.
+
+    `entry` is the name under which the file has them, if it has one. Raises what `read_lora_file`
+    raises.
+    """
     if not isinstance(entries, dict):
         raise CheckpointError(
             f"{path} holds {type(entries).__name__} as its LoRA; give a LoRA file"
+        )
+    if found := next((name for name in entries if UNMERGED in str(name)), None):
+        raise CheckpointError(
+            f"{path} is a model with its LoRA beside it, not merged yet ({show_name(found)}); give"
+            " it as the student"
         )
     file, rest = LoraFile(path=path), dict[Any, Any]()
     taken = dict[tuple[str, Part], str]()
@@ -135,12 +162,13 @@ def read_lora_file(path: Path) -> LoraFile:
                 f"{path} holds {show_name(name)}, which is no tensor; give a whole LoRA"
             )
         _add(file, str(name), value, taken)
-    if entry:
-        outer = {name: value for name, value in content.items() if name != entry}
-        file.settings += read_settings(outer, "the file", path)
-        file.settings += read_settings(rest, f"its {entry}", path)
-    else:
-        file.settings += read_settings(rest, "the file", path)
+    file.settings += read_settings(rest, f"its {entry}" if entry else "the file", path)
+    return file
+
+
+def add_settings_beside(file: LoraFile) -> None:
+    """Add what the header says, and an `adapter_config.json` beside the file."""
+    path = file.path
     file.settings += read_settings(read_metadata(path), HEADER, path)
     config = path.with_name(ADAPTER_CONFIG)
     if config.is_file():
@@ -149,7 +177,6 @@ def read_lora_file(path: Path) -> LoraFile:
             file.settings += said
         else:
             file.beside += said
-    return file
 
 
 def _entries(content: Mapping[Any, Any]) -> list[str]:
@@ -190,15 +217,16 @@ def _add(file: LoraFile, name: str, value: Any, taken: dict[tuple[str, Part], st
     path = file.path
     if kind := other_kind(name):
         raise CheckpointError(
-            f"{path} is a {kind} ({show_name(name)}), which cannot be merged; give a plain LoRA"
+            f"{path} holds {show_name(name)}, a part of {kind}, which cannot be merged; give a"
+            " LoRA, DoRA, LoKr or LoHa"
         )
     found = take_apart(name)
     if found is None:
         raise CheckpointError(
-            f"{path} holds {show_name(name)}, which is no part of a low-rank pair; give {WANTED}"
+            f"{path} holds {show_name(name)}, which is no part of a LoRA; give {WANTED}"
         )
     own = _own(found, file)
-    if found.part in ("down", "up", "bias"):
+    if found.part not in WITHOUT_ADAPTER:
         file.adapters.setdefault(found.adapter, name)
     if len(file.adapters) > 1:
         shown = " and ".join(map(show_name, file.adapters.values()))
@@ -218,13 +246,12 @@ def _add(file: LoraFile, name: str, value: Any, taken: dict[tuple[str, Part], st
             f"{path} holds {show_name(name)} as {str(value.dtype).removeprefix('torch.')}, which"
             " are no weights without a scale; give a LoRA in floating point"
         )
-    file.parts[key] = value
+    file.parts.setdefault(own, {})[found.part] = value
     file.spelled[own] = plain_layer(found.layer)
 
 
 def _own(found: LoraName, file: LoraFile) -> str:
     """The model's own name of what a tensor changes; a LoRA without one is refused."""
-    # halves and alpha go by the weight that the pair changes
     own = own_name(found.layer, CHANGES.get(found.part, "weight"))
     if own:
         return own

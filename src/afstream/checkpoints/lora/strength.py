@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from afstream.checkpoints.lora_settings import PATTERN_END, PATTERN_START, Said, Settings
+from afstream.checkpoints.lora.settings import Settings
+from afstream.checkpoints.lora.values import PATTERN_END, PATTERN_START, Said
 from afstream.errors import CheckpointError
 from afstream.validation import show_name
 
+WHOLE = "both matrices are whole, so no alpha counts"
 OWN = "the layer's own alpha"
 # a layer's name is held against every pattern before one fits
 MAX_MATCHES = 500_000
@@ -27,12 +29,12 @@ class Layer(NamedTuple):
 
     Attributes:
         spelled: its name in the file, without prefixes.
-        rank: of its matrices.
+        rank: of its matrices; None for a LoKr of whole ones, in which alpha counts only in PEFT.
         alpha: what the file says of this layer alone.
     """
 
     spelled: str
-    rank: int
+    rank: int | None
     alpha: float | None = None
 
 
@@ -76,14 +78,26 @@ def resolve(
     for name, layer in layers.items():
         what = show_name(name.removesuffix(".weight"))
         ranks = [said for one in settings for said in one.ranks_of(layer.spelled)]
-        _agreed([Said("its matrices", layer.rank), *ranks], path, f"the rank of {what}")
-        source, alpha = _alpha(what, layer, settings, path, otherwise)
-        found[name] = Strength(alpha, layer.rank, is_rslora, source)
+        said = [] if layer.rank is None else [Said("its matrices", layer.rank)]
+        # LyCORIS leaves the rank of whole matrices out; PEFT divides by it all the same
+        if not said and not (ranks and any(one.is_peft for one in settings)):
+            found[name] = Strength(1.0, 1, False, WHOLE)
+            continue
+        rank = int(_agreed([*said, *ranks], path, f"the rank of {what}").value)
+        if rank < 1:
+            raise CheckpointError(f"{path}: the rank of {what} is {rank}; give another LoRA")
+        source, alpha = _alpha(what, layer, rank, settings, path, otherwise)
+        found[name] = Strength(alpha, rank, is_rslora, source)
     return found
 
 
 def _alpha(
-    what: str, layer: Layer, settings: Sequence[Settings], path: Path, otherwise: float | None
+    what: str,
+    layer: Layer,
+    rank: int,
+    settings: Sequence[Settings],
+    path: Path,
+    otherwise: float | None,
 ) -> Said:
     """The alpha of a layer, and what says it; nothing where it is the rank."""
     said = [] if layer.alpha is None else [Said(OWN, layer.alpha)]
@@ -99,9 +113,9 @@ def _alpha(
         return found
     for one in trainer:
         # such a file is what converters make, which merge alpha into the matrices and keep this
-        if not math.isclose(one.value, layer.rank, rel_tol=ALPHA_TOLERANCE):
+        if not math.isclose(one.value, rank, rel_tol=ALPHA_TOLERANCE):
             raise CheckpointError(
-                f"{path}: {one.where} is {one.value:g}, but {what} of rank {layer.rank} has no"
+                f"{path}: {one.where} is {one.value:g}, but {what} of rank {rank} has no"
                 " alpha of its own, so it may be merged into the matrices already; give the file"
                 " as its trainer wrote it"
             )
@@ -113,7 +127,7 @@ def _alpha(
                 f"{path}: nothing says the alpha of {what}, though {place.place} has a LoRA's"
                 " settings; give a LoRA with its lora_alpha"
             )
-    return Said("", float(layer.rank))
+    return Said("", float(rank))
 
 
 def _agreed(said: Sequence[Said], path: Path, what: str, *, tolerance: float = 0.0) -> Said:

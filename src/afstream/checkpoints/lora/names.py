@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -19,41 +19,55 @@ from afstream.checkpoints.names import INNER, OUTER, PREFIXES, WRAPPERS
 from afstream.config import WAN_BACKBONES
 from afstream.model.dit import Backbone
 
-Part = Literal["down", "up", "bias", "alpha", "diff", "diff_b", "diff_m"]
-# the halves of a pair: PEFT's words, kohya's, and those of old diffusers
-HALVES: dict[str, Part] = {
+# what a tensor is of the change of a weight: a value of WORDS, `bias`, or a word of OTHER
+Part = str
+PEFT_MAGNITUDE = "lora_magnitude_vector"
+MAGNITUDES = (PEFT_MAGNITUDE, "dora_scale")
+# tensors of kinds that are called the same everywhere
+LOKR = tuple(f"lokr_{name}" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2"))
+LOHA = tuple(f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2"))
+# the halves of a pair, in PEFT's words, kohya's, and those of old diffusers, and its core
+WORDS: dict[str, Part] = {
     "lora_A": "down",
     "lora_down": "down",
     "lora.down": "down",
     "lora_B": "up",
     "lora_up": "up",
     "lora.up": "up",
+    "lora_mid": "mid",
+    **{name: name for name in (*MAGNITUDES, *LOKR, *LOHA)},
 }
-WORDS = "|".join(map(re.escape, HALVES))
-# layer, half, the adapter's name, and what of the half it is
-HALF = re.compile(rf"(.+)\.({WORDS})(?:\.(?!(?:weight|bias)$)([^.]+))?(?:\.(weight|bias))?")
+ANY_WORD = "|".join(map(re.escape, WORDS))
+# layer, word, the adapter's name, and what of the part it is
+WORD = re.compile(rf"(.+)\.({ANY_WORD})(?:\.(?!(?:weight|bias)$)([^.]+))?(?:\.(weight|bias))?")
 OTHER = re.compile(r"(.+)\.(alpha|diff|diff_b|diff_m)")
 # what a part changes, of its layer
 CHANGES: dict[Part, str] = {
-    "up": "weight",
     "bias": "bias",
-    "diff": "weight",
     "diff_b": "bias",
     "diff_m": "modulation",
 }
-# parts of other kinds of adapters, by what stands in their names
+# parts of kinds that cannot be merged, by what stands in their names
 KINDS = {
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "lokr_": "LoKr",
-    "hada_": "LoHa",
     "oft_": "OFT",
     "boft_": "BOFT",
-    "lora_mid": "Tucker-decomposed LoRA",
-    "lora_embedding_": "LoRA of an embedding",
-    "base_layer": "model with its LoRA beside it, not merged yet",
+    "ia3_": "(IA)3",
+    "on_input": "(IA)3",
+    "a1": "GLoRA",
+    "a2": "GLoRA",
+    "b1": "GLoRA",
+    "b2": "GLoRA",
+    "vera_": "VeRA",
+    "lora_embedding_": "a LoRA of an embedding",
 }
-KIND = re.compile(rf"[._]({'|'.join(KINDS)})")
+# of these, those that are short and end a name
+WHOLE_WORDS = ("on_input", "a1", "a2", "b1", "b2")
+KIND = re.compile(
+    rf"[._]({'|'.join(kind for kind in KINDS if kind not in WHOLE_WORDS)})"
+    rf"|\.({'|'.join(WHOLE_WORDS)})(?:\.weight)?$"
+)
+# in the name of a weight to which PEFT adds a pair
+UNMERGED = ".base_layer."
 # stand before a layer's name; several may
 PREFIX = re.compile(
     "(?:"
@@ -113,22 +127,19 @@ def take_apart(name: str) -> LoraName | None:
     """Layer and part of a tensor in a LoRA file; None for one that is no part of a LoRA."""
     if len(name) > LONGEST:
         return None
-    if found := HALF.fullmatch(name):
-        part = HALVES[found[2]]
+    if found := WORD.fullmatch(name):
+        part = WORDS[found[2]]
         if found[4] != "bias":
             return LoraName(found[1], part, found[3] or "")
         return LoraName(found[1], "bias", found[3] or "") if part == "up" else None
-    if found := OTHER.fullmatch(name):
-        for part in ("alpha", "diff", "diff_b", "diff_m"):
-            if found[2] == part:
-                return LoraName(found[1], part)
-    return None
+    found = OTHER.fullmatch(name)
+    return LoraName(found[1], found[2]) if found else None
 
 
 def other_kind(name: str) -> str:
     """The kind of adapter that a tensor is part of, if it is none of ours; else empty."""
     found = KIND.search(name)
-    return KINDS[found[1]] if found else ""
+    return KINDS[found[1] or found[2]] if found else ""
 
 
 def foreign_family(name: str) -> str:
