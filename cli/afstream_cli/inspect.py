@@ -129,7 +129,7 @@ def check_memory(config: StreamConfig) -> None:
 
 def unknown(finding: Finding) -> list[str]:
     """The message for a file that could be read but was not recognised."""
-    if finding.kind != "unknown":
+    if finding.kind != "unknown" or finding.fault:
         return []
     return [
         f"{finding.path} was not recognised: {'; '.join(finding.notes)}; give a Wan2.1 folder, a"

@@ -1,7 +1,6 @@
 """A dry run, a run and `inspect` say the same of everything, sound or faulty, in the same words."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from afstream.errors import AfstreamError
 from afstream.families.opening import open_model
 from afstream.families.pocket.facts import POCKET_PATH
 from afstream.families.presets import find_preset
+from afstream.memory_plan import found
 from afstream_cli import making as commands
 from afstream_cli.making import Making
 
@@ -46,6 +46,7 @@ class Case:
         given: options of generate.
         said: a part of the refusal; empty where all is sound.
         inspected: paths that inspect is given; none where that has no option for it.
+        sound: whether inspect finds no fault, for what is refused lies in no file that it sees.
         loads: whether opening the model alone, unchecked, refuses it too.
         timeline: what is played.
         environment: variables to set.
@@ -54,6 +55,7 @@ class Case:
     given: tuple[str, ...] = ()
     said: str = ""
     inspected: tuple[str, ...] = ()
+    sound: bool = False
     loads: bool = False
     timeline: str = STAR
     environment: tuple[tuple[str, str], ...] = ()
@@ -70,7 +72,9 @@ def student(name: str, said: str = "") -> Case:
 
 
 def lora(name: str, said: str = "", option: str = "") -> Case:
-    return wan("wan", said, "--lora", option or name, beside=() if option else (name,))
+    """A LoRA; `inspect` sees none that is refused as an option."""
+    beside, sound = ((), True) if option else ((name,), False)
+    return wan("wan", said, "--lora", option or name, beside=beside, sound=sound)
 
 
 def vae(name: str, said: str = "") -> Case:
@@ -92,8 +96,10 @@ OPTIONS = {
     "no such model": option("there is no model 'wam'", "--model", "wam"),
     "a word": option("t.txt:1:1: the pocket model does not know 'giraffe'", timeline="a giraffe"),
     "many words": option("reads at most 24", timeline="0:00 " + "red star " * 30),
-    "a word later": option("t.txt:2:1: the pocket", timeline=f"{STAR}0:00.5 a wug\n"),
-    "no timeline": option("t.txt is empty", timeline=""),
+    "a word later": option(
+        "t.txt:2:1: the pocket", "--duration", "1s", timeline=f"{STAR}0:00.6 a wug\n"
+    ),
+    "no timeline": option("t.txt:1:1: found no cue", timeline=""),
     "a fixed size": option("makes 64x64 px only", "--size", "65x64", loads=True),
     "an odd size": option(
         "width is 65 px; it must be a multiple", "--model", "random:wan-tiny", "--size", "65x64"
@@ -138,17 +144,16 @@ FILES = {
     "a pocket file": pocket("pocket.safetensors"),
     "a pocket file without a weight": pocket("less.safetensors", "1 missing"),
     "a pocket file of another shape": pocket("shape.safetensors", "does not fit the model"),
-    "a pocket file of no kind": pocket("kind.safetensors", "config' "),
+    "a pocket file of no kind": pocket("kind.safetensors", "is a damaged pocket model"),
     "a pocket file cut short": pocket("cut.safetensors", "cut short"),
     "a Wan folder": wan("wan"),
     "a Wan folder of diffusers": wan("wan-d"),
     "its encoder on the cpu": wan("wan", "", "--text-encoder", "cpu"),
     "its encoder dropped": wan("wan", "", "--text-encoder", "drop"),
     "too many tokens": wan(
-        "wan", "has 513 tokens; 512 are allowed", timeline="0:00 " + "star " * 512
+        "wan", "has 513 tokens; 512 are allowed", timeline="0:00 " + "star " * 512, sound=True
     ),
-    "too many of its layers": wan("wan", "the model has 2", "--offload", "3"),
-    "no tiny VAE": wan("wan", "has no tiny VAE", "--vae", "tiny"),
+    "no tiny VAE": wan("wan", "has no tiny VAE", "--vae", "tiny", sound=True),
     "an empty folder": wan("empty", "holds no Wan2.1 model"),
     "no VAE": wan("no-vae", f"lacks {VAE}"),
     "no encoder": wan("no-t5", f"lacks {T5}"),
@@ -156,10 +161,10 @@ FILES = {
     "image to video": wan("i2v", "describes Wan image-to-video"),
     "image to video of diffusers": wan("i2v-d", "describes Wan image-to-video"),
     "Wan2.2 5B with its own VAE": wan("ti2v", "describes Wan2.2 5B"),
-    "two backbones": wan("two", "is a Wan2.2 folder"),
+    "two backbones": wan("two", "describes Wan2.2 (two backbones)"),
     "settings that are none": wan("settings", "cannot be read as a model's config.json"),
     "a folder without a layer": wan("layer", "does not fit"),
-    "a pointer in the encoder's place": wan("pointer", "Git LFS"),
+    "a pointer in the encoder's place": wan("pointer", "is a git-lfs pointer"),
     "an encoder without a weight": wan("t5-less", "1 missing"),
     "an encoder with one more": wan("t5-more", "1 unknown, for example zz"),
     "a tokenizer that is none": wan("tokenizer", "cannot be read as a tokenizer"),
@@ -171,12 +176,12 @@ FILES = {
     "half a student": student("half.safetensors", "missing, for example blocks.0.cross_attn"),
     "a student with gates": student("gates.safetensors", "unknown, for example blocks.0.to_gate"),
     "a student that hears other text": student("deaf.safetensors", "reads text embeddings of 48"),
-    "a VAE as the student": wan("wan", "it holds a Wan VAE", "--student", f"wan/{VAE}"),
+    "a VAE as the student": wan("wan", "it holds a Wan VAE", "--student", f"wan/{VAE}", sound=True),
     "a LoRA": lora("lora.safetensors"),
     "a LoRA of another base": lora("wider-lora.safetensors", "is for another base"),
-    "a LoRA that is none": wan("wan", "holds no LoRA weights", "--lora", "sound.safetensors"),
+    "a LoRA that is none": lora("", "is no part of a LoRA", "sound.safetensors"),
     "a LoRA of no strength": lora("", "the scale of LoRA", "lora.safetensors:nan"),
-    "a LoRA that is not there": wan("wan", "no checkpoint at no.pt", "--lora", "no.pt"),
+    "a LoRA that is not there": lora("", "no checkpoint at no.pt", "no.pt"),
     "another VAE": vae(f"other/{VAE}"),
     "a tiny VAE": vae("taew2_1.safetensors"),
     "a tiny VAE of no name": vae("small.safetensors", "does not tell how it reads latents"),
@@ -262,7 +267,7 @@ def write_folders(path: Path) -> None:
         content = DIFFUSERS if place.name == "transformer" else ORIGINAL
         (place / "config.json").write_text(json.dumps(content | changes))
 
-    def changed(file: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    def changed(file: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
         weights = torch.load(file)
         change(weights)
         torch.save(weights, file)
@@ -322,6 +327,12 @@ def loaded(making: Making) -> str:
     return ""
 
 
+@pytest.fixture(autouse=True)
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting the memory that `inspect` shows takes seconds, and it has tests of its own."""
+    monkeypatch.setattr(found, "fit_found", lambda *_: None)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_all_say_the_same(
     name: str, root: Path, command, asked: list[Making], monkeypatch: pytest.MonkeyPatch
@@ -345,7 +356,8 @@ def test_all_say_the_same(
     # what is refused is refused before anything is loaded
     if asked:
         alone = loaded(asked[-1])
-        assert alone in ("", dry.err.removeprefix("afstream: ").strip()), "the check is behind"
+        # which knows no line of a timeline
+        assert dry.err.rstrip().endswith(alone), "the check is behind"
         assert bool(alone) or not case.loads
 
     with monkeypatch.context() as patch:
@@ -358,10 +370,7 @@ def test_all_say_the_same(
     if case.inspected:
         seen = command("inspect", *case.inspected)
         lines = seen.err.splitlines()
-        # what is no fault of a file is nothing to inspect
-        if case.said and not re.search(
-            "tokens; 512|at most|tiny VAE|Wan VAE|LoRA w|scale of|no.pt", case.said
-        ):
+        if case.said and not case.sound:
             assert seen.code == 2
             assert dry.err.strip() in lines
         else:

@@ -66,7 +66,7 @@ class Finding:
         is_student: whether a folder's own backbone is said to be a few-step student.
         parts: of a folder, each a finding of its own.
         places: where a folder has its pieces, relative to it.
-        fault: why generating refuses it, though its family is known; empty where it does not.
+        fault: why generating refuses it; empty where it does not, or where its kind or family says.
         notes: whatever else one must know.
     """
 
@@ -233,7 +233,7 @@ def faults_of(findings: Sequence[Finding]) -> list[str]:
     alone = (one for one in findings if one.kind in GIVEN_ALONE and one.kind not in FOLDERS)
     given = {piece for one in alone for piece in one.provides}
     parts = (part for one in findings for part in one.parts)
-    unreplaced = (part for part in parts if not given.issuperset(PROVIDES[part.kind]))
+    unreplaced = (part for part in parts if not given.issuperset(PROVIDES.get(part.kind, ())))
     return [one.fault for one in (*findings, *unreplaced) if one.fault]
 
 
