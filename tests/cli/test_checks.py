@@ -97,7 +97,7 @@ OPTIONS = {
     "a word": option("t.txt:1:1: the pocket model does not know 'giraffe'", timeline="a giraffe"),
     "many words": option("reads at most 24", timeline="0:00 " + "red star " * 30),
     "a word later": option(
-        "t.txt:2:1: the pocket", "--duration", "1s", timeline=f"{STAR}0:00.6 a wug\n"
+        "t.txt:2:1: the pocket", "--duration", "1s", timeline=f"{STAR}0:00.3 a wug\n"
     ),
     "no timeline": option("t.txt:1:1: found no cue", timeline=""),
     "a fixed size": option("makes 64x64 px only", "--size", "65x64", loads=True),
