@@ -375,3 +375,15 @@ def test_all_say_the_same(
             assert dry.err.strip() in lines
         else:
             assert (seen.code, lines) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "name", ["half a student", "a student with gates", "a tiny VAE of no name", "half a VAE"]
+)
+def test_a_part_alone_is_refused_in_the_same_words(name: str, root: Path, command, monkeypatch):
+    monkeypatch.chdir(root)
+    _, *beside = CASES[name].inspected
+    done = command("inspect", *beside)
+    assert done.code == 2
+    assert CASES[name].said in done.err
+    assert done.err.count("\n") == 1
