@@ -1267,12 +1267,12 @@ ROOMS = (
     ),
     Room(
         "src/afstream/stream.py",
-        ("tests/engine/test_stream.py", "tests/cli/test_gpu_memory.py"),
+        ("tests/engine/test_stream.py",),
         (
             Fault(
                 "a stream is opened unchecked",
-                "checked = check(StreamConfig(model=spec, **settings))",
-                "checked = Checked(config=StreamConfig(model=spec, **settings), model=None,"
+                "checked = check(replace(_config_of(model), **settings))",
+                "checked = Checked(config=replace(_config_of(model), **settings), model=None,"
                 " geometry=None, clock=None, estimate=None)",
             ),
         ),

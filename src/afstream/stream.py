@@ -108,12 +108,8 @@ class Stream(StreamFacts):
         """
         if isinstance(model, Checked) and not settings:
             checked = model
-        elif isinstance(model, Checked | StreamConfig):
-            config = model if isinstance(model, StreamConfig) else model.config
-            checked = check(replace(config, **settings))
         else:
-            spec = ModelSpec(name=model) if isinstance(model, str) else model
-            checked = check(StreamConfig(model=spec, **settings))
+            checked = check(replace(_config_of(model), **settings))
         config = checked.config
         opened = open_model(
             config.model,
@@ -301,3 +297,12 @@ class Stream(StreamFacts):
     def _refuse_closed(self) -> None:
         if self._pipeline.closed:
             raise ConfigError("the stream is closed; open another one, or fork() before closing")
+
+
+def _config_of(model: str | ModelSpec | StreamConfig | Checked) -> StreamConfig:
+    """The config that a stream is opened with."""
+    if isinstance(model, Checked):
+        return model.config
+    if isinstance(model, StreamConfig):
+        return model
+    return StreamConfig(model=ModelSpec(name=model) if isinstance(model, str) else model)
