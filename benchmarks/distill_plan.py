@@ -113,7 +113,7 @@ def attention_flops(query: tuple[int, ...], key: tuple[int, ...], *_: object, **
 def product_flops(
     bias: tuple[int, ...], rows: tuple[int, ...], weight: tuple[int, ...], *_: object, **__: object
 ) -> int:
-    """FLOPs of a product with GELU in its epilogue, which torch does not count, [T, C] by [C, D]."""
+    """FLOPs of a product with GELU in its epilogue, which torch does not count."""
     del bias
     return 2 * rows[0] * rows[1] * weight[1]
 

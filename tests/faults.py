@@ -940,9 +940,10 @@ ROOMS = (
         (
             Fault(
                 "weights are restored in bfloat16",
-                "lambda one: one.restore(where)",
-                "lambda one: one.restore(where).bfloat16()",
+                "return self.restore(device)",
+                "return self.restore(device).bfloat16()",
             ),
+            Fault("opening on meta unpacks weights", 'if device.type == "meta"', "if 0"),
         ),
     ),
     Room(
@@ -1505,7 +1506,38 @@ ROOMS = (
     Room(
         "src/afstream/families/pocket/family.py",
         ("tests/cli/test_generate.py",),
-        (Fault("a dry run knows every word", "if spec.name == NAME else None", "if 0 else None"),),
+        (Fault("a dry run knows every word", "text.read(prompt)", "pass"),),
+    ),
+    Room(
+        "src/afstream/stream.py",
+        ("tests/engine/test_stream.py",),
+        (
+            Fault(
+                "a stream is opened unchecked",
+                "checked = check(replace(_config_of(model), **settings))",
+                "checked = Checked(config=replace(_config_of(model), **settings), model=None,"
+                " geometry=None, clock=None, estimate=None)",
+            ),
+        ),
+    ),
+    Room(
+        "src/afstream/families/wan/parts.py",
+        ("tests/cli/test_checks.py",),
+        (Fault("inspect skips tiny VAEs", '"tiny VAE": _decoder,', ""),),
+    ),
+    Room(
+        "src/afstream/checking.py",
+        ("tests/cli/test_checks.py",),
+        (
+            Fault("a prompt of a timeline is not checked", "_check_cues(model, cues)", "pass"),
+            Fault(
+                "a word's place is not told",
+                "raise cue.place.error(str(error)) from error",
+                "raise",
+            ),
+            Fault("too many layers are found late", "pick_layers(spec.offload", "(lambda *_: 0)(0"),
+            Fault("what inspect cannot open is not told", "faults.append(str(error))", "pass"),
+        ),
     ),
     Room(
         "src/afstream/hub/catalogue.py",

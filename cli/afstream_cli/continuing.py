@@ -124,8 +124,12 @@ def begun_film(out: Path | None, record: Path | None) -> FoundFilm | None:
     return FoundFilm.find(out, record=record) if path and path.exists() else None
 
 
-def resume_begun(found: FoundFilm, timeline: Timeline, *, quiet: bool, as_json: bool) -> None:
-    """Go on with a film if it is of this timeline; a finished one stays as it is.
+def resume_begun(
+    found: FoundFilm, timeline: Timeline, *, dry_run: bool, quiet: bool, as_json: bool
+) -> None:
+    """Go on with a film if it is of this timeline, or only see that it can be gone on with.
+
+    A finished one stays as it is.
 
     Raises:
         ConfigError: it was made from another timeline.
@@ -136,7 +140,13 @@ def resume_begun(found: FoundFilm, timeline: Timeline, *, quiet: bool, as_json: 
             " another --out, or replace it with --overwrite instead of --resume"
         )
     if not found.is_finished:
-        go_on(found, found.whole_chunks, timeline, prompts=None, quiet=quiet, as_json=as_json)
+        go_on(
+            *(found, found.whole_chunks, timeline),
+            prompts=None,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=as_json,
+        )
 
 
 def follow(found: FoundFilm, chunk: int, prompts: str) -> Timeline | None:
@@ -166,6 +176,7 @@ def go_on(
     prompts: str | None,
     files: FilmFiles | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -178,11 +189,12 @@ def go_on(
         prompts: the file of further prompts, `-` for standard input, None where there are none.
         files: those of a branch.
         overwrite: see `FilmOptions`.
+        dry_run: only see that it can be made; not of a branch.
         quiet: print warnings only.
         as_json: print lines of JSON.
     """
     from afstream_cli.film_options import check_report, model_files
-    from afstream_cli.making import GoingOn, Making, make
+    from afstream_cli.making import GoingOn, Making, make, rehearse
 
     check_report(quiet=quiet, as_json=as_json)
     config, wanted = found.record.config, found.options
@@ -191,20 +203,21 @@ def go_on(
         wanted = replace(wanted, exact_frames=None, overwrite=overwrite)
     known = (timeline or found.timeline).cues
     config = replace(config, prompts=tuple(cue.prompt for cue in known) if timeline else ())
-    if files is None:
-        files = found.files(live=timeline is None)
-        inputs = model_files(config)
-        if prompts and prompts != STDIN:
-            inputs["the prompts"] = Path(prompts)
-        files.check(inputs, overwrite=True)
-    make(
-        Making(
-            config=config,
-            files=files,
-            options=wanted,
-            timeline=timeline,
-            going_on=GoingOn(film=found, chunks=chunk, branch=found.video != files.video),
-        ),
-        quiet=quiet,
-        as_json=as_json,
+    own = files is None
+    files = files or found.files(live=timeline is None)
+    making = Making(
+        config=config,
+        files=files,
+        options=wanted,
+        timeline=timeline,
+        going_on=GoingOn(film=found, chunks=chunk, branch=found.video != files.video),
     )
+    inputs = model_files(config)
+    if prompts and prompts != STDIN:
+        inputs["the prompts"] = Path(prompts)
+    if dry_run:
+        rehearse(making, inputs, overwrite=True)
+        return
+    if own:
+        files.check(inputs, overwrite=True)
+    make(making, quiet=quiet, as_json=as_json)

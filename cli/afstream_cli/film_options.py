@@ -7,8 +7,8 @@ from pathlib import Path
 
 from afstream.errors import ConfigError
 from afstream.film.files import SUBTITLES, is_record
-from afstream.film.film import BURN
 from afstream.film.record import read_record, with_changes
+from afstream.film.writing import BURN
 from afstream.geometry import ChunkClock
 from afstream.spec import StreamConfig
 from afstream.timeline import Timeline

@@ -46,10 +46,15 @@ def show_findings(
 
 
 def as_data(
-    findings: Sequence[Finding], together: Together, memory: Fit | None, preset: str | None
+    findings: Sequence[Finding],
+    together: Together,
+    memory: Fit | None,
+    preset: str | None,
+    faults: Sequence[str],
 ) -> dict[str, Any]:
-    """The same as plain data."""
+    """The same as plain data, and what generating would refuse, a sentence each."""
     return {
+        "faults": faults,
         "findings": [finding_data(one) for one in findings],
         "together": {**asdict(together), "preset": preset},
         "memory": memory and memory_data(memory),

@@ -12,7 +12,7 @@ from afstream_cli import options
 from afstream_cli.stream_options import with_stream_options
 
 if TYPE_CHECKING:
-    from afstream.timeline import Timeline
+    from afstream.timeline import Plan, Timeline
 
 STDIN = STDOUT = "-"
 
@@ -52,9 +52,9 @@ def generate(
     the newest prompt has lasted 10 s, or for --duration. The timeline that replays it is written
     beside the video.
     """
-    from afstream.families.registry import check_cues, clock_of
+    from afstream.families.registry import clock_of
     from afstream.film.files import FilmFiles, free_video
-    from afstream.film.film import FilmOptions
+    from afstream.film.writing import FilmOptions
     from afstream.timeline.imports import ImportOptions
     from afstream_cli.continuing import begun_film, resume_begun
     from afstream_cli.film_options import (
@@ -65,7 +65,7 @@ def generate(
         recorded_settings,
     )
     from afstream_cli.inputs import read_frames, read_moment, read_timeline
-    from afstream_cli.making import Making, make
+    from afstream_cli.making import Making, make, rehearse
     from afstream_cli.preview import show_plan
 
     check_report(quiet=quiet, as_json=as_json)
@@ -77,6 +77,7 @@ def generate(
         config = recorded_settings(Path(prompts), config)
     length, clock = read_moment(duration), clock_of(config)
     timeline: Timeline | None = None
+    plan: Plan | None = None
     exact_frames: int | None = None
     if not live:
         given = ImportOptions(clock=clock, switch_frames=read_frames(switch_frames), line=line)
@@ -85,10 +86,6 @@ def generate(
         plan = timeline.plan(clock)
         if exact:
             exact_frames = exact_length(timeline, clock)
-        if dry_run:
-            check_cues(config.model, timeline.cues)
-            show_plan(plan, as_json=as_json)
-            return
     elif dry_run or switch_frames or line or exact or resume:
         raise ConfigError(
             "--dry-run, --exact, --resume, --switch-frames and --line need a file of prompts, not"
@@ -105,7 +102,9 @@ def generate(
         prompts=tuple(cue.prompt for cue in timeline.cues) if timeline else (),
     )
     if resume and timeline and (found := begun_film(out, record)):
-        resume_begun(found, timeline, quiet=quiet, as_json=as_json)
+        resume_begun(found, timeline, dry_run=dry_run, quiet=quiet, as_json=as_json)
+        if dry_run and plan:
+            show_plan(plan, as_json=as_json)
         return
     files = FilmFiles.beside(
         out or free_video(),
@@ -116,22 +115,24 @@ def generate(
         states=not no_state,
     )
     inputs = {} if live else {"the prompts": Path(prompts)}
-    files.check(inputs | model_files(config), overwrite=overwrite)
-    make(
-        Making(
-            config=config,
-            files=files,
-            options=FilmOptions(
-                scale=scale,
-                crf=crf,
-                exact_frames=exact_frames,
-                subtitles=subtitles,
-                overwrite=overwrite,
-            ),
-            timeline=timeline,
-            seed=seed,
-            duration=length,
+    inputs |= model_files(config)
+    making = Making(
+        config=config,
+        files=files,
+        options=FilmOptions(
+            scale=scale,
+            crf=crf,
+            exact_frames=exact_frames,
+            subtitles=subtitles,
+            overwrite=overwrite,
         ),
-        quiet=quiet,
-        as_json=as_json,
+        timeline=timeline,
+        seed=seed,
+        duration=length,
     )
+    if dry_run and plan:
+        rehearse(making, inputs, overwrite=overwrite)
+        show_plan(plan, as_json=as_json)
+        return
+    files.check(inputs, overwrite=overwrite)
+    make(making, quiet=quiet, as_json=as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,14 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from afstream.checkpoints.findings import Finding
-    from afstream.kvcache.policy import MemoryPolicy
     from afstream.memory_plan.fit import Fit
+    from afstream.spec import StreamConfig
 
 USER_ERROR = 2
 
 Paths = Annotated[
     list[str],
-    typer.Argument(metavar="PATH...", help="Files and folders, judged one by one and together."),
+    typer.Argument(
+        metavar="PATH...",
+        help="Files and folders, pocket, or random:wan-1.3b; judged one by one and together.",
+    ),
 ]
 Contents = Annotated[
     bool,
@@ -60,13 +64,16 @@ def inspect(
     """Show what models, students, LoRAs and parts are, what is missing, and the memory needed.
 
     Names and shapes are read, never weights, and no code is run. Several paths are judged together:
-    whether a LoRA fits a student, what is still missing to generate with all of them, and how much
-    GPU memory that takes.
-    The exit code is 2 when something could not be identified; the rest is shown all the same.
+    whether generate would take them so, what is still missing to generate with all of them, and how
+    much GPU memory that takes.
+    The exit code is 2 when something could not be identified, or generate would refuse it; the rest
+    is shown all the same.
     """
     # these import torch
+    from afstream.checking import check_found
     from afstream.checkpoints.findings import judge
     from afstream.errors import AfstreamError, CheckpointError
+    from afstream.families.presets import recognise_among
     from afstream.families.registry import identify
     from afstream.memory_plan.found import fit_found
     from afstream.spec import StreamConfig
@@ -75,7 +82,9 @@ def inspect(
     from afstream_cli.streams import tell
 
     pixels, room = read_pixels(size), read_memory(gpu_memory)
-    preset, policy = memory_settings(paths, memory)
+    preset = recognise_among(paths)
+    config = StreamConfig(memory=memory, preset=preset, size=pixels)
+    check_memory(config)
     findings: list[Finding] = []
     faults: list[str] = []
     for path in paths:
@@ -85,15 +94,23 @@ def inspect(
             faults += unknown(finding) or changed(finding, contents=contents)
         except CheckpointError as error:
             faults.append(str(error))
-    faults += refused(findings)
-    together = judge(findings)
+    # a GPU is only supposed, and what runs on this machine's CPU is not asked
+    found, refusals = check_found(findings, replace(config, backend="auto"))
+    faults += [*refused(findings), *refusals]
+    first = found[0] if found else None
+    asked = replace(config, gpu_memory=room)
     fit: Fit | None = None
     try:
-        fit = fit_found(findings, StreamConfig(memory=policy, size=pixels, gpu_memory=room))
+        model = first.config.model if first else config.model
+        fit = fit_found(findings, replace(asked, model=model), first and first.model)
     except AfstreamError as error:
-        faults.append(f"its memory cannot be counted: {error}")
+        # most likely for a reason that was told
+        faults += [] if refusals else [f"its memory cannot be counted: {error}"]
+    faults = list(dict.fromkeys(faults))
+    together = judge(findings)
     if as_json:
-        sys.stdout.write(json.dumps(as_data(findings, together, fit, preset), indent=2) + "\n")
+        data = as_data(findings, together, fit, preset, faults)
+        sys.stdout.write(json.dumps(data, indent=2) + "\n")
     else:
         show_findings(findings, together, fit, preset)
     for fault in faults:
@@ -102,19 +119,17 @@ def inspect(
         raise typer.Exit(USER_ERROR)
 
 
-def memory_settings(paths: Sequence[str], memory: str | None) -> tuple[str | None, MemoryPolicy]:
-    """The preset that the files' names imply, and the memory policy of a stream of them."""
-    from afstream.families.presets import memory_of, recognise_among
+def check_memory(config: StreamConfig) -> None:
+    """Refuse an unknown memory before any file is read; see `memory_of`."""
+    from afstream.families.presets import memory_of
     from afstream.families.wan.family import WAN
-    from afstream.spec import StreamConfig
 
-    name = recognise_among(paths)
-    return name, memory_of(StreamConfig(memory=memory, preset=name), WAN.lengths)
+    memory_of(config, WAN.lengths)
 
 
 def unknown(finding: Finding) -> list[str]:
     """The message for a file that could be read but was not recognised."""
-    if finding.kind != "unknown":
+    if finding.kind != "unknown" or finding.fault:
         return []
     return [
         f"{finding.path} was not recognised: {'; '.join(finding.notes)}; give a Wan2.1 folder, a"
@@ -123,10 +138,12 @@ def unknown(finding: Finding) -> list[str]:
 
 
 def refused(findings: Sequence[Finding]) -> list[str]:
-    """The messages for what generating would refuse, though it was recognised."""
-    from afstream.checkpoints.findings import faults_of
+    """The messages for what generating would refuse, whatever else it is given."""
+    from afstream.checkpoints.findings import base_of, faults_of, misfit_of
 
-    return faults_of(findings)
+    base = base_of(findings)
+    misfits = (misfit_of(one, base) for one in findings)
+    return [*faults_of(findings), *filter(None, misfits)]
 
 
 def changed(finding: Finding, *, contents: bool) -> list[str]:

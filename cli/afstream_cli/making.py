@@ -14,10 +14,14 @@ from afstream_cli.console import open_report
 from afstream_cli.interruption import Interruption
 
 if TYPE_CHECKING:
-    from afstream.film.film import Film, FilmFiles, FilmOptions
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from afstream.film.film import Film, FilmFiles
     from afstream.film.found import FoundFilm
+    from afstream.film.writing import FilmOptions, Kept
     from afstream.spec import StreamConfig
-    from afstream.stream import Stream
+    from afstream.stream import Checked, Stream
     from afstream.timeline import Moment, Timeline
     from afstream_cli.console import Report
     from afstream_cli.source import Source
@@ -38,6 +42,11 @@ class GoingOn:
     film: FoundFilm
     chunks: int
     branch: bool = False
+
+    @property
+    def kept(self) -> Kept:
+        """What is kept of it."""
+        return self.film.keep(self.chunks, branch=self.branch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +71,50 @@ class Making:
     seed: int | None = None
     duration: Moment | None = None
 
+    @property
+    def known(self) -> Timeline | None:
+        """What is known beforehand of what is played; None where nothing is."""
+        return self.timeline or (self.going_on and self.going_on.film.timeline)
+
+
+def rehearse(making: Making, inputs: Mapping[str, Path], *, overwrite: bool) -> None:
+    """Refuse whatever `make` would refuse before it computes; nothing is loaded or left behind.
+
+    Args:
+        making: what would be made.
+        inputs: see `FilmFiles.check`.
+        overwrite: likewise.
+
+    Raises:
+        AfstreamError: it cannot be made.
+    """
+    with making.files.rehearsed(inputs, overwrite=overwrite):
+        check_making(making)
+
+
+def check_making(making: Making) -> Checked:
+    """See that a film can be made, from whose files only headers are read.
+
+    Raises:
+        AfstreamError: it cannot be made.
+    """
+    from afstream.film.record import refuse_other_model
+    from afstream.film.writing import open_writer
+    from afstream.stream import check
+
+    going_on, timeline = making.going_on, making.known
+    checked = check(making.config, timeline.cues if timeline else ())
+    if going_on:
+        refuse_other_model(going_on.film.record, checked.model, going_on.film.video)
+    open_writer(
+        making.files.video,
+        making.options,
+        size=checked.size,
+        fps=checked.clock.fps,
+        kept=going_on and going_on.kept,
+    )
+    return checked
+
 
 def make(making: Making, *, quiet: bool, as_json: bool) -> None:
     """Open the stream and write the film.
@@ -77,15 +130,15 @@ def make(making: Making, *, quiet: bool, as_json: bool) -> None:
         from afstream.stream import Stream
         from afstream_cli.source import play_stdin, play_timeline
 
-        began = time.perf_counter()
         if going_on:
             set_threads(going_on.film.record.stream.threads)
-        stream = Stream.open(making.config)
+        checked = check_making(making)
+        began = time.perf_counter()
+        stream = Stream.open(checked)
         load_s = time.perf_counter() - began
         film = None
-        if known := making.timeline or (going_on and going_on.film.timeline):
-            # what it refuses must be refused before anything is computed
-            film = open_film(making, stream, known, report, load_s=load_s)
+        if making.known:
+            film = open_film(making, stream, making.known, report, load_s=load_s)
         if going_on:
             catch_up(going_on, stream, report)
         if making.timeline is None and not going_on and stream.pays_to_warm_up:
@@ -114,7 +167,6 @@ def open_film(
     """Prepare to write the film that the stream makes."""
     from afstream.film.film import Film
 
-    going_on = making.going_on
     return Film.open(
         making.files,
         stream,
@@ -122,7 +174,7 @@ def open_film(
         timeline=timeline,
         live=making.timeline is None,
         load_s=load_s,
-        kept=going_on and going_on.film.keep(going_on.chunks, branch=going_on.branch),
+        kept=making.going_on and making.going_on.kept,
         warn=report.warn,
     )
 

@@ -267,7 +267,12 @@ Line = Annotated[
     ),
 ]
 DryRun = Annotated[
-    bool, option(REPORT, "Only show when each prompt would take effect.", "--dry-run")
+    bool,
+    option(
+        REPORT,
+        "Check everything but the weights' values, and show when each prompt would take effect.",
+        "--dry-run",
+    ),
 ]
 Record = Annotated[
     Path | None,

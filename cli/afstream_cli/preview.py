@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING
+
+from afstream.text import printable
+from afstream.timeline.moment import clock_time
 
 if TYPE_CHECKING:
     from afstream.timeline import Plan
+    from afstream.timeline.plan import PlannedCue
+
+HEADINGS = ("asked", "effective", "slip", "chunk", "how", "prompt")
+# a prompt is not wrapped into less
+LEAST_COLUMNS = 20
 
 
 def show_plan(plan: Plan, *, as_json: bool) -> None:
@@ -44,37 +54,34 @@ def plan_as_data(plan: Plan) -> dict[str, object]:
 
 
 def show_table(plan: Plan) -> None:
-    """One row per prompt."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """One line per prompt; on a terminal a long one goes on below itself."""
+    rows = [HEADINGS, *map(cells, plan.cues)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for *row, how, prompt in rows:
+        right = (f"{cell:>{width}}" for cell, width in zip(row, widths, strict=False))
+        before = "  ".join((*right, f"{how:<{widths[-1]}}", ""))
+        room = columns - len(before)
+        words = textwrap.wrap(prompt, room) if room > LEAST_COLUMNS else [prompt]
+        sys.stdout.write(before + f"\n{' ' * len(before)}".join(words) + "\n")
+    sys.stdout.write(
+        f"\n{plan.duration_s:.2f} s: {plan.num_chunks} chunks, {plan.num_video_frames} frames\n"
+    )
 
-    from afstream.text import printable
-    from afstream.timeline.moment import clock_time
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("asked", "effective", "slip", "chunk"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("how", no_wrap=True)
-    table.add_column("prompt")
-    for planned in plan.cues:
-        cue = planned.cue
-        words: list[str] = [cue.transition]
-        if cue.blend_s:
-            words.append(f"blend={cue.blend_s:g}s")
-        if cue.seed is not None:
-            words.append(f"seed={cue.seed}")
-        table.add_row(
-            clock_time(planned.requested_s),
-            clock_time(planned.effective_s),
-            f"{planned.slip_s:.2f} s",
-            str(planned.chunk),
-            " ".join(words if planned.chunk else words[1:]),
-            # A prompt may hold what rich would read as markup.
-            Text(printable(f"{cue.prompt}  ({cue.note})" if cue.note else cue.prompt)),
-        )
-    console = Console(highlight=False, markup=False)
-    console.print(table)
-    console.print(
-        f"\n{plan.duration_s:.2f} s: {plan.num_chunks} chunks, {plan.num_video_frames} frames"
+def cells(planned: PlannedCue) -> tuple[str, ...]:
+    """What the table says of a prompt."""
+    cue = planned.cue
+    words: list[str] = [cue.transition] if planned.chunk else []
+    if cue.blend_s:
+        words.append(f"blend={cue.blend_s:g}s")
+    if cue.seed is not None:
+        words.append(f"seed={cue.seed}")
+    return (
+        clock_time(planned.requested_s),
+        clock_time(planned.effective_s),
+        f"{planned.slip_s:.2f} s",
+        str(planned.chunk),
+        " ".join(words),
+        printable(f"{cue.prompt}  ({cue.note})" if cue.note else cue.prompt),
     )

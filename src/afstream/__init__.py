@@ -21,6 +21,7 @@ from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Cue, Plan, Timeline
 
 if TYPE_CHECKING:
+    from afstream.checking import Checked, check
     from afstream.families.base import VideoModel
     from afstream.families.opening import open_model
     from afstream.kvcache.memories import MEMORIES
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MEMORIES",
     "AfstreamError",
+    "Checked",
     "Chunk",
     "ContactSheet",
     "Cue",
@@ -46,6 +48,7 @@ __all__ = [
     "Timeline",
     "VideoModel",
     "VideoWriter",
+    "check",
     "open_model",
 ]
 
@@ -53,12 +56,14 @@ __all__ = [
 _LATE = {
     "MEMORIES": "afstream.kvcache.memories",
     "MemoryPolicy": "afstream.kvcache.policy",
+    "Checked": "afstream.checking",
     "Chunk": "afstream.stream",
     "ContactSheet": "afstream.video.sheet",
     "Receipt": "afstream.stream",
     "Stream": "afstream.stream",
     "VideoModel": "afstream.families.base",
     "VideoWriter": "afstream.video",
+    "check": "afstream.checking",
     "open_model": "afstream.families.opening",
 }
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any
 
+from afstream.checking import Checked, check
 from afstream.engine.chunk import Chunk, Receipt
 from afstream.engine.decode import ChunkDecoder, decode_stream_on
 from afstream.engine.facts import StreamFacts
@@ -27,15 +28,13 @@ from afstream.errors import ConfigError
 from afstream.families.base import VideoModel
 from afstream.families.opening import open_model
 from afstream.families.presets import find_preset, memory_of
-from afstream.families.registry import family_of
 from afstream.geometry import ChunkClock
-from afstream.memory_plan.fit import fit
 from afstream.memory_plan.report import MemoryReport
 from afstream.spec import ModelSpec, StreamConfig
 from afstream.timeline import Cue, Moment, Plan, Timeline
 from afstream.timeline.cue import Transition
 
-__all__ = ["Chunk", "Receipt", "SavedState", "Stream", "StreamState"]
+__all__ = ["Checked", "Chunk", "Receipt", "SavedState", "Stream", "StreamState", "check"]
 
 
 class Stream(StreamFacts):
@@ -93,13 +92,14 @@ class Stream(StreamFacts):
     @classmethod
     def open(
         cls,
-        model: str | ModelSpec | StreamConfig = "pocket",
+        model: str | ModelSpec | StreamConfig | Checked = "pocket",
         **settings: Any,  # noqa: ANN401  the fields of `StreamConfig`, each of its own type
     ) -> Stream:
         """Load a model and make a stream that waits for its first prompt.
 
         Args:
-            model: a model's name, a `ModelSpec`, or a whole `StreamConfig`.
+            model: a model's name, a `ModelSpec`, a whole `StreamConfig`, or what `check` made of
+                one.
             settings: any other field of `StreamConfig`, such as `seed=7` or `memory="rolling"`.
 
         Raises:
@@ -107,15 +107,11 @@ class Stream(StreamFacts):
             CheckpointError: there is no such model, or a piece is missing or does not fit.
             PromptError: the model cannot understand a prompt.
         """
-        if isinstance(model, StreamConfig):
-            config = replace(model, **settings)
+        if isinstance(model, Checked) and not settings:
+            checked = model
         else:
-            spec = ModelSpec(name=model) if isinstance(model, str) else model
-            config = StreamConfig(model=spec, **settings)
-        family = family_of(config.model)
-        if config.size:
-            family.sized(*config.size)
-        config, estimate = fit(config)
+            checked = check(replace(_config_of(model), **settings))
+        config = checked.config
         opened = open_model(
             config.model,
             prompts=config.prompts,
@@ -123,7 +119,7 @@ class Stream(StreamFacts):
             compiled=config.compiled,
         )
         stream = cls(opened, config)
-        stream.estimate = estimate
+        stream.estimate = checked.estimate
         return stream
 
     def warm_up(self) -> None:
@@ -319,3 +315,12 @@ class Stream(StreamFacts):
     def _refuse_closed(self) -> None:
         if self._pipeline.closed:
             raise ConfigError("the stream is closed; open another one, or fork() before closing")
+
+
+def _config_of(model: str | ModelSpec | StreamConfig | Checked) -> StreamConfig:
+    """The config that a stream is opened with."""
+    if isinstance(model, Checked):
+        return model.config
+    if isinstance(model, StreamConfig):
+        return model
+    return StreamConfig(model=ModelSpec(name=model) if isinstance(model, str) else model)

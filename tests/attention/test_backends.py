@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from afstream.config import SamplerConfig
 from afstream.engine.rollout import Rollout
 from afstream.errors import ConfigError
-from afstream.families.opening import compile_backbone
+from afstream.families.opening import check_compiler
 from afstream.families.presets import LENGTHS
 from afstream.kvcache.memories import memory_policy
 from afstream.model.dit import Backbone
@@ -35,7 +35,7 @@ def make_stream(backend, memory="anchor", *, compiled=False, **settings):
     # two denoise steps, one of which adds noise
     model = replace(toy_model(), sampler=SamplerConfig(steps=(1000, 500)))
     if compiled:
-        compile_backbone(model.backbone)
+        check_compiler(model.backbone, torch.device("cpu")).compile_layers()
     return Stream(model, StreamConfig(memory=memory, backend=backend, **settings))
 
 

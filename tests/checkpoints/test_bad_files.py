@@ -219,9 +219,7 @@ def test_inspect_names_what_is_nothing(complaint, tmp_path):
     assert "was not recognised: it holds weights of no kind that is known here, such as unet" in (
         complaint("inspect", path)
     )
-    assert "was not recognised: there is no part of a model in it" in (
-        complaint("inspect", tmp_path / "work")
-    )
+    assert "holds no Wan2.1 model; give a folder" in complaint("inspect", tmp_path / "work")
 
 
 @pytest.mark.parametrize("command", ["generate", "convert"])

@@ -109,6 +109,9 @@ def test_nothing_is_unpacked_before_it_is_used(path, monkeypatch):
     weights = read_student(path).weights
     assert identify(path).supported
     source(path).check()
+    # nor where memory is counted, whatever the dtype
+    for dtype in (torch.float32, torch.bfloat16):
+        assert source(path).build(device="meta", dtype=dtype).dtype == dtype
     # one block of each type, to see that the package knows it
     assert set(rows) == {1}
     rows.clear()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,14 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL, wan_weights, write_transformer
 
-from afstream.checkpoints.findings import Together, judge
+from afstream.checking import check_found
+from afstream.checkpoints.findings import Together, base_of, judge, misfit_of
+from afstream.checkpoints.kinds import FAMILY
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
 from afstream.families.opening import open_model
 from afstream.families.pocket.model import POCKET_PATH
 from afstream.families.registry import identify
 from afstream.model.dit import Backbone
-from afstream.spec import ModelSpec
+from afstream.spec import ModelSpec, StreamConfig
 from afstream_cli.app import main
 from afstream_cli.inspect import refused
 
@@ -104,8 +107,15 @@ def test_parts_are_known_alone(models):
         ("diffusers", "text_encoder/model.safetensors", "text encoder"),
     ):
         found = identify(models[layout] / place)
-        assert found.kind == kind, place
+        assert (found.kind, found.supported) == (kind, True), place
         assert len(found.missing) == 3
+
+
+def test_a_missing_package_is_no_fault_of_a_file(models, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    found = identify(models["original"] / "Wan2.1_VAE.pth")
+    assert (found.kind, found.fault, found.supported) == ("Wan VAE", "", True)
+    assert "it was not checked: Wan models need transformers, diffusers" in found.notes[0]
 
 
 def test_students_say_their_entries_and_what_they_lack(student, tmp_path):
@@ -203,7 +213,8 @@ def test_vaes_are_told_apart(tmp_path, models):
         "encoder.0.weight": torch.ones(8, 3, 3, 3),
     }
     found = identify(saved(tmp_path / "taew2_1.pth", tiny))
-    assert (found.kind, found.provides, found.supported) == ("tiny VAE", ("VAE",), True)
+    assert (found.kind, found.family) == ("tiny VAE", FAMILY)
+    assert "it has no decoder.8.weight" in found.fault
     tiny["decoder.1.weight"] = torch.ones(8, 48, 3, 3)
     found = identify(saved(tmp_path / "taew2_2.pth", tiny))
     assert (found.kind, found.supported) == ("tiny VAE", False)
@@ -235,19 +246,20 @@ def test_several_are_judged_together(models, student, lora, tmp_path):
     complete = judge([identify(path) for path in (folder, student, lora)])
     assert complete == Together(missing=(), remarks=(f"LoRA {lora} fits {student}",))
     misfit = saved(tmp_path / "wider.pt", {"generator": wan_weights(WIDER)})
-    said = judge([identify(folder), identify(misfit), identify(lora)])
-    assert "is for another base" in said.remarks[0]
-    assert "(64, 64)" in said.remarks[0]
-    assert "(128, 128)" in said.remarks[0]
+    given = [identify(folder), identify(misfit), identify(lora)]
+    assert not judge(given).remarks
+    said = misfit_of(given[2], base_of(given))
+    assert "is for another base" in said
+    assert "(64, 64)" in said
+    assert "(128, 128)" in said
     two = judge([identify(student), identify(misfit)])
     assert "2 students" in two.remarks[0]
     deaf = wan_weights(CONFIG) | {"text_embedding.0.weight": torch.ones(64, 48)}
-    found = replace(
-        identify(saved(tmp_path / "deaf.pt", deaf)), backbone=replace(CONFIG, text_dim=48)
-    )
-    said = judge([identify(models["original"]), found])
-    assert "text embeddings of 48 values" in said.remarks[0]
-    assert "is made for 32" in said.remarks[0]
+    given = [identify(models["original"]), identify(saved(tmp_path / "deaf.pt", deaf))]
+    found, [said] = check_found(given, StreamConfig())
+    assert not found
+    assert "text embeddings of 48 values" in said
+    assert "writes 32" in said
 
 
 def test_the_command_shows_all_and_complains_of_each(models, student, lora, tmp_path, capsys):
@@ -303,7 +315,7 @@ def test_inspect_refuses_what_generate_refuses(models, tmp_path, capsys, kind):
     assert not found.provides
     with pytest.raises(CheckpointError) as caught:
         open_model(ModelSpec(name=str(wider), student=str(path), device="cpu"))
-    assert str(caught.value) == f"student {found.fault}"
+    assert str(caught.value) == found.fault
     with pytest.raises(SystemExit) as stopped:
         main(["inspect", str(path)])
     assert stopped.value.code == 2

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.wan_folder import comfyui_text, write_comfyui, write_hub
 from tests.wan_transformer import CONFIG, DIFFUSERS, ORIGINAL, wan_weights, write_transformer
 
+from afstream.checking import check_found
 from afstream.checkpoints import read_student, resolve
 from afstream.checkpoints.findings import PLAIN, faults_of, judge
 from afstream.checkpoints.identify import identify
@@ -150,8 +151,13 @@ def test_a_text_encoder_file_takes_the_place_of_the_folders(models, folder, tmp_
     assert same_prompts(opened(folder, text_encoder_file=other), opened(models["original"]))
     both = [identify(folder), identify(other)]
     assert not judge(both).missing
-    assert fit_found(both, StreamConfig()) is not None
-    assert fit_found(both[:1], StreamConfig()) is None
+    found, said = check_found(both, StreamConfig())
+    assert not said
+    assert fit_found(both, found[0].config, found[0].model) is not None
+    found, said = check_found(both[:1], StreamConfig())
+    assert not found
+    assert f"lacks {ENCODER}" in said[0]
+    assert fit_found(both[:1], StreamConfig(), None) is None
 
 
 # ComfyUI

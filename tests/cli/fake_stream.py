@@ -10,7 +10,7 @@ import sys
 import time
 import types
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -67,6 +67,29 @@ class Saved(NamedTuple):
 KEPT = ("state", "_index", "_in_scene", "_frames", "_segment", "_prompt")
 
 
+MODEL = types.SimpleNamespace(
+    name="fake",
+    details={"sha256": "0"},
+    identity={"name": "fake", "sha256": "0"},
+    backbone=types.SimpleNamespace(device="cpu", dtype="torch.float32"),
+)
+
+
+class Checked(NamedTuple):
+    config: StreamConfig
+    model: types.SimpleNamespace
+    size: tuple[int, int]
+    clock: ChunkClock
+
+
+def check(config: StreamConfig, cues: Sequence[Cue] = ()) -> Checked:
+    """Only the model's name; what a prompt is refused for is found by the stream."""
+    name = config.model.name
+    if name != "pocket":
+        raise CheckpointError(f"there is no model {name!r}; give 'pocket'")
+    return Checked(config, MODEL, SIZE, Stream.clock)
+
+
 class Stream:
     """Colours depend on prompt, seed and frame; prompts with the word 'wug' are not understood."""
 
@@ -91,12 +114,7 @@ class Stream:
         self.config = config
         history: list[Applied] = []
         self.state = types.SimpleNamespace(seed=config.seed, history=history)
-        self.model = types.SimpleNamespace(
-            name="fake",
-            details={"sha256": "0"},
-            identity={"name": "fake", "sha256": "0"},
-            backbone=types.SimpleNamespace(device="cpu", dtype="torch.float32"),
-        )
+        self.model = MODEL
         self._requests: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
         self._index = self._in_scene = self._frames = 0
         self._segment = -1
@@ -105,13 +123,11 @@ class Stream:
     @classmethod
     def open(
         cls,
-        config: StreamConfig,
+        given: "Checked | StreamConfig",
     ) -> "Stream":
-        name = config.model.name
-        if name != "pocket":
-            raise CheckpointError(f"there is no model {name!r}; give 'pocket'")
-        stream = cls(config)
-        stream.policy = memory_of(config, POCKET.lengths)
+        checked = given if isinstance(given, Checked) else check(given)
+        stream = cls(checked.config)
+        stream.policy = memory_of(checked.config, POCKET.lengths)
         return stream
 
     def cue(self, cue: Cue) -> Receipt:
@@ -212,7 +228,9 @@ class Stream:
 def as_module() -> types.ModuleType:
     """What to put in the place of `afstream.stream`."""
     module = types.ModuleType("afstream.stream")
-    module.__dict__.update(Stream=Stream, Chunk=Chunk, Receipt=Receipt)
+    module.__dict__.update(
+        Stream=Stream, Chunk=Chunk, Receipt=Receipt, Checked=Checked, check=check
+    )
     return module
 
 

@@ -72,11 +72,23 @@ def test_commands_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFix
     assert sorted(names) == sorted([*plain, *groups])
 
 
-def test_dry_run_loads_no_torch(tmp_path: Path):
-    timeline = tmp_path / "timeline.txt"
-    timeline.write_text("0:00 a ball\n0:05 a star\n")
-    done = python(TORCH_AFTERWARDS, "generate", "--prompts", str(timeline), "--dry-run")
-    assert done.returncode == 0
+@pytest.mark.parametrize(
+    ("timeline", "given", "said"),
+    [
+        ("0:00 a ball\n0:00 a star\n", [], "t.txt:2"),
+        ("0:00 a ball\n", ["--gpu-memory", "12 elephants"], "12 elephants"),
+        ("0:00 a ball\n", ["--preset", "elephant"], "preset is 'elephant'"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_what_is_wrong_in_words_is_told_before_torch_is_loaded(
+    tmp_path: Path, timeline: str, given: list[str], said: str, dry: list[str]
+):
+    path = tmp_path / "t.txt"
+    path.write_text(timeline)
+    done = python(TORCH_AFTERWARDS, "generate", "--prompts", str(path), *given, *dry)
+    assert done.returncode == 2
+    assert said in done.stderr
     assert "torch" not in done.stderr
 
 

@@ -242,6 +242,3 @@ def test_a_dry_run_names_words_that_the_model_does_not_know(command: Run, tmp_pa
     done = command("generate", "-p", "t.txt", "--dry-run")
     assert done.code == 2
     assert "t.txt:2:1: the pocket model does not know 'wombat'" in done.err
-    # one that a file on disk may know
-    (tmp_path / "own.safetensors").write_bytes(b"")
-    assert command("generate", "-p", "t.txt", "--dry-run", "--model", "own.safetensors").code == 0

@@ -1,8 +1,6 @@
 """What cannot fit is refused before anything is loaded; what fits stands in the record."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from tests.wan_transformer import CONFIG
@@ -76,14 +74,8 @@ def test_bench_shows_it_beside_what_was_measured(command):
     assert "estimated GPU memory" in done.out
 
 
-def test_a_dry_run_reads_the_amount_without_torch(tmp_path):
-    script = (
-        "import sys\n"
-        "from afstream_cli.app import main\n"
-        "try:\n"
-        f"    main({[*GENERATE, '--dry-run', '--gpu-memory', '12GiB']!r})\n"
-        "except SystemExit as done:\n"
-        "    assert not done.code\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, capture_output=True)
+def test_a_dry_run_takes_the_amount_and_loads_nothing(command, nothing_loads, tmp_path):
+    given = ("--model", "random:wan-tiny", "--device", "cpu", "--size", "32x32", "--dry-run")
+    assert command(*GENERATE, *given, "--gpu-memory", "1GiB").code == 0
+    assert "of GPU memory" in command(*GENERATE, *given, "--gpu-memory", "100MiB").err
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]

@@ -77,7 +77,7 @@ def test_generate_adds_seed_and_prompts(
     seen: list[StreamConfig] = []
     make = fake_stream.Stream.open
     monkeypatch.setattr(
-        fake_stream.Stream, "open", lambda config: seen.append(config) or make(config)
+        fake_stream.Stream, "open", lambda checked: seen.append(checked.config) or make(checked)
     )
     afstream("generate", "-p", timeline, "-q", "--memory", "clear", "--no-graph")
     prompts = ("a red ball bounces", "a blue [ball] drifts left", "it turns green", "a star")

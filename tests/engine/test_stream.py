@@ -8,7 +8,8 @@ import pytest
 import torch
 from tests.engine.toy import toy_model
 
-from afstream.errors import ConfigError, PromptError, StreamError
+from afstream import stream as engine
+from afstream.errors import AfstreamError, ConfigError, PromptError, StreamError
 from afstream.kvcache.memories import MEMORIES
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec, StreamConfig
@@ -266,7 +267,7 @@ def test_other_sizes_where_the_model_can(model):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": (65, 64)}, "width is 65 px; it must be a multiple of 16"),
+        ({"size": (65, 64)}, "makes 64x64 px only"),
         ({"memory": "elephant"}, "choose one of anchor"),
         ({"model": ModelSpec(dtype="int8")}, "choose one of float32"),
         ({"model": ModelSpec(device="toaster")}, "choose cpu or cuda"),
@@ -275,5 +276,12 @@ def test_other_sizes_where_the_model_can(model):
     ids=str,
 )
 def test_impossible_settings_say_what_is_allowed(settings, message):
-    with pytest.raises((ConfigError, Exception), match=message):
+    with pytest.raises(AfstreamError, match=message):
         Stream.open(**settings)
+
+
+@pytest.mark.parametrize("model", ["pocket", ModelSpec(), StreamConfig()], ids=repr)
+def test_nothing_is_loaded_before_all_is_checked(monkeypatch, model):
+    monkeypatch.setattr(engine, "open_model", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(PromptError, match="does not know 'giraffe'"):
+        Stream.open(model, prompts=("a giraffe",))

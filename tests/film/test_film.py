@@ -8,9 +8,10 @@ from tests.cli.fake_stream import Stream
 
 from afstream.errors import OutputError
 from afstream.film.files import FilmFiles
-from afstream.film.film import Film, FilmOptions
+from afstream.film.film import Film
 from afstream.film.record import RecordWriter
 from afstream.film.states import StateStore
+from afstream.film.writing import FilmOptions
 from afstream.spec import StreamConfig
 from afstream.timeline import Timeline
 from afstream.video import VideoWriter

@@ -24,9 +24,9 @@ from afstream.kvcache.memories import memory_policy
 from afstream.memory_plan import fit as fitting
 from afstream.memory_plan.count import LiveBytes, held_bytes, weights_of
 from afstream.memory_plan.estimate import estimate
-from afstream.memory_plan.fit import best_fit, fit, oom_message, smaller_sizes, text_places
+from afstream.memory_plan.fit import best_fit, oom_message, smaller_sizes, text_places
 from afstream.memory_plan.found import published
-from afstream.memory_plan.meta_model import MetaModel, count_decoding
+from afstream.memory_plan.meta_model import MetaModel, count_decoding, open_meta
 from afstream.memory_plan.units import GIB, MIB, show_bytes
 from afstream.model.dit import Backbone
 from afstream.spec import ModelSpec, StreamConfig
@@ -68,6 +68,10 @@ def wanted(*, name="wan-1.3b", size=FULL, backend: str | None = "triton", **chan
 
 def report(model, **changes):
     return estimate(model, wanted(**changes))
+
+
+def fit(config):
+    return fitting.fit(config, open_meta(config, dtype="bfloat16"))
 
 
 def meta_model(folder, dtype="float32", **given):

@@ -54,23 +54,29 @@ def lora_finding(path: Path) -> Finding:
     return Finding(path=path, kind="LoRA", family=FAMILY, lora=lora, num_bytes=size)
 
 
-def student_finding(finding: Finding, student: Student) -> Finding:
-    """A student's file, or a backbone's: they differ in the entries alone."""
+def student_finding(finding: Finding, student: Student, what: str = "") -> Finding:
+    """A student's file, or a backbone's: they differ in the entries alone.
+
+    `what` is what errors call it when a model is opened; a student unless given.
+    """
     kind = "student" if student.entry else "backbone weights"
     finding = replace(finding, kind=kind, entries=student.entries, entry=student.entry)
-    finding = backbone_finding(finding, student.weights, student.declared)
+    what = what or f"student {finding.path}"
+    finding = backbone_finding(finding, student.weights, student.declared, what)
     return replace(finding, notes=(*finding.notes, *filter(None, [student.note, student.doubt])))
 
 
-def backbone_finding(finding: Finding, weights: Weights, declared: Mapping[str, Any]) -> Finding:
-    """A finding with what the backbone's weights, under Wan's names, say of it."""
+def backbone_finding(
+    finding: Finding, weights: Weights, declared: Mapping[str, Any], what: str
+) -> Finding:
+    """A finding with what the backbone's weights, under Wan's names, say of it.
+
+    `what` is what errors call them when a model is opened.
+    """
     finding = replace(finding, weights=weights)
     if not kinds.is_backbone(weights):
         return _unknown(finding)
     finding = replace(finding, family=kinds.family_of(weights))
-    if not finding.supported:
-        return finding
-    what = str(finding.path)
     try:
         sizes_of(weights, what=what, declared=declared)
         note = ""

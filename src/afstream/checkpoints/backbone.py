@@ -81,8 +81,9 @@ class BackboneSource:
         backbone.materialize(where, offload=offload)
         for name, place in backbone.named_parameters():
             weight = self.weights[name]
-            # a device works faster than its host; where there is nothing to do, one copy is enough
-            if self.loras or weight.dtype != dtype:
+            # a device works faster than its host, and on meta there is nothing to work on; where
+            # nothing else is to be done, one copy is enough
+            if self.loras or weight.dtype != dtype or where.type == "meta":
                 weight = weight.to(where)
             # copied even where the file holds the same: it may be replaced, and lies at odd places
             place.copy_(self.merged(name, weight))

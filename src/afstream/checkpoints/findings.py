@@ -14,17 +14,19 @@ from torch import Tensor
 from afstream.checkpoints.files import Weights, shapes_of
 from afstream.checkpoints.kinds import FAMILY, PIECES, Kind, Piece
 from afstream.checkpoints.lora import Lora
-from afstream.checkpoints.manifest import Manifest
+from afstream.checkpoints.manifest import BACKBONE, Manifest
 from afstream.checkpoints.names import PIECES_TENSOR
 from afstream.checkpoints.stored import form_of
 from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.hub.catalogue import CATALOGUE, PARTS, STUDENTS, Published
 from afstream.model.dit import Backbone
+from afstream.spec import ModelSpec
 
 FOLDERS: tuple[Kind, ...] = ("Wan folder", "converted folder")
 BACKBONES: tuple[Kind, ...] = ("student", "backbone weights")
 PROVIDES: dict[Kind, tuple[Piece, ...]] = {
     "pocket model": PIECES,
+    "random weights": PIECES,
     "student": ("backbone",),
     "backbone weights": ("backbone",),
     "Wan VAE": ("VAE",),
@@ -33,7 +35,9 @@ PROVIDES: dict[Kind, tuple[Piece, ...]] = {
     "tokenizer folder": ("tokenizer",),
 }
 # what generate takes as it is; a tokenizer must lie in a folder
-GIVEN_ALONE = (*FOLDERS, *BACKBONES, "pocket model", "Wan VAE", "tiny VAE", "text encoder")
+DECODERS: tuple[Kind, ...] = ("Wan VAE", "tiny VAE")
+MODELS: tuple[Kind, ...] = (*FOLDERS, "pocket model", "random weights")
+GIVEN_ALONE: tuple[Kind, ...] = (*MODELS, *BACKBONES, *DECODERS, "text encoder")
 PLAIN = (
     "a plain Wan2.1 makes no good video in few steps; a student does: afstream download NAME with"
     f" {', '.join(STUDENTS[:-1])} or {STUDENTS[-1]}"
@@ -62,7 +66,7 @@ class Finding:
         is_student: whether a folder's own backbone is said to be a few-step student.
         parts: of a folder, each a finding of its own.
         places: where a folder has its pieces, relative to it.
-        fault: why generating refuses it, though its family is known; empty where it does not.
+        fault: why generating refuses it; empty where it does not, or where its kind or family says.
         notes: whatever else one must know.
     """
 
@@ -87,6 +91,11 @@ class Finding:
     def supported(self) -> bool:
         """Whether afstream can use it."""
         return self.kind != "unknown" and self.family in ("", FAMILY) and not self.fault
+
+    @property
+    def is_backbone_alone(self) -> bool:
+        """Whether it is a converted folder of nothing but a backbone, which is a student."""
+        return self.manifest is not None and self.manifest.parts == (BACKBONE,)
 
     @property
     def size(self) -> str:
@@ -191,13 +200,12 @@ def judge(findings: Sequence[Finding]) -> Together:
     folders = [one for one in taken if one.kind in FOLDERS]
     texts = [one for one in taken if one.kind == "text encoder"]
     refused = [one for one in findings if not one.supported and not _is_usable(one, given)]
-    base = next((one for one in (*given, *folders) if one.weights), None)
+    base = base_of(findings)
     remarks = [
         *_too_many("models", folders),
         *_too_many("students", given),
         *_too_many("text encoders", texts),
-        *_text_remarks(given, folders),
-        *(_fit(one, base) for one in findings if one.lora),
+        *(_fit(one, base) for one in findings if one.lora and not misfit_of(one, base)),
         *(_only_beside(one) for one in folders if not one.supported),
         *(f"{one.path} is not supported" for one in refused),
     ]
@@ -225,7 +233,7 @@ def faults_of(findings: Sequence[Finding]) -> list[str]:
     alone = (one for one in findings if one.kind in GIVEN_ALONE and one.kind not in FOLDERS)
     given = {piece for one in alone for piece in one.provides}
     parts = (part for one in findings for part in one.parts)
-    unreplaced = (part for part in parts if not given.issuperset(PROVIDES[part.kind]))
+    unreplaced = (part for part in parts if not given.issuperset(PROVIDES.get(part.kind, ())))
     return [one.fault for one in (*findings, *unreplaced) if one.fault]
 
 
@@ -235,25 +243,53 @@ def _only_beside(folder: Finding) -> str:
     return f"of {folder.path}, which is {folder.family}, the {pieces} are taken: they are Wan2.1's"
 
 
+def specs_of(findings: Sequence[Finding]) -> list[ModelSpec]:
+    """What generate could be given of several findings: each model, with all that lies beside it.
+
+    Of students, decoders and text encoders it takes one, so that there is a spec for each; nothing
+    without a model.
+    """
+    students, decoders, texts, models = list[str](), list[str](), list[str](), list[str]()
+    for one in findings:
+        if one.kind in BACKBONES or one.is_backbone_alone:
+            students.append(str(one.path))
+        elif one.kind in DECODERS:
+            decoders.append(str(one.path))
+        elif one.kind == "text encoder":
+            texts.append(str(one.path))
+        elif one.kind in MODELS:
+            models.append(str(one.path))
+    loras = tuple(str(one.path) for one in findings if one.lora)
+    return [
+        ModelSpec(name=name, student=student, vae=vae, text_encoder_file=text, loras=loras)
+        for name in models
+        for student in students or [None]
+        for vae in decoders or [None]
+        for text in texts or [None]
+    ]
+
+
 def _too_many(word: str, found: Sequence[Finding]) -> list[str]:
     names = " and ".join(str(one.path) for one in found)
     return [f"these are {len(found)} {word}, and generate takes one: {names}"] * (len(found) > 1)
 
 
-def _text_remarks(given: Sequence[Finding], folders: Sequence[Finding]) -> list[str]:
-    """Students that cannot read what a folder's text encoder writes."""
-    return [
-        f"{one.path} reads text embeddings of {one.backbone.text_dim} values, {folder.path} is made"
-        f" for {folder.backbone.text_dim}: they do not fit"
-        for one in given
-        for folder in folders
-        if one.backbone and folder.backbone and one.backbone.text_dim != folder.backbone.text_dim
-    ]
+def misfit_of(finding: Finding, base: Finding | None) -> str:
+    """Why a LoRA cannot be added to a base; empty where it can, or where nothing is a LoRA."""
+    if finding.lora is None or base is None:
+        return ""
+    return finding.lora.misfit(shapes_of(base.weights))
+
+
+def base_of(findings: Sequence[Finding]) -> Finding | None:
+    """What LoRAs would be added to: the first student, else the first folder's backbone."""
+    usable = [one for one in findings if one.supported and one.weights]
+    students = [one for one in usable if one.kind in BACKBONES]
+    return next(iter([*students, *(one for one in usable if one.kind in FOLDERS)]), None)
 
 
 def _fit(finding: Finding, base: Finding | None) -> str:
-    """Whether a LoRA fits what it would be added to."""
-    if finding.lora is None or base is None:
+    """What a LoRA fits."""
+    if base is None:
         return f"{finding.path} has nothing here to be added to"
-    misfit = finding.lora.misfit(shapes_of(base.weights))
-    return f"{misfit} (here {base.path})" if misfit else f"LoRA {finding.path} fits {base.path}"
+    return f"LoRA {finding.path} fits {base.path}"

@@ -26,7 +26,7 @@ from afstream.checkpoints.layouts.base import is_there
 from afstream.checkpoints.layouts.entering import find_folder
 from afstream.checkpoints.lora import is_lora_folder
 from afstream.checkpoints.manifest import MANIFEST
-from afstream.checkpoints.parts import several
+from afstream.checkpoints.parts import no_model, several
 from afstream.checkpoints.shards import folder_weights, shard_files, weights_of
 from afstream.checkpoints.students import backbone_files, is_backbone_folder, read_student
 
@@ -65,7 +65,7 @@ def _folder(path: Path) -> Finding:
         return Finding(path=path, kind="Wan folder", family=TWO_BACKBONES)
     if folder is None:
         note = "there is no part of a model in it"
-        return Finding(path=path, kind="unknown", notes=(note,))
+        return Finding(path=path, kind="unknown", fault=no_model(path), notes=(note,))
     return _backbone_part(folder) if is_backbone_folder(path) else _wan_folder(folder)
 
 
@@ -140,7 +140,8 @@ def _backbone_part(folder: WanFolder) -> Finding:
         weights={} if student else weights_of(paths),
         num_bytes=_size(paths),
     )
-    return student_finding(finding, student) if student else finding
+    what = f"the backbone in {place}"
+    return student_finding(finding, student, what) if student else finding
 
 
 def _size(paths: Iterable[Path]) -> int:

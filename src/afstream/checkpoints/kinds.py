@@ -13,6 +13,7 @@ Kind = Literal[
     "Wan folder",
     "converted folder",
     "pocket model",
+    "random weights",
     "student",
     "backbone weights",
     "LoRA",

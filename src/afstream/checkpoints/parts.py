@@ -77,11 +77,7 @@ def resolve(spec: ModelSpec, wanted: Collection[Piece] = PIECES) -> Parts:
     try:
         folder = find_folder(path, needed)
         if folder is None:
-            raise CheckpointError(
-                f"{path} holds no Wan2.1 model; give a folder as it is downloaded: original"
-                " (config.json, Wan2.1_VAE.pth, ...) or diffusers' (transformer/, vae/, ...), or"
-                " ComfyUI's models/"
-            )
+            raise CheckpointError(no_model(path))
         check_family(folder, needed)
         for piece in needed:
             if choices := folder.choices(piece):
@@ -95,6 +91,14 @@ def resolve(spec: ModelSpec, wanted: Collection[Piece] = PIECES) -> Parts:
             f"{path} cannot be reached: {error.strerror}; give another folder"
         ) from error
     return Parts(folder=folder, given=given, tokenizer=tokenizer or folder.place("tokenizer"))
+
+
+def no_model(path: Path) -> str:
+    """What is said of a folder in which nothing is found."""
+    return (
+        f"{path} holds no Wan2.1 model; give a folder as it is downloaded: original (config.json,"
+        " Wan2.1_VAE.pth, ...) or diffusers' (transformer/, vae/, ...), or ComfyUI's models/"
+    )
 
 
 def check_family(folder: WanFolder, needed: Sequence[Piece]) -> None:

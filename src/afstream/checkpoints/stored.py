@@ -29,13 +29,19 @@ class Stored(Tensor):
     parts: Sequence[Tensor]
     restore: Restore
 
+    def values_on(self, device: torch.device) -> Tensor:
+        """An ordinary tensor on a device; on the meta device nothing is computed."""
+        if device.type == "meta":
+            return torch.empty(self.shape, device=device)
+        return self.restore(device)
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Any operation, on the values."""
         kwargs = kwargs or {}
         device = kwargs.get("device") if func is torch.ops.aten._to_copy.default else None
         where = torch.device(device or "cpu")
-        args, kwargs = tree_map_only(cls, lambda one: one.restore(where), (args, kwargs))
+        args, kwargs = tree_map_only(cls, lambda one: one.values_on(where), (args, kwargs))
         return func(*args, **kwargs)
 
 

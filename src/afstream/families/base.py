@@ -6,7 +6,7 @@ timeline asks a family for its frame rate and its chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -69,7 +69,7 @@ class ModelFamily(Protocol):
         ...
 
     def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
-        """Load a model; on the meta device only its sizes are read, to count bytes by.
+        """Load a model; on the meta device everything is checked, and no weights are read.
 
         Args:
             spec: asks for nothing but what the family takes.
@@ -84,10 +84,11 @@ class ModelFamily(Protocol):
         ...
 
     def identify(self, path: Path) -> Finding | None:
-        """What an existing file or folder is, told without reading weights.
+        """What a file or a folder is, or a model that is given by its name; reads no weights.
 
         Returns:
-            None, or a finding of the kind `unknown`, for what does not belong to the family.
+            None, or a finding of the kind `unknown`, for what does not belong to the family, or is
+            not there.
 
         Raises:
             CheckpointError: it is damaged, or no checkpoint.
@@ -95,17 +96,14 @@ class ModelFamily(Protocol):
         """
         return None
 
-    def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
-        """What raises `PromptError` for a prompt before the model is opened.
+    def check_prompt(self, text: TextEncoder, prompt: str) -> None:
+        """See that a text encoder of this family takes a prompt; it may be on the meta device.
 
-        Returns:
-            None where only the opened model can tell.
+        Left as it is, every prompt is taken.
 
         Raises:
-            CheckpointError: the tokenizer is damaged.
-            ConfigError: a package that reads it is not installed.
+            PromptError: it is too long, or has words that the model does not know.
         """
-        return None
 
     def encode_longest(self, text: TextEncoder) -> None:
         """Encode a prompt of the greatest length on the meta device, to count bytes by.

@@ -51,20 +51,29 @@ def open_model(
         CheckpointError: there is no such model, or a piece of it is missing or does not fit.
         PromptError: the model cannot understand a prompt.
     """
-    device = model_device(spec.device)
-    chosen = dtype_name(spec, device)
-    if chosen not in DTYPES:
-        raise ConfigError(f"dtype is {chosen!r}; choose one of {', '.join(DTYPES)}")
-    family = family_of(spec)
-    with on_device(device):
-        model = family.open(spec, Placement(device, DTYPES[chosen]), prompts)
+    family, where = family_of(spec), placement(spec)
+    with on_device(where.device):
+        model = family.open(spec, where, prompts)
     if compiled:
-        compile_backbone(model.backbone)
+        check_compiler(model.backbone, where.device).compile_layers()
     elif isinstance(model.backbone, Backbone):
         pack_weights(model.backbone)
     if like is None:
         return model
     return replace(model, sampler=like.sampler, details={**model.details, "preset": like.name})
+
+
+def placement(spec: ModelSpec) -> Placement:
+    """Where a model goes, and the dtype of its weights there.
+
+    Raises:
+        ConfigError: unknown dtype, or a device that this machine lacks.
+    """
+    device = model_device(spec.device)
+    chosen = dtype_name(spec, device)
+    if chosen not in DTYPES:
+        raise ConfigError(f"dtype is {chosen!r}; choose one of {', '.join(DTYPES)}")
+    return Placement(device, DTYPES[chosen])
 
 
 def dtype_name(spec: ModelSpec, device: torch.device) -> str:
@@ -100,8 +109,8 @@ def model_device(name: str | None) -> torch.device:
     return device
 
 
-def compile_backbone(backbone: DenoisingBackbone) -> None:
-    """Have torch compile the layers when they are first called, one graph for all of them.
+def check_compiler(backbone: DenoisingBackbone, device: torch.device) -> Backbone:
+    """See that torch can compile a backbone's layers when they are first called on a device.
 
     Raises:
         ConfigError: there is no compiler for it on this machine, or the backbone's layers are
@@ -112,16 +121,14 @@ def compile_backbone(backbone: DenoisingBackbone) -> None:
             f"a {type(backbone).__name__} cannot be compiled; leave --compile out, or compile it"
             " before it is given to a stream"
         )
-    compilers = (
-        ("CXX", "g++", "clang++") if backbone.device.type == "cpu" else ("CC", "gcc", "clang")
-    )
+    compilers = ("CXX", "g++", "clang++") if device.type == "cpu" else ("CC", "gcc", "clang")
     found = [shutil.which(os.environ.get(name, name)) for name in compilers]
     if not any(found):
         raise ConfigError(
             f"compiling needs one of {', '.join(compilers[1:])}, and there is none on this"
             " machine; install one, or leave --compile out"
         )
-    backbone.compile_layers()
+    return backbone
 
 
 def pack_weights(backbone: Backbone) -> None:

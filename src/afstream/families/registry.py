@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afstream.errors import CheckpointError, ConfigError, PromptError
+from afstream.errors import CheckpointError, ConfigError
 from afstream.families.base import ModelFamily
 from afstream.families.pocket.family import POCKET
 from afstream.families.presets import memory_of
@@ -15,7 +14,6 @@ from afstream.families.wan.family import WAN
 from afstream.geometry import ChunkClock
 from afstream.paths import expanded, fetching
 from afstream.spec import ModelSpec, StreamConfig
-from afstream.timeline import Cue
 
 if TYPE_CHECKING:
     from afstream.checkpoints.findings import Finding
@@ -50,7 +48,7 @@ def family_of(spec: ModelSpec) -> ModelFamily:
 
 
 def identify(path: Path) -> Finding:
-    """What a file or a folder is, as the first family says that knows it.
+    """What a file, a folder or a model's name is, as the first family says that knows it.
 
     Raises:
         CheckpointError: it is out of reach, damaged, or no checkpoint.
@@ -58,7 +56,7 @@ def identify(path: Path) -> Finding:
     hint, path = fetching(str(path)), Path(expanded(str(path)))
     reason, unknown = f"there is nothing at {path}", None
     try:
-        for family in FAMILIES.values() if path.exists() else ():
+        for family in FAMILIES.values():
             found = family.identify(path)
             if found is not None and found.kind != "unknown":
                 return found
@@ -80,21 +78,3 @@ def clock_of(config: StreamConfig) -> ChunkClock:
     family = family_of(config.model)
     chunk_frames = memory_of(config, family.lengths).lengths.chunk_frames
     return ChunkClock(format=family.format, chunk_frames=chunk_frames)
-
-
-def check_cues(spec: ModelSpec, cues: Sequence[Cue]) -> None:
-    """See that a model can take prompts, as far as that is known before it is opened.
-
-    Raises:
-        TimelineError: it cannot take one; says where it stands.
-        CheckpointError: there is no such model, or its tokenizer is damaged.
-        ConfigError: a package that reads the tokenizer is not installed.
-    """
-    check = family_of(spec).prompt_check(spec)
-    if check is None:
-        return
-    for cue in cues:
-        try:
-            check(cue.prompt)
-        except PromptError as error:
-            raise cue.place.error(str(error)) from error

@@ -131,6 +131,36 @@ class FilmFiles:
         Raises:
             OutputError: another run is writing them.
         """
+        with self._held():
+            if str(self.video) != STDOUT:
+                for path in (self.video, *self.others):
+                    sweep(path.parent, path.name)
+                if self.states:
+                    sweep(self.states)
+            yield
+
+    @contextmanager
+    def rehearsed(self, inputs: Mapping[str, Path], *, overwrite: bool) -> Generator[None]:
+        """See that they could be checked and locked; folders made on the way are removed again.
+
+        Raises:
+            OutputError: see `check` and `locked`.
+        """
+        paths = [path for path in (self.video, *self.others) if str(path) != STDOUT]
+        above = {folder for path in paths for folder in path.absolute().parents}
+        made = [folder for folder in above if not kind_at(folder)]
+        try:
+            self.check(inputs, overwrite=overwrite)
+            with self._held():
+                yield
+        finally:
+            for folder in sorted(made, key=lambda folder: len(folder.parts), reverse=True):
+                with suppress(OSError):
+                    folder.rmdir()
+
+    @contextmanager
+    def _held(self) -> Generator[None]:
+        """Hold the locks of the files."""
         with ExitStack() as held:
             if str(self.video) != STDOUT:
                 # videos that differ in the suffix alone share what stands beside them
@@ -138,10 +168,6 @@ class FilmFiles:
                 held.enter_context(hold(shared, what="output"))
                 if self.record and self.record.absolute() != shared.absolute():
                     held.enter_context(hold(self.record, what="output"))
-                for path in (self.video, *self.others):
-                    sweep(path.parent, path.name)
-                if self.states:
-                    sweep(self.states)
             yield
 
     def remove_stale(self) -> None:

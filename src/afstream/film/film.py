@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afstream.atomic import write_text
@@ -20,7 +19,6 @@ from afstream.errors import OutputError
 from afstream.film.files import REPLAY_MARK, FilmFiles
 from afstream.film.record import (
     CueEntry,
-    Origin,
     OutputSettings,
     RecordWriter,
     State,
@@ -32,8 +30,9 @@ from afstream.film.sheet import FilmSheet
 from afstream.film.states import StateStore, Warn
 from afstream.film.tally import Tally
 from afstream.film.versions import versions
+from afstream.film.writing import BURN, FilmOptions, Kept, open_writer
 from afstream.timeline import Timeline
-from afstream.video import Caption, Chapter, Past, VideoWriter, srt, vtt
+from afstream.video import Caption, Chapter, VideoWriter, srt, vtt
 from afstream.video.picture import Frames
 
 if TYPE_CHECKING:
@@ -46,50 +45,8 @@ CUE_EVERY_S = 1.0
 # what a stop may be kept waiting for
 QUICK_S = 2.0
 TITLE_CHARS = 100
-BURN = "burn"
 # the tag of a video by which its run is known
 RUN = "run"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilmOptions:
-    """How a film is written.
-
-    Attributes:
-        scale: whole factor by which pictures are enlarged; None brings the shorter side to 256 px
-            or more.
-        crf: quality of the encoder, lower is better; None is the format's own.
-        exact_frames: cut the film off after so many video frames, within a chunk if need be.
-        subtitles: srt or vtt for a file beside the video, burn for the notes in the pictures.
-        overwrite: whether an earlier film in the same place is replaced.
-    """
-
-    scale: int | None = None
-    crf: int | None = None
-    exact_frames: int | None = None
-    subtitles: str | None = None
-    overwrite: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What a film keeps of one that was made before: its first chunks.
-
-    Attributes:
-        video: the video that they are taken from, which may be the film itself.
-        frames: video frames of these chunks.
-        chunks: how many they are.
-        cues: the prompt changes that took effect in them.
-        run: name of the run that goes on; None begins another, a branch.
-        origin: what the record says of a branch.
-    """
-
-    video: Path
-    frames: int
-    chunks: int
-    cues: Sequence[CueEntry] = ()
-    run: str | None = None
-    origin: Origin | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,16 +118,14 @@ class Film:
         )
         run = (kept and kept.run) or run_name(*decides, live=live)
         about = {RUN: run, "model": stream.model.name, "memory": stream.policy.name}
-        writer = VideoWriter.open(
+        writer = open_writer(
             files.video,
+            options,
             size=stream.size,
             fps=stream.fps,
-            scale=options.scale,
-            crf=options.crf,
             title=timeline.cues[0].prompt[:TITLE_CHARS],
             tags=about,
-            overwrite=options.overwrite or kept is not None,
-            past=Past(kept.video, kept.frames) if kept and kept.frames else None,
+            kept=kept,
             warn=warn,
         )
         output = OutputSettings(

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from afstream.errors import OutputError
 from afstream.families.registry import clock_of
 from afstream.film.files import FilmFiles
-from afstream.film.film import RUN, FilmOptions, Kept
+from afstream.film.film import RUN
 from afstream.film.record import CueEntry, Origin, RunRecord, read_record, refuse_other_model
 from afstream.film.states import StateStore, Warn
+from afstream.film.writing import FilmOptions, Kept
 from afstream.timeline import Cue, Plan, Timeline
 from afstream.video import frames_in, read_tags
 
@@ -190,7 +191,7 @@ def return_to(
     Raises:
         ConfigError: the stream is of another model than the film.
     """
-    refuse_other_model(film.record, stream, film.video)
+    refuse_other_model(film.record, stream.model, film.video)
     store = StateStore(film.files(live=False).states)
     at = store.restore(stream, chunk, fits=partial(leads_to, film), warn=warn)
     begin(chunk - at)

@@ -22,6 +22,7 @@ from afstream.timeline.cue import MAX_SEED, Transition
 from afstream.validation import SettingsFile, validated
 
 if TYPE_CHECKING:
+    from afstream.families.base import VideoModel
     from afstream.film.states import StateStore
     from afstream.film.tally import Tally
     from afstream.stream import Chunk, Stream
@@ -399,13 +400,13 @@ def _absolute_lora(given: str) -> str:
     return _absolute(str(path)) + given.removeprefix(str(path))
 
 
-def refuse_other_model(record: RunRecord, stream: Stream, film: Path) -> None:
+def refuse_other_model(record: RunRecord, model: VideoModel, film: Path) -> None:
     """Refuse to go on with other weights than a film was begun with.
 
     Raises:
         ConfigError: name or details of the model differ.
     """
-    now = stream.model.identity
+    now = model.identity
     was = {name: text for name, text in record.model.items() if name not in PLACES}
     differing = sorted(name for name in now.keys() | was if now.get(name) != was.get(name))
     if differing:

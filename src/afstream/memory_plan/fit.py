@@ -10,7 +10,8 @@ import torch
 
 from afstream.attention import choose_attention
 from afstream.errors import ConfigError
-from afstream.families.opening import DTYPES, dtype_name, model_device
+from afstream.families.base import VideoModel
+from afstream.families.opening import model_device
 from afstream.geometry import Geometry
 from afstream.memory_plan.count import META, CannotCountError
 from afstream.memory_plan.estimate import estimate
@@ -61,10 +62,11 @@ class Fit:
         return tuple(word for changed, *words in changes if changed for word in words)
 
 
-def fit(config: StreamConfig) -> tuple[StreamConfig, MemoryReport | None]:
+def fit(config: StreamConfig, opened: VideoModel) -> tuple[StreamConfig, MemoryReport | None]:
     """See that a model fits the GPU; nothing is loaded.
 
-    A text encoder without a place gets the fastest one that fits.
+    A text encoder without a place gets the fastest one that fits. The model is the config's, as
+    `open_meta` gives it in the dtype of a GPU.
 
     Returns:
         The config with the text encoder's place, and its report; unchanged and None where there
@@ -72,17 +74,15 @@ def fit(config: StreamConfig) -> tuple[StreamConfig, MemoryReport | None]:
 
     Raises:
         ConfigError: it cannot fit; says what to change.
-        CheckpointError: there is no such model, or a piece of it is missing or does not fit.
     """
     device = model_device(config.model.device)
     if device.type != "cuda" and config.gpu_memory is None:
         return config, None
-    dtype = dtype_name(config.model, GPU)
     where = device if device.type == "cuda" else META
-    backend = choose_attention(config.backend, device=where, dtype=DTYPES[dtype])
+    backend = choose_attention(config.backend, device=where, dtype=opened.backbone.dtype)
     asked = replace(config, backend=backend.name)
     try:
-        model = MetaModel.open(config, dtype=dtype)
+        model = MetaModel(opened, config.model)
         found = best_fit(model, asked, config.gpu_memory or free_bytes(device))
     except CannotCountError as error:
         problem = (

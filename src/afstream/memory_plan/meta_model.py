@@ -101,10 +101,7 @@ class MetaModel:
             ConfigError: the model cannot take what was asked for.
             CheckpointError: there is no such model, or a piece of it is missing or does not fit.
         """
-        # where parts go changes no size; `estimate` puts them there
-        whole = replace(config.model, device=META, dtype=dtype, text=None, offload=0)
-        like = find_preset(config.preset, config.model)
-        return cls(open_model(whole, like=like), config.model)
+        return cls(open_meta(config, dtype=dtype), config.model)
 
     def takes(self, addition: Addition) -> bool:
         """Whether a spec may add something to this model, or place it."""
@@ -214,6 +211,18 @@ class MetaModel:
             recache=peak_bytes(lambda: rollout.switch(state, text)),
             prompt=peak_bytes(lambda: backbone.text_context(embeds)) - _key_bytes(text),
         )
+
+
+def open_meta(config: StreamConfig, *, dtype: str) -> VideoModel:
+    """A stream's model on the meta device: everything is checked, and no weights are read.
+
+    Raises:
+        ConfigError: unknown dtype or preset, or the model cannot take what was asked for.
+        CheckpointError: there is no such model, or a piece of it is missing or does not fit.
+    """
+    # where parts go changes no size; `estimate` puts them there
+    whole = replace(config.model, device=META, dtype=dtype, text=None, offload=0)
+    return open_model(whole, like=find_preset(config.preset, config.model))
 
 
 @torch.inference_mode()

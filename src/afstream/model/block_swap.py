@@ -119,7 +119,9 @@ def materialize(module: nn.Module, device: torch.device) -> None:
     for owner in module.modules():
         for name, weight in list(owner.named_parameters(recurse=False)):
             if weight.is_meta:
-                _set_weight(owner, name, torch.empty_like(weight, device=device))
+                # unlike `empty_like`, which would load torch's compiler on the meta device
+                place = torch.empty(weight.shape, dtype=weight.dtype, device=device)
+                _set_weight(owner, name, place)
 
 
 def _view_weights(layer: nn.Module, flat: Tensor) -> None:

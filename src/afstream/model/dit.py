@@ -18,7 +18,7 @@ from torch.nn import functional
 from afstream.attention.base import AttentionContext
 from afstream.config import BackboneConfig
 from afstream.model.block_swap import BlockSwap, materialize, pick_layers
-from afstream.model.layers import Layer, Modulation, TextKeys
+from afstream.model.layers import Layer, Modulation, TextKeys, modulation
 from afstream.model.linear import Linear
 from afstream_kernels import Backend, modulate, to_device
 
@@ -61,7 +61,7 @@ class Head(nn.Module):
         super().__init__()
         self.eps = config.eps
         self.head = nn.Linear(config.dim, config.out_dim * config.patch**2)
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+        self.modulation = modulation(2, config.dim)
 
     def forward(self, x: Tensor, embedding: Tensor, backend: Backend) -> Tensor:
         """[B, F, P, C] and the time embedding [B, F, C] to [B, F, P, out * p * p]."""

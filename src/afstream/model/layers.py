@@ -199,6 +199,13 @@ class CrossAttention(Projections):
         return x.unflatten(-1, (self.num_heads, -1))
 
 
+def modulation(rows: int, dim: int) -> nn.Parameter:
+    """What is learned beside a timestep's modulation, at random: [1, rows, dim]."""
+    values = torch.empty(1, rows, dim)
+    # drawing numbers on the meta device would load torch's compiler, for seconds
+    return nn.Parameter(values if values.is_meta else values.normal_() / dim**0.5)
+
+
 class Layer(nn.Module):
     """Self-attention and feed-forward under the timestep's modulation, text in between."""
 
@@ -215,7 +222,7 @@ class Layer(nn.Module):
             nn.GELU(approximate="tanh"),
             Linear(config.ffn_dim, config.dim),
         )
-        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
+        self.modulation = modulation(6, config.dim)
 
     def forward(
         self, x: Tensor, time: Tensor | Modulation, text: TextKeys, context: LayerContext

@@ -39,7 +39,7 @@ def find_folder(path: Path, wanted: Sequence[Piece] = PIECES) -> WanFolder | Non
     inner = [folder for folder in _inside(path) if is_wan(folder)]
     if len(inner) == 1:
         return layout_of(inner[0], wanted)
-    below = islice(_below(path, DEPTH), MOST_FOLDERS)
+    below = islice(_below(path, DEPTH), MOST_FOLDERS) if path.is_dir() else ()
     ways = [str(folder) for folder in inner or below if is_wan(folder)]
     if len(ways) == 1:
         raise CheckpointError(f"{path} holds no model itself; give {ways[0]}, which is one")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from afstream.spec import ModelSpec
 
 if TYPE_CHECKING:
     from afstream.checkpoints.findings import Finding
+    from afstream.model.protocols import TextEncoder
 
 
 class PocketFamily(ModelFamily):
@@ -29,24 +30,22 @@ class PocketFamily(ModelFamily):
 
     def identify(self, path: Path) -> Finding | None:
         """See `ModelFamily`: such a file says its kind in its metadata."""
+        # as in `names`: the embedded one goes first
+        file = POCKET_PATH if str(path) == NAME else path
         from afstream.checkpoints.files import read_metadata, read_weights  # noqa: PLC0415
         from afstream.checkpoints.findings import Finding  # noqa: PLC0415
 
-        if not path.is_file() or read_metadata(path).get("kind") != KIND:
+        if not file.is_file() or read_metadata(file).get("kind") != KIND:
             return None
-        weights, num_bytes = read_weights(path), path.stat().st_size
+        weights, num_bytes = read_weights(file), file.stat().st_size
         return Finding(path=path, kind="pocket model", weights=weights, num_bytes=num_bytes)
 
-    def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
-        """Whether the embedded model knows the words; a file has its own."""
-        from afstream.families.pocket.vocabulary import (  # noqa: PLC0415
-            TEXT_LEN,
-            known_words,
-            vocabulary,
-        )
+    def check_prompt(self, text: TextEncoder, prompt: str) -> None:
+        """Whether the model knows the words."""
+        from afstream.families.pocket.text import PocketText  # noqa: PLC0415
 
-        known = vocabulary()
-        return (lambda prompt: known_words(prompt, known, TEXT_LEN)) if spec.name == NAME else None
+        if isinstance(text, PocketText):
+            text.read(prompt)
 
     def open(self, spec: ModelSpec, where: Placement, prompts: Sequence[str] = ()) -> VideoModel:
         """See `ModelFamily`."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from afstream.bounded import parse_json
 from afstream.checkpoints.files import (
+    check_fit,
     file_weights,
     load_into,
     read_metadata,
@@ -124,7 +125,7 @@ def load_parts(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> PocketParts:
-    """Read the networks of a file that `save_pocket` wrote; only its settings on the meta device.
+    """Read the networks of a file that `save_pocket` wrote; no weights on the meta device.
 
     `dtype` is that of backbone and text encoder; the codec always runs in float32.
 
@@ -147,7 +148,9 @@ def load_parts(
             f"{path} is a damaged pocket model: {error}; give a whole copy of it"
         ) from error
     whole = _joined(*parts[:3]).requires_grad_(False).eval()
-    if torch.device(device).type != "meta":
+    if torch.device(device).type == "meta":
+        check_fit(whole, halves, what=path.name)
+    else:
         weights = {name: value.float() for name, value in halves.items()}
         load_into(whole, weights, what=path.name)
     return parts._replace(
@@ -168,10 +171,9 @@ def load_pocket(path: Path, family: ModelFamily, where: Placement) -> VideoModel
     Raises:
         CheckpointError: no such file, or not a pocket model.
     """
-    details = {"path": str(path)}
     parts = load_parts(path, device=where.device, dtype=where.dtype)
-    if where.device.type != "meta":
-        details["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    details = {"path": str(path), "sha256": sha256}
     name = NAME if path == POCKET_PATH else path.stem
     return bundle(parts, family, name=name, details=details)
 

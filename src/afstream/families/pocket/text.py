@@ -40,6 +40,10 @@ class PocketText(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, NUM_LAYERS, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(text_dim)
 
+    def read(self, prompt: str) -> list[str]:
+        """The telling words of a prompt; see `known_words`."""
+        return known_words(prompt, self._tokens, self.text_len)
+
     def tokens(self, prompts: Sequence[str]) -> Tensor:
         """Token numbers [B, text_len], zero behind a prompt's last word.
 
@@ -48,7 +52,7 @@ class PocketText(nn.Module):
         """
         rows = torch.zeros(len(prompts), self.text_len, dtype=torch.long)
         for row, prompt in zip(rows, prompts, strict=True):
-            telling = known_words(prompt, self.words, self.text_len)
+            telling = self.read(prompt)
             row[: len(telling)] = torch.tensor([self._tokens[word] for word in telling])
         return rows.to(self.position.device)
 

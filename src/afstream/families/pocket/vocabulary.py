@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from afstream.errors import PromptError
 from afstream.families.pocket.phrases import FUNCTION_GROUP, SILENT_WORDS, VOCABULARY, words
@@ -26,7 +26,7 @@ def telling_words(prompt: str) -> list[str]:
     return [word for word in words(prompt) if word not in SILENT_WORDS]
 
 
-def known_words(prompt: str, known: Sequence[str], text_len: int) -> list[str]:
+def known_words(prompt: str, known: Collection[str], text_len: int) -> list[str]:
     """The telling words of a prompt, all of which are known.
 
     Raises:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from afstream.config import WAN_BACKBONES
+from afstream.config import WAN_BACKBONES, BackboneConfig
 from afstream.errors import CheckpointError
 from afstream.families.base import ModelFamily, Placement, VideoModel
 from afstream.families.wan.facts import FORMAT, GEOMETRY, LENGTHS
 from afstream.spec import Addition, ModelSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
+    from afstream.checkpoints.findings import Finding
     from afstream.model.protocols import VideoDecoder
 
 
@@ -39,17 +42,33 @@ class RandomFamily(ModelFamily):
         """See `ModelFamily`."""
         from afstream.families.random.model import open_random  # noqa: PLC0415
 
-        size = spec.name.removeprefix(PREFIX)
-        if size not in WAN_BACKBONES:
-            known = " or ".join(f"{PREFIX}{known}" for known in WAN_BACKBONES)
-            raise CheckpointError(f"there is no model {spec.name!r}; give {known}")
-        return open_random(spec, WAN_BACKBONES[size], self, where)
+        return open_random(spec, sizes_of(spec.name), self, where)
+
+    def identify(self, path: Path) -> Finding | None:
+        """See `ModelFamily`: there is nothing but a name."""
+        from afstream.checkpoints.findings import Finding  # noqa: PLC0415
+        from afstream.checkpoints.kinds import FAMILY  # noqa: PLC0415
+
+        if not str(path).startswith(PREFIX):
+            return None
+        return Finding(
+            path=path, kind="random weights", family=FAMILY, backbone=sizes_of(str(path))
+        )
 
     def tiny_decoder(self, dtype: torch.dtype) -> VideoDecoder | None:
         """The real one's."""
         from afstream.families.wan.tiny import meta_tiny  # noqa: PLC0415
 
         return meta_tiny(dtype)
+
+
+def sizes_of(name: str) -> BackboneConfig:
+    """The sizes of a model by its name; an unknown one raises `CheckpointError`."""
+    size = name.removeprefix(PREFIX)
+    if size not in WAN_BACKBONES:
+        known = " or ".join(f"{PREFIX}{known}" for known in WAN_BACKBONES)
+        raise CheckpointError(f"there is no model {name!r}; give {known}")
+    return WAN_BACKBONES[size]
 
 
 RANDOM = RandomFamily()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,16 +51,16 @@ class WanFamily(ModelFamily):
     def identify(self, path: Path) -> Finding | None:
         """See `ModelFamily`: folders, students, LoRAs and parts alone."""
         from afstream.checkpoints.identify import identify  # noqa: PLC0415
+        from afstream.families.wan.parts import with_fault  # noqa: PLC0415
 
-        return identify(path)
+        return with_fault(identify(path)) if path.exists() else None
 
-    def prompt_check(self, spec: ModelSpec) -> Callable[[str], object] | None:
-        """What counts a prompt's tokens."""
-        from afstream.checkpoints.parts import resolve  # noqa: PLC0415
-        from afstream.families.wan.tokenizer import read_tokenizer, tokens_of  # noqa: PLC0415
+    def check_prompt(self, text: TextEncoder, prompt: str) -> None:
+        """Whether its tokens are few enough."""
+        from afstream.families.wan.text import WanText  # noqa: PLC0415
 
-        tokenize = read_tokenizer(resolve(spec, ("tokenizer",)).tokenizer)
-        return lambda prompt: tokens_of(prompt, tokenize)
+        if isinstance(text, WanText):
+            text.tokens(prompt)
 
     def encode_longest(self, text: TextEncoder) -> None:
         """See `ModelFamily`."""
