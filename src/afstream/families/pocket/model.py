@@ -114,8 +114,9 @@ def read_sizes(path: Path) -> PocketSizes:
             validated(SamplerConfig, config["sampler"], source="sampler"),
         )
     except (KeyError, TypeError, ValueError) as error:
+        reason = f"its settings lack {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(
-            f"{path} is a damaged pocket model: {error}; give a whole copy of it"
+            f"{path} is a damaged pocket model: {reason}; give a whole copy of it"
         ) from error
 
 
