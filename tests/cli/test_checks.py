@@ -144,7 +144,7 @@ FILES = {
     "a pocket file": pocket("pocket.safetensors"),
     "a pocket file without a weight": pocket("less.safetensors", "1 missing"),
     "a pocket file of another shape": pocket("shape.safetensors", "does not fit the model"),
-    "a pocket file of no kind": pocket("kind.safetensors", "damaged pocket model: its settings lack"),
+    "a pocket file of no kind": pocket("kind.safetensors", "its settings lack"),
     "a pocket file cut short": pocket("cut.safetensors", "cut short"),
     "a Wan folder": wan("wan"),
     "a Wan folder of diffusers": wan("wan-d"),
